@@ -1,0 +1,63 @@
+"""
+An engine: what turns a question into an answer, piece by piece.
+
+The server knows only this interface; an adapter (`engine_transformers`) fills it. One engine
+serves all conversations, and nothing of one is visible in another.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from app.protocol.question import Question
+
+FinishReason = Literal["stop", "length", "error"]  # the first two as the OpenAI API names them
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How a completion ended, and what it cost in tokens of this model."""
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Generation(Protocol):
+    """One answer under way."""
+
+    @property
+    def finish(self) -> Finish | None:
+        """How it ended; None until it has, and while text is left to take."""
+
+    def take(self, timeout_seconds: float) -> str:
+        """
+        Give all text that came since the last call, whole characters only.
+
+        Waits up to *timeout_seconds* for some (0 does not wait), and gives "" when none came
+        or the generation has ended. Never raises: an engine that fails ends with finish
+        reason `error`.
+        """
+
+    def cancel(self) -> None:
+        """Stop generating and free its slot at once; may be called at any time, also twice."""
+
+
+class Engine(Protocol):
+    """A loaded model that answers questions, several at once."""
+
+    def start(self, question: Question, *, deadline: float) -> Generation:
+        """
+        Begin to answer *question*; returns at once.
+
+        Args:
+            deadline: `time.monotonic()` after which the generation ends with reason `error`.
+
+        Raises:
+            TooLongError: Its prompt does not fit this model's context; numbers are
+                (prompt tokens, context length).
+
+            BusyError: `MAX_ACTIVE_ANSWERS` are under way and `MAX_WAITING_ANSWERS` wait.
+        """
+
+    def close(self) -> None:
+        """End every generation and free the model."""

@@ -1,0 +1,123 @@
+"""
+Facts that all programs agree on at commit: ports, sizes, times, labels.
+
+The enclave's measurement covers this file, so each number below is part of what an asker
+verifies. Imports nothing of ours.
+"""
+
+from typing import Final
+
+PROTOCOL_VERSION: Final = 1  # SPEC.md section 1; one version, no negotiation
+
+# Vsock and HTTP
+PARENT_CID: Final = 3  # fixed by Nitro: the parent, as the enclave sees it
+INFERENCE_PORT: Final = 5000  # vsock; the enclave listens
+KMS_PROXY_PORT: Final = 8000  # vsock; vsock-proxy on the parent, its packaged default
+PARENT_HTTP_PORT: Final = 5001
+
+# Frames, SPEC.md section 2
+MAX_FRAME_BYTES: Final = 1024 * 1024
+MAX_WRITE_BYTES: Final = 32 * 1024  # kernels up to 5.x corrupt longer vsock writes silently
+
+# Attestation, SPEC.md section 3. Sizes: aws-nitro-enclaves-nsm-api,
+# docs/attestation_process.md 2.2; the same text gives both 512 and 1,024 for user_data and
+# nonce, and real documents carry 1,024.
+PCR_BYTES: Final = 48  # SHA-384
+NONCE_BYTES: Final = 32  # ours
+MAX_DOCUMENT_BYTES: Final = 20 * 1024  # 16,384 of payload, headers and signature around it
+MAX_PAYLOAD_BYTES: Final = 16 * 1024
+MAX_CERTIFICATE_BYTES: Final = 1024
+MAX_CABUNDLE_CERTIFICATES: Final = 8  # real documents carry 4
+MAX_PCRS: Final = 32
+MAX_PUBLIC_KEY_BYTES: Final = 1024
+MAX_USER_DATA_BYTES: Final = 1024
+MAX_NONCE_BYTES: Final = 1024
+MAX_DOCUMENT_AGE_SECONDS: Final = 300  # KMS itself refuses older ones
+CLOCK_LEEWAY_SECONDS: Final = 300
+
+# HPKE, SPEC.md section 4
+X25519_KEY_BYTES: Final = 32
+KEY_ID_BYTES: Final = 8  # leading bytes of SHA-256(public key)
+HPKE_ROTATION_SECONDS: Final = 3600
+HPKE_OVERLAP_SECONDS: Final = 600  # twice the age at which a document is refused
+MAX_SEEN_PER_KEY: Final = 65_536  # requests remembered per HPKE key against replay
+
+# Sealed request, SPEC.md section 5
+AUTHORIZATION_BYTES: Final = 8 * 1024  # STS tokens with a session policy stay under 4 KiB
+ANSWER_SECRET_BYTES: Final = 32
+CONVERSATION_BYTES: Final = 16
+DATA_KEY_BYTES: Final = 32
+SALT_BYTES: Final = 32
+GCM_TAG_BYTES: Final = 16
+QUESTION_BUCKETS: Final = tuple(1024 * 4**k for k in range(5))  # 1 KiB to 256 KiB
+MAX_QUESTION_BYTES: Final = QUESTION_BUCKETS[-1] - 4  # encoded, less its length field
+MAX_WRAPPED_KEY_BYTES: Final = 6144  # KMS Decrypt, CiphertextBlob
+MAX_TURNS: Final = 4096
+MAX_STOP_STRINGS: Final = 4  # as the OpenAI API has it
+MAX_STOP_BYTES: Final = 256
+DEFAULT_MAX_TOKENS: Final = 256
+
+# Answer stream, SPEC.md section 6
+FRAME_PLAINTEXT_BYTES: Final = 1024
+BEAT_SECONDS: Final = 0.05
+# 32, 48, 64, 96, 128 ... frames: the only lengths an answer stream can have.
+FRAME_COUNT_BUCKETS: Final = tuple(
+    n << k for k in range(9) for n in (32, 48)
+)  # up to 12,288 frames, ten minutes of beats
+ANSWER_DEADLINE_SECONDS: Final = 120
+
+# Caches and concurrency inside the enclave
+DATA_KEY_CACHE_SECONDS: Final = 900  # design: a revoked caller is out after 15 minutes
+MAX_CACHED_DATA_KEYS: Final = 4096
+MAX_CONNECTIONS: Final = 64
+MAX_ACTIVE_ANSWERS: Final = 8
+MAX_WAITING_ANSWERS: Final = 24
+REQUEST_READ_SECONDS: Final = 10  # for one whole request frame
+MAX_START_DRIFT_SECONDS: Final = 60  # system clock against the NSM's, at start
+
+# Credentials
+SESSION_SECONDS: Final = 900  # STS AssumeRole's minimum
+RENEW_SECONDS: Final = 300  # renewed when less is left
+MAX_SESSION_POLICY_CHARACTERS: Final = 2048  # STS AssumeRole, Policy
+
+# Encryption context of every KMS ciphertext
+PURPOSE: Final = "purpose"
+PURPOSE_QUESTION: Final = "question"
+PURPOSE_ANSWER: Final = "answer"
+CONVERSATION: Final = "conversation"  # value: the conversation id in lower-case hex
+
+# Regions with Nitro Enclaves and a KMS endpoint of the standard name, aws partition.
+# Source: AWS Nitro Enclaves user guide, "Requirements"; AWS general reference, "KMS endpoints".
+KMS_HOSTS: Final = {
+    region: f"kms.{region}.amazonaws.com"
+    for region in (
+        "af-south-1",
+        "ap-east-1",
+        "ap-northeast-1",
+        "ap-northeast-2",
+        "ap-northeast-3",
+        "ap-south-1",
+        "ap-south-2",
+        "ap-southeast-1",
+        "ap-southeast-2",
+        "ap-southeast-3",
+        "ap-southeast-4",
+        "ca-central-1",
+        "eu-central-1",
+        "eu-central-2",
+        "eu-north-1",
+        "eu-south-1",
+        "eu-south-2",
+        "eu-west-1",
+        "eu-west-2",
+        "eu-west-3",
+        "il-central-1",
+        "me-central-1",
+        "me-south-1",
+        "sa-east-1",
+        "us-east-1",
+        "us-east-2",
+        "us-west-1",
+        "us-west-2",
+    )
+}

@@ -1,0 +1,150 @@
+"""
+Everything this project raises on purpose:
+
+* AppError                  base class, never raised itself
+  + ProtocolError           a frame or message breaks the wire format
+  + AttestationError        an attestation document cannot be trusted
+    - PcrMismatchError      it can, but it describes another EIF
+  + EnvelopeError           a sealed request, question or frame does not open
+  + ReplayError             this sealed request was seen before
+  + UnknownKeyError         the enclave no longer holds the key it was sealed to
+  + BusyError               no room for another request now
+  + TooLongError            a question exceeds a stated limit
+  + UnsupportedError        an option this model or protocol cannot honour
+  + DeniedError             KMS or STS refused these credentials
+  + KmsError                KMS failed, or answered out of contract
+  + ClockError              two clocks disagree by more than a stated leeway
+  + DeadlineError           the time for one answer ran out
+  + TruncatedError          an answer ended before its final frame
+  + UnavailableError        nobody answers at the other end
+  + ConfigError             a setting is missing or malformed
+"""
+
+from typing import ClassVar
+
+
+class AppError(Exception):
+    """Base of every error above. Only `code` and `numbers` may leave the enclave."""
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str = "", *, numbers: tuple[int, ...] = ()) -> None:
+        super().__init__(message or self.code)
+        self.numbers = numbers
+
+
+class ProtocolError(AppError):
+    """A frame or message breaks the wire format."""
+
+    code = "bad_request"
+
+
+class AttestationError(AppError):
+    """An attestation document cannot be trusted, for whatever reason."""
+
+    code = "attestation"
+
+
+class PcrMismatchError(AttestationError):
+    """An attestation document is genuine but describes another EIF."""
+
+    code = "pcr_mismatch"
+
+
+class EnvelopeError(AppError):
+    """A sealed request, question or frame does not open; never says at which step."""
+
+    code = "sealed"
+
+
+class ReplayError(AppError):
+    """This sealed request was seen before."""
+
+    code = "replayed"
+
+
+class UnknownKeyError(AppError):
+    """The enclave no longer holds the HPKE key that a request was sealed to."""
+
+    code = "unknown_key"
+
+
+class BusyError(AppError):
+    """No room for another request now; asking again later may succeed."""
+
+    code = "busy"
+
+
+class TooLongError(AppError):
+    """A question exceeds a limit; `numbers` = (its size, the limit), in the limit's unit."""
+
+    code = "too_long"
+
+
+class UnsupportedError(AppError):
+    """An option that this model or this version of the protocol cannot honour."""
+
+    code = "unsupported"
+
+
+class DeniedError(AppError):
+    """KMS or STS refused these credentials."""
+
+    code = "denied"
+
+
+class KmsError(AppError):
+    """KMS failed, could not be reached, or answered out of contract."""
+
+    code = "kms"
+
+
+class ClockError(AppError):
+    """Two clocks disagree by more than a stated leeway."""
+
+    code = "clock"
+
+
+class DeadlineError(AppError):
+    """The time for one answer ran out."""
+
+    code = "deadline"
+
+
+class TruncatedError(AppError):
+    """An answer ended before its final frame; what was shown is incomplete."""
+
+    code = "truncated"
+
+
+class UnavailableError(AppError):
+    """Nobody answers at the other end."""
+
+    code = "unavailable"
+
+
+class ConfigError(AppError):
+    """A setting is missing or malformed."""
+
+    code = "config"
+
+
+# What may cross the wire as a word, and the error it means at the other end. `AppError`
+# itself stands for "internal".
+WIRE_ERRORS: dict[str, type[AppError]] = {
+    kind.code: kind
+    for kind in (
+        AppError,
+        ProtocolError,
+        EnvelopeError,
+        ReplayError,
+        UnknownKeyError,
+        BusyError,
+        TooLongError,
+        UnsupportedError,
+        DeniedError,
+        KmsError,
+        DeadlineError,
+        UnavailableError,
+    )
+}
