@@ -58,7 +58,7 @@ class EnvelopeError(AppError):
 
 
 class ReplayError(AppError):
-    """This sealed request was seen before."""
+    """A sealed request was seen before."""
 
     code = "replayed"
 

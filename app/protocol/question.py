@@ -5,7 +5,7 @@ This is the plaintext inside the question envelope; SPEC.md section 5.3 gives it
 """
 
 from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from typing import Final, Literal, cast, get_args
 
 from app.protocol import cbor
 from app.protocol.constants import (
@@ -109,16 +109,18 @@ class Question:
             TooLongError: They exceed `MAX_QUESTION_BYTES`; numbers are (size, limit).
         """
         options = self.options
-        encoded = cbor.encode({
-            "messages": [[message.role, message.text] for message in self.messages],
-            "max_tokens": options.max_tokens,
-            "temperature": round(options.temperature * _SCALE),
-            "top_p": round(options.top_p * _SCALE),
-            "top_k": options.top_k,
-            "seed": options.seed,
-            "stop": list(options.stop),
-            "padding": options.padding,
-        })
+        encoded = cbor.encode(
+            {
+                "messages": [[message.role, message.text] for message in self.messages],
+                "max_tokens": options.max_tokens,
+                "temperature": round(options.temperature * _SCALE),
+                "top_p": round(options.top_p * _SCALE),
+                "top_k": options.top_k,
+                "seed": options.seed,
+                "stop": list(options.stop),
+                "padding": options.padding,
+            }
+        )
         if len(encoded) > MAX_QUESTION_BYTES:
             raise TooLongError(
                 f"question and history are {len(encoded)} bytes, the limit is {MAX_QUESTION_BYTES}",
@@ -145,7 +147,7 @@ def parse_question(data: bytes) -> Question:
     messages, stop, seed, padding = (value[k] for k in ("messages", "stop", "seed", "padding"))
     if not isinstance(messages, list) or not isinstance(stop, list):
         raise ProtocolError("question lists are not lists")
-    if padding != "constant" and padding != "off":
+    if padding not in get_args(Padding):
         raise ProtocolError("padding is neither constant nor off")
     return Question(
         tuple(map(_parse_message, messages)),
@@ -156,7 +158,7 @@ def parse_question(data: bytes) -> Question:
             top_k=_integer(value["top_k"]),
             seed=None if seed is None else _integer(seed),
             stop=tuple(map(_text, stop)),
-            padding=padding,
+            padding=cast("Padding", padding),
         ),
     )
 
@@ -167,7 +169,7 @@ def _parse_message(value: cbor.Cbor) -> Message:
     role, text = value
     if role not in get_args(Role):
         raise ProtocolError("message role is none of system, user, assistant")
-    return Message(role, _text(text))  # type: ignore[arg-type]  # checked by the line above
+    return Message(cast("Role", role), _text(text))
 
 
 def _integer(value: cbor.Cbor) -> int:
