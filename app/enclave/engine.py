@@ -6,11 +6,9 @@ serves all conversations, and nothing of one is visible in another.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-from app.protocol.question import Question
-
-FinishReason = Literal["stop", "length", "error"]  # the first two as the OpenAI API names them
+from app.protocol.question import FinishReason, Question
 
 
 @dataclass(frozen=True, slots=True)

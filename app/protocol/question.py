@@ -19,6 +19,7 @@ from app.protocol.errors import ProtocolError, TooLongError
 
 Role = Literal["system", "user", "assistant"]
 Padding = Literal["constant", "off"]
+FinishReason = Literal["stop", "length", "error"]  # the first two as the OpenAI API names them
 
 _SCALE: Final = 1_000_000  # temperature and top_p travel as millionths: the wire has no floats
 _MAX_SEED: Final = 2**63 - 1

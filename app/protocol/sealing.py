@@ -1,0 +1,121 @@
+"""
+A sealed request: authorization and envelope under the enclave's attested HPKE key.
+
+SPEC.md sections 4, 5.1 and 5.2.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+from app.protocol.authorization import Authorization, parse_authorization
+from app.protocol.constants import (
+    AUTHORIZATION_BYTES,
+    KEY_ID_BYTES,
+    PROTOCOL_VERSION,
+    X25519_KEY_BYTES,
+)
+from app.protocol.envelope import ENVELOPE_SIZES
+from app.protocol.errors import EnvelopeError, ProtocolError
+
+_SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+_LABEL: Final = b"enclave-llm/1 request"
+_HEAD_BYTES: Final = 1 + KEY_ID_BYTES + 4
+
+
+@dataclass(frozen=True, slots=True)
+class SealedRequest:
+    """What crosses the parent: a key id and bytes. Nothing in it has been opened."""
+
+    key_id: bytes
+    ciphertext: bytes
+
+    @property
+    def enc(self) -> bytes:
+        """HPKE's encapsulated key, different in every request honestly made."""
+        return self.ciphertext[:X25519_KEY_BYTES]
+
+    def encode(self) -> bytes:
+        """Give the bytes that are posted."""
+        head = bytes([PROTOCOL_VERSION]) + self.key_id
+        return head + len(self.ciphertext).to_bytes(4) + self.ciphertext
+
+
+def parse_sealed_request(data: bytes) -> SealedRequest:
+    """
+    Parse the outside of a sealed request.
+
+    Raises:
+        ProtocolError: Another version, or a length that no request can have.
+    """
+    if len(data) < _HEAD_BYTES or data[0] != PROTOCOL_VERSION:
+        raise ProtocolError(f"not a sealed request of version {PROTOCOL_VERSION}")
+    ciphertext = data[_HEAD_BYTES:]
+    if int.from_bytes(data[1 + KEY_ID_BYTES : _HEAD_BYTES]) != len(ciphertext):
+        raise ProtocolError("sealed request is not as long as it says")
+    return SealedRequest(key_id=data[1 : 1 + KEY_ID_BYTES], ciphertext=ciphertext)
+
+
+def derive_key_id(public_key: bytes) -> bytes:
+    """Name an X25519 public key: the first bytes of its digest."""
+    return hashlib.sha256(public_key).digest()[:KEY_ID_BYTES]
+
+
+def digest_request(request: bytes) -> bytes:
+    """Give the request digest: SHA-256 of all that was posted."""
+    return hashlib.sha256(request).digest()
+
+
+def seal_request(
+    authorization: Authorization, envelope: bytes, *, public_key: bytes, manifest_digest: bytes
+) -> bytes:
+    """
+    Seal *authorization* and *envelope* to the enclave that attested *public_key*.
+
+    Args:
+        public_key: 32 bytes, from a verified attestation document.
+
+    Raises:
+        EnvelopeError: *public_key* is no usable X25519 key.
+    """
+    try:
+        recipient = X25519PublicKey.from_public_bytes(public_key)
+        ciphertext = _SUITE.encrypt(
+            authorization.encode() + envelope, recipient, info=_info(manifest_digest, public_key)
+        )
+    except ValueError:
+        raise EnvelopeError("the attested public key is not usable") from None
+    return SealedRequest(derive_key_id(public_key), ciphertext).encode()
+
+
+def open_request(
+    request: SealedRequest, *, private_key: X25519PrivateKey, manifest_digest: bytes
+) -> tuple[Authorization, bytes]:
+    """
+    Open *request* and give its authorization and its envelope, still sealed.
+
+    That it was not seen before is for the caller to check.
+
+    Raises:
+        EnvelopeError: It does not open.
+
+        ProtocolError: It does, and breaks the format inside.
+    """
+    public_key = private_key.public_key().public_bytes_raw()
+    info = _info(manifest_digest, public_key)
+    try:
+        plaintext = _SUITE.decrypt(request.ciphertext, private_key, info=info)
+    except (InvalidTag, ValueError):
+        raise EnvelopeError("sealed request does not open") from None
+    envelope = plaintext[AUTHORIZATION_BYTES:]
+    if len(envelope) not in ENVELOPE_SIZES:
+        raise ProtocolError(f"envelope of {len(envelope)} bytes fits no bucket")
+    return parse_authorization(plaintext[:AUTHORIZATION_BYTES]), envelope
+
+
+def _info(manifest_digest: bytes, public_key: bytes) -> bytes:
+    return _LABEL + manifest_digest + hashlib.sha256(public_key).digest()
