@@ -50,7 +50,9 @@ def encode_cms(
         segment_bytes: Of one octet string in the constructed form.
 
     Raises:
-        ValueError: *spki_der* is no RSA key.
+        ValueError: *spki_der* is no public key.
+
+        TypeError: It is one, but not RSA.
 
     Source: three answers of the real KMS; RFC 5652 section 6.1, RFC 4055 section 4.1.
     """
@@ -76,7 +78,7 @@ def _recipient_info(content_key: bytes, spki_der: bytes) -> bytes:
     """KeyTransRecipientInfo: who it is for, and the content key only they can take out."""
     public_key = load_der_public_key(spki_der)
     if not isinstance(public_key, rsa.RSAPublicKey):
-        raise ValueError("recipient's key is not RSA")
+        raise TypeError("recipient's key is not RSA")
     oaep = padding.OAEP(padding.MGF1(SHA256()), SHA256(), label=None)
     return _tlv(
         _SEQUENCE,
