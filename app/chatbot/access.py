@@ -1,0 +1,258 @@
+"""
+Access: what the asker's own AWS credentials are used for, and no more.
+
+The caller's principal assumes the chat role twice: for the chatbot's own two KMS calls, and for
+the enclave, cut down to one key, one conversation, one image and 15 minutes.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import boto3
+import botocore.config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from app.chatbot.config import ChatbotConfig
+from app.protocol.authorization import Credentials
+from app.protocol.constants import (
+    CONVERSATION,
+    DATA_KEY_BYTES,
+    DATA_KEY_CACHE_SECONDS,
+    MAX_SESSION_POLICY_CHARACTERS,
+    PURPOSE,
+    PURPOSE_ANSWER,
+    PURPOSE_QUESTION,
+    RENEW_SECONDS,
+    SESSION_SECONDS,
+)
+from app.protocol.errors import ConfigError, DeniedError, KmsError
+
+if TYPE_CHECKING:
+    from mypy_boto3_kms import KMSClient
+    from mypy_boto3_sts import STSClient
+    from mypy_boto3_sts.type_defs import AssumeRoleRequestTypeDef
+
+_NETWORK: Final = botocore.config.Config(
+    connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 3, "mode": "standard"}
+)
+_STRING_EQUALS: Final = "StringEquals"
+_PURPOSE_KEY: Final = f"kms:EncryptionContext:{PURPOSE}"
+_DENIALS: Final = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionKey:
+    """A question data key, opened for us and wrapped for the enclave."""
+
+    key: bytes = field(repr=False)
+    wrapped: bytes
+    conversation: bytes
+    expires: float
+
+
+@dataclass(slots=True)
+class _Lease:
+    """Something with an end, in monotonic seconds."""
+
+    credentials: Credentials = field(repr=False)
+    expires: float
+
+
+class Access:
+    """
+    The asker's access to one key through one role.
+
+    Args:
+        session: Whose default credential chain names the caller.
+
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        config: ChatbotConfig,
+        *,
+        session: boto3.Session | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._session = session or boto3.Session()
+        self._clock = clock
+        self._leases: dict[str, _Lease] = {}
+        self._answer_keys: dict[tuple[bytes, bytes], tuple[bytes, float]] = {}
+        self._question_key: QuestionKey | None = None
+        self._sts: STSClient = self._session.client(
+            "sts", region_name=config.region, config=_NETWORK
+        )
+        self._kms: tuple[Credentials, KMSClient] | None = None
+
+    def credentials_for_enclave(self, conversation: bytes, pcr0: bytes) -> Credentials:
+        """
+        Give credentials that are useless outside the image of *pcr0* and *conversation*.
+
+        Raises:
+            DeniedError: The caller may not assume the chat role.
+
+            KmsError: STS cannot be reached or fails.
+
+            ConfigError: There are no AWS credentials here.
+        """
+        return self._assume("enclave", _enclave_policy(self._config.key_arn, conversation, pcr0))
+
+    def question_key(self, conversation: bytes) -> QuestionKey:
+        """
+        Give the question data key of *conversation*, a new one every 15 minutes.
+
+        Raises:
+            DeniedError: KMS refuses.
+
+            KmsError: KMS cannot be reached or fails.
+        """
+        held = self._question_key
+        if held and held.conversation == conversation and self._clock() < held.expires:
+            return held
+        expires = self._clock() + DATA_KEY_CACHE_SECONDS
+        answer = _call(
+            "kms:GenerateDataKey",
+            lambda: self._kms_client().generate_data_key(
+                KeyId=self._config.key_arn,
+                KeySpec="AES_256",
+                EncryptionContext=_context(PURPOSE_QUESTION, conversation),
+            ),
+        )
+        if answer["KeyId"] != self._config.key_arn or len(answer["Plaintext"]) != DATA_KEY_BYTES:
+            raise KmsError("KMS answered with another key than the one asked for")
+        made = QuestionKey(answer["Plaintext"], answer["CiphertextBlob"], conversation, expires)
+        self._question_key = made
+        return made
+
+    def open_answer_key(self, wrapped: bytes, conversation: bytes) -> bytes:
+        """
+        Have KMS open the answer data key of *conversation*; kept 15 minutes.
+
+        Raises:
+            DeniedError: KMS refuses: it is not a key that an approved enclave made.
+
+            KmsError: KMS cannot be reached or fails.
+        """
+        key, expires = self._answer_keys.get((wrapped, conversation), (b"", 0.0))
+        if self._clock() < expires:
+            return key
+        expires = self._clock() + DATA_KEY_CACHE_SECONDS
+        answer = _call(
+            "kms:Decrypt",
+            lambda: self._kms_client().decrypt(
+                KeyId=self._config.key_arn,
+                CiphertextBlob=wrapped,
+                EncryptionContext=_context(PURPOSE_ANSWER, conversation),
+            ),
+        )
+        if answer["KeyId"] != self._config.key_arn or len(answer["Plaintext"]) != DATA_KEY_BYTES:
+            raise KmsError("KMS answered with another key than the one asked for")
+        self._answer_keys = {(wrapped, conversation): (answer["Plaintext"], expires)}
+        return answer["Plaintext"]
+
+    def _kms_client(self) -> "KMSClient":
+        credentials = self._assume("chatbot", _chatbot_policy(self._config.key_arn))
+        if self._kms is None or self._kms[0] is not credentials:
+            client = self._session.client(
+                "kms",
+                region_name=self._config.region,
+                aws_access_key_id=credentials.access_key_id,
+                aws_secret_access_key=credentials.secret_access_key,
+                aws_session_token=credentials.session_token,
+                config=_NETWORK,
+            )
+            self._kms = credentials, client
+        return self._kms[1]
+
+    def _assume(self, name: str, policy: str) -> Credentials:
+        lease = self._leases.get(policy)
+        if lease and self._clock() < lease.expires - RENEW_SECONDS:
+            return lease.credentials
+        expires = self._clock() + SESSION_SECONDS
+        request: AssumeRoleRequestTypeDef = {
+            "RoleArn": self._config.chat_role_arn,
+            "RoleSessionName": f"enclave-llm-{name}",
+            "DurationSeconds": SESSION_SECONDS,
+            "Policy": policy,
+        }
+        if self._config.source_identity:
+            request["SourceIdentity"] = self._config.source_identity
+        answer = _call("sts:AssumeRole", lambda: self._sts.assume_role(**request))["Credentials"]
+        credentials = Credentials(
+            answer["AccessKeyId"], answer["SecretAccessKey"], answer["SessionToken"]
+        )
+        kept = {key: old for key, old in self._leases.items() if self._clock() < old.expires}
+        self._leases = kept | {policy: _Lease(credentials, expires)}
+        return credentials
+
+
+def _context(purpose: str, conversation: bytes) -> dict[str, str]:
+    return {PURPOSE: purpose, CONVERSATION: conversation.hex()}
+
+
+def _call(action: str, call: Callable[[], _Answer]) -> _Answer:
+    """Make one AWS call; what it raises becomes ours, without AWS's text where that is long."""
+    try:
+        return call()
+    except NoCredentialsError:
+        raise ConfigError(
+            "no AWS credentials found: log in (aws sso login) or set AWS_PROFILE"
+        ) from None
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "unknown")
+        kind = DeniedError if code in _DENIALS else KmsError
+        raise kind(f"{action} was refused: {code}") from None
+    except BotoCoreError as error:
+        raise KmsError(f"{action} failed: {type(error).__name__}") from None
+
+
+def _chatbot_policy(key_arn: str) -> str:
+    return _policy(
+        _allow("kms:GenerateDataKey", key_arn, {_STRING_EQUALS: {_PURPOSE_KEY: PURPOSE_QUESTION}}),
+        _allow("kms:Decrypt", key_arn, {_STRING_EQUALS: {_PURPOSE_KEY: PURPOSE_ANSWER}}),
+    )
+
+
+def _enclave_policy(key_arn: str, conversation: bytes, pcr0: bytes) -> str:
+    def condition(purpose: str) -> dict[str, dict[str, str]]:
+        return {
+            _STRING_EQUALS: {
+                _PURPOSE_KEY: purpose,
+                f"kms:EncryptionContext:{CONVERSATION}": conversation.hex(),
+            },
+            "StringEqualsIgnoreCase": {"kms:RecipientAttestation:PCR0": pcr0.hex()},
+        }
+
+    return _policy(
+        _allow("kms:Decrypt", key_arn, condition(PURPOSE_QUESTION)),
+        _allow("kms:GenerateDataKey", key_arn, condition(PURPOSE_ANSWER)),
+    )
+
+
+def _allow(
+    action: str, key_arn: str, condition: dict[str, dict[str, str]]
+) -> dict[str, str | dict[str, dict[str, str]]]:
+    return {"Effect": "Allow", "Action": action, "Resource": key_arn, "Condition": condition}
+
+
+def _policy(*statements: dict[str, str | dict[str, dict[str, str]]]) -> str:
+    text = json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))
+    assert len(text) <= MAX_SESSION_POLICY_CHARACTERS  # noqa: S101 - all parts have fixed lengths
+    return text

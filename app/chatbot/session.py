@@ -1,0 +1,270 @@
+"""
+A session: a verified enclave, and a conversation with it.
+
+`connect` is the only way to get one, and it raises when any check fails: so whoever holds a
+session may speak. SPEC.md sections 3 to 6, the chatbot's side.
+"""
+
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from app.chatbot.access import Access
+from app.chatbot.transport import Transport
+from app.chatbot.trust import Trust, VerifiedEnclave, verify_enclave
+from app.protocol.answer import AnswerOpener, encode_header, open_error, parse_header
+from app.protocol.authorization import Authorization, parse_key_arn
+from app.protocol.constants import (
+    ANSWER_SECRET_BYTES,
+    CONVERSATION_BYTES,
+    MAX_DOCUMENT_AGE_SECONDS,
+    NONCE_BYTES,
+)
+from app.protocol.envelope import seal_question
+from app.protocol.errors import (
+    WIRE_ERRORS,
+    AppError,
+    ProtocolError,
+    TruncatedError,
+    UnknownKeyError,
+)
+from app.protocol.messages import Kind, parse_attestation, parse_hint
+from app.protocol.question import Message, Options, Question
+from app.protocol.receipt import Receipt, verify_receipt
+from app.protocol.sealing import digest_request, seal_request
+
+_ATTEMPTS: Final = 3  # at sealing, each after a full verification
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """
+    What an asker can say of one whole, verified answer.
+
+    Attributes:
+        sealed_request: The exact bytes that crossed the parent.
+
+        answer_bytes: How many came back, header and frames.
+
+        first_text_seconds, total_seconds: From the call of `ask`.
+    """
+
+    receipt: Receipt
+    enclave: VerifiedEnclave
+    sealed_request: bytes = field(repr=False)
+    answer_bytes: int
+    first_text_seconds: float
+    total_seconds: float
+
+
+def connect(transport: Transport, access: Access, *, key_arn: str, trust: Trust) -> "Session":
+    """
+    Verify the enclave behind *transport* and give a session with it.
+
+    Raises:
+        AttestationError: It is not an approved enclave, or that cannot be told.
+
+        UnavailableError: Nobody answers.
+
+        ProtocolError: What answers is no enclave of this version.
+    """
+    return Session(transport, access, key_arn=key_arn, trust=trust)
+
+
+class Session:
+    """
+    A conversation with a verified enclave; made by `connect`.
+
+    Attributes:
+        enclave: As it was last verified.
+
+        evidence: Of the last answer; None before one has come whole.
+    """
+
+    def __init__(self, transport: Transport, access: Access, *, key_arn: str, trust: Trust) -> None:
+        self._transport = transport
+        self._access = access
+        self._key_arn = parse_key_arn(key_arn)
+        self._trust = trust
+        self.enclave = self._verify()
+        self.evidence: Evidence | None = None
+        self.new_conversation()
+
+    def new_conversation(self) -> None:
+        """Forget the conversation so far and begin another, with keys of its own."""
+        self.conversation = secrets.token_bytes(CONVERSATION_BYTES)
+        self.turn = 0
+        self.history: tuple[Message, ...] = ()
+
+    def ask(self, text: str, options: Options | None = None) -> Iterator[str]:
+        """
+        Ask *text* and give the answer piece by piece, as its frames open.
+
+        The answer is whole, and in the history, only when the iterator ends without raising;
+        `evidence` then holds its receipt. Closing the iterator stops the answer.
+
+        Raises:
+            ProtocolError: The question is empty, or the answer breaks the format.
+
+            TooLongError: Question and history exceed a limit; numbers are (size, limit).
+
+            AttestationError: The enclave changed, or its receipt does not verify.
+
+            EnvelopeError: A frame was altered, moved or is another answer's.
+
+            TruncatedError: The answer ended before its final frame.
+
+            DeniedError, KmsError, BusyError, DeadlineError, UnavailableError: As they say.
+        """
+        question = Question((*self.history, Message("user", text)), options or Options())
+        exchange = _Exchange(time.monotonic())
+        self.evidence = None
+        yield from self._answer(question, exchange)
+        self.evidence = exchange.evidence
+        self.history = (*question.messages, Message("assistant", "".join(exchange.pieces)))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+    def _verify(self) -> VerifiedEnclave:
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        document, manifest = parse_attestation(self._transport.get_attestation(nonce))
+        return verify_enclave(
+            document, manifest, nonce=nonce, now=datetime.now(UTC), trust=self._trust
+        )
+
+    def _answer(self, question: Question, exchange: "_Exchange") -> Iterator[str]:
+        """Send the question until an enclave knows the key it is sealed to."""
+        for attempt in range(_ATTEMPTS):
+            age = (datetime.now(UTC) - self.enclave.verified_at).total_seconds()
+            if attempt or not 0 <= age < MAX_DOCUMENT_AGE_SECONDS:
+                self.enclave = self._verify()
+            sealed = self._seal(question)
+            messages = self._transport.post_chat(sealed.request)
+            try:
+                header = _open_header(next(messages, None), sealed)
+            except UnknownKeyError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                continue
+            yield from self._open(header, messages, sealed, exchange)
+            return
+
+    def _seal(self, question: Question) -> "_Sealed":
+        key = self._access.question_key(self.conversation)
+        pcr0 = self.enclave.release.measurements.pcr0
+        authorization = Authorization(
+            credentials=self._access.credentials_for_enclave(self.conversation, pcr0),
+            key_arn=self._key_arn,
+            wrapped_question_key=key.wrapped,
+            answer_secret=secrets.token_bytes(ANSWER_SECRET_BYTES),
+            conversation=self.conversation,
+            turn=self.turn,
+        )
+        envelope = seal_question(
+            question,
+            data_key=key.key,
+            key_arn=self._key_arn,
+            conversation=self.conversation,
+            turn=self.turn,
+        )
+        self.turn += 1
+        request = seal_request(
+            authorization,
+            envelope,
+            public_key=self.enclave.public_key,
+            manifest_digest=self.enclave.manifest.digest,
+        )
+        return _Sealed(request, authorization.answer_secret, self.enclave)
+
+    def _open(
+        self,
+        header: bytes,
+        messages: Iterator[tuple[Kind, bytes]],
+        sealed: "_Sealed",
+        exchange: "_Exchange",
+    ) -> Iterator[str]:
+        """Open frames as they come, then verify the receipt."""
+        opener = AnswerOpener(
+            encode_header(header),
+            data_key=self._access.open_answer_key(header, self.conversation),
+            answer_secret=sealed.answer_secret,
+            request_digest=sealed.digest,
+        )
+        exchange.answer_bytes += len(header)
+        for kind, body in messages:
+            exchange.answer_bytes += len(body)
+            if piece := opener.open(kind, body):
+                exchange.add(piece)
+                yield piece
+        if not opener.finished:
+            raise TruncatedError("the answer ended before its final frame")
+        exchange.evidence = self._check(opener, sealed, exchange)
+
+    def _check(self, opener: AnswerOpener, sealed: "_Sealed", exchange: "_Exchange") -> Evidence:
+        signed, answer_digest = opener.finish()
+        receipt, _ = verify_receipt(
+            signed,
+            root=self._trust.root,
+            now=datetime.now(UTC),
+            measurements=sealed.enclave.release.measurements,
+            request_digest=sealed.digest,
+            answer_digest=answer_digest,
+            manifest_digest=sealed.enclave.manifest.digest,
+        )
+        if receipt.finish == "error":
+            kind = WIRE_ERRORS.get(receipt.code or "", AppError)
+            raise kind("the answer is incomplete: the enclave could not finish it")
+        total = time.monotonic() - exchange.started
+        first = exchange.first_text_seconds or total
+        return Evidence(
+            receipt, sealed.enclave, sealed.request, exchange.answer_bytes, first, total
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """One question on its way, and what opens its answer."""
+
+    request: bytes = field(repr=False)
+    answer_secret: bytes = field(repr=False)
+    enclave: VerifiedEnclave
+
+    @property
+    def digest(self) -> bytes:
+        return digest_request(self.request)
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """What has come of one answer so far."""
+
+    started: float
+    pieces: list[str] = field(default_factory=list, repr=False)
+    answer_bytes: int = 0
+    first_text_seconds: float | None = None
+    evidence: Evidence | None = None
+
+    def add(self, piece: str) -> None:
+        if not self.pieces:
+            self.first_text_seconds = time.monotonic() - self.started
+        self.pieces.append(piece)
+
+
+def _open_header(first: tuple[Kind, bytes] | None, sealed: _Sealed) -> bytes:
+    """Give the wrapped answer key, or raise what came instead of it."""
+    if first is None:
+        raise TruncatedError("the answer ended before it began")
+    kind, body = first
+    if kind is Kind.SEALED_ERROR:
+        secret, digest = sealed.answer_secret, sealed.digest
+        raise open_error(body, answer_secret=secret, request_digest=digest)
+    if kind is Kind.HINT:
+        raise parse_hint(body)
+    if kind is not Kind.ANSWER_HEADER:
+        raise ProtocolError("answer does not begin with its header")
+    return parse_header(body)

@@ -1,0 +1,112 @@
+"""
+Trust: what the asker believes before any enclave has spoken.
+
+A root certificate and the asker's own list of approved releases; and `verify_enclave`, which
+turns an enclave's claim into something to seal to, or raises.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.x509 import Certificate
+
+from app.protocol.attestation import (
+    Attestation,
+    require_pcrs,
+    require_user_data,
+    verify_attestation,
+)
+from app.protocol.constants import X25519_KEY_BYTES
+from app.protocol.errors import AttestationError, ConfigError
+from app.protocol.manifest import Manifest, parse_manifest
+from app.protocol.nitro_root import NITRO_ROOT
+from app.protocol.releases import PRODUCTION_KITS, Release, parse_releases
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """
+    Whom to believe.
+
+    Attributes:
+        root: The anchor of every attestation document; `NITRO_ROOT` everywhere but in the twin.
+
+        root_name: For people.
+    """
+
+    root: Certificate
+    root_name: str
+    releases: tuple[Release, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedEnclave:
+    """
+    An enclave that has passed every check of SPEC.md section 3.
+
+    Attributes:
+        public_key: The X25519 key it attested, the only one anything is sealed to.
+    """
+
+    release: Release
+    attestation: Attestation
+    manifest: Manifest
+    public_key: bytes
+    verified_at: datetime
+
+    @property
+    def document_age_seconds(self) -> float:
+        """How old the document was when it was verified; negative if from a faster clock."""
+        return (self.verified_at - self.attestation.timestamp).total_seconds()
+
+
+def production_trust(releases_path: Path) -> Trust:
+    """
+    Give what a deployed chatbot trusts: AWS's root and the approved list at *releases_path*.
+
+    Raises:
+        ConfigError: The list is missing, malformed, empty or names a kit that is not `aws`.
+    """
+    try:
+        text = releases_path.read_bytes()
+    except OSError:
+        raise ConfigError(
+            f"no list of approved releases at {releases_path}: get releases.json from whoever "
+            "reviews your enclave images, not from the server, and put it there"
+        ) from None
+    releases = parse_releases(text, kits=PRODUCTION_KITS)
+    if not releases:
+        raise ConfigError(f"{releases_path} approves no release, so no enclave can be trusted")
+    return Trust(NITRO_ROOT, "AWS Nitro root G1", releases)
+
+
+def verify_enclave(
+    document: bytes, manifest: bytes, *, nonce: bytes, now: datetime, trust: Trust
+) -> VerifiedEnclave:
+    """
+    Verify that an approved enclave made *document* for our *nonce*, and what it says of itself.
+
+    Raises:
+        AttestationError: It is not so, for whatever reason.
+
+        ProtocolError: The attested manifest is of another version.
+    """
+    attestation = verify_attestation(document, root=trust.root, now=now, nonce=nonce)
+    release = require_pcrs(attestation, trust.releases)
+    parsed = _require_manifest(attestation, manifest, release)
+    public_key = attestation.public_key
+    if public_key is None or len(public_key) != X25519_KEY_BYTES:
+        raise AttestationError(f"the attested public key is not {X25519_KEY_BYTES} bytes")
+    return VerifiedEnclave(release, attestation, parsed, public_key, verified_at=now)
+
+
+def _require_manifest(attestation: Attestation, manifest: bytes, release: Release) -> Manifest:
+    parsed = parse_manifest(manifest)
+    require_user_data(attestation, kind="attest", digest=parsed.digest)
+    if parsed.weights_sha256 != release.weights_sha256:
+        raise AttestationError(
+            f"the enclave runs weights {parsed.weights_sha256.hex()[:12]}…, release "
+            f"{release.name} was approved with {release.weights_sha256.hex()[:12]}…"
+        )
+    return parsed

@@ -1,0 +1,192 @@
+"""
+Answering: one sealed request becomes one answer stream.
+
+Everything an asker's bytes go through inside the enclave is in `Answerer.answer`, in order.
+SPEC.md sections 4 to 6.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from app.enclave.data_keys import DataKeys
+from app.enclave.engine import Engine, Finish, Generation
+from app.enclave.key_ring import KeyRing
+from app.enclave.nsm import Nsm
+from app.protocol.answer import (
+    MAX_DATA_BYTES,
+    AnswerSealer,
+    encode_header,
+    round_up_frames,
+    seal_error,
+)
+from app.protocol.authorization import Authorization
+from app.protocol.constants import ANSWER_DEADLINE_SECONDS, BEAT_SECONDS
+from app.protocol.envelope import open_question
+from app.protocol.errors import AppError, DeadlineError
+from app.protocol.messages import encode_hint
+from app.protocol.question import Padding, Question
+from app.protocol.receipt import Receipt, sign_receipt
+from app.protocol.sealing import digest_request, parse_sealed_request
+
+_POLL_SECONDS: Final = 0.25  # how soon a silent hang-up is noticed without padding
+
+
+class Peer(Protocol):
+    """The other end of one connection."""
+
+    def send(self, message: bytes) -> None:
+        """
+        Send one message in a frame.
+
+        Raises:
+            OSError: Nobody is there any more, or nobody reads.
+        """
+
+    def gone(self) -> bool:
+        """Say whether the other end has hung up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """What answering needs: keys, KMS, the model, the NSM."""
+
+    key_ring: KeyRing
+    data_keys: DataKeys
+    engine: Engine
+    nsm: Nsm
+    manifest_digest: bytes
+
+    def answer(self, request: bytes, peer: Peer) -> Finish | None:
+        """
+        Answer the sealed *request* to *peer*; give how it went, None if it was refused.
+
+        Raises:
+            OSError: The peer has gone; the generation is cancelled.
+        """
+        try:
+            authorization, envelope = self.key_ring.open(parse_sealed_request(request))
+        except AppError as error:
+            peer.send(encode_hint(error))
+            return None
+        digest = digest_request(request)
+        try:
+            deadline = time.monotonic() + ANSWER_DEADLINE_SECONDS
+            question, sealer, header = self._prepare(authorization, envelope, digest)
+            generation = self.engine.start(question, deadline=deadline)
+        except AppError as error:
+            secret = authorization.answer_secret
+            peer.send(seal_error(error, answer_secret=secret, request_digest=digest))
+            return None
+        stream = _AnswerStream(sealer, generation, peer, deadline=deadline)
+        try:
+            peer.send(header)
+            finish = stream.send_text(question.options.padding)
+            receipt = self._receipt(digest, sealer, finish, stream.code)
+            stream.send_receipt(sign_receipt(receipt, self._attest), question.options.padding)
+        finally:
+            generation.cancel()
+        return finish
+
+    def _prepare(
+        self, authorization: Authorization, envelope: bytes, digest: bytes
+    ) -> tuple[Question, AnswerSealer, bytes]:
+        question = open_question(
+            envelope,
+            data_key=self.data_keys.question_key(authorization),
+            key_arn=authorization.key_arn,
+            conversation=authorization.conversation,
+            turn=authorization.turn,
+        )
+        answer_key = self.data_keys.answer_key(authorization)
+        header = encode_header(answer_key.wrapped)
+        sealer = AnswerSealer(
+            header,
+            data_key=answer_key.key,
+            answer_secret=authorization.answer_secret,
+            request_digest=digest,
+        )
+        return question, sealer, header
+
+    def _receipt(
+        self, digest: bytes, sealer: AnswerSealer, finish: Finish, code: str | None
+    ) -> Receipt:
+        return Receipt(
+            request_digest=digest,
+            answer_digest=sealer.digest,
+            manifest_digest=self.manifest_digest,
+            prompt_tokens=finish.prompt_tokens,
+            completion_tokens=finish.completion_tokens,
+            finish=finish.reason,
+            code=code,
+        )
+
+    def _attest(self, user_data: bytes, nonce: bytes) -> bytes:
+        return self.nsm.attest(user_data=user_data, nonce=nonce, public_key=None)
+
+
+class _AnswerStream:
+    """The frames of one answer, on the beat or as text comes."""
+
+    def __init__(
+        self, sealer: AnswerSealer, generation: Generation, peer: Peer, *, deadline: float
+    ) -> None:
+        self._sealer = sealer
+        self._generation = generation
+        self._peer = peer
+        self._deadline = deadline
+        self._text = bytearray()
+        self._beat = time.monotonic()
+
+    @property
+    def code(self) -> str | None:
+        """Why the generation ended in error; None if it did not."""
+        finish = self._generation.finish
+        if finish is None or finish.reason != "error":
+            return None
+        late = time.monotonic() >= self._deadline
+        return DeadlineError.code if late else AppError.code
+
+    def send_text(self, padding: Padding) -> Finish:
+        """Send text until the generation has ended and all of it is sent."""
+        step = self._send_on_beat if padding == "constant" else self._send_at_once
+        while True:
+            step()
+            finish = self._generation.finish
+            if finish is not None and not self._text:
+                return finish
+
+    def _send_on_beat(self) -> None:
+        self._wait()
+        self._text += self._generation.take(0).encode()
+        self._peer.send(self._sealer.seal_text(self._cut()))
+
+    def _send_at_once(self) -> None:
+        self._text += self._generation.take(_POLL_SECONDS).encode()
+        while self._text:
+            self._peer.send(self._sealer.seal_text(self._cut()))
+        if self._peer.gone():
+            raise BrokenPipeError
+
+    def _cut(self) -> bytes:
+        piece = bytes(self._text[:MAX_DATA_BYTES])
+        del self._text[:MAX_DATA_BYTES]
+        return piece
+
+    def _wait(self) -> None:
+        """Sleep to the next beat; after a stall the beat starts anew instead of catching up."""
+        now = time.monotonic()
+        self._beat = max(self._beat + BEAT_SECONDS, now)
+        time.sleep(self._beat - now)
+
+    def send_receipt(self, signed: bytes, padding: Padding) -> None:
+        """Send the receipt in parts, then dummies up to the bucket; the last frame is final."""
+        parts = [signed[i : i + MAX_DATA_BYTES] for i in range(0, len(signed), MAX_DATA_BYTES)]
+        frames = [(self._sealer.seal_receipt, part) for part in parts]
+        if padding == "constant":
+            count = self._sealer.frames + len(parts)
+            frames += [(self._sealer.seal_text, b"")] * (round_up_frames(count) - count)
+        for left, (seal, data) in zip(reversed(range(len(frames))), frames, strict=True):
+            if padding == "constant":
+                self._wait()
+            self._peer.send(seal(data, final=left == 0))

@@ -1,0 +1,147 @@
+"""
+The enclave's program: wires NSM, KMS, model and listener together and serves.
+
+Nothing here is configured after measurement: no flags, no environment, no files but the image's
+own. The twin calls `run` with a platform of its own, from a program that is no part of any image.
+"""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from app.enclave.answering import Answerer
+from app.enclave.data_keys import DataKeys
+from app.enclave.engine_transformers import load_engine
+from app.enclave.events import Event, refuse_to_start, report, silence
+from app.enclave.key_ring import KeyRing
+from app.enclave.kms import KmsClient
+from app.enclave.nsm import Nsm, NsmClient, device_exchange
+from app.enclave.preflight import (
+    RNG_CURRENT,
+    require_answer,
+    require_clock,
+    require_hardware_entropy,
+    seed,
+    utc_now,
+)
+from app.enclave.server import Server
+from app.enclave.weights import Weights, load_weights
+from app.protocol.constants import INFERENCE_PORT, KMS_PROXY_PORT, PARENT_CID
+from app.protocol.errors import AppError
+from app.protocol.manifest import Manifest
+
+NSM_DEVICE: Final = Path("/dev/nsm")
+WEIGHTS_FOLDER: Final = Path("/weights")
+_KMS_CONNECT_SECONDS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """
+    Where the enclave runs: its NSM, its listener, its way to KMS, its weights.
+
+    Attributes:
+        connect_kms: Opens a stream to vsock-proxy; TLS is ours, inside it.
+
+        ca_bundle: File of certificate authorities for KMS; None for botocore's own.
+
+        threads: For the engine; one core is left for I/O.
+    """
+
+    nsm: Nsm
+    listener: socket.socket
+    connect_kms: Callable[[], socket.socket]
+    ca_bundle: Path | None
+    weights_folder: Path
+    threads: int
+
+
+def run(platform: Platform, stop: threading.Event) -> None:
+    """
+    Check what must be true, load the model, then serve until *stop* is set.
+
+    Raises:
+        AppError: The clock, the NSM, the weights or the model cannot be relied on.
+    """
+    started = time.monotonic()
+    drift = require_clock(platform.nsm, now=utc_now())
+    weights = load_weights(platform.weights_folder)
+    engine = load_engine(weights, threads=platform.threads)
+    try:
+        require_answer(engine)
+        manifest = _describe(weights)
+        kms = KmsClient(
+            nsm=platform.nsm,
+            connect=platform.connect_kms,
+            ca_bundle=platform.ca_bundle,
+            manifest_digest=manifest.digest,
+        )
+        key_ring = KeyRing(manifest_digest=manifest.digest, clock=time.monotonic)
+        answerer = Answerer(key_ring, DataKeys(kms), engine, platform.nsm, manifest.digest)
+        milliseconds = round((time.monotonic() - started) * 1000)
+        report(Event.STARTED, milliseconds=milliseconds, drift_milliseconds=round(drift * 1000))
+        Server(answerer, manifest).serve(platform.listener, stop)
+    finally:
+        engine.close()
+    report(Event.STOPPED)
+
+
+def _describe(weights: Weights) -> Manifest:
+    return Manifest(
+        model=weights.name,
+        label=weights.label,
+        weights_sha256=weights.digest,
+        context_tokens=weights.context_length,
+    )
+
+
+def stop_on_signals() -> threading.Event:
+    """Give an event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _listen() -> socket.socket:
+    listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+    listener.bind((socket.VMADDR_CID_ANY, INFERENCE_PORT))
+    listener.listen()
+    return listener
+
+
+def _connect_kms() -> socket.socket:
+    stream = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+    stream.settimeout(_KMS_CONNECT_SECONDS)
+    stream.connect((PARENT_CID, KMS_PROXY_PORT))
+    return stream
+
+
+def main() -> None:
+    """Serve on Nitro: /dev/nsm, vsock, AWS's certificate authorities, the image's weights."""
+    silence()
+    try:
+        require_hardware_entropy(RNG_CURRENT)
+        nsm = NsmClient(device_exchange(NSM_DEVICE))
+        seed(nsm)
+        platform = Platform(
+            nsm=nsm,
+            listener=_listen(),
+            connect_kms=_connect_kms,
+            ca_bundle=None,
+            weights_folder=WEIGHTS_FOLDER,
+            threads=max(1, (os.cpu_count() or 2) - 1),
+        )
+        run(platform, stop_on_signals())
+    except (AppError, OSError):
+        refuse_to_start()
+
+
+if __name__ == "__main__":
+    main()

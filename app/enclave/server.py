@@ -1,0 +1,206 @@
+"""
+The server: one listener, one request a connection, a bounded number at once.
+
+Whoever connects is hostile until a sealed request has opened. SPEC.md section 2.1.
+"""
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from app.enclave.answering import Answerer
+from app.enclave.events import Event, report
+from app.protocol.attestation import encode_user_data
+from app.protocol.constants import (
+    MAX_ACTIVE_ANSWERS,
+    MAX_CONNECTIONS,
+    MAX_WRITE_BYTES,
+    REQUEST_READ_SECONDS,
+)
+from app.protocol.errors import AppError, BusyError, ProtocolError
+from app.protocol.frames import FrameReader, encode_frame
+from app.protocol.manifest import Manifest
+from app.protocol.messages import (
+    HealthReport,
+    Kind,
+    encode_attestation,
+    encode_health,
+    encode_hint,
+    encode_message,
+    parse_message,
+    parse_nonce,
+)
+
+_SEND_SECONDS: Final = 10  # a peer that reads nothing for this long is hung up on
+_READ_BYTES: Final = 64 * 1024
+_ACCEPT_SECONDS: Final = 0.2  # how soon a stop is noticed
+
+
+class Connection:
+    """A connected peer, seen as messages in frames."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream = stream
+        stream.settimeout(_SEND_SECONDS)
+
+    def send(self, message: bytes) -> None:
+        """
+        Send one message, at most `MAX_WRITE_BYTES` a write.
+
+        Raises:
+            OSError: The peer has gone, or reads nothing.
+        """
+        frame = memoryview(encode_frame(message))
+        for start in range(0, len(frame), MAX_WRITE_BYTES):
+            self._stream.sendall(frame[start : start + MAX_WRITE_BYTES])
+
+    def gone(self) -> bool:
+        """Say whether the peer has hung up; after its one request it has nothing to send."""
+        return bool(select.select([self._stream], [], [], 0)[0])
+
+    def receive(self, seconds: float = REQUEST_READ_SECONDS) -> bytes:
+        """
+        Read the one request message, all of it within *seconds*.
+
+        Raises:
+            ProtocolError: It is no frame, or more than one.
+
+            OSError: The peer has gone, or was too slow.
+        """
+        reader = FrameReader()
+        end = time.monotonic() + seconds
+        while True:
+            self._stream.settimeout(max(0.001, end - time.monotonic()))
+            data = self._stream.recv(_READ_BYTES)
+            if not data:
+                raise ConnectionResetError
+            for message in reader.feed(data):
+                reader.finish()
+                self._stream.settimeout(_SEND_SECONDS)
+                return message
+
+
+class Server:
+    """
+    Answers attest, chat and health requests on a listening socket until stopped.
+
+    Args:
+        answerer: Answers chat requests.
+
+        manifest: Attested in every document of kind `attest`.
+    """
+
+    def __init__(self, answerer: Answerer, manifest: Manifest) -> None:
+        self._answerer = answerer
+        self._manifest = manifest
+        self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._counts = _Counts()
+
+    def serve(self, listener: socket.socket, stop: threading.Event) -> None:
+        """Accept connections, a thread each, until *stop* is set; closes *listener*."""
+        listener.settimeout(_ACCEPT_SECONDS)
+        with listener:
+            while not stop.is_set():
+                try:
+                    stream, _ = listener.accept()
+                except TimeoutError:
+                    continue
+                self._dispatch(stream)
+
+    def _dispatch(self, stream: socket.socket) -> None:
+        if self._free.acquire(blocking=False):
+            threading.Thread(target=self._converse, args=(stream,), daemon=True).start()
+            return
+        with stream, suppress(OSError):
+            stream.settimeout(0)  # nobody waits for a peer that there is no room for
+            stream.send(encode_frame(encode_hint(BusyError())))
+
+    def _converse(self, stream: socket.socket) -> None:
+        try:
+            with stream:
+                self._handle(Connection(stream))
+        except OSError:
+            report(Event.HUNG_UP)
+        finally:
+            self._free.release()
+
+    def _handle(self, peer: Connection) -> None:
+        try:
+            kind, body = parse_message(peer.receive())
+            self._answer(kind, body, peer)
+        except AppError as error:
+            report(Event.FAILED)
+            peer.send(encode_hint(error))
+
+    def _answer(self, kind: Kind, body: bytes, peer: Connection) -> None:
+        match kind:
+            case Kind.ATTEST:
+                peer.send(self._attest(parse_nonce(body)))
+            case Kind.CHAT:
+                self._chat(body, peer)
+            case Kind.HEALTH:
+                peer.send(encode_health(self._counts.report()))
+            case _:
+                raise ProtocolError("not a request")
+
+    def _attest(self, nonce: bytes) -> bytes:
+        document = self._answerer.nsm.attest(
+            user_data=encode_user_data("attest", self._manifest.digest),
+            nonce=nonce,
+            public_key=self._answerer.key_ring.public_key(),
+        )
+        body = encode_attestation(document, self._manifest.encode())
+        return encode_message(Kind.ATTESTATION, body)
+
+    def _chat(self, body: bytes, peer: Connection) -> None:
+        with self._counts.count() as outcome:
+            finish = self._answerer.answer(body, peer)
+            if finish is None or finish.reason == "error":
+                report(Event.FAILED)
+                return
+            outcome.well = True
+            report(
+                Event.ANSWERED,
+                prompt_tokens=finish.prompt_tokens,
+                completion_tokens=finish.completion_tokens,
+            )
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """Whether one chat request ended well."""
+
+    well: bool = False
+
+
+class _Counts:
+    """How many chat requests are under way and how the others ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._active = self._answered = self._failed = 0
+
+    @contextmanager
+    def count(self) -> Iterator[_Outcome]:
+        """Count one chat request while it lasts, then as well or failed."""
+        outcome = _Outcome()
+        with self._lock:
+            self._active += 1
+        try:
+            yield outcome
+        finally:
+            with self._lock:
+                self._active -= 1
+                self._answered += outcome.well
+                self._failed += not outcome.well
+
+    def report(self) -> HealthReport:
+        """Give the counts; requests beyond the engine's slots are waiting."""
+        with self._lock:
+            active = min(self._active, MAX_ACTIVE_ANSWERS)
+            return HealthReport(active, self._active - active, self._answered, self._failed)
