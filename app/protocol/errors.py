@@ -13,11 +13,13 @@ Everything this project raises on purpose:
   + UnsupportedError        an option this model or protocol cannot honour
   + DeniedError             KMS or STS refused these credentials
   + KmsError                KMS failed, or answered out of contract
+  + NsmError                the NSM refused, or answered out of contract
   + ClockError              two clocks disagree by more than a stated leeway
   + DeadlineError           the time for one answer ran out
   + TruncatedError          an answer ended before its final frame
   + UnavailableError        nobody answers at the other end
   + ConfigError             a setting is missing or malformed
+  + WeightsError            the model's files are not what model.json lists
 """
 
 from typing import ClassVar
@@ -99,6 +101,12 @@ class KmsError(AppError):
     code = "kms"
 
 
+class NsmError(AppError):
+    """The NSM refused, could not be reached, or answered out of contract."""
+
+    code = "nsm"
+
+
 class ClockError(AppError):
     """Two clocks disagree by more than a stated leeway."""
 
@@ -127,6 +135,12 @@ class ConfigError(AppError):
     """A setting is missing or malformed."""
 
     code = "config"
+
+
+class WeightsError(AppError):
+    """The model's files are not what their `model.json` lists, or of a forbidden kind."""
+
+    code = "weights"
 
 
 # What may cross the wire as a word, and the error it means at the other end. `AppError`
