@@ -1,0 +1,242 @@
+"""
+The transport to KMS: boto3 over sockets it is given, with TLS that ends in this process.
+
+The parent carries the bytes and can neither read nor answer them. Credentials come with each
+call; nothing is taken from the environment or from files; the libraries' logs, which would
+hold credentials, are off. Only botocore's event hooks are used to get there, `before-send` to
+carry a request and `request-created` to sign it, so no private part of it is relied on.
+"""
+
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import boto3.session
+import botocore
+import botocore.session
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse
+from botocore.compat import HTTPHeaders
+from botocore.config import Config
+from botocore.configprovider import (
+    BOTOCORE_DEFAUT_SESSION_VARIABLES,
+    ConfigValueStore,
+    ConstantProvider,
+)
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.httpsession import get_cert_path
+from botocore.loaders import Loader
+from botocore.parsers import ResponseParserError
+from urllib3 import HTTPSConnectionPool, PoolManager, Timeout
+from urllib3.connection import HTTPSConnection
+from urllib3.exceptions import HTTPError
+
+from app.protocol.authorization import Credentials, KeyArn
+from app.protocol.constants import KMS_HOSTS
+from app.protocol.errors import AppError, DeniedError, KmsError
+
+if TYPE_CHECKING:
+    from mypy_boto3_kms import KMSClient
+
+Connect = Callable[[], socket.socket]  # a fresh stream to the relay in front of KMS
+Operation = Callable[["KMSClient"], Mapping[str, object]]
+
+CONNECT_SECONDS: Final = 5.0  # the TLS handshake; dialling is bounded by `Connect` itself
+READ_SECONDS: Final = 10.0
+MAX_ATTEMPTS: Final = 3
+POOLED_CONNECTIONS: Final = 8  # kept open a Region
+
+# "Common errors" of the KMS API reference, in the JSON and in the Query protocol's spelling.
+_DENIED: Final = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "IncompleteSignatureException",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "NotAuthorized",
+        "OptInRequired",
+        "RequestExpired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+
+# Whose call this thread is making. A boto3 client for each caller would cost 3 ms, and leave
+# credentials in reference cycles until some later garbage collection.
+_caller: Final[ContextVar[Credentials]] = ContextVar("caller")
+
+
+class KmsTransport:
+    """
+    Makes calls to KMS in every Region. Threads may share it.
+
+    Args:
+        connect: Opens a stream; bounds its own time.
+
+        ca_bundle: File of certificate authorities; None for botocore's own.
+    """
+
+    def __init__(self, connect: Connect, ca_bundle: Path | None) -> None:
+        _silence()
+        self._connections = _Connections(connect, ca_bundle)
+        self._session = _session()
+        self._clients: dict[str, KMSClient] = {}
+        self._lock = threading.Lock()
+
+    def call(
+        self, credentials: Credentials, key_arn: KeyArn, operation: Operation
+    ) -> Mapping[str, object]:
+        """
+        Call *operation* with a client for the Region of *key_arn* that signs with *credentials*.
+
+        What it raises has no context: exceptions of AWS's libraries may hold what they sent.
+
+        Raises:
+            DeniedError: KMS refused.
+
+            KmsError: KMS failed, was not reached, or gave an answer that cannot be read.
+        """
+        failure: AppError
+        caller = _caller.set(credentials)
+        try:
+            return operation(self._client(key_arn))
+        except ClientError as error:
+            failure = _refusal(error)
+        except (BotoCoreError, ResponseParserError, ValueError, TypeError, AttributeError):
+            failure = KmsError("KMS was not reached, or its answer cannot be read")
+        finally:
+            _caller.reset(caller)
+        raise failure
+
+    def close(self) -> None:
+        """Close the connections that are kept open."""
+        self._connections.close()
+
+    def _client(self, key_arn: KeyArn) -> "KMSClient":
+        """Give the client of the key's Region; the first takes 0.1 s to make, others 3 ms."""
+        with self._lock:
+            if key_arn.region not in self._clients:
+                self._clients[key_arn.region] = self._make_client(key_arn)
+            return self._clients[key_arn.region]
+
+    def _make_client(self, key_arn: KeyArn) -> "KMSClient":
+        client = self._session.client(
+            "kms",
+            region_name=key_arn.region,
+            endpoint_url=f"https://{key_arn.host}",
+            config=Config(
+                signature_version=botocore.UNSIGNED,  # `_signer` signs
+                retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
+                proxies={},
+                user_agent="enclave-llm",
+            ),
+        )
+        client.meta.events.register("request-created.kms", _signer(key_arn.region))
+        send: Callable[..., object] = self._connections.send
+        client.meta.events.register("before-send.kms", send)  # type: ignore[arg-type] # it answers
+        return client
+
+
+def _refusal(error: ClientError) -> AppError:
+    if error.response.get("Error", {}).get("Code") in _DENIED:
+        return DeniedError("KMS refused these credentials")
+    return KmsError("KMS answered with an error")
+
+
+def _silence() -> None:
+    """Turn off logs that would hold credentials, requests and answers."""
+    for name in ("boto3", "botocore", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def _session() -> boto3.session.Session:
+    """Give a session that reads no environment variable and no file but botocore's own data."""
+    session = botocore.session.Session()
+    constants = {name: row[2] for name, row in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()}
+    constants |= {"config_file": None, "credentials_file": None}
+    store = ConfigValueStore({name: ConstantProvider(value) for name, value in constants.items()})
+    loader = Loader([Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
+    session.register_component("config_store", store)
+    session.register_component("data_loader", loader)
+    return boto3.session.Session(botocore_session=session)
+
+
+def _signer(region: str) -> Callable[..., None]:
+    """Give a botocore handler that signs a request, and each retry, for the present caller."""
+
+    def sign(request: AWSRequest, **_: object) -> None:
+        caller = _caller.get()
+        credentials = ReadOnlyCredentials(
+            caller.access_key_id, caller.secret_access_key, caller.session_token
+        )
+        SigV4Auth(credentials, "kms", region).add_auth(request)
+
+    return sign
+
+
+class _Connections:
+    """HTTPS over sockets of *connect*; botocore hands every request to `send`."""
+
+    def __init__(self, connect: Connect, ca_bundle: Path | None) -> None:
+        # Not `ssl.create_default_context`: that one obeys SSLKEYLOGFILE.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # requires a chain and the host's name
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_verify_locations(ca_bundle or get_cert_path(verify=True))
+        self._manager = PoolManager(
+            num_pools=len(KMS_HOSTS),
+            maxsize=POOLED_CONNECTIONS,
+            ssl_context=context,
+            timeout=Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+        )
+        self._manager.pool_classes_by_scheme = {"https": _pool_class(connect)}
+
+    def send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        """Send *request* and read its answer; botocore repeats what fails here."""
+        try:
+            response = self._manager.urlopen(
+                request.method,
+                request.url,
+                body=request.body,
+                headers=request.headers,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+            )
+            headers = HTTPHeaders.from_pairs(response.headers.items())
+            answer = AWSResponse(request.url, response.status, headers, response)
+            if not answer.content:  # reading it all gives the connection back to its pool
+                raise HTTPClientError(error="empty answer")
+        except HTTPError as error:
+            raise HTTPClientError(error=error) from None
+        return answer
+
+    def close(self) -> None:
+        self._manager.clear()
+
+
+def _pool_class(connect: Connect) -> type[HTTPSConnectionPool]:
+    class Connection(HTTPSConnection):
+        """Dials with *connect*; TLS over it is urllib3's."""
+
+        def _new_conn(self) -> socket.socket:
+            stream = connect()
+            stream.settimeout(CONNECT_SECONDS)
+            return stream
+
+    class Pool(HTTPSConnectionPool):
+        ConnectionCls = Connection
+
+    return Pool
