@@ -7,7 +7,7 @@ session may speak. SPEC.md sections 3 to 6, the chatbot's side.
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -99,7 +99,7 @@ class Session:
         self.turn = 0
         self.history: tuple[Message, ...] = ()
 
-    def ask(self, text: str, options: Options | None = None) -> Iterator[str]:
+    def ask(self, text: str, options: Options | None = None) -> Generator[str]:
         """
         Ask *text* and give the answer piece by piece, as its frames open.
 
@@ -125,6 +125,11 @@ class Session:
         yield from self._answer(question, exchange)
         self.evidence = exchange.evidence
         self.history = (*question.messages, Message("assistant", "".join(exchange.pieces)))
+
+    @property
+    def root_name(self) -> str:
+        """The name of the root that documents are verified under."""
+        return self._trust.root_name
 
     def close(self) -> None:
         """Close the connection."""

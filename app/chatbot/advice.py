@@ -1,0 +1,65 @@
+"""
+Advice: for each error, the one sentence that says what happened and what to do next.
+"""
+
+from typing import Final
+
+from app.protocol.errors import AppError, AttestationError, TruncatedError
+
+_ADVICE: Final = {
+    "attestation": "The enclave could not be verified ({}); nothing was sent. Do not retry with "
+    "sensitive text: tell whoever runs the deployment.",
+    "pcr_mismatch": "The enclave runs an image that is not on your approved list ({}); nothing "
+    "was sent. If a new release was announced, get its reviewed releases.json and try again.",
+    "bad_request": "The other end does not speak this protocol ({}); check the URL and that "
+    "chatbot and enclave are of the same version.",
+    "sealed": "Bytes were altered on the way ({}); what was shown before this line is genuine, "
+    "the rest is missing. Ask again, and report it if it repeats.",
+    "replayed": "The relay sent this request twice ({}); ask again.",
+    "unknown_key": "The enclave changed its key three times in a row ({}); try again in a minute.",
+    "busy": "The enclave is at its limit ({}); try again in a few seconds.",
+    "unsupported": "This model cannot do that ({}); leave the option out.",
+    "denied": "AWS refused ({}): check that your identity may assume the chat role, that this "
+    "machine's clock is right, and that this release is still approved in the key's policy.",
+    "kms": "AWS KMS or STS did not answer as expected ({}); check the network and try again.",
+    "clock": "The clocks disagree ({}); set this machine's clock by NTP.",
+    "deadline": "The answer took too long and is incomplete ({}); ask for less with --max-tokens.",
+    "truncated": "The answer is incomplete ({}): treat what was shown as unfinished, ask again.",
+    "unavailable": "Nobody answers ({}); check the URL and that the deployment is running.",
+    "config": "{}",
+    "internal": "The enclave failed and says no more, by design ({}); try again.",
+}
+_CLOCK: Final = (
+    "The enclave could not be verified because clocks disagree ({}); nothing was sent. "
+    "Set this machine's clock by NTP and try again."
+)
+
+EXIT_FAILED: Final = 1
+EXIT_NOT_TRUSTED: Final = 3
+EXIT_INCOMPLETE: Final = 4
+
+
+def advise(error: AppError) -> str:
+    """Give the sentence for *error*."""
+    if error.code == "too_long":
+        return _advise_length(error)
+    if error.code == AttestationError.code and "clock" in str(error):
+        return _CLOCK.format(error)
+    return _ADVICE.get(error.code, _ADVICE["internal"]).format(error)
+
+
+def _advise_length(error: AppError) -> str:
+    if len(error.numbers) != 2:
+        return f"The question is too long ({error}); shorten it or start a new conversation."
+    size, limit = error.numbers
+    return (
+        f"Question and conversation so far are {size:,} long, the limit is {limit:,} ({error}); "
+        "shorten the question or start a new conversation."
+    )
+
+
+def exit_code(error: AppError) -> int:
+    """Give the exit code: 3 not trusted, 4 incomplete, 1 anything else."""
+    if isinstance(error, AttestationError):
+        return EXIT_NOT_TRUSTED
+    return EXIT_INCOMPLETE if isinstance(error, TruncatedError) else EXIT_FAILED

@@ -1,0 +1,178 @@
+"""
+The chatbot's program: `bin/chat` and `bin/chat ask`.
+
+Wires the asker's AWS credentials, the approved list and one deployment's addresses together.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import boto3
+from botocore.exceptions import ProfileNotFound
+
+from app.chatbot.access import Access
+from app.chatbot.config import ChatbotConfig, read_config
+from app.chatbot.session import Session, connect
+from app.chatbot.terminal import Terminal, ask_once, converse, fail
+from app.chatbot.transport import Transport
+from app.chatbot.trust import Trust, production_trust
+from app.protocol.constants import DEFAULT_MAX_TOKENS
+from app.protocol.errors import AppError, ConfigError
+from app.protocol.question import Options
+
+_EPILOG: Final = """\
+examples:
+  bin/chat                                     talk; /help lists commands
+  bin/chat ask "I can't access my email"       one question
+  bin/chat ask - < letter.txt                  the question from standard input
+  bin/chat ask --json "..."                    one JSON object with answer and proof
+
+Before anything is sent, the enclave's attestation document is verified against AWS's root and
+your own list of approved releases. Your AWS credentials (boto3's default chain) assume the chat
+role; what the enclave gets of them works for one conversation, inside that image, for 15 minutes.
+
+exit codes: 0 answered, 1 failed, 2 wrong usage, 3 the enclave is not trusted (nothing was sent),
+4 the answer is incomplete
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; give its exit code."""
+    options = _parser().parse_args(arguments)
+    terminal = Terminal()
+    as_json = getattr(options, "json", False)
+    try:
+        config = _config(options)
+        trust = production_trust(options.releases)
+        session = open_session(config, trust, _aws(options.profile))
+        return talk(session, options, terminal)
+    except AppError as error:
+        return fail(error, terminal, as_json=as_json)
+    except KeyboardInterrupt:
+        terminal.note("stopped")
+        return 130
+
+
+def open_session(config: ChatbotConfig, trust: Trust, aws: boto3.Session) -> Session:
+    """
+    Verify the enclave of *config* under *trust* and give a session with it.
+
+    Raises:
+        AppError: As `connect`.
+    """
+    return connect(
+        Transport(config.url, tls_ca=config.tls_ca),
+        Access(config, session=aws),
+        key_arn=config.key_arn,
+        trust=trust,
+    )
+
+
+def talk(session: Session, options: argparse.Namespace, terminal: Terminal) -> int:
+    """
+    Ask the one question, or converse; gives exit code 0.
+
+    Raises:
+        AppError: As `Session.ask`.
+    """
+    try:
+        wanted = answer_options(options)
+        if options.command == "ask":
+            question = sys.stdin.read() if options.question == "-" else options.question
+            ask_once(session, question, wanted, terminal, as_json=options.json)
+        else:
+            converse(session, wanted, terminal)
+    finally:
+        session.close()
+    return 0
+
+
+def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that shape an answer."""
+    group = parser.add_argument_group("the answer")
+    group.add_argument("--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, metavar="N")
+    group.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 to 2")
+    group.add_argument("--seed", type=int, metavar="N", help="repeatable sampling")
+    group.add_argument(
+        "--padding",
+        choices=("constant", "off"),
+        default="constant",
+        help="constant (default) hides the answer's length and rhythm from the network and the "
+        "parent; off is faster",
+    )
+
+
+def answer_options(options: argparse.Namespace) -> Options:
+    """
+    Give the answer options that were asked for.
+
+    Raises:
+        ProtocolError: One is out of range.
+    """
+    return Options(
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+        padding=options.padding,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bin/chat",
+        description="Ask a language model that runs where only you can read along.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    folder = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "enclave-llm"
+    group = parser.add_argument_group("the deployment")
+    group.add_argument("--config", type=Path, default=folder / "chat.json", metavar="FILE")
+    group.add_argument("--url", help="of the parent or its load balancer")
+    group.add_argument("--key-arn", help="of the KMS key")
+    group.add_argument("--role-arn", help="of the chat role")
+    group.add_argument("--tls-ca", metavar="FILE", help="certificate authorities for --url")
+    group.add_argument("--profile", help="AWS profile to use")
+    group.add_argument(
+        "--releases",
+        type=Path,
+        default=folder / "releases.json",
+        metavar="FILE",
+        help="your list of approved releases; what you trust",
+    )
+    add_answer_arguments(parser)
+    commands = parser.add_subparsers(dest="command", metavar="ask")
+    ask = commands.add_parser("ask", help="ask one question")
+    ask.add_argument("question", help="the question, or - for standard input")
+    ask.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _config(options: argparse.Namespace) -> ChatbotConfig:
+    given = {
+        "url": options.url,
+        "key_arn": options.key_arn,
+        "chat_role_arn": options.role_arn,
+        "tls_ca": options.tls_ca,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if {"url", "key_arn", "chat_role_arn"} <= set(given):
+        return ChatbotConfig(**given)
+    return replace(read_config(options.config), **given)
+
+
+def _aws(profile: str | None) -> boto3.Session:
+    try:
+        return boto3.Session(profile_name=profile)
+    except ProfileNotFound:
+        raise ConfigError(
+            f"there is no AWS profile {profile!r}: aws configure list-profiles"
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
