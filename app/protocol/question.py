@@ -95,7 +95,7 @@ class Question:
     """
 
     messages: tuple[Message, ...]
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
         _require(1 <= len(self.messages) <= MAX_TURNS, f"messages are not 1 to {MAX_TURNS}")
