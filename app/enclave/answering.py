@@ -6,6 +6,7 @@ SPEC.md sections 4 to 6.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -182,7 +183,9 @@ class _AnswerStream:
     def send_receipt(self, signed: bytes, padding: Padding) -> None:
         """Send the receipt in parts, then dummies up to the bucket; the last frame is final."""
         parts = [signed[i : i + MAX_DATA_BYTES] for i in range(0, len(signed), MAX_DATA_BYTES)]
-        frames = [(self._sealer.seal_receipt, part) for part in parts]
+        frames: list[tuple[Callable[..., bytes], bytes]] = [
+            (self._sealer.seal_receipt, part) for part in parts
+        ]
         if padding == "constant":
             count = self._sealer.frames + len(parts)
             frames += [(self._sealer.seal_text, b"")] * (round_up_frames(count) - count)
