@@ -1,0 +1,62 @@
+"""
+The audit trail: what CloudTrail would record of each authenticated call.
+
+Never a plaintext, a key, a ciphertext or a credential. An encryption context is public, at AWS
+too, which is why nothing secret goes into it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from threading import Lock
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """
+    One call.
+
+    Attributes:
+        pcr0: Of the attestation document that came with it, in hex; None without a genuine one.
+
+        error_code: None if the call succeeded.
+    """
+
+    event_time: str
+    event_name: str
+    principal_arn: str
+    source_identity: str | None
+    key_arn: str | None
+    encryption_context: Mapping[str, str] | None
+    pcr0: str | None
+    error_code: str | None
+
+
+class AuditTrail:
+    """Events in the order in which their calls ended, in memory and as lines of a file."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._events: list[AuditEvent] = []
+        self._lock = Lock()
+
+    @property
+    def events(self) -> tuple[AuditEvent, ...]:
+        """All events so far."""
+        with self._lock:
+            return tuple(self._events)
+
+    def append(self, event: AuditEvent) -> None:
+        """Record *event*."""
+        with self._lock:
+            self._events.append(event)
+            if self._path is not None:
+                with self._path.open("a") as file:
+                    file.write(json.dumps(asdict(event)) + "\n")
+
+
+def event_time(now: datetime) -> str:
+    """Write a time as CloudTrail does."""
+    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
