@@ -1,0 +1,148 @@
+"""
+The demo: one question through the whole pipeline on this machine, and what each party saw of it.
+"""
+
+import argparse
+import base64
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from app.chatbot.main import add_answer_arguments, answer_options
+from app.chatbot.session import Session
+from app.chatbot.terminal import (
+    Terminal,
+    converse,
+    describe_enclave,
+    describe_receipt,
+    fail,
+    to_json,
+)
+from app.protocol.errors import AppError
+from app.protocol.question import Options
+from local.processes import ROOT
+from local.twin import Twin, run_twin
+
+QUESTION: Final = "I can't access my email. My user name is jdoe."
+_FOLDER: Final = ROOT / ".twin" / "demo"
+_SHOWN_BYTES: Final = 24
+_EPILOG: Final = """\
+All parties run on this machine: KMS and STS that enforce the synthesised key policy, a software
+NSM, the enclave and the parent as processes of their own. No AWS account is needed, and nothing
+leaves the machine. The answer comes from the demo model, which this project trained on its own
+help-desk text; it is small and knows little else.
+
+exit codes: 0 answered, 1 failed, 2 wrong usage, 3 not trusted, 4 incomplete
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; give its exit code."""
+    options = _parser().parse_args(arguments)
+    terminal = Terminal()
+    started = time.monotonic()
+
+    def note(step: str) -> None:
+        terminal.note(f"[{time.monotonic() - started:4.1f} s] {step}")
+
+    try:
+        wanted = answer_options(options)
+        with run_twin(options.folder, note=note) as twin:
+            note("verifying the enclave")
+            session = twin.connect()
+            ready = time.monotonic() - started
+            if options.interactive:
+                converse(session, wanted, terminal)
+            elif options.json:
+                terminal.piece(json.dumps(_ask_as_json(twin, session, options, ready)) + "\n")
+            else:
+                _show(twin, session, options.question, wanted, terminal)
+            session.close()
+        return 0
+    except AppError as error:
+        return fail(error, terminal, as_json=options.json)
+    except KeyboardInterrupt:
+        terminal.note("stopped")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bin/demo",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--question", default=QUESTION, help=f'default: "{QUESTION}"')
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print one JSON object")
+    how.add_argument("--interactive", action="store_true", help="talk instead")
+    parser.add_argument("--folder", type=Path, default=_FOLDER, help="for logs; made anew")
+    add_answer_arguments(parser)
+    return parser
+
+
+def _show(
+    twin: Twin, session: Session, question: str, options: Options, terminal: Terminal
+) -> None:
+    """Show proof, question, answer and receipt, then what the others saw."""
+    for line in describe_enclave(session):
+        terminal.note(line)
+    terminal.note(f"\n> {question}")
+    for piece in session.ask(question, options):
+        terminal.piece(piece)
+    terminal.piece("\n")
+    if session.evidence:
+        terminal.note("\n" + describe_receipt(session.evidence))
+    for line in describe_others(twin, question):
+        terminal.note(line)
+
+
+def describe_others(twin: Twin, question: str) -> Iterator[str]:
+    """Say what parent and KMS saw of the last question."""
+    request, answer = last_exchange(twin)
+    found = sum(word.encode() in request + answer for word in question.split() if len(word) > 3)
+    yield "\nWhat the parent saw"
+    yield f"  request {len(request):7,} bytes  {request[:_SHOWN_BYTES].hex(' ')} …"
+    yield f"  answer  {len(answer):7,} bytes  {answer[:_SHOWN_BYTES].hex(' ')} …"
+    yield f"  words of the question in either: {found}"
+    yield "What KMS was asked"
+    for event in twin.aws.audit.events:
+        if event.key_arn:
+            purpose = (event.encryption_context or {}).get("purpose", "-")
+            with_document = f"enclave, pcr0 {event.pcr0[:8]}…" if event.pcr0 else "no document"
+            outcome = event.error_code or "allowed"
+            yield f"  {event.event_name:16} {purpose:9} {with_document:24} {outcome}"
+    folder = twin.folder
+    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+    yield f"Logs: {shown}/logs; the bytes that crossed the parent: {shown}/parent_saw"
+
+
+def last_exchange(twin: Twin) -> tuple[bytes, bytes]:
+    """Give request and answer of the last question, as they crossed the parent."""
+    request = max(twin.parent_saw.glob("*.request"))
+    return request.read_bytes(), request.with_suffix(".answer").read_bytes()
+
+
+def _ask_as_json(
+    twin: Twin, session: Session, options: argparse.Namespace, ready: float
+) -> dict[str, object]:
+    answer = "".join(session.ask(options.question, answer_options(options)))
+    assert session.evidence is not None  # noqa: S101 - the iterator ended without raising
+    shown = to_json(options.question, answer, session.evidence)
+    request, _ = last_exchange(twin)
+    timings = shown["timings"]
+    assert isinstance(timings, dict)  # noqa: S101 - to_json makes it so
+    return shown | {
+        "parent_saw": base64.b64encode(request).decode(),
+        "parent_saw_equals_sent": request == session.evidence.sealed_request,
+        "timings": {"ready_seconds": round(ready, 3), **timings},
+        "logs": str(twin.folder / "logs"),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""
+A process of the twin: started with a log of its own, watched, ended by pid and no other way.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from app.protocol.errors import UnavailableError
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+_STOP_SECONDS: Final = 10
+_TAIL_BYTES: Final = 2000
+# What a child needs of this machine; credentials, proxies and Python switches stay out.
+_PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "COVERAGE_PROCESS_START")
+
+
+class Process:
+    """
+    `python -m` *module* with *arguments*, its output in *folder*.
+
+    Attributes:
+        log: What it has written to standard output and error.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str], folder: Path) -> None:
+        self.name = module.rpartition(".")[2]
+        self.log = folder / f"{self.name}.log"
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                (sys.executable, "-m", module, *arguments),
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the supervisor, which then stops all
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def require_alive(self) -> None:
+        """
+        Require that it still runs.
+
+        Raises:
+            UnavailableError: It has ended; shows the end of its log.
+        """
+        code = self._process.poll()
+        if code is not None:
+            tail = self.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip()
+            raise UnavailableError(
+                f"the twin's {self.name} ended with {code}; {self.log} ends: {tail or '(empty)'}"
+            )
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End it and wait; one that does not listen is killed after 10 s."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()

@@ -1,0 +1,266 @@
+"""
+The twin: all parties of a deployment on this machine, started, watched and stopped together.
+
+AWS (KMS, STS) and the NSM run in threads of this process; the enclave and the parent are
+processes of their own. What they write lies in one folder.
+"""
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+import boto3
+import botocore.session
+import urllib3
+
+from app.chatbot.access import Access
+from app.chatbot.config import ChatbotConfig
+from app.chatbot.session import Session, connect
+from app.chatbot.transport import Transport
+from app.chatbot.trust import Trust
+from app.enclave.weights import load_weights
+from app.parent.config import ParentConfig
+from app.protocol.errors import UnavailableError
+from app.protocol.releases import Release, encode_releases
+from infra.key_policy import ApprovedPcrs, KeyPolicy, key_policy
+from local.aws import TwinAws
+from local.identity import AccessKey
+from local.measure import measure_process
+from local.nsm import SoftwareNsm, serve_nsm
+from local.pki import make_root
+from local.processes import ROOT, Process
+from local.tls import make_tls
+
+DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"
+ACCOUNT: Final = "111122223333"  # AWS's own for documentation
+REGION: Final = "us-east-1"
+ROOT_NAME: Final = "the twin's root (AWS Nitro's, when deployed)"
+CHAT_ROLE: Final = "enclave-llm-chat"
+ASKER: Final = "asker"
+_START_SECONDS: Final = 90
+_POLL_SECONDS: Final = 0.1
+
+
+@dataclass(slots=True)
+class Twin:
+    """
+    A running twin.
+
+    Attributes:
+        folder: Logs, configuration, releases.json, what the parent saw.
+
+        nsm: Its documents can be bent by tests.
+
+        aws: Its KMS and STS can, too.
+    """
+
+    folder: Path
+    sockets: Path
+    aws: TwinAws
+    nsm: SoftwareNsm
+    trust: Trust
+    config: ChatbotConfig
+    asker: boto3.Session
+    enclave: Process
+    parent: Process
+
+    @property
+    def release(self) -> Release:
+        """The one approved release."""
+        return self.trust.releases[0]
+
+    @property
+    def parent_saw(self) -> Path:
+        """The folder of request and answer bodies that crossed the parent."""
+        return self.folder / "parent_saw"
+
+    def transport(self) -> Transport:
+        """Open a connection to the parent."""
+        return Transport(self.config.url, tls_ca=self.config.tls_ca)
+
+    def access(self) -> Access:
+        """Give the asker's access."""
+        return Access(self.config, session=self.asker)
+
+    def connect(self) -> Session:
+        """
+        Verify the enclave and give a session, as the product's chatbot does.
+
+        Raises:
+            AppError: As `app.chatbot.session.connect`.
+        """
+        return connect(
+            self.transport(), self.access(), key_arn=self.config.key_arn, trust=self.trust
+        )
+
+
+@contextmanager
+def run_twin(
+    folder: Path, *, weights: Path = DEMO_WEIGHTS, note: Callable[[str], None] = lambda _: None
+) -> Iterator[Twin]:
+    """
+    Start all parties, give the twin when it is ready to answer, stop everything afterwards.
+
+    Args:
+        folder: Made anew; what was in it is gone.
+
+        note: Is told of each step.
+
+    Raises:
+        UnavailableError: A party ends or is not ready within 90 s; shows its log.
+
+        WeightsError: *weights* is no intact weights package.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "parent_saw").mkdir(parents=True)
+    (folder / "logs").mkdir()
+    with ExitStack() as stack:
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twin-")))
+        note("measuring the enclave's modules and weights")
+        release = approve(ROOT, weights)
+        root = make_root(now=datetime.now(UTC))
+        nsm = SoftwareNsm(root, release.measurements)
+        stack.enter_context(serve_nsm(sockets / "nsm", nsm))
+        note("starting KMS and STS with the synthesised key policy")
+        tls = make_tls(folder / "tls", region=REGION)
+        audit = folder / "logs" / "kms.jsonl"
+        aws = TwinAws(account=ACCOUNT, region=REGION, nsm_root=root.certificate, audit_path=audit)
+        asker, role_arn = _add_principals(aws)
+        key_arn = aws.add_key(json.dumps(policy_for([release], role_arn)))
+        stack.enter_context(aws.serve_unix(sockets / "kms", tls=tls))
+        session = aws_session(folder, asker, stack.enter_context(aws.serve(tls=tls)), tls.ca)
+        note("starting the parent and the enclave, which loads the model")
+        config = ChatbotConfig(_free_url(), key_arn, role_arn, tls_ca=str(tls.ca))
+        trust = Trust(root.certificate, ROOT_NAME, (release,))
+        _write_lists(folder, config, release)
+        enclave = start_enclave(stack, folder, sockets, weights)
+        parent = start_parent(stack, folder, sockets, config)
+        _wait_until_ready(config, (enclave, parent))
+        yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent)
+
+
+def approve(root: Path, weights: Path) -> Release:
+    """Measure the modules below *root* with *weights* and give them as an approved release."""
+    measurements = measure_process(root, weights)
+    name = f"process-{measurements.pcr0.hex()[:8]}"
+    digest = load_weights(weights).digest
+    return Release(name, "process", measurements, digest, datetime.now(UTC))
+
+
+def policy_for(releases: Sequence[Release], role_arn: str) -> KeyPolicy:
+    """Give the key policy that the stack synthesises for *releases*."""
+    approved = [
+        ApprovedPcrs(
+            release.name,
+            release.measurements.pcr0.hex(),
+            release.measurements.pcr1.hex(),
+            release.measurements.pcr2.hex(),
+        )
+        for release in releases
+    ]
+    return key_policy(account=ACCOUNT, chat_role_arn=role_arn, releases=approved)
+
+
+def aws_session(folder: Path, key: AccessKey, endpoint: str, ca: Path) -> boto3.Session:
+    """
+    Give a session of unmodified boto3 for *key* at *endpoint*, by a configuration file.
+
+    The files lie in *folder*, for any other client: AWS_CONFIG_FILE=… AWS_PROFILE=twin.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "aws.config"
+    config.touch(mode=0o600)
+    config.write_text(
+        f"[profile twin]\nregion = {REGION}\nendpoint_url = {endpoint}\nca_bundle = {ca}\n"
+        f"aws_access_key_id = {key.access_key_id}\n"
+        f"aws_secret_access_key = {key.secret_access_key}\n"
+    )
+    session = botocore.session.Session(profile="twin")
+    session.set_config_variable("config_file", str(config))
+    session.set_config_variable("credentials_file", os.devnull)
+    return boto3.Session(botocore_session=session)
+
+
+def _add_principals(aws: TwinAws) -> tuple[AccessKey, str]:
+    """Add the asker and the chat role, which has no rights but those of the key policy."""
+    role_arn = f"arn:aws:iam::{ACCOUNT}:role/{CHAT_ROLE}"
+    assume = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": role_arn}
+    asker = aws.identity.add_user(ASKER, [_document(assume)])
+    principal = {"AWS": f"arn:aws:iam::{ACCOUNT}:user/{ASKER}"}
+    trust = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
+    return asker, aws.identity.add_role(CHAT_ROLE, trust=_document(trust))
+
+
+def _document(statement: Mapping[str, object]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def start_enclave(stack: ExitStack, folder: Path, sockets: Path, weights: Path) -> Process:
+    """Start the enclave's process on the twin's sockets; *stack* stops it."""
+    (sockets / "enclave").unlink(missing_ok=True)
+    arguments = (
+        f"--nsm={sockets / 'nsm'}",
+        f"--listen={sockets / 'enclave'}",
+        f"--kms={sockets / 'kms'}",
+        f"--ca={folder / 'tls' / 'ca.pem'}",
+        f"--weights={weights}",
+        f"--threads={max(1, (os.cpu_count() or 2) - 1)}",
+    )
+    enclave = Process("local.enclave", arguments, folder / "logs")
+    stack.callback(enclave.stop)
+    return enclave
+
+
+def start_parent(stack: ExitStack, folder: Path, sockets: Path, config: ChatbotConfig) -> Process:
+    """Start the parent's process where *config* expects it; *stack* stops it."""
+    server = str(folder / "tls" / "server.pem")
+    port = int(config.url.rpartition(":")[2])
+    settings = ParentConfig(port=port, certificate_path=server, key_path=server)
+    (folder / "parent.json").write_text(json.dumps(settings.to_dict(), indent=2))
+    arguments = (
+        f"--config={folder / 'parent.json'}",
+        f"--enclave={sockets / 'enclave'}",
+        f"--record={folder / 'parent_saw'}",
+    )
+    parent = Process("local.parent", arguments, folder / "logs")
+    stack.callback(parent.stop)
+    return parent
+
+
+def _free_url() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"https://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def _write_lists(folder: Path, config: ChatbotConfig, release: Release) -> None:
+    (folder / "chat.json").write_text(json.dumps(config.to_dict(), indent=2))
+    (folder / "releases.json").write_bytes(encode_releases([release]))
+
+
+def _wait_until_ready(config: ChatbotConfig, processes: Sequence[Process]) -> None:
+    """Poll the parent, which asks the enclave, until both answer."""
+    end = time.monotonic() + _START_SECONDS
+    with urllib3.PoolManager(ca_certs=config.tls_ca, retries=False, timeout=2) as pool:
+        while not _is_ready(pool, config.url):
+            for process in processes:
+                process.require_alive()
+            if time.monotonic() > end:
+                raise UnavailableError(f"the twin is not ready after {_START_SECONDS} s")
+            time.sleep(_POLL_SECONDS)
+
+
+def _is_ready(pool: urllib3.PoolManager, url: str) -> bool:
+    try:
+        return pool.request("GET", f"{url}/readyz").status == HTTPStatus.OK
+    except urllib3.exceptions.HTTPError:
+        return False
