@@ -283,6 +283,7 @@ class _Handler(StreamRequestHandler):
 
 class _Server(ThreadingUnixStreamServer):
     daemon_threads = True
+    request_queue_size = 128  # a full queue refuses at once; more than an enclave ever asks
 
     def __init__(self, path: Path, nsm: SoftwareNsm) -> None:
         self.nsm = nsm
