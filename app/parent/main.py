@@ -1,0 +1,53 @@
+"""
+The parent's entry: `python -m app.parent.main --config FILE`.
+"""
+
+import argparse
+import socket
+from pathlib import Path
+
+from app.parent.config import ParentConfig
+from app.parent.relay import CONNECT_SECONDS, Connect
+from app.parent.server import serve
+from app.protocol.constants import INFERENCE_PORT
+from app.protocol.errors import ConfigError
+
+
+def production_connect(config: ParentConfig) -> Connect:
+    """
+    Give the connector to the enclave's vsock port.
+
+    Raises:
+        ConfigError: *config* has no enclave_cid.
+    """
+    if config.enclave_cid is None:
+        raise ConfigError("enclave_cid is missing")
+    address = (config.enclave_cid, INFERENCE_PORT)
+
+    def connect() -> socket.socket:
+        stream = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        try:
+            stream.settimeout(CONNECT_SECONDS)
+            stream.connect(address)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    return connect
+
+
+def main() -> None:
+    """Serve with the configuration named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    try:
+        config = ParentConfig.from_file(parser.parse_args().config)
+        connect = production_connect(config)
+    except ConfigError as error:
+        parser.error(str(error))
+    serve(config, connect)
+
+
+if __name__ == "__main__":
+    main()

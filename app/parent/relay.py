@@ -1,0 +1,237 @@
+"""
+The relay: one connection to the enclave for each request, and what comes back on it.
+
+Everything that passes here is sealed or public; kinds and lengths are all that is looked at.
+SPEC.md section 2.1.
+"""
+
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, Self
+
+from app.protocol.constants import MAX_WRITE_BYTES
+from app.protocol.errors import DeadlineError, ProtocolError, TruncatedError, UnavailableError
+from app.protocol.frames import FrameReader, encode_frame
+from app.protocol.messages import (
+    HealthReport,
+    Kind,
+    encode_message,
+    parse_health,
+    parse_hint,
+    parse_message,
+)
+
+Connect = Callable[[], socket.socket]
+
+CONNECT_SECONDS: Final = 5
+_ATTEST_SECONDS: Final = 10  # the NSM signs a document in milliseconds
+_HEALTH_SECONDS: Final = 3
+_READ_BYTES: Final = 64 * 1024
+_GOING_ON: Final = frozenset({Kind.ANSWER_HEADER, Kind.ANSWER_FRAME})
+_LAST: Final = frozenset({Kind.FINAL_FRAME, Kind.SEALED_ERROR, Kind.HINT})
+
+
+def attest(connect: Connect, nonce: bytes) -> bytes:
+    """
+    Ask the enclave for an attestation over *nonce*; give the message's body, unread.
+
+    Raises:
+        UnavailableError: The enclave cannot be reached, or breaks the wire format.
+
+        AppError: The error that its hint names.
+    """
+    return _ask(connect, Kind.ATTEST, nonce, Kind.ATTESTATION, _ATTEST_SECONDS)
+
+
+def health(connect: Connect) -> HealthReport:
+    """
+    Ask the enclave for its counts.
+
+    Raises:
+        UnavailableError: The enclave cannot be reached, or breaks the wire format.
+
+        AppError: The error that its hint names.
+    """
+    body = _ask(connect, Kind.HEALTH, b"", Kind.HEALTH_REPORT, _HEALTH_SECONDS)
+    with _wire_format():
+        return parse_health(body)
+
+
+def _ask(connect: Connect, kind: Kind, body: bytes, expected: Kind, seconds: float) -> bytes:
+    with _Exchange(connect, encode_message(kind, body), seconds=seconds) as exchange:
+        payload = exchange.first()
+        if payload[0] != expected:
+            raise UnavailableError(f"enclave answered with kind {payload[0]:#x}")
+        return payload[1:]
+
+
+def open_chat(
+    connect: Connect, sealed: bytes, *, seconds: float, client: socket.socket | None = None
+) -> "Answer":
+    """
+    Send the enclave a sealed request and wait for the first message of its answer.
+
+    Args:
+        connect: Gives a connected socket to the enclave.
+
+        sealed: The sealed request, 1 to `MAX_FRAME_BYTES` - 1 bytes.
+
+        seconds: For the whole answer, to its last frame.
+
+        client: Who asked, watched for hanging up while there is nothing to send.
+
+    Raises:
+        UnavailableError: The enclave cannot be reached, or breaks the wire format.
+
+        DeadlineError: *seconds* are over.
+
+        ConnectionAbortedError: *client* has hung up.
+
+        AppError: The error that the enclave's hint names.
+    """
+    message = encode_message(Kind.CHAT, sealed)
+    exchange = _Exchange(connect, message, seconds=seconds, client=client)
+    try:
+        return Answer(exchange, exchange.first())
+    except BaseException:
+        exchange.close()
+        raise
+
+
+class Answer:
+    """
+    An answer under way: raw frames, each as soon as it is there.
+
+    Closing it hangs up on the enclave, which stops answering.
+    """
+
+    def __init__(self, exchange: "_Exchange", first: bytes) -> None:
+        self._exchange = exchange
+        self._first = first
+
+    def __iter__(self) -> Iterator[bytes]:
+        """
+        Give each frame up to the last.
+
+        Raises:
+            TruncatedError: The enclave hung up or broke the wire format before that.
+
+            DeadlineError: Time is over.
+
+            ConnectionAbortedError: The client has hung up.
+        """
+        payload = self._first
+        while payload[0] in _GOING_ON:
+            yield encode_frame(payload)
+            try:
+                payload = self._exchange.next()
+            except UnavailableError as error:
+                raise TruncatedError(str(error)) from None
+        if payload[0] not in _LAST:
+            raise TruncatedError(f"kind {payload[0]:#x} in an answer")
+        yield encode_frame(payload)
+
+    def close(self) -> None:
+        """Hang up on the enclave; closing again does nothing."""
+        self._exchange.close()
+
+
+class _Exchange:
+    """One connection to the enclave: a request out, payloads back, all within a time."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        message: bytes,
+        *,
+        seconds: float,
+        client: socket.socket | None = None,
+    ) -> None:
+        self._end = time.monotonic() + seconds
+        with _reachable():
+            self._stream = connect()
+        self._poll = select.poll()
+        self._poll.register(self._stream, select.POLLIN)
+        if client is not None:
+            # A hang-up shows whether or not the client has sent more, and under TLS, too.
+            self._poll.register(client, select.POLLRDHUP)
+        self._payloads = self._receive()
+        try:
+            self._send(encode_frame(message))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._stream.close()
+
+    def first(self) -> bytes:
+        """Give the first payload; a hint is raised as the error it names."""
+        payload = self.next()
+        kind, body = parse_message(payload)
+        if kind == Kind.HINT:
+            raise parse_hint(body)
+        return payload
+
+    def next(self) -> bytes:
+        """Give the next payload, its kind a known one."""
+        with _reachable(), _wire_format():
+            for payload in self._payloads:
+                parse_message(payload)
+                return payload
+        raise UnavailableError("enclave hung up")
+
+    def _send(self, frame: bytes) -> None:
+        view = memoryview(frame)
+        # An enclave without room answers and hangs up before it has read: its hint is there.
+        with _reachable(), suppress(BrokenPipeError, ConnectionResetError):
+            for start in range(0, len(view), MAX_WRITE_BYTES):
+                self._stream.settimeout(self._left())
+                self._stream.sendall(view[start : start + MAX_WRITE_BYTES])
+
+    def _receive(self) -> Iterator[bytes]:
+        reader = FrameReader()
+        while data := self._read():
+            yield from reader.feed(data)
+
+    def _read(self) -> bytes:
+        ready = dict(self._poll.poll(self._left() * 1000))
+        if not ready:
+            raise DeadlineError("the time for one answer ran out")
+        if self._stream.fileno() not in ready:
+            raise ConnectionAbortedError("the client hung up")
+        return self._stream.recv(_READ_BYTES)
+
+    def _left(self) -> float:
+        """Give the seconds left, never 0, which would mean not to block."""
+        return max(0.001, self._end - time.monotonic())
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """Say of any trouble with the socket that the enclave is unavailable."""
+    try:
+        yield
+    except ConnectionAbortedError:
+        raise
+    except OSError as error:
+        raise UnavailableError(f"enclave is out of reach: {type(error).__name__}") from None
+
+
+@contextmanager
+def _wire_format() -> Iterator[None]:
+    """Tell an enclave that breaks the wire format from one that says the client did."""
+    try:
+        yield
+    except ProtocolError as error:
+        raise UnavailableError(f"enclave breaks the wire format: {error}") from None

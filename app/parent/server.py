@@ -1,0 +1,171 @@
+"""
+The server: gunicorn, one process, a thread a request, set up from `ParentConfig` alone.
+
+gunicorn logs and echoes parts of malformed requests, waits for headers without a limit, and
+lingers over closing connections in its accept loop; the classes here undo that.
+"""
+
+import json
+import logging
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+from wsgiref.types import WSGIApplication
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from gunicorn.http.errors import ParseException
+from gunicorn.http.message import Request
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from app.parent.body import CutOff
+from app.parent.config import ParentConfig
+from app.parent.observe import log
+from app.parent.relay import Connect
+from app.parent.routes import create_app
+from app.protocol.errors import AppError, ProtocolError
+
+_SPARE_THREADS: Final = 16  # for attestation, health and refusals while all streams are taken
+_HEADER_SECONDS: Final = 10  # TLS handshake, request line and headers together
+_KEEP_ALIVE_SECONDS: Final = 5
+_LINGER_SECONDS: Final = 2
+_DRAIN_SECONDS: Final = 10  # beyond the longest answer, for a graceful stop
+
+
+def serve(
+    config: ParentConfig,
+    connect: Connect,
+    *,
+    wrap: Callable[[WSGIApplication], WSGIApplication] = lambda application: application,
+) -> None:
+    """
+    Serve until SIGTERM; then finish the answers under way and return.
+
+    Call it in a process's main thread; it forks one worker.
+
+    Args:
+        config: Where to listen, and the limits.
+
+        connect: Gives a connected socket to the enclave, or raises OSError.
+
+        wrap: Put around the WSGI application; for the twin, which records what a parent sees.
+            What it makes must pass on `close` of what the application returns.
+    """
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
+    _Application(config, lambda: wrap(create_app(config, connect))).run()
+
+
+class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
+    """gunicorn, told everything: it reads no file, argument or variable of its own."""
+
+    def __init__(self, config: ParentConfig, load: Callable[[], WSGIApplication]) -> None:
+        self._config = config
+        self.load = load  # called in the worker, after the fork
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set gunicorn's settings."""
+        for name, value in _settings(self._config).items():
+            self.cfg.set(name, value)
+
+
+def _settings(config: ParentConfig) -> dict[str, object]:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return {
+        "bind": f"{host}:{config.port}",
+        "workers": 1,  # one semaphore, one set of counts
+        "worker_class": _Worker,
+        "threads": config.max_streams + _SPARE_THREADS,
+        "keepalive": _KEEP_ALIVE_SECONDS,
+        "graceful_timeout": config.answer_seconds + _DRAIN_SECONDS,
+        "limit_request_line": 1024,
+        "limit_request_fields": 64,
+        "limit_request_field_size": 4096,
+        "logger_class": _Logger,
+        "accesslog": None,
+        "control_socket_disable": True,
+        "forwarded_allow_ips": "",
+        "secure_scheme_headers": {},
+        "proc_name": "enclave-llm-parent",
+        "when_ready": _when_ready,
+        "certfile": config.certificate_path,
+        "keyfile": config.key_path,
+        "ssl_context": _ssl_context,
+    }
+
+
+def _ssl_context(_: Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    context = default()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _when_ready(arbiter: Arbiter) -> None:
+    for listener in arbiter.LISTENERS:
+        # A connection without data occupies the kernel, not a thread.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _HEADER_SECONDS)
+        log("listening", port=listener.getsockname()[1])
+
+
+class _Logger(Logger):  # type: ignore[misc]  # gunicorn is untyped
+    """gunicorn's log without the texts of exceptions, which may quote a request."""
+
+    def exception(self, *_: object) -> None:
+        """Name the exception being handled."""
+        kind = sys.exc_info()[0]
+        self.error("%s while serving", kind.__name__ if kind else "nothing")
+
+
+class _Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn is untyped
+    """gunicorn's threaded worker, with limits on slow and malformed clients."""
+
+    def handle(self, conn: TConn) -> object:
+        """Serve one request of *conn*; true if another may follow."""
+        with CutOff(lambda: conn.sock, _HEADER_SECONDS) as conn.header_cut_off:
+            another = super().handle(conn)
+        if not another:
+            _linger(conn.sock)
+        return another
+
+    def handle_request(self, req: Request, conn: TConn) -> object:
+        """Serve the request whose headers have come."""
+        conn.header_cut_off.cancel()
+        return super().handle_request(req, conn)
+
+    def handle_error(self, _: Request, client: socket.socket, __: object, error: Exception) -> None:
+        """Refuse what is not HTTP, and answer for what failed on our side, quoting nothing."""
+        log("malformed", error=type(error).__name__)
+        if not isinstance(error, ssl.SSLError):
+            with suppress(OSError):
+                client.sendall(_refusal(malformed=isinstance(error, ParseException)))
+
+
+def _refusal(*, malformed: bool) -> bytes:
+    status, code = (
+        ("400 Bad Request", ProtocolError.code)
+        if malformed
+        else ("500 Internal Server Error", AppError.code)
+    )
+    body = json.dumps({"code": code})
+    return (
+        f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}"
+    ).encode()
+
+
+def _linger(stream: socket.socket) -> None:
+    """Wait for the peer to read what was sent, here rather than in the accept loop."""
+    end = time.monotonic() + _LINGER_SECONDS
+    with suppress(OSError):
+        socket.socket.shutdown(stream, socket.SHUT_WR)
+        while (left := end - time.monotonic()) > 0:
+            stream.settimeout(left)
+            if not socket.socket.recv(stream, 4096):
+                return
+        socket.socket.shutdown(stream, socket.SHUT_RD)
