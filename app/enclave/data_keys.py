@@ -54,6 +54,8 @@ class DataKeys:
             DeniedError: KMS refused.
 
             KmsError: KMS failed.
+
+            NsmError: The NSM gave no document to ask KMS with.
         """
         return self._questions.find(
             _name(authorization), lambda: self._kms.open_question_key(authorization)
@@ -67,6 +69,8 @@ class DataKeys:
             DeniedError: KMS refused.
 
             KmsError: KMS failed.
+
+            NsmError: The NSM gave no document to ask KMS with.
         """
         return self._answers.find(
             _name(authorization), lambda: self._kms.make_answer_key(authorization)

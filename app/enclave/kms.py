@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.enclave.cms import RSA_KEY_BITS, open_cms
 from app.enclave.kms_transport import Connect, KmsTransport
+from app.enclave.nsm import Nsm
 from app.protocol.attestation import encode_user_data
 from app.protocol.authorization import Authorization, KeyArn
 from app.protocol.constants import (
@@ -35,13 +36,6 @@ if TYPE_CHECKING:
 
 RECIPIENT_KEY_SECONDS: Final = 3600
 DOCUMENT_SECONDS: Final = 60  # KMS refuses documents of 300; the rest is for clocks and retries
-
-
-class Attester(Protocol):
-    """What signs attestation documents: the NSM."""
-
-    def attest(self, *, user_data: bytes, nonce: bytes | None, public_key: bytes) -> bytes:
-        """Give a fresh document over these three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +64,7 @@ class KmsClient:
 
     def __init__(
         self,
-        nsm: Attester,
+        nsm: Nsm,
         connect: Connect,
         ca_bundle: Path | None,
         manifest_digest: bytes,
@@ -87,6 +81,8 @@ class KmsClient:
             DeniedError: KMS refused the credentials, this enclave or the conversation.
 
             KmsError: KMS failed, or answered out of contract.
+
+            NsmError: The NSM gave no document.
 
         Source: AWS KMS API reference, Decrypt.
         """
@@ -111,6 +107,8 @@ class KmsClient:
             DeniedError: KMS refused the credentials, this enclave or the conversation.
 
             KmsError: KMS failed, or answered out of contract.
+
+            NsmError: The NSM gave no document.
 
         Source: AWS KMS API reference, GenerateDataKey.
         """
@@ -172,7 +170,7 @@ class _Recipient:
 class _Recipients:
     """Keeps one recipient, renewing its document and, seldom, its key."""
 
-    def __init__(self, nsm: Attester, user_data: bytes, clock: Callable[[], float]) -> None:
+    def __init__(self, nsm: Nsm, user_data: bytes, clock: Callable[[], float]) -> None:
         self._nsm = nsm
         self._user_data = user_data
         self._clock = clock

@@ -33,12 +33,12 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.httpsession import get_cert_path
 from botocore.loaders import Loader
 from botocore.parsers import ResponseParserError
-from urllib3 import HTTPSConnectionPool, PoolManager, Timeout
+from urllib3 import HTTPSConnectionPool, Timeout
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import HTTPError
+from urllib3.util import parse_url
 
 from app.protocol.authorization import Credentials, KeyArn
-from app.protocol.constants import KMS_HOSTS
 from app.protocol.errors import AppError, DeniedError, KmsError
 
 if TYPE_CHECKING:
@@ -73,6 +73,16 @@ _DENIED: Final = frozenset(
     }
 )
 
+# What botocore raises when there is no answer, or one that its parser stumbles over.
+_UNREADABLE: Final = (
+    BotoCoreError,
+    ResponseParserError,
+    AttributeError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
 # Whose call this thread is making. A boto3 client for each caller would cost 3 ms, and leave
 # credentials in reference cycles until some later garbage collection.
 _caller: Final[ContextVar[Credentials]] = ContextVar("caller")
@@ -90,9 +100,11 @@ class KmsTransport:
 
     def __init__(self, connect: Connect, ca_bundle: Path | None) -> None:
         _silence()
-        self._connections = _Connections(connect, ca_bundle)
+        self._pool_class = _pool_class(connect)
+        self._tls = _tls(ca_bundle)
         self._session = _session()
         self._clients: dict[str, KMSClient] = {}
+        self._pools: list[HTTPSConnectionPool] = []
         self._lock = threading.Lock()
 
     def call(
@@ -114,7 +126,7 @@ class KmsTransport:
             return operation(self._client(key_arn))
         except ClientError as error:
             failure = _refusal(error)
-        except (BotoCoreError, ResponseParserError, ValueError, TypeError, AttributeError):
+        except _UNREADABLE:
             failure = KmsError("KMS was not reached, or its answer cannot be read")
         finally:
             _caller.reset(caller)
@@ -122,7 +134,11 @@ class KmsTransport:
 
     def close(self) -> None:
         """Close the connections that are kept open."""
-        self._connections.close()
+        with self._lock:
+            for pool in self._pools:
+                pool.close()
+            self._pools.clear()
+            self._clients.clear()
 
     def _client(self, key_arn: KeyArn) -> "KMSClient":
         """Give the client of the key's Region; the first takes 0.1 s to make, others 3 ms."""
@@ -144,8 +160,14 @@ class KmsTransport:
             ),
         )
         client.meta.events.register("request-created.kms", _signer(key_arn.region))
-        send: Callable[..., object] = self._connections.send
-        client.meta.events.register("before-send.kms", send)  # type: ignore[arg-type] # it answers
+        pool = self._pool_class(
+            key_arn.host,
+            maxsize=POOLED_CONNECTIONS,
+            timeout=Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+            ssl_context=self._tls,
+        )
+        client.meta.events.register("before-send.kms", _carrier(pool))  # type: ignore[arg-type] # stub
+        self._pools.append(pool)
         return client
 
 
@@ -186,50 +208,49 @@ def _signer(region: str) -> Callable[..., None]:
     return sign
 
 
-class _Connections:
-    """HTTPS over sockets of *connect*; botocore hands every request to `send`."""
+def _carrier(pool: HTTPSConnectionPool) -> Callable[..., AWSResponse]:
+    """Give a botocore handler that carries a request over *pool* and brings the answer."""
 
-    def __init__(self, connect: Connect, ca_bundle: Path | None) -> None:
-        # Not `ssl.create_default_context`: that one obeys SSLKEYLOGFILE.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # requires a chain and the host's name
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_verify_locations(ca_bundle or get_cert_path(verify=True))
-        self._manager = PoolManager(
-            num_pools=len(KMS_HOSTS),
-            maxsize=POOLED_CONNECTIONS,
-            ssl_context=context,
-            timeout=Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-        )
-        self._manager.pool_classes_by_scheme = {"https": _pool_class(connect)}
-
-    def send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
-        """Send *request* and read its answer; botocore repeats what fails here."""
+    def carry(request: AWSPreparedRequest, **_: object) -> AWSResponse:
         try:
-            response = self._manager.urlopen(
+            response = pool.urlopen(
                 request.method,
-                request.url,
-                body=request.body,
-                headers=request.headers,
+                parse_url(request.url).request_uri,
+                body=request.body,  # type: ignore[arg-type] # of KMS it is bytes
+                headers=dict(request.headers.items()),
                 redirect=False,
-                retries=False,
+                retries=False,  # botocore's business, which signs anew
                 preload_content=False,
                 decode_content=False,
             )
             headers = HTTPHeaders.from_pairs(response.headers.items())
             answer = AWSResponse(request.url, response.status, headers, response)
-            if not answer.content:  # reading it all gives the connection back to its pool
-                raise HTTPClientError(error="empty answer")
+            size = len(answer.content)  # read here, so that the connection can serve the next
+            response.release_conn()
         except HTTPError as error:
             raise HTTPClientError(error=error) from None
+        if size == 0:
+            raise HTTPClientError(error="empty answer")
         return answer
 
-    def close(self) -> None:
-        self._manager.clear()
+    return carry
+
+
+def _tls(ca_bundle: Path | None) -> ssl.SSLContext:
+    # Not `ssl.create_default_context`: that one obeys SSLKEYLOGFILE.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # requires a chain and the host's name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(ca_bundle or get_cert_path(verify=True))
+    return context
 
 
 def _pool_class(connect: Connect) -> type[HTTPSConnectionPool]:
     class Connection(HTTPSConnection):
-        """Dials with *connect*; TLS over it is urllib3's."""
+        """
+        Dials with *connect*; TLS over it is urllib3's.
+
+        A TLS record is one write of 16 KiB and a little: under `MAX_WRITE_BYTES`, for vsock.
+        """
 
         def _new_conn(self) -> socket.socket:
             stream = connect()
