@@ -1,8 +1,8 @@
 """
 The twin's PKI: a root and chains below it, in the shape of AWS's for Nitro documents.
 
-Lifetimes, path lengths and key usages are those measured on real documents (facts in SPEC.md
-section 3); every subject says that it is the twin's. Tests use `issue` to bend any of it.
+Lifetimes, path lengths and key usages are those of real documents of 2021 to 2025; every subject
+says that it is the twin's. Tests use `issue` to bend any of it.
 """
 
 import hashlib
