@@ -121,6 +121,7 @@ def run_twin(
 
         WeightsError: *weights* is no intact weights package.
     """
+    forget_aws_environment()
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "parent_saw").mkdir(parents=True)
     (folder / "logs").mkdir()
@@ -169,6 +170,18 @@ def policy_for(releases: Sequence[Release], role_arn: str) -> KeyPolicy:
         for release in releases
     ]
     return key_policy(account=ACCOUNT, chat_role_arn=role_arn, releases=approved)
+
+
+def forget_aws_environment() -> None:
+    """
+    Drop what this shell says about AWS, and proxies for this machine.
+
+    boto3 prefers AWS_CA_BUNDLE, AWS_ENDPOINT_URL and the like to any file, and a demo that
+    talked to a real account by mistake would be worse than none.
+    """
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
 
 
 def aws_session(folder: Path, key: AccessKey, endpoint: str, ca: Path) -> boto3.Session:
