@@ -83,11 +83,14 @@ class _Stream:
         """SHA-256 of the header and every frame message that was counted in so far."""
         return self._hash.digest()
 
-    def _step(self, *, final: bool) -> tuple[bytes, bytes]:
-        number = self.frames
+    def _place(self, *, final: bool) -> tuple[bytes, bytes]:
+        """Give nonce and additional data of the next frame."""
+        aad = self._request_digest + self.frames.to_bytes(4) + bytes([final])
+        return self.frames.to_bytes(12), aad
+
+    def _count(self, message: bytes) -> None:
         self.frames += 1
-        aad = self._request_digest + number.to_bytes(4) + bytes([final])
-        return number.to_bytes(12), aad
+        self._hash.update(message)
 
 
 class AnswerSealer(_Stream):
@@ -115,10 +118,10 @@ class AnswerSealer(_Stream):
     def _seal(self, kind: int, data: bytes, *, final: bool) -> bytes:
         assert len(data) <= MAX_DATA_BYTES  # noqa: S101 - our own server cuts it
         plaintext = bytes([kind]) + len(data).to_bytes(2) + data
-        nonce, aad = self._step(final=final)
+        nonce, aad = self._place(final=final)
         body = self._aead.encrypt(nonce, plaintext.ljust(FRAME_PLAINTEXT_BYTES, b"\0"), aad)
         message = encode_message(Kind.FINAL_FRAME if final else Kind.ANSWER_FRAME, body)
-        self._hash.update(message)
+        self._count(message)
         return message
 
 
@@ -153,12 +156,13 @@ class AnswerOpener(_Stream):
         if self.finished or kind not in {Kind.ANSWER_FRAME, Kind.FINAL_FRAME}:
             raise ProtocolError("message where no frame may be")
         digest = self.digest
-        nonce, aad = self._step(final=kind is Kind.FINAL_FRAME)
+        nonce, aad = self._place(final=kind is Kind.FINAL_FRAME)
         try:
             plaintext = self._aead.decrypt(nonce, body, aad)
         except (InvalidTag, ValueError):
-            raise EnvelopeError(f"frame {self.frames - 1} does not open") from None
-        self._hash.update(encode_message(kind, body))
+            # Not counted: a frame that was lost can never be passed over.
+            raise EnvelopeError(f"frame {self.frames} does not open") from None
+        self._count(encode_message(kind, body))
         self.finished = kind is Kind.FINAL_FRAME
         return self._take(*_parse_frame(plaintext), digest)
 
@@ -225,8 +229,8 @@ def open_error(body: bytes, *, answer_secret: bytes, request_digest: bytes) -> A
     match cbor.decode(unpad(block)):
         case [str(code), list(numbers)] if code in WIRE_ERRORS:
             counts = tuple(number for number in numbers if isinstance(number, int))
-            kind = WIRE_ERRORS[code]
-            return kind(f"the enclave answered {code}", numbers=counts)
+            if len(counts) == len(numbers):
+                return WIRE_ERRORS[code](f"the enclave answered {code}", numbers=counts)
     raise ProtocolError("sealed error is malformed")
 
 

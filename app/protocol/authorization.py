@@ -129,7 +129,7 @@ def parse_authorization(block: bytes) -> Authorization:
             "conversation": bytes(conversation),
             "turn": int(turn),
             **rest,
-        } if not rest and 0 <= turn <= _MAX_TURN:
+        } if not rest and not isinstance(turn, bool) and 0 <= turn <= _MAX_TURN:
             pass
         case _:
             raise ProtocolError("authorization has other fields")
@@ -142,7 +142,7 @@ def parse_authorization(block: bytes) -> Authorization:
         and len(conversation) == CONVERSATION_BYTES
     ):
         raise ProtocolError("authorization has a malformed field")
-    return Authorization(
+    authorization = Authorization(
         credentials=Credentials(access_key_id, secret_access_key, session_token),
         key_arn=parse_key_arn(key_arn),
         wrapped_question_key=wrapped_question_key,
@@ -150,6 +150,9 @@ def parse_authorization(block: bytes) -> Authorization:
         conversation=conversation,
         turn=turn,
     )
+    if authorization.encode() != block:
+        raise ProtocolError("authorization is not in its one encoding")
+    return authorization
 
 
 def pad(data: bytes, size: int) -> bytes:

@@ -129,5 +129,7 @@ def parse_health(body: bytes) -> HealthReport:
             "failed": int(failed),
             **rest,
         } if not rest:
-            return HealthReport(active, waiting, answered, failed)
+            report = HealthReport(active, waiting, answered, failed)
+            if encode_health(report) == encode_message(Kind.HEALTH_REPORT, body):
+                return report
     raise ProtocolError("health report has other fields")

@@ -75,11 +75,12 @@ class Options:
         _require(1 <= self.max_tokens <= _MAX_TOKENS, "max_tokens is not 1 to 1048576")
         _require(0 <= self.temperature <= 2, "temperature is not 0 to 2")
         _require(0 < self.top_p <= 1, "top_p is not over 0 to 1")
+        _require(round(self.top_p * _SCALE) > 0, "top_p is under one millionth")
         _require(0 <= self.top_k <= _MAX_TOP_K, "top_k is not 0 to 1048576")
         _require(self.seed is None or 0 <= self.seed <= _MAX_SEED, "seed is not 0 to 2^63-1")
         _require(len(self.stop) <= MAX_STOP_STRINGS, f"more than {MAX_STOP_STRINGS} stop strings")
         _require(
-            all(1 <= len(text.encode()) <= MAX_STOP_BYTES for text in self.stop),
+            all(1 <= len(_utf8(text)) <= MAX_STOP_BYTES for text in self.stop),
             f"a stop string is not 1 to {MAX_STOP_BYTES} bytes",
         )
 
@@ -108,26 +109,34 @@ class Question:
 
         Raises:
             TooLongError: They exceed `MAX_QUESTION_BYTES`; numbers are (size, limit).
+
+            ProtocolError: A text has half of a surrogate pair, which UTF-8 cannot carry.
         """
-        options = self.options
-        encoded = cbor.encode(
-            {
-                "messages": [[message.role, message.text] for message in self.messages],
-                "max_tokens": options.max_tokens,
-                "temperature": round(options.temperature * _SCALE),
-                "top_p": round(options.top_p * _SCALE),
-                "top_k": options.top_k,
-                "seed": options.seed,
-                "stop": list(options.stop),
-                "padding": options.padding,
-            }
-        )
+        for message in self.messages:
+            _utf8(message.text)
+        encoded = _encode(self)
         if len(encoded) > MAX_QUESTION_BYTES:
             raise TooLongError(
                 f"question and history are {len(encoded)} bytes, the limit is {MAX_QUESTION_BYTES}",
                 numbers=(len(encoded), MAX_QUESTION_BYTES),
             )
         return encoded
+
+
+def _encode(question: Question) -> bytes:
+    options = question.options
+    return cbor.encode(
+        {
+            "messages": [[message.role, message.text] for message in question.messages],
+            "max_tokens": options.max_tokens,
+            "temperature": round(options.temperature * _SCALE),
+            "top_p": round(options.top_p * _SCALE),
+            "top_k": options.top_k,
+            "seed": options.seed,
+            "stop": list(options.stop),
+            "padding": options.padding,
+        }
+    )
 
 
 _FIELDS: Final = (
@@ -150,7 +159,7 @@ def parse_question(data: bytes) -> Question:
         raise ProtocolError("question lists are not lists")
     if padding not in get_args(Padding):
         raise ProtocolError("padding is neither constant nor off")
-    return Question(
+    question = Question(
         tuple(map(_parse_message, messages)),
         Options(
             max_tokens=_integer(value["max_tokens"]),
@@ -162,6 +171,8 @@ def parse_question(data: bytes) -> Question:
             padding=cast("Padding", padding),
         ),
     )
+    _require(_encode(question) == data, "question is not in its one encoding")
+    return question
 
 
 def _parse_message(value: cbor.Cbor) -> Message:
@@ -183,6 +194,13 @@ def _text(value: cbor.Cbor) -> str:
     if not isinstance(value, str):
         raise ProtocolError("text is not a text string")
     return value
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ProtocolError("text is not Unicode: it has half of a surrogate pair") from None
 
 
 def _require(condition: bool, message: str) -> None:  # noqa: FBT001 - a check reads best so

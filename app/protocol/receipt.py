@@ -6,7 +6,6 @@ attestation document of kind `receipt` signs it. SPEC.md section 6.3.
 """
 
 import hashlib
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -96,12 +95,11 @@ def verify_receipt(
     encoded, document = _parse_signed(signed)
     attestation = verify_attestation(document, root=root, now=now, nonce=request_digest)
     require_user_data(attestation, kind="receipt", digest=hashlib.sha256(encoded).digest())
-    pcrs = tuple(attestation.pcrs[index] for index in range(3))
-    if pcrs != (measurements.pcr0, measurements.pcr1, measurements.pcr2):
+    if attestation.measurements != measurements:
         raise AttestationError("another image signed the receipt than was asked")
     receipt = _parse_receipt(encoded)
-    stated = receipt.request_digest + receipt.answer_digest + receipt.manifest_digest
-    if not hmac.compare_digest(stated, request_digest + answer_digest + manifest_digest):
+    stated = (receipt.request_digest, receipt.answer_digest, receipt.manifest_digest)
+    if stated != (request_digest, answer_digest, manifest_digest):
         raise AttestationError("the receipt states another request, answer or manifest")
     return receipt, attestation
 
@@ -125,7 +123,9 @@ def _parse_receipt(encoded: bytes) -> Receipt:
             "code": (str() | None) as code,
             **rest,
         } if not rest:
-            return Receipt(
+            receipt = Receipt(
                 request, answer, manifest, prompt_tokens, completion_tokens, finish, code
             )
+            if receipt.encode() == encoded:
+                return receipt
     raise ProtocolError("receipt has other fields")
