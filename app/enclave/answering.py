@@ -31,6 +31,7 @@ from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.sealing import digest_request, parse_sealed_request
 
 _POLL_SECONDS: Final = 0.25  # how soon a silent hang-up is noticed without padding
+_MOST_RECEIPT_FRAMES: Final = 13  # the NSM's device answers at most 12,288 bytes
 
 
 class Peer(Protocol):
@@ -85,6 +86,8 @@ class Answerer:
             finish = stream.send_text(question.options.padding)
             receipt = self._receipt(digest, sealer, finish, stream.code)
             stream.send_receipt(sign_receipt(receipt, self._attest), question.options.padding)
+        except AppError:  # no receipt, so no final frame: the asker sees an answer cut off
+            raise ConnectionAbortedError from None
         finally:
             generation.cancel()
         return finish
@@ -151,11 +154,25 @@ class _AnswerStream:
     def send_text(self, padding: Padding) -> Finish:
         """Send text until the generation has ended and all of it is sent."""
         step = self._send_on_beat if padding == "constant" else self._send_at_once
-        while True:
+        finish = None
+        while finish is None or self._text:
             step()
             finish = self._generation.finish
-            if finish is not None and not self._text:
-                return finish
+        if padding == "constant":
+            self._send_dummies()
+        return finish
+
+    def _send_dummies(self) -> None:
+        """
+        Send dummies to the last places of the bucket, which are the receipt's.
+
+        Signing it may outlast a beat, and would show where the text ended if it followed that.
+        """
+        sealer = self._sealer
+        most = round_up_frames(sealer.frames + _MOST_RECEIPT_FRAMES) - _MOST_RECEIPT_FRAMES
+        while sealer.frames < most:
+            self._wait()
+            self._peer.send(sealer.seal_text())
 
     def _send_on_beat(self) -> None:
         self._wait()

@@ -8,12 +8,14 @@ mistake. `silence` closes the other ways out: libraries' loggers, warnings, trac
 import ctypes
 import json
 import logging
+import os
 import resource
 import sys
 import threading
 import time
 import warnings
 from enum import StrEnum
+from operator import index
 from typing import Final, NoReturn
 
 _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
@@ -32,21 +34,43 @@ class Event(StrEnum):
     UNEXPECTED = "unexpected"
 
 
+class _Console:
+    """Where events go: standard error, at first together with everything else."""
+
+    def __init__(self) -> None:
+        self._descriptor = 2
+
+    def write(self, line: str) -> None:
+        os.write(self._descriptor, line.encode())
+
+    def keep_alone(self) -> None:
+        """Keep the console for events; what C libraries or `print` write goes nowhere."""
+        self._descriptor = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+
+
+_CONSOLE: Final = _Console()
+
+
 def report(event: Event, **numbers: int) -> None:
     """Write *event* and *numbers* as one JSON line to the console."""
-    line = {"at": int(time.time()), "event": event.value, **numbers}
-    sys.stderr.write(json.dumps(line) + "\n")
-    sys.stderr.flush()
+    counts = {name: index(number) for name, number in numbers.items()}
+    line = {"at": int(time.time()), "event": event.value, **counts}
+    _CONSOLE.write(json.dumps(line) + "\n")
 
 
 def silence() -> None:
     """
     Close every way for content to leave this process other than `report` and the socket.
 
-    Loggers and warnings are off, an uncaught exception is an event without its message, and the
-    process cannot be dumped or traced by its own user.
+    Standard output and error lead nowhere, loggers and warnings are off, an uncaught exception
+    is an event without its message, and the process cannot be dumped or traced by its own user.
     """
-    logging.disable(logging.CRITICAL)
+    _CONSOLE.keep_alone()
+    logging.disable(sys.maxsize)
     logging.raiseExceptions = False
     warnings.simplefilter("ignore")
     sys.excepthook = lambda *_: report(Event.UNEXPECTED)
