@@ -41,6 +41,8 @@ def attest(connect: Connect, nonce: bytes) -> bytes:
     Raises:
         UnavailableError: The enclave cannot be reached, or breaks the wire format.
 
+        DeadlineError: It takes too long.
+
         AppError: The error that its hint names.
     """
     return _ask(connect, Kind.ATTEST, nonce, Kind.ATTESTATION, _ATTEST_SECONDS)
@@ -52,6 +54,8 @@ def health(connect: Connect) -> HealthReport:
 
     Raises:
         UnavailableError: The enclave cannot be reached, or breaks the wire format.
+
+        DeadlineError: It takes too long.
 
         AppError: The error that its hint names.
     """
@@ -207,14 +211,16 @@ class _Exchange:
     def _read(self) -> bytes:
         ready = dict(self._poll.poll(self._left() * 1000))
         if not ready:
-            raise DeadlineError("the time for one answer ran out")
+            raise DeadlineError("the enclave said nothing while there was time")
         if self._stream.fileno() not in ready:
             raise ConnectionAbortedError("the client hung up")
         return self._stream.recv(_READ_BYTES)
 
     def _left(self) -> float:
         """Give the seconds left, never 0, which would mean not to block."""
-        return max(0.001, self._end - time.monotonic())
+        if (left := self._end - time.monotonic()) <= 0:
+            raise DeadlineError("the time for one answer ran out")
+        return left
 
 
 @contextmanager
