@@ -167,9 +167,21 @@ class Access:
         self._answer_keys = {(wrapped, conversation): (answer["Plaintext"], expires)}
         return answer["Plaintext"]
 
+    def close(self) -> None:
+        """Forget credentials and keys, and close the connections to AWS."""
+        self._leases, self._answer_keys, self._question_key = {}, {}, None
+        self._sts.close()
+        self._close_kms()
+
+    def _close_kms(self) -> None:
+        if self._kms is not None:
+            self._kms[1].close()
+            self._kms = None
+
     def _kms_client(self) -> "KMSClient":
         credentials = self._assume("chatbot", _chatbot_policy(self._config.key_arn))
         if self._kms is None or self._kms[0] is not credentials:
+            self._close_kms()
             client = self._session.client(
                 "kms",
                 region_name=self._config.region,

@@ -8,6 +8,7 @@ session may speak. SPEC.md sections 3 to 6, the chatbot's side.
 import secrets
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -132,8 +133,9 @@ class Session:
         return self._trust.root_name
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections; the session is of no use afterwards."""
         self._transport.close()
+        self._access.close()
 
     def _verify(self) -> VerifiedEnclave:
         nonce = secrets.token_bytes(NONCE_BYTES)
@@ -149,15 +151,15 @@ class Session:
             if attempt or not 0 <= age < MAX_DOCUMENT_AGE_SECONDS:
                 self.enclave = self._verify()
             sealed = self._seal(question)
-            messages = self._transport.post_chat(sealed.request)
-            try:
-                header = _open_header(next(messages, None), sealed)
-            except UnknownKeyError:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                continue
-            yield from self._open(header, messages, sealed, exchange)
-            return
+            with closing(self._transport.post_chat(sealed.request)) as messages:
+                try:
+                    header = _open_header(next(messages, None), sealed)
+                except UnknownKeyError:
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+                    continue
+                yield from self._open(header, messages, sealed, exchange)
+                return
 
     def _seal(self, question: Question) -> "_Sealed":
         key = self._access.question_key(self.conversation)

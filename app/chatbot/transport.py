@@ -5,7 +5,7 @@ Everything that comes back is bytes until something else has verified or opened 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final
@@ -61,7 +61,7 @@ class Transport:
             raise ProtocolError("attestation is too long")
         return body
 
-    def post_chat(self, sealed: bytes) -> Iterator[tuple[Kind, bytes]]:
+    def post_chat(self, sealed: bytes) -> Generator[tuple[Kind, bytes]]:
         """
         Post a sealed request; give the answer's messages as they come.
 

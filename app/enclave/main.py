@@ -118,8 +118,12 @@ def _listen() -> socket.socket:
 
 def _connect_kms() -> socket.socket:
     stream = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
-    stream.settimeout(_KMS_CONNECT_SECONDS)
-    stream.connect((PARENT_CID, KMS_PROXY_PORT))
+    try:
+        stream.settimeout(_KMS_CONNECT_SECONDS)
+        stream.connect((PARENT_CID, KMS_PROXY_PORT))
+    except OSError:
+        stream.close()
+        raise
     return stream
 
 

@@ -1,0 +1,150 @@
+"""Questions through all parties: real chatbot, parent, enclave and the twin's KMS."""
+
+import json
+import subprocess
+import sys
+from base64 import b64decode
+from pathlib import Path
+
+import pytest
+
+from app.chatbot.session import Session
+from app.protocol.answer import SEALED_FRAME_BYTES
+from app.protocol.constants import FRAME_COUNT_BUCKETS, MAX_QUESTION_BYTES, QUESTION_BUCKETS
+from app.protocol.errors import ProtocolError, TooLongError
+from app.protocol.frames import FrameReader
+from app.protocol.question import Message, Options
+from local.demo import last_exchange
+from local.processes import ROOT
+from local.twin import Twin, run_twin
+from tests.unit.enclave.test_engine_transformers import make_package
+
+EMAIL = "I can't access my email. My user name is jdoe."
+FAST = Options(padding="off")
+
+
+def ask(session: Session, text: str, options: Options = FAST) -> str:
+    return "".join(session.ask(text, options))
+
+
+def test_answers_the_first_question_ever_asked(session: Session) -> None:
+    """The article's own question gets a sensible answer, with a verified receipt."""
+    answer = ask(session, EMAIL, Options())
+    assert "password" in answer
+    evidence = session.evidence
+    assert evidence is not None
+    assert evidence.receipt.finish == "stop"
+    assert evidence.receipt.completion_tokens > 10
+
+
+def test_second_turn_knows_the_first_and_asks_kms_nothing(twin: Twin, session: Session) -> None:
+    """A turn within 15 minutes carries the history and costs no KMS call at either end."""
+    ask(session, EMAIL)
+    before = len(twin.aws.audit.events)
+    ask(session, "How do I book leave?")
+    assert session.turn == 2
+    assert [message.role for message in session.history] == ["user", "assistant"] * 2
+    assert len(twin.aws.audit.events) == before
+
+
+def test_new_conversation_has_keys_of_its_own(twin: Twin, session: Session) -> None:
+    """Another conversation has another id, history and data keys."""
+    ask(session, EMAIL)
+    first = session.conversation
+    session.new_conversation()
+    ask(session, EMAIL)
+    contexts = [event.encryption_context for event in twin.aws.audit.events[-4:]]
+    assert session.conversation != first
+    assert all(context is None or first.hex() not in context.values() for context in contexts)
+
+
+@pytest.mark.parametrize(
+    "text", ["¿Cómo accedo a mi correo?", "我无法访问邮箱 🙂", "a\u0301\x00\n"]
+)
+def test_any_text_is_carried(session: Session, text: str) -> None:
+    """UTF-8 of every kind crosses whole and gets an answer."""
+    assert ask(session, text)
+    assert session.history[0] == Message("user", text)
+
+
+@pytest.mark.parametrize("text", ["", " \n\t"])
+def test_empty_question_is_refused_before_anything_is_sent(
+    twin: Twin, session: Session, text: str
+) -> None:
+    """An empty question is a clear error, and nobody hears of it."""
+    seen = len(list(twin.parent_saw.iterdir()))
+    with pytest.raises(ProtocolError, match="the question is empty"):
+        ask(session, text)
+    assert len(list(twin.parent_saw.iterdir())) == seen
+
+
+def test_oversize_question_is_refused_with_both_numbers(twin: Twin, session: Session) -> None:
+    """A question over the cap names its size and the cap, and is not sent."""
+    seen = len(list(twin.parent_saw.iterdir()))
+    with pytest.raises(TooLongError) as raised:
+        ask(session, "x" * (MAX_QUESTION_BYTES + 1))
+    assert raised.value.numbers[1] == MAX_QUESTION_BYTES
+    assert raised.value.numbers[0] > MAX_QUESTION_BYTES
+    assert len(list(twin.parent_saw.iterdir())) == seen
+
+
+def test_question_beyond_the_models_context_is_refused_with_both_numbers(session: Session) -> None:
+    """The enclave's own limit, in tokens, comes back sealed with both numbers."""
+    with pytest.raises(TooLongError) as raised:
+        ask(session, "How do I book leave? " * 400)
+    tokens, limit = raised.value.numbers
+    assert tokens >= limit == session.enclave.manifest.context_tokens
+
+
+def test_padding_hides_lengths(twin: Twin, session: Session) -> None:
+    """Requests of one bucket are equally long; answers are a bucket of equal frames."""
+    sizes = set()
+    for text in ("Hi?", EMAIL, "How do I book leave? " * 20):
+        session.new_conversation()
+        ask(session, text, Options())
+        request, answer = last_exchange(twin)
+        sizes.add(len(request))
+        header, *frames = FrameReader().feed(answer)
+        assert header[0] == 0x82
+        assert len(frames) in FRAME_COUNT_BUCKETS
+        assert {len(frame) for frame in frames} == {1 + SEALED_FRAME_BYTES}
+    assert len(sizes) == 1
+    assert sizes.pop() > QUESTION_BUCKETS[0]
+
+
+def test_questions_and_answers_far_over_what_kms_encrypts(tmp_path: Path) -> None:
+    """More than KMS's 4,096 bytes work both ways, with a model whose context is long enough."""
+    (tmp_path / "weights").mkdir()
+    make_package(tmp_path / "weights", "bloom", context=20_000)
+    with run_twin(tmp_path / "twin", weights=tmp_path / "weights") as twin:
+        session = twin.connect()
+        question = "the answer to the question and the rest " * 150
+        options = Options(max_tokens=4000, padding="off", temperature=2, seed=5)
+        answer = ""
+        for _ in range(4):  # a random model may stop early
+            answer += ask(session, question if not answer else "and the rest", options)
+            if len(answer.encode()) > 5000:
+                break
+        session.close()
+    assert len(question) > 5000
+    assert len(answer.encode()) > 5000
+
+
+def test_demo_prints_one_json_object(tmp_path: Path) -> None:
+    """`bin/demo --json` gives answer, proof and the exact bytes that crossed the parent."""
+    command = (sys.executable, "-m", "local.demo", "--json", "--folder", str(tmp_path / "demo"))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=100, check=True)
+    shown = json.loads(done.stdout)
+    assert shown["receipt_verified"] is True
+    assert shown["parent_saw_equals_sent"] is True
+    assert shown["question"] == EMAIL
+    assert "password" in shown["answer"]
+    assert shown["release"].startswith("process-")
+    assert len(bytes.fromhex(shown["pcr0"])) == 48
+    assert len(bytes.fromhex(shown["weights_sha256"])) == 32
+    assert {"ready_seconds", "first_text_seconds", "total_seconds"} <= set(shown["timings"])
+    saw = b64decode(shown["parent_saw"])
+    assert len(saw) > QUESTION_BUCKETS[0]
+    assert not any(word.encode() in saw for word in EMAIL.split() if len(word) > 3)
+    releases = json.loads((tmp_path / "demo" / "releases.json").read_text())["releases"]
+    assert releases[0]["weights_sha256"] == shown["weights_sha256"]
