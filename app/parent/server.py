@@ -1,8 +1,9 @@
 """
 The server: gunicorn, one process, a thread a request, set up from `ParentConfig` alone.
 
-gunicorn logs and echoes parts of malformed requests, waits for headers without a limit, and
-lingers over closing connections in its accept loop; the classes here undo that.
+gunicorn logs and echoes parts of malformed requests, waits for headers without a limit, lingers
+over closing connections in its accept loop, and lets connections queue that come while it stops;
+the classes here undo that.
 """
 
 import json
@@ -124,6 +125,13 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn is untyped
 
 class _Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn is untyped
     """gunicorn's threaded worker, with limits on slow and malformed clients."""
+
+    def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001  # gunicorn's signature
+        """Accept or do not; once stopping, refuse newcomers rather than let them queue."""
+        super().set_accept_enabled(enabled)
+        if not self.alive:
+            for listener in self.sockets:
+                listener.close()
 
     def handle(self, conn: TConn) -> object:
         """Serve one request of *conn*; true if another may follow."""

@@ -1,0 +1,440 @@
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
+
+from app.parent.body import MAX_BODY_BYTES
+from app.parent.config import ParentConfig
+from app.protocol.frames import encode_frame
+from tests.fake_enclave import FRAME, HEADER, FakeEnclave, encode_answer
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ParentConfig(port=0, max_streams=40, body_seconds=1, answer_seconds=10)
+CANARY = "canary-91d2"
+NONCE_HEX = "c4" * 32
+SERVE = """
+import socket, sys
+from pathlib import Path
+from app.parent import server
+from app.parent.config import ParentConfig
+
+def connect():
+    stream = socket.socket(socket.AF_UNIX)
+    stream.connect(sys.argv[2])
+    return stream
+
+class Refuser:
+    def __init__(self, application):
+        self.application = application
+
+    def __call__(self, environ, start_response):
+        if environ["PATH_INFO"] == "/raise":
+            raise KeyError(environ["QUERY_STRING"])
+        return self.application(environ, start_response)
+
+server._HEADER_SECONDS = 1
+server.serve(ParentConfig.from_file(Path(sys.argv[1])), connect, wrap=Refuser)
+"""
+
+
+@dataclass
+class Parent:
+    """The parent as a process, and the fake enclave behind it."""
+
+    process: subprocess.Popen[bytes]
+    enclave: FakeEnclave
+    log: Path
+    port: int
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=5)
+
+    def request(
+        self, method: str, path: str, body: bytes | Iterator[bytes] | None = None
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        with closing(connection):
+            connection.request(method, path, body, encode_chunked=True)
+            response = connection.getresponse()
+            return response, response.read()
+
+    def metric(self, name: str) -> float:
+        text = self.request("GET", "/metrics")[1].decode()
+        return float(text.split(f"\n{name} ")[1].split("\n")[0])
+
+
+def wait_for_port(log: Path, process: subprocess.Popen[bytes]) -> int:
+    """The port is in the log once the process listens."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end and process.poll() is None:
+        for line in log.read_text().splitlines():
+            if '"listening"' in line:
+                return int(json.loads(line)["port"])
+        time.sleep(0.02)
+    raise AssertionError(log.read_text())
+
+
+@contextmanager
+def running(folder: Path, config: ParentConfig = CONFIG) -> Iterator[Parent]:
+    log, enclave = folder / "log", FakeEnclave()
+    (folder / "config").write_text(json.dumps(config.to_dict()))
+    arguments = [sys.executable, "-c", SERVE, str(folder / "config"), str(folder / "enclave")]
+    with enclave.listening(folder / "enclave"), log.open("wb") as file:
+        process = subprocess.Popen(arguments, cwd=ROOT, stderr=file, start_new_session=True)
+        try:
+            yield Parent(process, enclave, log, wait_for_port(log, process))
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parent]:
+    with running(tmp_path_factory.mktemp("parent")) as parent:
+        yield parent
+
+
+@pytest.fixture
+def parent(shared: Parent) -> Parent:
+    shared.enclave.hung_up.clear()
+    shared.enclave.requests.clear()
+    return shared
+
+
+def read_until_closed(stream: socket.socket) -> bytes:
+    received = b""
+    while data := stream.recv(65536):
+        received += data
+    return received
+
+
+def chat_head(length: int) -> bytes:
+    return b"POST /v1/chat HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length
+
+
+@contextmanager
+def post(parent: Parent, command: bytes) -> Iterator[http.client.HTTPResponse]:
+    """A chat request whose response is read by the caller."""
+    connection = http.client.HTTPConnection("127.0.0.1", parent.port, timeout=5)
+    with closing(connection):
+        connection.request("POST", "/v1/chat", command)
+        with connection.getresponse() as response:
+            yield response
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "parent")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1)
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .sign(key, SHA256())
+    )
+    paths = folder / "certificate.pem", folder / "key.pem"
+    paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return paths
+
+
+def test_attestation(parent: Parent) -> None:
+    """
+    An attestation comes through, with nothing in the headers but what must be there.
+    """
+    response, body = parent.request("GET", f"/v1/attestation?nonce={NONCE_HEX}")
+    assert (response.status, body) == (200, parent.enclave.attestation)
+    assert set(response.headers) <= {
+        *("Server", "Date", "Connection", "Content-Type", "Content-Length", "Cache-Control"),
+    }
+    assert response.headers["Server"] == "gunicorn"
+
+
+def test_frames_come_as_sent(parent: Parent) -> None:
+    """
+    Each frame is with the client while the enclave still waits to send the next.
+    """
+    with post(parent, b"frames 5 0.1") as response:
+        times = []
+        sizes = [len(encode_frame(HEADER)), *[len(encode_frame(FRAME))] * 5]
+        received = b""
+        for size in sizes:
+            received += response.read(size)
+            times.append(time.monotonic())
+        assert response.read() == b""
+    assert received == encode_answer(5)
+    gaps = [after - before for before, after in pairwise(times)]
+    assert all(0.03 < gap < 0.5 for gap in gaps), gaps
+
+
+@pytest.mark.parametrize("command", [b"frames 500 0.05", b"silent 1", b"silent 0"])
+def test_disconnect_cancels(parent: Parent, command: bytes) -> None:
+    """
+    A client that hangs up is hung up for at the enclave within a second, frames or none.
+    """
+    cancelled = parent.metric("parent_cancelled_total")
+    with parent.connect() as stream:
+        stream.sendall(chat_head(len(command)) + command)
+        if not command.endswith(b"0"):
+            assert stream.recv(100)
+        time.sleep(0.1)
+    assert parent.enclave.hung_up.wait(1)
+    time.sleep(0.1)
+    assert parent.metric("parent_cancelled_total") == cancelled + 1
+    assert parent.metric("parent_streams") == 0
+
+
+def test_too_long(parent: Parent) -> None:
+    """
+    A body over the limit is refused by its stated length, before it is read.
+    """
+    with parent.connect() as stream:
+        stream.sendall(chat_head(MAX_BODY_BYTES + 1))
+        assert stream.recv(12) == b"HTTP/1.1 413"
+    assert parent.enclave.requests == []
+
+
+def test_too_long_in_chunks(parent: Parent) -> None:
+    """
+    One of no stated length is refused when it grows over the limit.
+    """
+    chunks = (bytes(60_000) for _ in range(20))
+    response, body = parent.request("POST", "/v1/chat", chunks)
+    assert (response.status, body) == (413, b'{"code":"too_long"}\n')
+    assert parent.enclave.requests == []
+
+
+def test_chunks(parent: Parent) -> None:
+    """
+    A body in chunks under the limit is taken whole.
+    """
+    response, body = parent.request("POST", "/v1/chat", iter([b"frames 2", b" 0\n", b"more"]))
+    assert (response.status, body) == (200, encode_answer(2))
+
+
+@pytest.mark.parametrize("chunk", [b"zz\r\n", b"3\r\nabcdef\r\n", CANARY.encode()])
+def test_malformed_chunks(parent: Parent, chunk: bytes) -> None:
+    """
+    A body in malformed chunks is a bad request, and is quoted nowhere.
+    """
+    head = b"POST /v1/chat HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with parent.connect() as stream:
+        stream.sendall(head + chunk)
+        stream.shutdown(socket.SHUT_WR)
+        answer = read_until_closed(stream)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.endswith(b'{"code":"bad_request"}\n')
+
+
+def test_busy(parent: Parent) -> None:
+    """
+    An enclave without room becomes 429 and a time to wait.
+    """
+    response, body = parent.request("POST", "/v1/chat", b"hint busy")
+    assert (response.status, body) == (429, b'{"code":"busy"}\n')
+    assert int(response.headers["Retry-After"]) > 0
+
+
+def test_broken_off(parent: Parent) -> None:
+    """
+    An answer that breaks off is a broken transfer, never a whole one.
+    """
+    with post(parent, b"cut") as response, pytest.raises(http.client.IncompleteRead):
+        response.read()
+
+
+@pytest.mark.parametrize("drip", [b"", b"x"])
+def test_slow_body(parent: Parent, drip: bytes) -> None:
+    """
+    A body that doesn't come in time is cut off, also when single bytes keep coming.
+    """
+    started = time.monotonic()
+    with parent.connect() as stream:
+        stream.sendall(chat_head(1000))
+        stop = threading.Event()
+
+        def send() -> None:
+            while not stop.wait(0.1):
+                stream.sendall(drip)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        assert stream.recv(12) == b"HTTP/1.1 408"
+        stop.set()
+        thread.join()
+    assert 0.9 < time.monotonic() - started < 2.5
+    assert parent.enclave.requests == []
+
+
+def test_slow_headers(parent: Parent) -> None:
+    """
+    Headers that don't come in time end the connection, also when bytes keep coming.
+    """
+    started = time.monotonic()
+    with parent.connect() as stream:
+        stream.sendall(b"GET /healthz HTTP/1.1\r\nX-Drip: ")
+        stream.settimeout(0.1)
+        received = b"unset"
+        while received:
+            try:
+                received = stream.recv(1)
+            except TimeoutError:
+                stream.sendall(b"x")
+    assert 0.9 < time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"NONSENSE " + CANARY.encode() + b"\r\n\r\n",
+        b"GET /" + CANARY.encode() * 200 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nbad header " + CANARY.encode() + b"\r\n\r\n",
+    ],
+)
+def test_malformed_requests(parent: Parent, request_bytes: bytes) -> None:
+    """
+    What is not HTTP is refused without being quoted.
+    """
+    with parent.connect() as stream:
+        stream.sendall(request_bytes)
+        answer = read_until_closed(stream)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.endswith(b'{"code": "bad_request"}')
+
+
+def test_failure_on_our_side(parent: Parent) -> None:
+    """
+    What fails outside the application is 500, and is not quoted either.
+    """
+    response, body = parent.request("GET", f"/raise?{CANARY}")
+    assert (response.status, body) == (500, b'{"code": "internal"}')
+
+
+def test_parallel_streams(parent: Parent) -> None:
+    """
+    Thirty answers at once take as long as one.
+    """
+    started = time.monotonic()
+    with ThreadPoolExecutor(30) as pool:
+        results = list(
+            pool.map(lambda _: parent.request("POST", "/v1/chat", b"frames 20 0.05"), range(30))
+        )
+    assert {(response.status, body) for response, body in results} == {(200, encode_answer(20))}
+    assert time.monotonic() - started < 5
+
+
+def test_keep_alive(parent: Parent) -> None:
+    """
+    One connection carries an attestation and then a chat.
+    """
+    with closing(http.client.HTTPConnection("127.0.0.1", parent.port, timeout=5)) as connection:
+        connection.request("GET", f"/v1/attestation?nonce={NONCE_HEX}")
+        assert connection.getresponse().read() == parent.enclave.attestation
+        first = connection.sock
+        connection.request("POST", "/v1/chat", b"frames 1 0")
+        assert connection.getresponse().read() == encode_answer(1)
+        assert connection.sock is first
+
+
+def test_logs(parent: Parent) -> None:
+    """
+    The log has routes and sizes, and nothing of what was asked or who asked.
+    """
+    command = f"frames 1 0\n{CANARY}".encode()
+    parent.request("POST", "/v1/chat", command)
+    parent.request("GET", f"/v1/attestation?nonce={NONCE_HEX}")
+    parent.request("GET", f"/{CANARY}?{CANARY}")
+    deadline = time.monotonic() + 2
+    while f'"received_bytes": {len(command)}' not in parent.log.read_text():
+        assert time.monotonic() < deadline
+    time.sleep(0.1)
+    text = parent.log.read_text()
+    assert '"route": "/v1/attestation"' in text
+    for secret in (CANARY, NONCE_HEX, "Traceback", "nonce="):
+        assert secret not in text
+
+
+def test_enclave_down(tmp_path: Path) -> None:
+    """
+    Without an enclave, 503 and a time to wait; and it comes back by itself.
+    """
+    with running(tmp_path) as parent:
+        (tmp_path / "enclave").rename(tmp_path / "elsewhere")
+        response, body = parent.request("POST", "/v1/chat", b"frames 1 0")
+        assert (response.status, body) == (503, b'{"code":"unavailable"}\n')
+        assert int(response.headers["Retry-After"]) > 0
+        assert parent.request("GET", "/readyz")[0].status == 503
+        assert parent.request("GET", "/healthz")[0].status == 200
+        (tmp_path / "elsewhere").rename(tmp_path / "enclave")
+        assert parent.request("GET", "/readyz")[0].status == 200
+
+
+def test_tls(tmp_path: Path) -> None:
+    """
+    With a certificate it speaks TLS 1.2 and later, streams, and notices hang-ups.
+    """
+    certificate, key = make_certificate(tmp_path)
+    config = replace(CONFIG, certificate_path=str(certificate), key_path=str(key))
+    context = ssl.create_default_context(cafile=certificate)
+    with running(tmp_path, config) as parent:
+        connection = http.client.HTTPSConnection("127.0.0.1", parent.port, context=context)
+        with closing(connection):
+            connection.request("POST", "/v1/chat", b"frames 40 0")
+            assert connection.getresponse().read() == encode_answer(40)
+            connection.request("POST", "/v1/chat", b"silent 1")
+            assert connection.getresponse().read(10)
+            connection.close()
+        assert parent.enclave.hung_up.wait(1)
+        with parent.connect() as stream:
+            stream.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+            assert not read_until_closed(stream).startswith(b"HTTP/1.1 200")
+        assert "Traceback" not in parent.log.read_text()
+
+
+def test_graceful_stop(tmp_path: Path) -> None:
+    """
+    A stop lets the answer under way end, takes no other, and leaves the port free.
+    """
+    with running(tmp_path) as parent, post(parent, b"frames 20 0.05") as response:
+        parent.process.terminate()
+        time.sleep(0.3)
+        with pytest.raises(OSError, match="refused"):
+            parent.connect()
+        assert response.read() == encode_answer(20)
+        assert parent.process.wait(5) == 0
+        with socket.socket() as stream:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            stream.bind(("127.0.0.1", parent.port))
