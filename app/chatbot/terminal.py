@@ -8,7 +8,7 @@ Questions and answers go to standard output, everything else to standard error, 
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TextIO
 
 from app.chatbot.advice import advise, exit_code
@@ -25,9 +25,9 @@ _HELP: Final = """\
 class Terminal:
     """Where questions come from and where words go."""
 
-    source: TextIO = sys.stdin
-    answers: TextIO = sys.stdout
-    notes: TextIO = sys.stderr
+    source: TextIO = field(default_factory=lambda: sys.stdin)
+    answers: TextIO = field(default_factory=lambda: sys.stdout)
+    notes: TextIO = field(default_factory=lambda: sys.stderr)
 
     def note(self, line: str) -> None:
         """Write one line beside the answers."""

@@ -1,0 +1,154 @@
+"""`bin/chat` as a person uses it, on the running twin."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from app.chatbot import main as program
+from app.protocol.errors import AppError
+from local.twin import Twin
+
+QUESTION = "How do I book leave?"
+
+
+class Chat:
+    """The program with the twin's trust and credentials in place of the asker's own."""
+
+    def __init__(self, twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.twin = twin
+        self._monkeypatch = monkeypatch
+        monkeypatch.setattr(program, "production_trust", lambda _: twin.trust)
+        monkeypatch.setattr(program, "_aws", lambda _: twin.asker)
+
+    def run(self, *arguments: str, typed: str = "") -> int:
+        self._monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        config = str(self.twin.folder / "chat.json")
+        return program.main(["--config", config, "--padding", "off", *arguments])
+
+
+@pytest.fixture
+def chat(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> Chat:
+    return Chat(twin, monkeypatch)
+
+
+def test_ask_prints_the_answer_alone(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    """The answer goes to standard output, proof and receipt beside it, proof first."""
+    assert chat.run("ask", QUESTION) == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.strip().splitlines()) == 1
+    assert printed.err.index("enclave   pcr0") < printed.err.index("receipt   verified")
+    assert chat.twin.release.name in printed.err
+    assert "the twin's root" in printed.err
+
+
+def test_ask_reads_standard_input(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    """`-` takes the question from a pipe."""
+    assert chat.run("ask", "-", typed="I can't access my email.\n") == 0
+    assert "password" in capsys.readouterr().out
+
+
+def test_json_is_one_object(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json` prints answer and proof as one object and nothing else."""
+    assert chat.run("ask", "--json", QUESTION) == 0
+    printed = capsys.readouterr()
+    shown = json.loads(printed.out)
+    assert shown["receipt_verified"] is True
+    assert shown["kit"] == "process"
+    assert printed.err == ""
+
+
+def test_conversation_with_commands(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    """Questions and commands in turn; the proof in full on demand; errors keep the session."""
+    typed = f"/help\n{QUESTION}\n/proof\n\n/new\n{'x ' * 3000}\nAnd my email?\n/quit\nnever\n"
+    assert chat.run(typed=typed) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("receipt   verified") == 2
+    assert chat.twin.release.measurements.pcr1.hex() in printed.err
+    assert "new conversation" in printed.err
+    assert "the limit is 1,024" in printed.err
+    assert "Ctrl-C" in printed.err
+    assert "> " not in printed.out  # no prompt where nobody types
+
+
+def test_end_of_input_ends_the_conversation(chat: Chat) -> None:
+    """Ctrl-D, or the end of a pipe, leaves with success."""
+    assert chat.run(typed="") == 0
+
+
+def test_twins_releases_are_refused_by_the_product(
+    twin: Twin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The unbent program refuses the twin's list: its releases are of kit `process`."""
+    monkeypatch.setattr(program, "_aws", lambda _: twin.asker)
+    seen = len(list(twin.parent_saw.iterdir()))
+    files = ("--config", str(twin.folder / "chat.json"))
+    lists = ("--releases", str(twin.folder / "releases.json"))
+    assert program.main([*files, *lists, "ask", QUESTION]) == 1
+    assert "process" in capsys.readouterr().err
+    assert len(list(twin.parent_saw.iterdir())) == seen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--url", "http://127.0.0.1:9", "ask", QUESTION), 1, "Nobody answers"),
+        (("--max-tokens", "0", "ask", QUESTION), 1, "max_tokens"),
+        (("--config", "/nowhere.json", "ask", QUESTION), 1, "no configuration"),
+        (("--role-arn", "arn:aws:iam::111122223333:role/other", "ask", QUESTION), 1, "AWS refused"),
+    ],
+    ids=["unreachable", "option", "configuration", "role"],
+)
+def test_failures_are_one_sentence(
+    chat: Chat,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    code: int,
+    says: str,
+) -> None:
+    """A failure is one line that says what to do, and an exit code."""
+    assert chat.run(*arguments) == code
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("chat: ")
+    assert says in last
+
+
+def test_failures_are_json_where_asked(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    """With `--json` a failure is an object, too."""
+    assert chat.run("--url", "http://127.0.0.1:9", "ask", "--json", QUESTION) == 1
+    assert json.loads(capsys.readouterr().out)["error"] == "unavailable"
+
+
+def test_untrusted_enclave_has_an_exit_code_of_its_own(
+    chat: Chat, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An enclave that is not on the list ends with 3, and nothing was sent."""
+    nobody = type(chat.twin.trust)(chat.twin.trust.root, "the twin's root", ())
+    monkeypatch.setattr(program, "production_trust", lambda _: nobody)
+    assert chat.run("ask", QUESTION) == 3
+    assert "nothing was sent" in capsys.readouterr().err
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` shows examples, what is verified and the exit codes."""
+    with pytest.raises(SystemExit) as raised:
+        program.main(["--help"])
+    assert raised.value.code == 0
+    shown = capsys.readouterr().out
+    assert "examples:" in shown
+    assert "exit codes:" in shown
+
+
+def test_asking_needs_no_file_but_the_list(tmp_path: Path, twin: Twin) -> None:
+    """All addresses can be given as options."""
+    given = twin.config
+    arguments = ("--url", given.url, "--key-arn", given.key_arn, "--role-arn", given.chat_role_arn)
+    options = program._parser().parse_args(
+        [*arguments, "--config", str(tmp_path / "none"), "ask", "x"]
+    )
+    try:
+        config = program._config(options)
+    except AppError as error:
+        pytest.fail(str(error))
+    assert config.key_arn == given.key_arn

@@ -1,0 +1,49 @@
+import inspect
+
+import pytest
+
+from app.chatbot import advice
+from app.chatbot.advice import advise, exit_code
+from app.protocol import errors
+from app.protocol.errors import (
+    AppError,
+    AttestationError,
+    BusyError,
+    DeniedError,
+    PcrMismatchError,
+    TooLongError,
+    TruncatedError,
+)
+
+KINDS = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, AppError) and kind.__module__ == errors.__name__
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_error_has_a_sentence(kind: type[AppError]) -> None:
+    """Whatever is raised on purpose, the person reads one line, with the cause in it."""
+    sentence = advise(kind("the cause", numbers=(5, 4)))
+    assert "the cause" in sentence
+    assert "\n" not in sentence
+
+
+def test_sentences_say_what_to_do() -> None:
+    """The common failures name their remedy."""
+    assert "releases.json" in advise(PcrMismatchError("x"))
+    assert "clock" in advise(AttestationError("document is 400 s old: is this clock right?"))
+    assert "NTP" in advise(AttestationError("document is 400 s old: is this clock right?"))
+    assert "assume the chat role" in advise(DeniedError("x"))
+    assert "incomplete" in advise(TruncatedError("x"))
+    assert "few seconds" in advise(BusyError("x"))
+    assert "262,141" in advise(TooLongError("x", numbers=(262_141, 262_140)))
+    assert "shorten" in advise(TooLongError("x"))
+
+
+def test_exit_codes_tell_trust_from_failure() -> None:
+    """3 is an enclave that is not trusted, 4 an incomplete answer, 1 the rest."""
+    assert exit_code(PcrMismatchError()) == advice.EXIT_NOT_TRUSTED == 3
+    assert exit_code(TruncatedError()) == advice.EXIT_INCOMPLETE == 4
+    assert exit_code(BusyError()) == advice.EXIT_FAILED == 1
