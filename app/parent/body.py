@@ -28,7 +28,8 @@ class CutOff:
     """
     While entered: shuts a socket's reading side when time is up, so that a blocked read ends.
 
-    A time limit on the socket itself would start again with every byte.
+    A time limit on the socket itself would start again with every byte. What is written
+    afterwards still arrives, except under TLS, which a cut ends with an alert.
 
     Args:
         find: Gives the socket at that moment; TLS puts another in its place.

@@ -36,6 +36,7 @@ _SPARE_THREADS: Final = 16  # for attestation, health and refusals while all str
 _HEADER_SECONDS: Final = 10  # TLS handshake, request line and headers together
 _KEEP_ALIVE_SECONDS: Final = 5
 _LINGER_SECONDS: Final = 2
+_READ_BYTES: Final = 4096
 _DRAIN_SECONDS: Final = 10  # beyond the longest answer, for a graceful stop
 
 
@@ -171,9 +172,11 @@ def _linger(stream: socket.socket) -> None:
     """Wait for the peer to read what was sent, here rather than in the accept loop."""
     end = time.monotonic() + _LINGER_SECONDS
     with suppress(OSError):
+        # Not the methods of the same names of `SSLSocket`, which has no more to say.
         socket.socket.shutdown(stream, socket.SHUT_WR)
         while (left := end - time.monotonic()) > 0:
             stream.settimeout(left)
-            if not socket.socket.recv(stream, 4096):
-                return
+            if not socket.socket.recv(stream, _READ_BYTES):
+                break
+    with suppress(OSError):
         socket.socket.shutdown(stream, socket.SHUT_RD)

@@ -404,7 +404,7 @@ def test_enclave_down(tmp_path: Path) -> None:
 
 def test_tls(tmp_path: Path) -> None:
     """
-    With a certificate it speaks TLS 1.2 and later, streams, and notices hang-ups.
+    With a certificate it speaks TLS alone, streams, cuts off slow bodies and notices hang-ups.
     """
     certificate, key = make_certificate(tmp_path)
     config = replace(CONFIG, certificate_path=str(certificate), key_path=str(key))
@@ -418,6 +418,11 @@ def test_tls(tmp_path: Path) -> None:
             assert connection.getresponse().read(10)
             connection.close()
         assert parent.enclave.hung_up.wait(1)
+        with context.wrap_socket(parent.connect(), server_hostname="127.0.0.1") as stream:
+            stream.sendall(chat_head(10))
+            stream.settimeout(3)
+            with pytest.raises(OSError, match="alert|reset"):
+                stream.recv(1)
         with parent.connect() as stream:
             stream.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
             assert not read_until_closed(stream).startswith(b"HTTP/1.1 200")
