@@ -421,7 +421,7 @@ def test_tls(tmp_path: Path) -> None:
         with context.wrap_socket(parent.connect(), server_hostname="127.0.0.1") as stream:
             stream.sendall(chat_head(10))
             stream.settimeout(3)
-            with pytest.raises(OSError, match="alert|reset"):
+            with pytest.raises(OSError, match=r"alert|reset"):
                 stream.recv(1)
         with parent.connect() as stream:
             stream.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
