@@ -1,0 +1,99 @@
+import hashlib
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.protocol import cbor
+from app.protocol.constants import MAX_QUESTION_BYTES
+from app.protocol.errors import ProtocolError
+from app.protocol.manifest import Manifest, parse_manifest
+from tests.samples import flips
+
+MANIFEST = Manifest("bloom-560m", "", b"\x3d" * 32, 2048)
+
+manifests = st.builds(
+    Manifest,
+    st.text(max_size=40),
+    st.text(max_size=40),
+    st.binary(min_size=32, max_size=32),
+    st.integers(0, 2**40),
+)
+
+
+@given(manifest=manifests)
+def test_round_trip(manifest: Manifest) -> None:
+    """
+    A manifest comes back, and its digest is that of its bytes.
+    """
+    assert parse_manifest(manifest.encode()) == manifest
+    assert manifest.digest == hashlib.sha256(manifest.encode()).digest()
+
+
+@given(data=st.binary())
+def test_any_bytes(data: bytes) -> None:
+    """
+    Any bytes are a manifest or a `ProtocolError`.
+    """
+    with suppress(ProtocolError):
+        parse_manifest(data)
+
+
+def test_altered_bytes_are_another_manifest() -> None:
+    """
+    Whatever byte is altered, the result is refused or has another digest: nothing goes unseen.
+    """
+    encoded = MANIFEST.encode()
+    for altered in flips(encoded, every_bit_at=tuple(range(len(encoded)))):
+        with suppress(ProtocolError):
+            assert parse_manifest(altered).digest != MANIFEST.digest
+
+
+def fields(**changes: cbor.Encodable) -> dict[str, cbor.Encodable]:
+    """Give a manifest's map with other values."""
+    given: dict[str, cbor.Encodable] = {
+        "protocol": 1,
+        "model": "m",
+        "label": "l",
+        "weights": bytes(32),
+        "context": 2048,
+        "max_question": MAX_QUESTION_BYTES,
+    }
+    return given | changes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"protocol": 2},
+        {"protocol": "1"},
+        {"model": b"m"},
+        {"label": None},
+        {"weights": bytes(31)},
+        {"weights": "w"},
+        {"context": None},
+        {"max_question": MAX_QUESTION_BYTES - 1},
+        {"extra": 1},
+    ],
+)
+def test_other_fields(changes: dict[str, cbor.Encodable]) -> None:
+    """
+    Another version, limit, field or type is refused.
+    """
+    parse_manifest(cbor.encode(fields()))
+    with pytest.raises(ProtocolError):
+        parse_manifest(cbor.encode(fields(**changes)))
+
+
+def test_one_encoding() -> None:
+    """
+    The same fields in another order, or a number in more bytes than it needs, are refused.
+    """
+    encoded = cbor.encode(fields())
+    moved = cbor.encode(dict(reversed(fields().items())))
+    longer = encoded.replace(b"protocol\x01", b"protocol\x18\x01")
+    assert longer != encoded
+    for other in (moved, longer):
+        with pytest.raises(ProtocolError, match="one encoding"):
+            parse_manifest(other)
