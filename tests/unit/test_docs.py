@@ -1,0 +1,32 @@
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMED = re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", (ROOT / "SECURITY.md").read_text())
+PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("local/**/*.md")})
+
+
+@pytest.mark.parametrize(("path", "name"), NAMED)
+def test_every_threat_names_a_test_that_exists(path: str, name: str) -> None:
+    """SECURITY.md promises tests by name; a renamed or removed one is noticed."""
+    tree = ast.parse((ROOT / path).read_text())
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    assert any(found.startswith("test_") for found in names)
+    assert not name or name in names
+
+
+def test_every_threat_row_names_a_test() -> None:
+    """No row of the table stands without one."""
+    rows = re.findall(r"^\| \d+ \|.*$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
+    assert len(rows) >= 27
+    assert all("`tests/" in row for row in rows)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link of a page names a file that exists."""
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / link).exists(), link
