@@ -1,0 +1,191 @@
+import base64
+import json
+import runpy
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from app.protocol import errors
+from app.protocol.answer import AnswerOpener, open_error, parse_header
+from app.protocol.authorization import parse_key_arn
+from app.protocol.envelope import open_question
+from app.protocol.errors import AppError
+from app.protocol.frames import FrameReader
+from app.protocol.messages import (
+    Kind,
+    parse_attestation,
+    parse_health,
+    parse_message,
+    parse_nonce,
+)
+from app.protocol.sealing import open_request, parse_sealed_request
+
+VECTORS = Path(__file__).parents[2] / "vectors"
+FILES = sorted((VECTORS / "protocol").glob("*.json"))
+
+
+class Vector:
+    """One file."""
+
+    def __init__(self, path: Path) -> None:
+        self.fields: dict[str, object] = json.loads(path.read_text())
+        self.expect = self.text("expect")
+
+    def text(self, name: str) -> str:
+        value = self.fields[name]
+        assert isinstance(value, str)
+        return value
+
+    def number(self, name: str) -> int:
+        value = self.fields[name]
+        assert isinstance(value, int)
+        return value
+
+    def data(self, name: str) -> bytes:
+        return base64.b64decode(self.text(name), validate=True)
+
+    def list(self, name: str) -> list[bytes]:
+        values = self.fields[name]
+        assert isinstance(values, list)
+        return [base64.b64decode(value, validate=True) for value in values]
+
+
+def open_frames(vector: Vector) -> None:
+    """Read a stream, a byte at a time."""
+    reader, payloads = FrameReader(), list[bytes]()
+    try:
+        for byte in vector.data("stream"):
+            payloads += reader.feed(bytes([byte]))
+        reader.finish()
+    finally:
+        assert payloads == vector.list("payloads")
+
+
+def open_message(vector: Vector) -> None:
+    """Read a message and its body."""
+    kind, body = parse_message(vector.data("payload"))
+    parsers: dict[Kind, Callable[[bytes], object]] = {
+        Kind.ATTEST: parse_nonce,
+        Kind.ATTESTATION: parse_attestation,
+        Kind.ANSWER_HEADER: parse_header,
+        Kind.HEALTH_REPORT: parse_health,
+    }
+    parsers[kind](body)
+
+
+def open_envelope(vector: Vector) -> None:
+    """Open a question."""
+    question = open_question(
+        vector.data("envelope"),
+        data_key=vector.data("data_key"),
+        key_arn=parse_key_arn(vector.text("key_arn")),
+        conversation=vector.data("conversation"),
+        turn=vector.number("turn"),
+    )
+    assert question.messages[-1].text == vector.text("text")
+
+
+def open_sealed_request(vector: Vector) -> None:
+    """Open a sealed request and the question in it."""
+    authorization, envelope = open_request(
+        parse_sealed_request(vector.data("request")),
+        private_key=X25519PrivateKey.from_private_bytes(vector.data("private_key")),
+        manifest_digest=vector.data("manifest_digest"),
+    )
+    question = open_question(
+        envelope,
+        data_key=vector.data("data_key"),
+        key_arn=authorization.key_arn,
+        conversation=authorization.conversation,
+        turn=authorization.turn,
+    )
+    assert question.messages[-1].text == vector.text("text")
+
+
+def open_answer(vector: Vector) -> None:
+    """Open an answer's frames; its text is checked however it ends."""
+    opener, text = (
+        AnswerOpener(
+            vector.data("header"),
+            data_key=vector.data("data_key"),
+            answer_secret=vector.data("answer_secret"),
+            request_digest=vector.data("request_digest"),
+        ),
+        "",
+    )
+    try:
+        for frame in vector.list("frames"):
+            text += opener.open(*parse_message(frame))
+        receipt, _ = opener.finish()
+    finally:
+        assert text == vector.text("text")
+    assert receipt == vector.data("receipt")
+
+
+def open_sealed_error(vector: Vector) -> None:
+    """Open a sealed error."""
+    error = open_error(
+        vector.data("body"),
+        answer_secret=vector.data("answer_secret"),
+        request_digest=vector.data("request_digest"),
+    )
+    assert error.code == vector.text("code")
+    assert list(error.numbers) == vector.fields["numbers"]
+
+
+OPENERS: dict[str, Callable[[Vector], None]] = {
+    "frames": open_frames,
+    "message": open_message,
+    "envelope": open_envelope,
+    "sealed_request": open_sealed_request,
+    "answer": open_answer,
+    "sealed_error": open_sealed_error,
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_vector(path: Path) -> None:
+    """
+    What a second implementation of SPEC.md sealed opens, or is refused by the error stated.
+    """
+    vector = Vector(path)
+    opener = OPENERS[vector.text("opens")]
+    if vector.expect == "success":
+        opener(vector)
+        return
+    expected = getattr(errors, vector.expect)
+    with pytest.raises(AppError) as caught:
+        opener(vector)
+    assert type(caught.value) is expected, vector.text("comment")
+
+
+def test_most_are_refused() -> None:
+    """
+    Each thing that is opened has a vector that succeeds, and most vectors are refused.
+    """
+    kinds = Counter(
+        (vector.text("opens"), vector.expect == "success") for vector in map(Vector, FILES)
+    )
+    assert {kind for kind, success in kinds if success} == set(OPENERS)
+    assert len(FILES) >= 30
+    assert sum(n for (_, success), n in kinds.items() if not success) > len(FILES) * 2 / 3
+
+
+def test_committed_files_are_the_script_s() -> None:
+    """
+    The script makes the committed files, byte for byte.
+    """
+    made = runpy.run_path(str(VECTORS / "make_protocol.py"))["make"]()
+    assert made == {path.name: path.read_text() for path in FILES}
+
+
+def test_the_script_is_independent() -> None:
+    """
+    The script shares no code with what it tests.
+    """
+    source = (VECTORS / "make_protocol.py").read_text()
+    assert "from app" not in source
+    assert "import app" not in source
