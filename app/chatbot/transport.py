@@ -13,13 +13,14 @@ from typing import Final
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from app.protocol.constants import MAX_DOCUMENT_BYTES
+from app.protocol.constants import ANSWER_DEADLINE_SECONDS, MAX_DOCUMENT_BYTES
 from app.protocol.errors import AppError, ProtocolError, TruncatedError, UnavailableError
 from app.protocol.frames import FrameReader
 from app.protocol.messages import MAX_MANIFEST_BYTES, Kind, parse_hint, parse_message
 
 _CONNECT_SECONDS: Final = 5
-_READ_SECONDS: Final = 30  # between two frames; without padding a queue may keep them away
+# Between two frames: without padding, a full queue may keep them away for a whole answer.
+_READ_SECONDS: Final = ANSWER_DEADLINE_SECONDS + 10
 _READ_BYTES: Final = 16 * 1024
 _MAX_ATTESTATION_BYTES: Final = MAX_DOCUMENT_BYTES + MAX_MANIFEST_BYTES
 _MAX_ERROR_BYTES: Final = 1024
