@@ -1,9 +1,5 @@
 """Questions through all parties: real chatbot, parent, enclave and the twin's KMS."""
 
-import json
-import subprocess
-import sys
-from base64 import b64decode
 from pathlib import Path
 
 import pytest
@@ -15,7 +11,6 @@ from app.protocol.errors import ProtocolError, TooLongError
 from app.protocol.frames import FrameReader
 from app.protocol.question import Message, Options
 from local.demo import last_exchange
-from local.processes import ROOT
 from local.twin import Twin, run_twin
 from tests.unit.enclave.test_engine_transformers import make_package
 
@@ -128,23 +123,3 @@ def test_questions_and_answers_far_over_what_kms_encrypts(tmp_path: Path) -> Non
         session.close()
     assert len(question) > 5000
     assert len(answer.encode()) > 5000
-
-
-def test_demo_prints_one_json_object(tmp_path: Path) -> None:
-    """`bin/demo --json` gives answer, proof and the exact bytes that crossed the parent."""
-    command = (sys.executable, "-m", "local.demo", "--json", "--folder", str(tmp_path / "demo"))
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=100, check=True)
-    shown = json.loads(done.stdout)
-    assert shown["receipt_verified"] is True
-    assert shown["parent_saw_equals_sent"] is True
-    assert shown["question"] == EMAIL
-    assert "password" in shown["answer"]
-    assert shown["release"].startswith("process-")
-    assert len(bytes.fromhex(shown["pcr0"])) == 48
-    assert len(bytes.fromhex(shown["weights_sha256"])) == 32
-    assert {"ready_seconds", "first_text_seconds", "total_seconds"} <= set(shown["timings"])
-    saw = b64decode(shown["parent_saw"])
-    assert len(saw) > QUESTION_BUCKETS[0]
-    assert not any(word.encode() in saw for word in EMAIL.split() if len(word) > 3)
-    releases = json.loads((tmp_path / "demo" / "releases.json").read_text())["releases"]
-    assert releases[0]["weights_sha256"] == shown["weights_sha256"]
