@@ -37,7 +37,7 @@ Xml = Mapping[str, "str | Xml"]
 
 @dataclass(slots=True)
 class StsCall:
-    """One request to STS: its caller, its parameters, its answer's elements."""
+    """One request to STS: its caller and its parameters."""
 
     caller: Caller
     parameters: Mapping[str, str]

@@ -3,11 +3,12 @@ An account at the twin, as the stack makes it: the chat role, its key, an asker 
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import boto3
@@ -182,12 +183,17 @@ def _session() -> boto3.Session:
 
 
 @contextmanager
-def twin_account(transform: Callable[[TwinAws], None] = lambda _: None) -> Iterator[TwinAccount]:
-    """Serve an account until the block ends; *transform* bends it before."""
+def twin_account(audit_path: Path | None = None) -> Iterator[TwinAccount]:
+    """Serve an account until the block ends."""
     clock = Clock()
     nsm_root = make_root(now=clock())
-    aws = TwinAws(account=ACCOUNT, region=REGION, nsm_root=nsm_root.certificate, now=clock)
-    transform(aws)
+    aws = TwinAws(
+        account=ACCOUNT,
+        region=REGION,
+        nsm_root=nsm_root.certificate,
+        now=clock,
+        audit_path=audit_path,
+    )
     asker = aws.identity.add_user("asker")
     aws.identity.add_role(
         "enclave-llm-chat",
