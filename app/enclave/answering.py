@@ -130,7 +130,12 @@ class Answerer:
 
 
 class _AnswerStream:
-    """The frames of one answer, on the beat or as text comes."""
+    """
+    The frames of one answer, on the beat or as text comes.
+
+    Attributes:
+        code: Why the generation ended in error; None if it did not, or has not ended.
+    """
 
     def __init__(
         self, sealer: AnswerSealer, generation: Generation, peer: Peer, *, deadline: float
@@ -141,15 +146,7 @@ class _AnswerStream:
         self._deadline = deadline
         self._text = bytearray()
         self._beat = time.monotonic()
-
-    @property
-    def code(self) -> str | None:
-        """Why the generation ended in error; None if it did not."""
-        finish = self._generation.finish
-        if finish is None or finish.reason != "error":
-            return None
-        late = time.monotonic() >= self._deadline
-        return DeadlineError.code if late else AppError.code
+        self.code: str | None = None
 
     def send_text(self, padding: Padding) -> Finish:
         """Send text until the generation has ended and all of it is sent."""
@@ -158,6 +155,9 @@ class _AnswerStream:
         while finish is None or self._text:
             step()
             finish = self._generation.finish
+        if finish.reason == "error":
+            late = time.monotonic() >= self._deadline
+            self.code = DeadlineError.code if late else AppError.code
         if padding == "constant":
             self._send_dummies()
         return finish

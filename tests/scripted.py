@@ -1,0 +1,199 @@
+"""
+Scripted parts of an enclave, and an asker to it: a model and a KMS that do as a test says.
+"""
+
+import hashlib
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from app.enclave.answering import Answerer
+from app.enclave.data_keys import DataKeys
+from app.enclave.engine import Finish
+from app.enclave.key_ring import KeyRing
+from app.enclave.kms import AnswerKey
+from app.enclave.nsm import Nsm
+from app.protocol.answer import AnswerOpener, encode_header, open_error, parse_header
+from app.protocol.authorization import Authorization
+from app.protocol.envelope import seal_question
+from app.protocol.errors import AppError
+from app.protocol.manifest import Manifest
+from app.protocol.messages import Kind, encode_message, parse_message
+from app.protocol.question import FinishReason, Question
+from app.protocol.receipt import Receipt, verify_receipt
+from app.protocol.sealing import digest_request, seal_request
+from tests.samples import ANSWER_KEY, AUTHORIZATION, DATA_KEY, make_question
+from tests.support import MEASUREMENTS, WEIGHTS_SHA256, make_nsm_client, twin_root
+
+MANIFEST: Final = Manifest("scripted", "a script", WEIGHTS_SHA256, 2048)
+
+
+@dataclass
+class ScriptedEngine:
+    """
+    Answers every question with *pieces*, one each *seconds*, then ends with *reason*.
+
+    An answer goes on for ever where *reason* is None. Itself an engine as the server wants one.
+    """
+
+    pieces: list[str] = field(default_factory=lambda: ["Nobody ", "but ", "you."])
+    seconds: float = 0.0
+    reason: FinishReason | None = "stop"
+    refusal: Exception | None = None
+    questions: list[Question] = field(default_factory=list)
+    generations: list["ScriptedGeneration"] = field(default_factory=list)
+
+    def start(self, question: Question, *, deadline: float) -> "ScriptedGeneration":
+        """Begin, or refuse."""
+        self.questions.append(question)
+        if self.refusal is not None:
+            raise self.refusal
+        generation = ScriptedGeneration(self, deadline)
+        self.generations.append(generation)
+        return generation
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class ScriptedGeneration:
+    """One answer under way, made of time alone: piece n is there after n + 1 times *seconds*."""
+
+    def __init__(self, engine: ScriptedEngine, deadline: float) -> None:
+        self._engine = engine
+        self._started = time.monotonic()
+        self._deadline = deadline
+        self.taken = 0
+        self.cancelled = threading.Event()
+
+    @property
+    def finish(self) -> Finish | None:
+        """How it ended."""
+        script = self._engine
+        late = time.monotonic() > self._deadline
+        if late or self.cancelled.is_set():
+            return Finish("error", 12, self.taken)
+        if self.taken < len(script.pieces) or script.reason is None:
+            return None
+        return Finish(script.reason, 12, self.taken)
+
+    def take(self, timeout_seconds: float) -> str:
+        """Give the pieces that are due."""
+        end = time.monotonic() + timeout_seconds
+        while not self._due() and self.finish is None and time.monotonic() < end:
+            time.sleep(0.002)
+        due = self._due()
+        self.taken += len(due)
+        return "".join(due)
+
+    def _due(self) -> list[str]:
+        script = self._engine
+        passed = time.monotonic() - self._started
+        ready = int(passed / script.seconds) if script.seconds else len(script.pieces)
+        return [] if self.cancelled.is_set() else script.pieces[self.taken : ready]
+
+    def cancel(self) -> None:
+        """End it."""
+        self.cancelled.set()
+
+
+@dataclass
+class ScriptedKms:
+    """Gives the samples' data keys, or fails."""
+
+    question_failure: AppError | None = None
+    answer_failure: AppError | None = None
+    calls: list[str] = field(default_factory=list)
+
+    def open_question_key(self, authorization: Authorization) -> bytes:
+        """Give the question key."""
+        del authorization
+        self.calls.append("question")
+        if self.question_failure is not None:
+            raise self.question_failure
+        return DATA_KEY
+
+    def make_answer_key(self, authorization: Authorization) -> AnswerKey:
+        """Give an answer key, wrapped as its own digest."""
+        del authorization
+        self.calls.append("answer")
+        if self.answer_failure is not None:
+            raise self.answer_failure
+        return AnswerKey(hashlib.sha256(ANSWER_KEY).digest(), ANSWER_KEY)
+
+
+def make_answerer(engine: ScriptedEngine, kms: ScriptedKms, nsm: Nsm | None = None) -> Answerer:
+    """Wire an answerer as `app.enclave.main` does."""
+    return Answerer(
+        key_ring=KeyRing(manifest_digest=MANIFEST.digest, clock=time.monotonic),
+        data_keys=DataKeys(kms),
+        engine=engine,
+        nsm=nsm or make_nsm_client(),
+        manifest_digest=MANIFEST.digest,
+    )
+
+
+class Asker:
+    """Seals one question to an attested key, and reads what comes back as the chatbot does."""
+
+    def __init__(
+        self,
+        public_key: bytes,
+        question: Question | None = None,
+        *,
+        authorization: Authorization = AUTHORIZATION,
+        data_key: bytes = DATA_KEY,
+    ) -> None:
+        envelope = seal_question(
+            question or make_question(),
+            data_key=data_key,
+            key_arn=authorization.key_arn,
+            conversation=authorization.conversation,
+            turn=authorization.turn,
+        )
+        self.authorization = authorization
+        self.request = seal_request(
+            authorization, envelope, public_key=public_key, manifest_digest=MANIFEST.digest
+        )
+
+    @property
+    def message(self) -> bytes:
+        """The chat message to send."""
+        return encode_message(Kind.CHAT, self.request)
+
+    def read(self, messages: list[bytes]) -> tuple[str, Receipt]:
+        """Open a whole answer; give its text and its verified receipt."""
+        (kind, body), *frames = map(parse_message, messages)
+        assert kind is Kind.ANSWER_HEADER, kind
+        assert parse_header(body) == hashlib.sha256(ANSWER_KEY).digest()
+        opener = AnswerOpener(
+            encode_header(body),
+            data_key=ANSWER_KEY,
+            answer_secret=self.authorization.answer_secret,
+            request_digest=digest_request(self.request),
+        )
+        text = "".join(opener.open(*frame) for frame in frames)
+        signed, answer_digest = opener.finish()
+        receipt, _ = verify_receipt(
+            signed,
+            root=twin_root().certificate,
+            now=datetime.now(UTC),
+            measurements=MEASUREMENTS,
+            request_digest=digest_request(self.request),
+            answer_digest=answer_digest,
+            manifest_digest=MANIFEST.digest,
+        )
+        return text, receipt
+
+    def read_error(self, messages: list[bytes]) -> AppError:
+        """Open a sealed error, which comes alone."""
+        [message] = messages
+        kind, body = parse_message(message)
+        assert kind is Kind.SEALED_ERROR, kind
+        return open_error(
+            body,
+            answer_secret=self.authorization.answer_secret,
+            request_digest=digest_request(self.request),
+        )

@@ -1,0 +1,451 @@
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from app.enclave import answering
+from app.enclave.answering import Answerer
+from app.enclave.engine import Finish
+from app.enclave.nsm import NsmClient
+from app.protocol import answer
+from app.protocol.constants import BEAT_SECONDS, FRAME_COUNT_BUCKETS
+from app.protocol.errors import (
+    AppError,
+    BusyError,
+    DeniedError,
+    EnvelopeError,
+    KmsError,
+    NsmError,
+    ProtocolError,
+    TooLongError,
+    UnsupportedError,
+)
+from app.protocol.messages import Kind, encode_hint
+from app.protocol.question import Options, Padding, Question
+from tests.samples import AUTHORIZATION, changed, make_question
+from tests.scripted import Asker, ScriptedEngine, ScriptedKms, make_answerer
+from tests.support import make_nsm, make_nsm_client
+
+OFF = Options(padding="off")
+RECEIPT_FRAMES = answering._MOST_RECEIPT_FRAMES
+
+
+@dataclass
+class ListPeer:
+    """Keeps what is sent; hangs up after *most* messages, or when told to."""
+
+    messages: list[bytes] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    most: int = 100_000
+    hung_up: bool = False
+
+    def send(self, message: bytes) -> None:
+        if len(self.messages) >= self.most:
+            raise BrokenPipeError
+        self.messages.append(message)
+        self.times.append(time.monotonic())
+
+    def gone(self) -> bool:
+        return self.hung_up
+
+
+@dataclass
+class SlowNsm:
+    """An NSM that takes its time to sign, and notes how many messages had gone before."""
+
+    peer: ListPeer
+    seconds: float = 0.0
+    failure: AppError | None = None
+    client: NsmClient = field(default_factory=make_nsm_client)
+    before: int = 0
+
+    def attest(
+        self, *, user_data: bytes | None, nonce: bytes | None, public_key: bytes | None
+    ) -> bytes:
+        self.before = len(self.peer.messages)
+        time.sleep(self.seconds)
+        if self.failure is not None:
+            raise self.failure
+        return self.client.attest(user_data=user_data, nonce=nonce, public_key=public_key)
+
+    def random(self) -> bytes:
+        raise AssertionError
+
+
+@pytest.fixture(autouse=True)
+def fast_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "BEAT_SECONDS", 0.001)
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+def kms() -> ScriptedKms:
+    return ScriptedKms()
+
+
+@pytest.fixture
+def answerer(engine: ScriptedEngine, kms: ScriptedKms) -> Answerer:
+    return make_answerer(engine, kms)
+
+
+def ask(
+    answerer: Answerer, options: Options | None = None, *, text: str = "Who reads this?"
+) -> tuple[Asker, ListPeer, Finish | None]:
+    """Ask one question; give who asked, what came and how it went."""
+    asker = Asker(answerer.key_ring.public_key(), make_question(text, options))
+    peer = ListPeer()
+    return asker, peer, answerer.answer(asker.request, peer)
+
+
+@pytest.mark.parametrize("padding", ["constant", "off"])
+def test_whole_answer(
+    answerer: Answerer, engine: ScriptedEngine, kms: ScriptedKms, padding: Padding
+) -> None:
+    """
+    A question goes in, its answer comes out, with a receipt that verifies.
+    """
+    asker, peer, finish = ask(answerer, Options(padding=padding))
+    text, receipt = asker.read(peer.messages)
+    assert text == "Nobody but you."
+    assert engine.questions[0].messages[-1].text == "Who reads this?"
+    assert finish == Finish("stop", 12, 3)
+    assert (receipt.prompt_tokens, receipt.completion_tokens) == (12, 3)
+    assert (receipt.finish, receipt.code) == ("stop", None)
+    assert kms.calls == ["question", "answer"]
+    assert engine.generations[0].cancelled.is_set()
+
+
+@pytest.mark.parametrize("count", [1, 18, 19, 20, 31, 60])
+def test_number_of_frames(answerer: Answerer, engine: ScriptedEngine, count: int) -> None:
+    """
+    With constant padding the number of frames is a bucket, all are equal in length, and only
+    the last one is final.
+    """
+    engine.pieces, engine.seconds = ["a" * 1021] * count, 0.0
+    asker, peer, _ = ask(answerer)
+    assert asker.read(peer.messages)[0] == "a" * 1021 * count
+    header, *frames = peer.messages
+    assert header[0] == Kind.ANSWER_HEADER
+    assert len(frames) in FRAME_COUNT_BUCKETS
+    assert {len(frame) for frame in frames} == {1 + answer.SEALED_FRAME_BYTES}
+    kinds = [frame[0] for frame in frames]
+    assert kinds == [Kind.ANSWER_FRAME] * (len(frames) - 1) + [Kind.FINAL_FRAME]
+
+
+def test_equal_streams(answerer: Answerer, engine: ScriptedEngine) -> None:
+    """
+    Answers of one bucket have equal sequences of kinds and lengths, whatever their text.
+    """
+    shapes = set()
+    for pieces in ([], ["a"], ["long " * 500], ["é"] * 10, ["🐻" * 1000]):
+        engine.pieces = pieces
+        _, peer, _ = ask(answerer)
+        shapes.add(tuple((message[0], len(message)) for message in peer.messages))
+    assert len(shapes) == 1
+
+
+def test_dummies_before_the_first_text(answerer: Answerer, engine: ScriptedEngine) -> None:
+    """
+    Frames leave on the beat from the header on, while the model has yet to say a word.
+    """
+    engine.pieces, engine.seconds = ["late"], 0.1
+    asker, peer, _ = ask(answerer)
+    taken_after = sum(at < peer.times[0] + 0.1 for at in peer.times)
+    assert taken_after > 10
+    assert asker.read(peer.messages)[0] == "late"
+
+
+def test_beat(monkeypatch: pytest.MonkeyPatch, answerer: Answerer) -> None:
+    """
+    The beat is the constant's, on the average of a whole answer.
+    """
+    monkeypatch.setattr(answering, "BEAT_SECONDS", 0.01)
+    _, peer, _ = ask(answerer)
+    assert peer.times[-1] - peer.times[0] >= (len(peer.messages) - 2) * 0.01
+    assert BEAT_SECONDS == 0.05
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, 18])
+def test_signing_shows_nothing(engine: ScriptedEngine, kms: ScriptedKms, count: int) -> None:
+    """
+    With constant padding the receipt is signed at one place of the bucket, so however long that
+    takes, and the parent can make it long, it does not tell where the text ended.
+    """
+    peer = ListPeer()
+    nsm = SlowNsm(peer, seconds=0.02)
+    answerer = make_answerer(engine, kms, nsm)
+    engine.pieces = ["a" * 1021] * count
+    asker = Asker(answerer.key_ring.public_key())
+    answerer.answer(asker.request, peer)
+    assert nsm.before == 1 + 32 - RECEIPT_FRAMES
+    asker.read(peer.messages)
+
+
+def test_longest_receipt() -> None:
+    """
+    The places kept for it hold the longest receipt: the device's whole answer, and the statement.
+    """
+    assert (12_288 + 512) / answer.MAX_DATA_BYTES <= RECEIPT_FRAMES
+    assert len(make_nsm().document(user_data=bytes(46), nonce=bytes(32))) < 12_288
+
+
+def test_unpadded(answerer: Answerer, engine: ScriptedEngine) -> None:
+    """
+    Without padding, text leaves as it comes, and there is not one dummy.
+    """
+    engine.pieces, engine.seconds = ["a", "b", "c"], 0.05
+    asker, peer, _ = ask(answerer, OFF)
+    assert asker.read(peer.messages)[0] == "abc"
+    assert peer.times[1] - peer.times[0] < 0.2
+    assert len(peer.messages) < 1 + 3 + RECEIPT_FRAMES
+
+
+@pytest.mark.parametrize("padding", ["constant", "off"])
+def test_characters_across_frames(
+    answerer: Answerer, engine: ScriptedEngine, padding: Padding
+) -> None:
+    """
+    Characters of several bytes may span frames, and arrive whole.
+    """
+    engine.pieces = ["é🐻" * 2000]
+    asker, peer, _ = ask(answerer, Options(padding=padding))
+    assert asker.read(peer.messages)[0] == "é🐻" * 2000
+
+
+def test_unknown_key(answerer: Answerer, engine: ScriptedEngine, kms: ScriptedKms) -> None:
+    """
+    A request to another key gets a hint, and nothing else happens.
+    """
+    stranger = X25519PrivateKey.generate().public_key().public_bytes_raw()
+    peer = ListPeer()
+    assert answerer.answer(Asker(stranger).request, peer) is None
+    assert peer.messages == [b"\x8eunknown_key"]
+    assert (engine.questions, kms.calls) == ([], [])
+
+
+def test_replay(answerer: Answerer, engine: ScriptedEngine, kms: ScriptedKms) -> None:
+    """
+    The same request again gets a hint: no KMS call, no answer, no second look at its length.
+    """
+    asker, _, _ = ask(answerer)
+    kms.calls.clear()
+    peer = ListPeer()
+    assert answerer.answer(asker.request, peer) is None
+    assert peer.messages == [b"\x8ereplayed"]
+    assert (len(engine.questions), kms.calls) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (lambda _: b"", b"bad_request"),
+        (lambda request: b"\2" + request[1:], b"bad_request"),
+        (lambda request: request[:-1], b"bad_request"),
+        (lambda request: request[:-1] + bytes([request[-1] ^ 1]), b"sealed"),
+        (lambda request: request[:1] + bytes(8) + request[9:], b"unknown_key"),
+    ],
+    ids=["empty", "version", "cut", "altered", "key"],
+)
+def test_garbage(
+    answerer: Answerer, kms: ScriptedKms, spoil: Callable[[bytes], bytes], code: bytes
+) -> None:
+    """
+    What does not open gets a hint with its code, and costs no KMS call.
+    """
+    peer = ListPeer()
+    request = spoil(Asker(answerer.key_ring.public_key()).request)
+    assert answerer.answer(request, peer) is None
+    assert peer.messages == [b"\x8e" + code]
+    assert kms.calls == []
+
+
+@pytest.mark.parametrize("error", [DeniedError("CANARY"), KmsError("CANARY")])
+@pytest.mark.parametrize("at", ["question", "answer"])
+def test_kms_fails(
+    answerer: Answerer, engine: ScriptedEngine, kms: ScriptedKms, error: AppError, at: str
+) -> None:
+    """
+    What KMS refuses or fails at, the asker learns sealed; the model never starts.
+    """
+    setattr(kms, f"{at}_failure", error)
+    asker, peer, finish = ask(answerer)
+    assert finish is None
+    assert type(asker.read_error(peer.messages)) is type(error)
+    assert engine.questions == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TooLongError(numbers=(3000, 2048)), BusyError(), UnsupportedError()],
+    ids=["too_long", "busy", "unsupported"],
+)
+def test_model_refuses(answerer: Answerer, engine: ScriptedEngine, error: AppError) -> None:
+    """
+    What the model refuses, the asker learns sealed, with its numbers.
+    """
+    engine.refusal = error
+    asker, peer, finish = ask(answerer)
+    assert finish is None
+    received = asker.read_error(peer.messages)
+    assert (type(received), received.numbers) == (type(error), error.numbers)
+
+
+def test_question_of_another_key(answerer: Answerer, engine: ScriptedEngine) -> None:
+    """
+    An envelope under another data key is `sealed`, and never says at which step.
+    """
+    asker, peer = Asker(answerer.key_ring.public_key(), data_key=bytes(32)), ListPeer()
+    assert answerer.answer(asker.request, peer) is None
+    assert type(asker.read_error(peer.messages)) is EnvelopeError
+    assert engine.questions == []
+
+
+def test_question_that_is_none(answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An envelope that opens and holds no question is `bad_request`, sealed.
+    """
+    with monkeypatch.context() as patch:
+        patch.setattr(Question, "encode", lambda _: b"\x80")
+        asker = Asker(answerer.key_ring.public_key())
+    peer = ListPeer()
+    assert answerer.answer(asker.request, peer) is None
+    assert type(asker.read_error(peer.messages)) is ProtocolError
+
+
+def test_errors_are_equal_in_length(answerer: Answerer, kms: ScriptedKms) -> None:
+    """
+    Sealed errors cannot be told apart by length.
+    """
+    lengths = set()
+    for error in (KmsError(), DeniedError(), TooLongError(numbers=(2**40, 2**40))):
+        kms.question_failure = error
+        _, peer, _ = ask(answerer)
+        lengths |= {len(message) for message in peer.messages}
+    assert lengths == {1 + answer.SEALED_FRAME_BYTES}
+
+
+@pytest.mark.parametrize("padding", ["constant", "off"])
+def test_model_fails_midway(answerer: Answerer, engine: ScriptedEngine, padding: Padding) -> None:
+    """
+    An answer that the model cannot finish ends with a receipt that says so, at a bucket.
+    """
+    engine.reason = "error"
+    asker, peer, finish = ask(answerer, Options(padding=padding))
+    text, receipt = asker.read(peer.messages)
+    assert text == "Nobody but you."
+    assert (receipt.finish, receipt.code) == ("error", "internal")
+    assert finish == Finish("error", 12, 3)
+    assert padding == "off" or len(peer.messages) - 1 in FRAME_COUNT_BUCKETS
+
+
+@pytest.mark.parametrize("padding", ["constant", "off"])
+def test_deadline(
+    answerer: Answerer,
+    engine: ScriptedEngine,
+    padding: Padding,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    An answer that takes too long ends with what there is of it, and `deadline` in its receipt.
+    """
+    monkeypatch.setattr(answering, "ANSWER_DEADLINE_SECONDS", 0.2)
+    engine.reason = None
+    asker, peer, _ = ask(answerer, Options(padding=padding))
+    text, receipt = asker.read(peer.messages)
+    assert text == "Nobody but you."
+    assert (receipt.finish, receipt.code) == ("error", "deadline")
+    assert padding == "off" or len(peer.messages) - 1 in FRAME_COUNT_BUCKETS
+
+
+def test_failure_long_before_the_deadline(
+    answerer: Answerer, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A failure is no `deadline` because the dummies after it outlast that.
+    """
+    monkeypatch.setattr(answering, "ANSWER_DEADLINE_SECONDS", 0.5)
+    monkeypatch.setattr(answering, "BEAT_SECONDS", 0.02)
+    engine.reason = "error"
+    asker, peer, _ = ask(answerer)
+    assert asker.read(peer.messages)[1].code == "internal"
+
+
+@pytest.mark.parametrize("padding", ["constant", "off"])
+def test_nsm_fails_at_the_receipt(
+    engine: ScriptedEngine, kms: ScriptedKms, padding: Padding
+) -> None:
+    """
+    Without a receipt there is no final frame, and no hint among frames: the answer is cut off.
+    """
+    peer = ListPeer()
+    answerer = make_answerer(engine, kms, SlowNsm(peer, failure=NsmError("CANARY")))
+    asker = Asker(answerer.key_ring.public_key(), make_question(options=Options(padding=padding)))
+    with pytest.raises(ConnectionAbortedError) as caught:
+        answerer.answer(asker.request, peer)
+    assert "CANARY" not in str(caught.value)
+    assert {message[0] for message in peer.messages[1:]} == {Kind.ANSWER_FRAME}
+    assert engine.generations[0].cancelled.is_set()
+
+
+@pytest.mark.parametrize("padding", ["constant", "off"])
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_hang_up(answerer: Answerer, engine: ScriptedEngine, padding: Padding, most: int) -> None:
+    """
+    When the peer has gone, before the header or after it, the generation is cancelled.
+    """
+    engine.pieces, engine.seconds = ["a"] * 1000, 0.01
+    asker = Asker(answerer.key_ring.public_key(), make_question(options=Options(padding=padding)))
+    with pytest.raises(BrokenPipeError):
+        answerer.answer(asker.request, ListPeer(most=most))
+    assert engine.generations[0].cancelled.is_set()
+    assert engine.generations[0].taken < 100
+
+
+def test_silent_hang_up(answerer: Answerer, engine: ScriptedEngine) -> None:
+    """
+    Without padding and text there is nothing to send, and a hang-up is noticed all the same.
+    """
+    engine.pieces, engine.reason = [], None
+    asker = Asker(answerer.key_ring.public_key(), make_question(options=OFF))
+    started = time.monotonic()
+    with pytest.raises(BrokenPipeError):
+        answerer.answer(asker.request, ListPeer(hung_up=True))
+    assert time.monotonic() - started < 2
+    assert engine.generations[0].cancelled.is_set()
+
+
+def test_two_questions_share_nothing(answerer: Answerer) -> None:
+    """
+    Two answers in one conversation, under one data key and header, cannot stand for each other.
+    """
+    first, one, _ = ask(answerer)
+    second, two, _ = ask(answerer)
+    assert one.messages[0] == two.messages[0]
+    assert not set(one.messages[1:]) & set(two.messages[1:])
+    with pytest.raises(EnvelopeError):
+        first.read(two.messages)
+    with pytest.raises(EnvelopeError):
+        second.read([*one.messages[:1], *two.messages[1:2], *one.messages[2:]])
+
+
+def test_another_asker_of_the_conversation(answerer: Answerer) -> None:
+    """
+    Who knows the data key and the conversation, and not the answer secret, reads nothing.
+    """
+    asker, peer, _ = ask(answerer)
+    asker.authorization = changed(AUTHORIZATION, answer_secret=bytes(32))
+    with pytest.raises(EnvelopeError):
+        asker.read(peer.messages)
+
+
+def test_hints_are_codes() -> None:
+    """
+    No hint is longer than the longest code.
+    """
+    assert len(encode_hint(AppError("CANARY " * 9))) == len(b"\x8einternal")
