@@ -299,17 +299,26 @@ def test_answer_sealed_by_another_image_is_denied(
         {"conversation": CONVERSATION},
         {"purpose": "Question", "conversation": CONVERSATION},
         {"purpose": "other", "conversation": CONVERSATION},
-        {"purpose": "question", "Purpose": "answer", "conversation": CONVERSATION},
     ],
 )
 def test_odd_contexts_are_denied(
     deployment: Deployment, action: str, context: dict[str, str]
 ) -> None:
     """
-    No ciphertext without a conversation, without a purpose, or with another.
+    No ciphertext without a conversation, without a purpose, or with another: by name, so that
+    no other statement of any policy can allow it.
+    """
+    with refused(DENIED, EXPLICIT):
+        SEALS[action](deployment.chat, deployment.key, context)
+
+
+def test_contexts_with_two_readings_are_denied(deployment: Deployment) -> None:
+    """
+    Conditions don't tell the case of a context's keys, so keys that differ in nothing else are
+    refused.
     """
     with refused(DENIED):
-        SEALS[action](deployment.chat, deployment.key, context)
+        SEALS["GenerateDataKey"](deployment.chat, deployment.key, {**QUESTION, "Purpose": "answer"})
 
 
 def test_another_purpose_opens_nothing(deployment: Deployment) -> None:
