@@ -6,42 +6,14 @@ differs from `app.enclave.main`. Started by `local.twin`.
 """
 
 import argparse
-import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from app.enclave.events import refuse_to_start, silence
 from app.enclave.main import Platform, run, stop_on_signals
 from app.enclave.nsm import NsmClient
 from app.protocol.errors import AppError
+from local.child import connect_to, end_with_supervisor, listen_on
 from local.nsm import socket_exchange
-
-_CONNECT_SECONDS: Final = 5
-
-
-def connect_to(path: Path) -> Callable[[], socket.socket]:
-    """Give a function that opens a stream to the Unix socket *path*."""
-
-    def connect() -> socket.socket:
-        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            stream.settimeout(_CONNECT_SECONDS)
-            stream.connect(str(path))
-        except BaseException:
-            stream.close()
-            raise
-        return stream
-
-    return connect
-
-
-def listen_on(path: Path) -> socket.socket:
-    """Listen on the Unix socket *path*."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    listener.listen(128)
-    return listener
 
 
 def main() -> None:
@@ -51,6 +23,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    end_with_supervisor()
     silence()
     platform = Platform(
         nsm=NsmClient(socket_exchange(options.nsm)),

@@ -8,14 +8,13 @@ show it and tests can search it. Started by `local.twin`.
 import argparse
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.parent.config import ParentConfig
 from app.parent.server import serve
-
-from local.enclave import connect_to
+from local.child import connect_to, end_with_supervisor
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import InputStream, StartResponse, WSGIApplication, WSGIEnvironment
@@ -56,8 +55,8 @@ class Recorder:
                     file.write(piece)
                     yield piece
         finally:
-            if isinstance(close := getattr(answer, "close", None), Callable):
-                close()
+            # WSGI: what has a `close` is closed, however the iteration ended.
+            getattr(answer, "close", lambda: None)()
 
 
 class _Tee:
@@ -95,6 +94,7 @@ def main() -> None:
     for name in ("config", "enclave", "record"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     options = parser.parse_args()
+    end_with_supervisor()
     serve(
         ParentConfig.from_file(options.config),
         connect_to(options.enclave),

@@ -35,7 +35,7 @@ class Process:
                 (sys.executable, "-m", module, *arguments),
                 cwd=ROOT,
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # never written to; its end tells the child of ours
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the supervisor, which then stops all
@@ -63,12 +63,17 @@ class Process:
     def kill(self) -> None:
         """End it at once, as a crash would."""
         self._process.kill()
-        self._process.wait()
+        self._wait()
 
     def stop(self) -> None:
         """End it and wait; one that does not listen is killed after 10 s."""
         self._process.terminate()
         try:
-            self._process.wait(_STOP_SECONDS)
+            self._wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
+
+    def _wait(self, seconds: float | None = None) -> None:
+        self._process.wait(seconds)
+        if self._process.stdin:
+            self._process.stdin.close()

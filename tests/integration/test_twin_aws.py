@@ -16,7 +16,7 @@ from app.chatbot.access import _enclave_policy
 from app.enclave.kms import KmsClient
 from app.enclave.nsm import NsmClient
 from app.protocol.authorization import Authorization, Credentials, parse_key_arn
-from local.enclave import connect_to
+from local.child import connect_to
 from local.identity import AccessKey
 from local.nsm import SoftwareNsm
 from local.tls import TlsFiles, make_tls
