@@ -21,7 +21,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("nsm", "listen", "kms", "ca", "weights"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     end_with_supervisor()
     silence()
@@ -31,7 +30,7 @@ def main() -> None:
         connect_kms=connect_to(options.kms),
         ca_bundle=options.ca,
         weights_folder=options.weights,
-        threads=options.threads,
+        threads=1,  # fastest for a model as small as the demo's, and leaves cores to the others
     )
     try:
         run(platform, stop_on_signals())

@@ -227,7 +227,6 @@ def start_enclave(stack: ExitStack, folder: Path, sockets: Path, weights: Path) 
         f"--kms={sockets / 'kms'}",
         f"--ca={folder / 'tls' / 'ca.pem'}",
         f"--weights={weights}",
-        f"--threads={max(1, (os.cpu_count() or 2) - 1)}",
     )
     enclave = Process("local.enclave", arguments, folder / "logs")
     stack.callback(enclave.stop)

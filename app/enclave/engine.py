@@ -54,6 +54,8 @@ class Engine(Protocol):
             TooLongError: Its prompt does not fit this model's context; numbers are
                 (prompt tokens, context length).
 
+            UnsupportedError: The model's chat template refuses these roles in this order.
+
             BusyError: `MAX_ACTIVE_ANSWERS` are under way and `MAX_WAITING_ANSWERS` wait.
         """
 
