@@ -479,6 +479,27 @@ def test_slow_request(seconds: float) -> None:
             stop.set()
 
 
+class DrippingSocket(socket.socket):
+    """Has one more byte of a large frame whenever it is asked, and never lets anybody wait."""
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        del size, flags
+        time.sleep(0.0001)
+        return b"\2"
+
+
+def test_request_that_never_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A peer that always has one more byte ready is cut off when its time is over, too.
+    """
+    monkeypatch.setattr(FrameReader, "feed", lambda *_: iter(()))
+    with DrippingSocket() as stream:
+        started = time.monotonic()
+        with pytest.raises(TimeoutError):
+            Connection(stream).receive(0.2)
+        assert time.monotonic() - started < 2
+
+
 def test_silent_peer() -> None:
     """
     A peer that says nothing is cut off, too.
