@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from app.enclave.events import refuse_to_start, silence
-from app.enclave.main import Platform, run, stop_on_signals
+from app.enclave.main import Platform, explain, run, stop_on_signals
 from app.enclave.nsm import NsmClient
 from app.protocol.errors import AppError
 from local.child import connect_to, end_with_supervisor, listen_on
@@ -34,8 +34,8 @@ def main() -> None:
     )
     try:
         run(platform, stop_on_signals())
-    except (AppError, OSError):
-        refuse_to_start()
+    except (AppError, OSError) as error:
+        refuse_to_start(explain(error))
 
 
 if __name__ == "__main__":

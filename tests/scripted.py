@@ -44,6 +44,7 @@ class ScriptedEngine:
     refusal: Exception | None = None
     questions: list[Question] = field(default_factory=list)
     generations: list["ScriptedGeneration"] = field(default_factory=list)
+    closed: bool = False
 
     def start(self, question: Question, *, deadline: float) -> "ScriptedGeneration":
         """Begin, or refuse."""
@@ -55,7 +56,8 @@ class ScriptedEngine:
         return generation
 
     def close(self) -> None:
-        """Do nothing."""
+        """Remember it."""
+        self.closed = True
 
 
 class ScriptedGeneration:

@@ -26,8 +26,12 @@ class Event(StrEnum):
 
     STARTED = "started"
     STOPPED = "stopped"
-    CLOCK_DRIFT = "clock_drift"
-    REFUSED_TO_START = "refused_to_start"
+    REFUSED_CLOCK = "refused_to_start_clock"
+    REFUSED_DEVICE = "refused_to_start_device"
+    REFUSED_NSM = "refused_to_start_nsm"
+    REFUSED_PREFLIGHT = "refused_to_start_preflight"
+    REFUSED_WEIGHTS = "refused_to_start_weights"
+    REFUSED = "refused_to_start"
     ANSWERED = "answered"
     FAILED = "failed"
     HUNG_UP = "hung_up"
@@ -80,7 +84,7 @@ def silence() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def refuse_to_start() -> NoReturn:
-    """Report and exit with status 1."""
-    report(Event.REFUSED_TO_START)
+def refuse_to_start(why: Event) -> NoReturn:
+    """Report *why* and exit with status 1."""
+    report(why)
     raise SystemExit(1)

@@ -24,6 +24,7 @@ from app.enclave.kms import KmsClient
 from app.enclave.nsm import Nsm, NsmClient, device_exchange
 from app.enclave.preflight import (
     RNG_CURRENT,
+    PreflightError,
     require_answer,
     require_clock,
     require_hardware_entropy,
@@ -33,12 +34,19 @@ from app.enclave.preflight import (
 from app.enclave.server import Server
 from app.enclave.weights import Weights, load_weights
 from app.protocol.constants import INFERENCE_PORT, KMS_PROXY_PORT, PARENT_CID
-from app.protocol.errors import AppError
+from app.protocol.errors import AppError, ClockError, NsmError, WeightsError
 from app.protocol.manifest import Manifest
 
 NSM_DEVICE: Final = Path("/dev/nsm")
 WEIGHTS_FOLDER: Final = Path("/weights")
 _KMS_CONNECT_SECONDS: Final = 5
+_REFUSALS: Final[dict[type[Exception], Event]] = {
+    ClockError: Event.REFUSED_CLOCK,
+    NsmError: Event.REFUSED_NSM,
+    PreflightError: Event.REFUSED_PREFLIGHT,
+    WeightsError: Event.REFUSED_WEIGHTS,
+    OSError: Event.REFUSED_DEVICE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,13 @@ def _describe(weights: Weights) -> Manifest:
     )
 
 
+def explain(error: AppError | OSError) -> Event:
+    """Give the event for what keeps the enclave from starting, so that an operator can tell."""
+    return next(
+        (event for kind, event in _REFUSALS.items() if isinstance(error, kind)), Event.REFUSED
+    )
+
+
 def stop_on_signals() -> threading.Event:
     """Give an event that SIGTERM and SIGINT set."""
     stop = threading.Event()
@@ -143,8 +158,8 @@ def main() -> None:
             threads=max(1, (os.cpu_count() or 2) - 1),
         )
         run(platform, stop_on_signals())
-    except (AppError, OSError):
-        refuse_to_start()
+    except (AppError, OSError) as error:
+        refuse_to_start(explain(error))
 
 
 if __name__ == "__main__":

@@ -172,21 +172,21 @@ def test_abort() -> None:
 
 def test_refusing_to_start() -> None:
     """
-    Refusing to start is an event and status 1.
+    Refusing to start is an event, which says what was refused, and status 1.
     """
-    code, _, events = run("refuse_to_start()")
+    code, _, events = run("refuse_to_start(Event.REFUSED_WEIGHTS)")
     assert code == 1
-    assert [event["event"] for event in events] == ["refused_to_start"]
+    assert [event["event"] for event in events] == ["refused_to_start_weights"]
 
 
 def test_report(capfd: pytest.CaptureFixture[str]) -> None:
     """
     An event is one JSON line: its time, its name, numbers.
     """
-    report(Event.CLOCK_DRIFT, milliseconds=5)
+    report(Event.STARTED, milliseconds=5)
     line = json.loads(capfd.readouterr().err)
     assert abs(line.pop("at") - time.time()) < 10
-    assert line == {"event": "clock_drift", "milliseconds": 5}
+    assert line == {"event": "started", "milliseconds": 5}
 
 
 @pytest.mark.parametrize("value", [CANARY, CANARY.encode() * 2, 1.5, None, [1], {CANARY: 1}])
