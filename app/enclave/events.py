@@ -81,7 +81,8 @@ def silence() -> None:
     sys.unraisablehook = lambda _: report(Event.UNEXPECTED)
     threading.excepthook = lambda _: report(Event.UNEXPECTED)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        refuse_to_start(Event.REFUSED_PREFLIGHT)
 
 
 def refuse_to_start(why: Event) -> NoReturn:

@@ -18,6 +18,7 @@ from app.enclave.events import Event, report
 from app.protocol.attestation import encode_user_data
 from app.protocol.constants import (
     MAX_ACTIVE_ANSWERS,
+    MAX_CONNECTION_SECONDS,
     MAX_CONNECTIONS,
     MAX_WRITE_BYTES,
     REQUEST_READ_SECONDS,
@@ -46,6 +47,7 @@ class Connection:
 
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
+        self._end = time.monotonic() + MAX_CONNECTION_SECONDS
         stream.settimeout(_SEND_SECONDS)
 
     def send(self, message: bytes) -> None:
@@ -55,6 +57,8 @@ class Connection:
         Raises:
             OSError: The peer has gone, or reads nothing.
         """
+        if time.monotonic() > self._end:
+            raise TimeoutError  # a peer that reads just fast enough holds its place no longer
         frame = memoryview(encode_frame(message))
         for start in range(0, len(frame), MAX_WRITE_BYTES):
             self._stream.sendall(frame[start : start + MAX_WRITE_BYTES])
@@ -117,8 +121,12 @@ class Server:
 
     def _dispatch(self, stream: socket.socket) -> None:
         if self._free.acquire(blocking=False):
-            threading.Thread(target=self._converse, args=(stream,), daemon=True).start()
-            return
+            try:
+                threading.Thread(target=self._converse, args=(stream,), daemon=True).start()
+            except RuntimeError:  # no thread to be had; the next connection may find one
+                self._free.release()
+            else:
+                return
         with stream, suppress(OSError):
             stream.settimeout(0)  # nobody waits for a peer that there is no room for
             stream.send(encode_frame(encode_hint(BusyError())))

@@ -16,7 +16,7 @@ Cbor = int | bytes | str | list["Cbor"] | dict["int | str", "Cbor"] | None  # bo
 Encodable = int | bytes | str | Sequence["Encodable"] | Mapping[str, "Encodable"] | None
 
 MAX_DEPTH: Final = 8  # ours need 4
-MAX_ITEMS: Final = 20_000  # a full history is 2 * MAX_TURNS items and a few
+MAX_ITEMS: Final = 20_000  # a full history is 3 * MAX_TURNS items and a few
 _INDEFINITE: Final = 31
 _BREAK: Final = 0xFF
 _SIMPLE: Final = {20: False, 21: True, 22: None}

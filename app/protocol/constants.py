@@ -73,6 +73,7 @@ MAX_CONNECTIONS: Final = 64
 MAX_ACTIVE_ANSWERS: Final = 8
 MAX_WAITING_ANSWERS: Final = 24
 REQUEST_READ_SECONDS: Final = 10  # for one whole request frame
+MAX_CONNECTION_SECONDS: Final = 700  # the longest answer has 12,288 beats: 614 s
 MAX_START_DRIFT_SECONDS: Final = 60  # system clock against the NSM's, at start
 
 # Credentials

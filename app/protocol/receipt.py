@@ -95,7 +95,7 @@ def verify_receipt(
     encoded, document = _parse_signed(signed)
     attestation = verify_attestation(document, root=root, now=now, nonce=request_digest)
     require_user_data(attestation, kind="receipt", digest=hashlib.sha256(encoded).digest())
-    if attestation.measurements != measurements:
+    if attestation.measurements != measurements or attestation.public_key is not None:
         raise AttestationError("another image signed the receipt than was asked")
     receipt = _parse_receipt(encoded)
     stated = (receipt.request_digest, receipt.answer_digest, receipt.manifest_digest)

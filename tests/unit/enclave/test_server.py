@@ -17,12 +17,13 @@ from app.enclave.answering import Answerer
 from app.enclave.server import Connection, Server
 from app.protocol.attestation import require_user_data, verify_attestation
 from app.protocol.constants import FRAME_COUNT_BUCKETS, MAX_QUESTION_BYTES, MAX_WRITE_BYTES
-from app.protocol.errors import NsmError, ProtocolError
+from app.protocol.errors import BusyError, NsmError, ProtocolError
 from app.protocol.frames import FrameReader, encode_frame
 from app.protocol.manifest import parse_manifest
 from app.protocol.messages import (
     HealthReport,
     Kind,
+    encode_hint,
     encode_message,
     parse_attestation,
     parse_health,
@@ -561,3 +562,31 @@ def test_manifest_is_attested(engine: ScriptedEngine, tmp_path: Path) -> None:
     _, manifest = parse_attestation(answer[1:])
     assert parse_manifest(manifest).model == "another"
     enclave.listener.close()
+
+
+def test_slow_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A peer that reads just fast enough to stay is hung up on when its time is over.
+    """
+    monkeypatch.setattr(server, "MAX_CONNECTION_SECONDS", 0.2)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = server.Connection(ours)
+        connection.send(HEALTH)
+        time.sleep(0.25)
+        with pytest.raises(TimeoutError):
+            connection.send(HEALTH)
+
+
+def test_no_thread_to_be_had(enclave: Enclave, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where the system gives no thread, that connection is told to come again; the next is served.
+    """
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert enclave.ask(HEALTH) == [encode_hint(BusyError())]
+    assert enclave.health().active == 0

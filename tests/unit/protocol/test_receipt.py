@@ -244,3 +244,15 @@ def test_any_statement(value: cbor.Encodable) -> None:
     """
     with suppress(AttestationError), pytest.raises(ProtocolError):
         verify(cbor.encode(value))
+
+
+def test_document_with_a_key() -> None:
+    """
+    A receipt's document attests no key; one that does was made for something else.
+    """
+
+    def attest_key(user_data: bytes, nonce: bytes) -> bytes:
+        return make_nsm().document(user_data=user_data, nonce=nonce, public_key=OTHER)
+
+    with pytest.raises(AttestationError):
+        verify(sign_receipt(RECEIPT, attest_key))
