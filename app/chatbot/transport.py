@@ -57,7 +57,10 @@ class Transport:
         """
         path = f"/v1/attestation?nonce={nonce.hex()}"
         with self._request("GET", path) as response:
-            body = response.read(_MAX_ATTESTATION_BYTES + 1)
+            try:
+                body = response.read(_MAX_ATTESTATION_BYTES + 1)
+            except ValueError:  # what http.client raises for a chunk of negative length
+                raise ProtocolError("the parent's answer is not HTTP") from None
         if len(body) > _MAX_ATTESTATION_BYTES:
             raise ProtocolError("attestation is too long")
         return body
@@ -71,7 +74,7 @@ class Transport:
         Raises:
             UnavailableError: The parent cannot be reached.
 
-            TruncatedError: The connection broke while the answer came.
+            TruncatedError: The connection broke, or ended inside a frame.
 
             AppError: The parent reports something else; a hint, no more.
 
@@ -82,6 +85,10 @@ class Transport:
             for data in _stream(response):
                 for payload in reader.feed(data):
                     yield parse_message(payload)
+        try:
+            reader.finish()
+        except ProtocolError as error:
+            raise TruncatedError(str(error)) from None
 
     @contextmanager
     def _request(
@@ -89,7 +96,12 @@ class Transport:
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         try:
             response = self._pool.request(
-                method, self._url + path, body=body, preload_content=False, redirect=False
+                method,
+                self._url + path,
+                body=body,
+                preload_content=False,
+                decode_content=False,  # nobody compresses what is sealed, but to exhaust us
+                redirect=False,
             )
             try:
                 if response.status != HTTPStatus.OK:
@@ -111,13 +123,13 @@ def _stream(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     """Give what comes as it comes; a broken connection is a truncated answer."""
     try:
         yield from response.stream(_READ_BYTES)
-    except HTTPError as error:
+    except (HTTPError, ValueError) as error:  # ValueError: a chunk of negative length
         raise TruncatedError(f"the connection broke: {type(error).__name__}") from None
 
 
 def _hint(response: urllib3.BaseHTTPResponse) -> AppError:
     try:
         code = json.loads(response.read(_MAX_ERROR_BYTES))["code"].encode()
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return UnavailableError(f"the server at this address answered {response.status}")
     return parse_hint(code)
