@@ -7,10 +7,13 @@ from typing import Final
 from app.protocol.errors import AppError, AttestationError, TruncatedError
 
 _ADVICE: Final = {
-    "attestation": "The enclave could not be verified ({}); nothing was sent. Do not retry with "
-    "sensitive text: tell whoever runs the deployment.",
-    "pcr_mismatch": "The enclave runs an image that is not on your approved list ({}); nothing "
-    "was sent. If a new release was announced, get its reviewed releases.json and try again.",
+    "attestation": "The enclave could not be verified ({}); this question was not sent. Do not "
+    "retry with sensitive text: tell whoever runs the deployment.",
+    "pcr_mismatch": "The enclave runs an image that is not on your approved list ({}); this "
+    "question was not sent. If a new release was announced, get its reviewed releases.json.",
+    "receipt": "The answer's receipt does not verify ({}); do not rely on what was shown, and tell "
+    "whoever runs the deployment.",
+    "question": "This cannot be asked ({}); change it and ask again.",
     "bad_request": "The other end does not speak this protocol ({}); check the URL and that "
     "chatbot and enclave are of the same version.",
     "sealed": "Bytes were altered on the way ({}); what was shown before this line is genuine, "
@@ -30,7 +33,7 @@ _ADVICE: Final = {
     "internal": "The enclave failed and says no more, by design ({}); try again.",
 }
 _CLOCK: Final = (
-    "The enclave could not be verified because clocks disagree ({}); nothing was sent. "
+    "The enclave could not be verified because clocks disagree ({}); this question was not sent. "
     "Set this machine's clock by NTP and try again."
 )
 
@@ -40,7 +43,12 @@ EXIT_INCOMPLETE: Final = 4
 
 
 def advise(error: AppError) -> str:
-    """Give the sentence for *error*."""
+    """Give the sentence for *error*; the relay's word is called that."""
+    relay = "The relay says, which nobody can verify: " if error.hint else ""
+    return relay + _advise(error)
+
+
+def _advise(error: AppError) -> str:
     if error.code == "too_long":
         return _advise_length(error)
     if error.code == AttestationError.code and "clock" in str(error):
@@ -59,7 +67,7 @@ def _advise_length(error: AppError) -> str:
 
 
 def exit_code(error: AppError) -> int:
-    """Give the exit code: 3 not trusted, 4 incomplete, 1 anything else."""
-    if isinstance(error, AttestationError):
-        return EXIT_NOT_TRUSTED
-    return EXIT_INCOMPLETE if isinstance(error, TruncatedError) else EXIT_FAILED
+    """Give the exit code: 4 an answer that is not whole, 3 not trusted, 1 anything else."""
+    if error.incomplete or isinstance(error, TruncatedError):
+        return EXIT_INCOMPLETE
+    return EXIT_NOT_TRUSTED if isinstance(error, AttestationError) else EXIT_FAILED

@@ -36,8 +36,8 @@ Before anything is sent, the enclave's attestation document is verified against 
 your own list of approved releases. Your AWS credentials (boto3's default chain) assume the chat
 role; what the enclave gets of them works for one conversation, inside that image, for 15 minutes.
 
-exit codes: 0 answered, 1 failed, 2 wrong usage, 3 the enclave is not trusted (nothing was sent),
-4 the answer is incomplete
+exit codes: 0 answered, 1 failed, 2 wrong usage, 3 the enclave is not trusted (this question was not
+sent), 4 the answer is not whole, or its receipt does not verify
 """
 
 

@@ -8,7 +8,7 @@ session may speak. SPEC.md sections 3 to 6, the chatbot's side.
 import secrets
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -28,7 +28,9 @@ from app.protocol.envelope import seal_question
 from app.protocol.errors import (
     WIRE_ERRORS,
     AppError,
+    AttestationError,
     ProtocolError,
+    ReceiptError,
     TruncatedError,
     UnknownKeyError,
 )
@@ -108,17 +110,23 @@ class Session:
         `evidence` then holds its receipt. Closing the iterator stops the answer.
 
         Raises:
-            ProtocolError: The question is empty, or the answer breaks the format.
+            QuestionError: The question is empty, or an option is out of range.
+
+            ProtocolError: The answer breaks the format.
 
             TooLongError: Question and history exceed a limit; numbers are (size, limit).
 
-            AttestationError: The enclave changed, or its receipt does not verify.
+            AttestationError: The enclave changed and is not trusted now; nothing was sent.
+
+            ReceiptError: The answer's receipt does not verify.
 
             EnvelopeError: A frame was altered, moved or is another answer's.
 
             TruncatedError: The answer ended before its final frame.
 
             DeniedError, KmsError, BusyError, DeadlineError, UnavailableError: As they say.
+
+        Those that end an answer that had begun have `incomplete` set.
         """
         question = Question((*self.history, Message("user", text)), options or Options())
         exchange = _Exchange(time.monotonic())
@@ -158,7 +166,8 @@ class Session:
                     if attempt == _ATTEMPTS - 1:
                         raise
                     continue
-                yield from self._open(header, messages, sealed, exchange)
+                with _whole_or_incomplete():
+                    yield from self._open(header, messages, sealed, exchange)
                 return
 
     def _seal(self, question: Question) -> "_Sealed":
@@ -214,15 +223,18 @@ class Session:
 
     def _check(self, opener: AnswerOpener, sealed: "_Sealed", exchange: "_Exchange") -> Evidence:
         signed, answer_digest = opener.finish()
-        receipt, _ = verify_receipt(
-            signed,
-            root=self._trust.root,
-            now=datetime.now(UTC),
-            measurements=sealed.enclave.release.measurements,
-            request_digest=sealed.digest,
-            answer_digest=answer_digest,
-            manifest_digest=sealed.enclave.manifest.digest,
-        )
+        try:
+            receipt, _ = verify_receipt(
+                signed,
+                root=self._trust.root,
+                now=datetime.now(UTC),
+                measurements=sealed.enclave.release.measurements,
+                request_digest=sealed.digest,
+                answer_digest=answer_digest,
+                manifest_digest=sealed.enclave.manifest.digest,
+            )
+        except AttestationError as error:
+            raise ReceiptError(str(error)) from None
         if receipt.finish == "error":
             kind = WIRE_ERRORS.get(receipt.code or "", AppError)
             raise kind("the answer is incomplete: the enclave could not finish it")
@@ -260,6 +272,16 @@ class _Exchange:
         if not self.pieces:
             self.first_text_seconds = time.monotonic() - self.started
         self.pieces.append(piece)
+
+
+@contextmanager
+def _whole_or_incomplete() -> Iterator[None]:
+    """Mark what goes wrong from the header on: whatever was shown is not a whole answer."""
+    try:
+        yield
+    except AppError as error:
+        error.incomplete = True
+        raise
 
 
 def _open_header(first: tuple[Kind, bytes] | None, sealed: _Sealed) -> bytes:

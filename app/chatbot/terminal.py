@@ -6,6 +6,7 @@ Questions and answers go to standard output, everything else to standard error, 
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ _HELP: Final = """\
 /help   this text                      /quit  leave (also Ctrl-D); Ctrl-C stops an answer"""
 
 
+# All control characters but tab and newline, and those that reorder a line.
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
 @dataclass(frozen=True, slots=True)
 class Terminal:
     """Where questions come from and where words go."""
@@ -31,13 +36,17 @@ class Terminal:
 
     def note(self, line: str) -> None:
         """Write one line beside the answers."""
-        self.notes.write(line + "\n")
-        self.notes.flush()
+        _write(self.notes, line + "\n")
 
     def piece(self, text: str) -> None:
         """Write a piece of an answer at once."""
-        self.answers.write(text)
-        self.answers.flush()
+        _write(self.answers, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write *text*; a terminal gets no controls, with which an answer could forge its proof."""
+    stream.write(_CONTROLS.sub("\ufffd", text) if stream.isatty() else text)
+    stream.flush()
 
 
 def short(digest: bytes) -> str:

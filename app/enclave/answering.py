@@ -30,6 +30,7 @@ from app.protocol.question import Padding, Question
 from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.sealing import digest_request, parse_sealed_request
 
+_GRACE_SECONDS: Final = 5  # the engine keeps the deadline itself; this is for one that hangs
 _POLL_SECONDS: Final = 0.25  # how soon a silent hang-up is noticed without padding
 _MOST_RECEIPT_FRAMES: Final = 13  # the NSM's device answers at most 12,288 bytes
 
@@ -154,13 +155,20 @@ class _AnswerStream:
         finish = None
         while finish is None or self._text:
             step()
-            finish = self._generation.finish
+            finish = self._generation.finish or self._give_up()
         if finish.reason == "error":
             late = time.monotonic() >= self._deadline
             self.code = DeadlineError.code if late else AppError.code
         if padding == "constant":
             self._send_dummies()
         return finish
+
+    def _give_up(self) -> Finish | None:
+        """Give the end of a generation whose engine hangs; None while there is time or text."""
+        if self._text or time.monotonic() < self._deadline + _GRACE_SECONDS:
+            return None
+        self._generation.cancel()
+        return Finish("error", 0, 0)
 
     def _send_dummies(self) -> None:
         """

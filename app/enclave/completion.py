@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 _INCOMPLETE: Final = "\ufffd"  # what decoders give for the first bytes of a character
+_MOST_PENDING: Final = 8  # tokens; a character has at most 4 bytes, so these are none
 
 
 class Completion:
@@ -49,7 +50,8 @@ class Completion:
         """Add *token* and give the text that is now certain, often none."""
         self._tokens.append(token)
         text = self._fresh_text()
-        if text == "" or text.endswith(_INCOMPLETE):
+        pending = len(self._tokens) - self._read
+        if text == "" or (text.endswith(_INCOMPLETE) and pending < _MOST_PENDING):
             return ""
         self._known, self._read = self._read, len(self._tokens)
         return self._release(text)

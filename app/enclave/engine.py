@@ -56,8 +56,13 @@ class Engine(Protocol):
 
             UnsupportedError: The model's chat template refuses these roles in this order.
 
+            EngineError: The model failed on this prompt.
+
             BusyError: `MAX_ACTIVE_ANSWERS` are under way and `MAX_WAITING_ANSWERS` wait.
         """
+
+    def is_alive(self) -> bool:
+        """Tell whether it can still answer; if not, only a new process can."""
 
     def close(self) -> None:
         """End every generation and free the model."""

@@ -11,26 +11,33 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 # Read when the libraries are imported: nothing may be looked up outside.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from app.enclave.completion import Completion
 from app.enclave.engine import Finish
-from app.enclave.prompt import TRANSCRIPT_STOPS, plain_transcript
+from app.enclave.engine_sampling import choose_token
+from app.enclave.engine_tokenizer import Tokenizer
+from app.enclave.prompt import TRANSCRIPT_STOPS
 from app.enclave.weights import Weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
-from app.protocol.errors import BusyError, TooLongError, UnsupportedError, WeightsError
+from app.protocol.errors import (
+    AppError,
+    BusyError,
+    EngineError,
+    TooLongError,
+    WeightsError,
+)
 from app.protocol.question import FinishReason, Options, Question
 
 PREFILL_TOKENS: Final = 256  # of a prompt in one step, so that a long one stalls nobody
@@ -53,59 +60,6 @@ class _Model(Protocol):
         self, *, input_ids: Tensor, past_key_values: object, use_cache: bool, **keep: int
     ) -> _Output:
         """Give the logits after *input_ids*, which follow what the cache holds."""
-
-
-class _Backend(Protocol):
-    """The Rust tokenizer itself, which is safe to share between threads, unlike its wrapper."""
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> object:
-        """Give an encoding, whose `ids` are the tokens of *text*."""
-
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
-        """Give the text of *ids*."""
-
-
-class _Tokenizer:
-    """Prompts to tokens, and tokens to text."""
-
-    def __init__(self, weights: Weights) -> None:
-        self._wrapper = AutoTokenizer.from_pretrained(
-            weights.folder, local_files_only=True, trust_remote_code=False
-        )
-        backend = getattr(self._wrapper, "backend_tokenizer", None)
-        if backend is None:
-            raise WeightsError("the model has no tokenizer.json")
-        backend.no_truncation()
-        backend.no_padding()
-        self._backend = cast("_Backend", backend)
-        self.end_id: int | None = self._wrapper.eos_token_id
-        self.plain = self._wrapper.chat_template is None
-
-    def encode(self, question: Question) -> list[int]:
-        """
-        Give the tokens of the prompt.
-
-        Raises:
-            UnsupportedError: The model's chat template refuses these roles in this order.
-        """
-        text = plain_transcript(question.messages) if self.plain else self._render(question)
-        encoding = self._backend.encode(text, add_special_tokens=self.plain)
-        return cast("list[int]", encoding.ids)  # type: ignore[attr-defined]  # no stubs
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Give the text of *ids*, special tokens left out."""
-        return self._backend.decode(ids, skip_special_tokens=True)
-
-    def _render(self, question: Question) -> str:
-        """Render the model's template; transformers does so in jinja2's immutable sandbox."""
-        messages = [{"role": m.role, "content": m.text} for m in question.messages]
-        try:
-            rendered = self._wrapper.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-        except TemplateError:
-            raise UnsupportedError("the model's template refuses these roles") from None
-        return cast("str", rendered)
 
 
 @dataclass(eq=False, slots=True)
@@ -178,7 +132,7 @@ class TransformersGeneration:
 class TransformersEngine:
     """A loaded model; see `Engine` for what its methods promise."""
 
-    def __init__(self, model: _Model, tokenizer: _Tokenizer, *, context_length: int) -> None:
+    def __init__(self, model: _Model, tokenizer: Tokenizer, *, context_length: int) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._context_length = context_length
@@ -188,6 +142,7 @@ class TransformersEngine:
         self._active: list[TransformersGeneration] = []
         self._waiting: list[TransformersGeneration] = []
         self._closed = False
+        self._encoding = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -200,10 +155,12 @@ class TransformersEngine:
 
             UnsupportedError: The model's chat template refuses these roles in this order.
 
+            EngineError: Template or tokenizer fail on this question.
+
             BusyError: As many answers as may are under way and wait, or the engine is closed.
         """
         self._require_room()  # before the work of encoding, and again after it
-        prompt = self._tokenizer.encode(question)
+        prompt = self._encode(question)
         if len(prompt) >= self._context_length:
             raise TooLongError(
                 f"prompt is {len(prompt)} tokens, the context holds {self._context_length}",
@@ -217,16 +174,33 @@ class TransformersEngine:
             self._changed.notify_all()
         return generation
 
+    def is_alive(self) -> bool:
+        """Tell whether its thread runs."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """End every generation and free the model."""
+        self._end_all()
+        self._thread.join(CLOSE_SECONDS)
+        del self._model
+
+    def _end_all(self) -> None:
         with self._changed:
             self._closed = True
             ended = self._active + self._waiting
             self._changed.notify_all()
         for generation in ended:
             generation.cancel()
-        self._thread.join(CLOSE_SECONDS)
-        del self._model
+
+    def _encode(self, question: Question) -> list[int]:
+        """Give the prompt's tokens, one prompt at a time: long ones take a core each."""
+        with self._encoding:
+            try:
+                return self._tokenizer.encode(question)
+            except AppError:
+                raise
+            except Exception:  # noqa: BLE001 - whatever a template or a tokenizer raises
+                raise EngineError from None
 
     def release(self, generation: TransformersGeneration) -> None:
         """Give the slot of *generation*, which has ended, to the next that waits."""
@@ -264,12 +238,15 @@ class TransformersEngine:
 
     def _run(self) -> None:
         """Give every answer under way one step in turn, until the engine is closed."""
-        while not self._closed:
-            for generation in self._next_round():
-                with _contained(generation):
-                    self._step(generation)
-                if generation.ended:
-                    self.release(generation)
+        try:
+            while not self._closed:
+                for generation in self._next_round():
+                    with _contained(generation):
+                        self._step(generation)
+                    if generation.ended:
+                        self.release(generation)
+        finally:
+            self._end_all()  # whatever ended this thread, nobody waits for it
 
     def _next_round(self) -> list[TransformersGeneration]:
         """Wait for work, end what is past its deadline, and fill free slots in order."""
@@ -295,7 +272,7 @@ class TransformersEngine:
         seen, sequence.ahead = sequence.ahead[:PREFILL_TOKENS], sequence.ahead[PREFILL_TOKENS:]
         logits = self._forward(sequence, seen)
         if not sequence.ahead:
-            token = _choose(logits, sequence.options, sequence.generator)
+            token = choose_token(logits, sequence.options, sequence.generator)
             self._add(generation, token)
 
     def _add(self, generation: TransformersGeneration, token: int) -> None:
@@ -341,7 +318,7 @@ def load_engine(weights: Weights, *, threads: int) -> TransformersEngine:
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(threads)
     try:
-        tokenizer = _Tokenizer(weights)
+        tokenizer = Tokenizer(weights)
         model = AutoModelForCausalLM.from_pretrained(
             weights.folder,
             dtype=torch.float32,
@@ -365,23 +342,7 @@ def _contained(generation: TransformersGeneration) -> Iterator[None]:
         generation.end("error")
 
 
-def _choose(logits: Tensor, options: Options, generator: torch.Generator) -> int:
-    """Choose the next token as *options* say."""
-    if options.temperature == 0:
-        return int(logits.argmax())
-    weights = logits.float() / options.temperature
-    if 0 < options.top_k < len(weights):
-        least = weights.topk(options.top_k).values[-1]
-        weights = weights.masked_fill(weights < least, float("-inf"))
-    chances = weights.softmax(dim=-1)
-    if options.top_p < 1:
-        ordered, places = chances.sort(descending=True, stable=True)
-        ordered[ordered.cumsum(dim=-1) - ordered >= options.top_p] = 0
-        chances = torch.zeros_like(chances).scatter(0, places, ordered)
-    return int(torch.multinomial(chances, 1, generator=generator))
-
-
-def _end_ids(model: object, tokenizer: _Tokenizer) -> frozenset[int]:
+def _end_ids(model: object, tokenizer: Tokenizer) -> frozenset[int]:
     """Give every token that ends an answer, by model and by tokenizer."""
     ids: set[int] = set()
     for holder in ("generation_config", "config"):

@@ -18,7 +18,7 @@ from app.protocol.constants import (
     MAX_SEEN_PER_KEY,
 )
 from app.protocol.errors import BusyError, ReplayError, UnknownKeyError
-from app.protocol.sealing import SealedRequest, derive_key_id, open_request
+from app.protocol.sealing import SealedRequest, derive_key_id, open_request, parse_opened
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class KeyRing:
             request, private_key=key.private, manifest_digest=self._manifest_digest
         )
         self._remember(key, request.enc)
-        return opened
+        return parse_opened(opened)
 
     def _remember(self, key: _Key, enc: bytes) -> None:
         with self._lock:

@@ -75,7 +75,8 @@ def run(platform: Platform, stop: threading.Event) -> None:
     Check what must be true, load the model, then serve until *stop* is set.
 
     Raises:
-        AppError: The clock, the NSM, the weights or the model cannot be relied on.
+        AppError: The clock, the NSM, the weights or the model cannot be relied on, or the engine
+            has died.
     """
     started = time.monotonic()
     drift = require_clock(platform.nsm, now=utc_now())

@@ -23,7 +23,7 @@ from app.protocol.constants import (
     MAX_WRITE_BYTES,
     REQUEST_READ_SECONDS,
 )
-from app.protocol.errors import AppError, BusyError, ProtocolError
+from app.protocol.errors import AppError, BusyError, EngineError, ProtocolError
 from app.protocol.frames import FrameReader, encode_frame
 from app.protocol.manifest import Manifest
 from app.protocol.messages import (
@@ -109,15 +109,25 @@ class Server:
         self._counts = _Counts()
 
     def serve(self, listener: socket.socket, stop: threading.Event) -> None:
-        """Accept connections, a thread each, until *stop* is set; closes *listener*."""
+        """
+        Accept connections, a thread each, until *stop* is set; closes *listener*.
+
+        Raises:
+            EngineError: The engine has died; only a new process can answer.
+        """
         listener.settimeout(_ACCEPT_SECONDS)
         with listener:
-            while not stop.is_set():
+            while not stop.is_set() and self._answerer.engine.is_alive():
                 try:
                     stream, _ = listener.accept()
                 except (TimeoutError, ConnectionError):
                     continue  # nobody came, or hung up before being let in
+                except OSError:  # out of descriptors; some come back as connections end
+                    time.sleep(_ACCEPT_SECONDS)
+                    continue
                 self._dispatch(stream)
+        if not stop.is_set():
+            raise EngineError
 
     def _dispatch(self, stream: socket.socket) -> None:
         if self._free.acquire(blocking=False):
@@ -171,9 +181,10 @@ class Server:
     def _chat(self, body: bytes, peer: Connection) -> None:
         with self._counts.count() as outcome:
             finish = self._answerer.answer(body, peer)
-            if finish is None or finish.reason == "error":
+            if finish is None:
                 report(Event.FAILED)
                 return
+            # Also when it ended in an error: the padding hides that, and so must the counts.
             outcome.well = True
             report(Event.ANSWERED)  # without the counts of tokens: padding hides them
 

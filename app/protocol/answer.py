@@ -23,7 +23,7 @@ from app.protocol.constants import (
     GCM_TAG_BYTES,
     MAX_WRAPPED_KEY_BYTES,
 )
-from app.protocol.errors import WIRE_ERRORS, AppError, EnvelopeError, ProtocolError
+from app.protocol.errors import WIRE_ERRORS, AppError, EnvelopeError, ProtocolError, wire_code
 from app.protocol.messages import Kind, encode_message
 
 SEALED_FRAME_BYTES: Final = FRAME_PLAINTEXT_BYTES + GCM_TAG_BYTES
@@ -206,8 +206,7 @@ def _parse_frame(plaintext: bytes) -> tuple[int, bytes]:
 
 def seal_error(error: AppError, *, answer_secret: bytes, request_digest: bytes) -> bytes:
     """Give the sealed error message for *error*: its code and numbers, never more."""
-    code = error.code if error.code in WIRE_ERRORS else AppError.code
-    block = pad(cbor.encode([code, list(error.numbers)]), FRAME_PLAINTEXT_BYTES)
+    block = pad(cbor.encode([wire_code(error), list(error.numbers)]), FRAME_PLAINTEXT_BYTES)
     aead = _error_aead(answer_secret, request_digest)
     return encode_message(Kind.SEALED_ERROR, aead.encrypt(bytes(12), block, request_digest))
 

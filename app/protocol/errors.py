@@ -3,8 +3,10 @@ Everything this project raises on purpose:
 
 * AppError                  base class, never raised itself
   + ProtocolError           a frame or message breaks the wire format
+    - QuestionError           a question or an option of it is none that can be asked
   + AttestationError        an attestation document cannot be trusted
     - PcrMismatchError      it can, but it describes another EIF
+  + ReceiptError            an answer's receipt does not verify
   + EnvelopeError           a sealed request, question or frame does not open
   + ReplayError             this sealed request was seen before
   + UnknownKeyError         the enclave no longer holds the key it was sealed to
@@ -12,6 +14,7 @@ Everything this project raises on purpose:
   + TooLongError            a question exceeds a stated limit
   + UnsupportedError        an option this model or protocol cannot honour
   + DeniedError             KMS or STS refused these credentials
+  + EngineError             the model failed
   + KmsError                KMS failed, or answered out of contract
   + NsmError                the NSM refused, or answered out of contract
   + ClockError              two clocks disagree by more than a stated leeway
@@ -26,19 +29,36 @@ from typing import ClassVar
 
 
 class AppError(Exception):
-    """Base of every error above. Only `code` and `numbers` may leave the enclave."""
+    """
+    Base of every error above. Only `code` and `numbers` may leave the enclave.
+
+    Attributes:
+        numbers: What the message is about, in its unit.
+
+        hint: It is the relay's word, which nobody can verify.
+
+        incomplete: It ended an answer that had begun.
+    """
 
     code: ClassVar[str] = "internal"
 
     def __init__(self, message: str = "", *, numbers: tuple[int, ...] = ()) -> None:
         super().__init__(message or self.code)
         self.numbers = numbers
+        self.hint = False
+        self.incomplete = False
 
 
 class ProtocolError(AppError):
     """A frame or message breaks the wire format."""
 
     code = "bad_request"
+
+
+class QuestionError(ProtocolError):
+    """A question, or an option of it, is none that can be asked."""
+
+    code = "question"
 
 
 class AttestationError(AppError):
@@ -51,6 +71,12 @@ class PcrMismatchError(AttestationError):
     """An attestation document is genuine but describes another EIF."""
 
     code = "pcr_mismatch"
+
+
+class ReceiptError(AppError):
+    """An answer's receipt does not verify, for whatever reason."""
+
+    code = "receipt"
 
 
 class EnvelopeError(AppError):
@@ -93,6 +119,12 @@ class DeniedError(AppError):
     """KMS or STS refused these credentials."""
 
     code = "denied"
+
+
+class EngineError(AppError):
+    """The model failed; says no more, since what it says may quote the question."""
+
+    code = "engine"
 
 
 class KmsError(AppError):
@@ -162,3 +194,9 @@ WIRE_ERRORS: dict[str, type[AppError]] = {
         UnavailableError,
     )
 }
+
+
+def wire_code(error: AppError) -> str:
+    """Give the code under which *error* may travel: its own, or that of the nearest base."""
+    kinds = (kind for kind in type(error).__mro__ if issubclass(kind, AppError))
+    return next(kind.code for kind in kinds if kind.code in WIRE_ERRORS)

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from app.protocol import cbor
 from app.protocol.constants import MAX_DOCUMENT_BYTES, NONCE_BYTES
-from app.protocol.errors import WIRE_ERRORS, AppError, ProtocolError
+from app.protocol.errors import WIRE_ERRORS, AppError, ProtocolError, wire_code
 
 MAX_MANIFEST_BYTES = 4096
 
@@ -91,14 +91,14 @@ def parse_attestation(body: bytes) -> tuple[bytes, bytes]:
 
 def encode_hint(error: AppError) -> bytes:
     """Give the hint message for *error*: its code if that may travel, else `internal`."""
-    code = error.code if error.code in WIRE_ERRORS else AppError.code
-    return encode_message(Kind.HINT, code.encode())
+    return encode_message(Kind.HINT, wire_code(error).encode())
 
 
 def parse_hint(body: bytes) -> AppError:
     """Give the error that a hint names; an unknown one is `internal`. Not authenticated."""
-    kind = WIRE_ERRORS.get(body.decode("ascii", "replace"), AppError)
-    return kind(f"reported by the relay: {kind.code}")
+    error = WIRE_ERRORS.get(body.decode("ascii", "replace"), AppError)()
+    error.hint = True
+    return error
 
 
 def encode_health(report: HealthReport) -> bytes:

@@ -15,7 +15,7 @@ from app.protocol.constants import (
     MAX_STOP_STRINGS,
     MAX_TURNS,
 )
-from app.protocol.errors import ProtocolError, TooLongError
+from app.protocol.errors import ProtocolError, QuestionError, TooLongError
 
 Role = Literal["system", "user", "assistant"]
 Padding = Literal["constant", "off"]
@@ -70,7 +70,7 @@ class Options:
         Check every range.
 
         Raises:
-            ProtocolError: A value is outside the range its attribute states.
+            QuestionError: A value is outside the range its attribute states.
         """
         _require(1 <= self.max_tokens <= _MAX_TOKENS, "max_tokens is not 1 to 1048576")
         _require(0 <= self.temperature <= 2, "temperature is not 0 to 2")
@@ -91,7 +91,7 @@ class Question:
     The messages so far, the last one the asker's, and options for the answer to it.
 
     Raises:
-        ProtocolError: There is no message, more than `MAX_TURNS`, or the last one is not a
+        QuestionError: There is no message, more than `MAX_TURNS`, or the last one is not a
             `user` message with text in it.
     """
 
@@ -110,7 +110,7 @@ class Question:
         Raises:
             TooLongError: They exceed `MAX_QUESTION_BYTES`; numbers are (size, limit).
 
-            ProtocolError: A text has half of a surrogate pair, which UTF-8 cannot carry.
+            QuestionError: A text has half of a surrogate pair, which UTF-8 cannot carry.
         """
         for message in self.messages:
             _utf8(message.text)
@@ -152,8 +152,8 @@ def parse_question(data: bytes) -> Question:
         ProtocolError: They are not exactly such a question.
     """
     value = cbor.decode(data)
-    _require(isinstance(value, dict) and tuple(value) == _FIELDS, "question has other fields")
-    assert isinstance(value, dict)  # noqa: S101 - just required; tells the type checker
+    if not isinstance(value, dict) or tuple(value) != _FIELDS:
+        raise ProtocolError("question has other fields")
     messages, stop, seed, padding = (value[k] for k in ("messages", "stop", "seed", "padding"))
     if not isinstance(messages, list) or not isinstance(stop, list):
         raise ProtocolError("question lists are not lists")
@@ -171,7 +171,8 @@ def parse_question(data: bytes) -> Question:
             padding=cast("Padding", padding),
         ),
     )
-    _require(_encode(question) == data, "question is not in its one encoding")
+    if _encode(question) != data:
+        raise ProtocolError("question is not in its one encoding")
     return question
 
 
@@ -200,9 +201,9 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise ProtocolError("text is not Unicode: it has half of a surrogate pair") from None
+        raise QuestionError("text is not Unicode: it has half of a surrogate pair") from None
 
 
 def _require(condition: bool, message: str) -> None:  # noqa: FBT001 - a check reads best so
     if not condition:
-        raise ProtocolError(message)
+        raise QuestionError(message)

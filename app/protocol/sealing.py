@@ -94,23 +94,30 @@ def seal_request(
 
 def open_request(
     request: SealedRequest, *, private_key: X25519PrivateKey, manifest_digest: bytes
-) -> tuple[Authorization, bytes]:
+) -> bytes:
     """
-    Open *request* and give its authorization and its envelope, still sealed.
+    Open *request* and give what `parse_opened` parses.
 
-    That it was not seen before is for the caller to check.
+    That it was not seen before is for the caller to check, before it parses.
 
     Raises:
         EnvelopeError: It does not open.
-
-        ProtocolError: It does, and breaks the format inside.
     """
     public_key = private_key.public_key().public_bytes_raw()
     info = _info(manifest_digest, public_key)
     try:
-        plaintext = _SUITE.decrypt(request.ciphertext, private_key, info=info)
+        return _SUITE.decrypt(request.ciphertext, private_key, info=info)
     except (InvalidTag, ValueError):
         raise EnvelopeError("sealed request does not open") from None
+
+
+def parse_opened(plaintext: bytes) -> tuple[Authorization, bytes]:
+    """
+    Part what was sealed into the authorization and the envelope, which is still sealed.
+
+    Raises:
+        ProtocolError: It breaks the format.
+    """
     envelope = plaintext[AUTHORIZATION_BYTES:]
     if len(envelope) not in ENVELOPE_SIZES:
         raise ProtocolError(f"envelope of {len(envelope)} bytes fits no bucket")

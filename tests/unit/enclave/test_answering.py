@@ -1,6 +1,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -161,14 +162,64 @@ def test_dummies_before_the_first_text(answerer: Answerer, engine: ScriptedEngin
     assert asker.read(peer.messages)[0] == "late"
 
 
-def test_beat(monkeypatch: pytest.MonkeyPatch, answerer: Answerer) -> None:
+class FakeTime:
+    """A clock that only sleeping and work move."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize("work", [0.0, 0.02, 0.049])
+def test_beat(monkeypatch: pytest.MonkeyPatch, answerer: Answerer, work: float) -> None:
     """
-    The beat is the constant's, on the average of a whole answer.
+    Every frame leaves a beat after the one before, however long the work in between.
+
+    The first a beat after the header; text, dummies, the receipt and the end alike.
     """
-    monkeypatch.setattr(answering, "BEAT_SECONDS", 0.01)
-    _, peer, _ = ask(answerer)
-    assert peer.times[-1] - peer.times[0] >= (len(peer.messages) - 2) * 0.01
+    fake = FakeTime()
+    monkeypatch.setattr(answering, "time", fake)
+    monkeypatch.setattr(answering, "BEAT_SECONDS", BEAT_SECONDS)
+    left: list[float] = []
+
+    class Peer(ListPeer):
+        def send(self, message: bytes) -> None:
+            super().send(message)
+            left.append(fake.now)
+            fake.now += work
+
+    peer = Peer()
+    asker = Asker(answerer.key_ring.public_key(), make_question())
+    answerer.answer(asker.request, peer)
+    assert asker.read(peer.messages)[1].finish == "stop"
+    steps = [after - before for before, after in pairwise(left)]
+    assert len(steps) in FRAME_COUNT_BUCKETS
+    assert steps == pytest.approx([BEAT_SECONDS] * len(steps))
     assert BEAT_SECONDS == 0.05
+
+
+@pytest.mark.parametrize("padding", ["constant", "off"])
+def test_engine_that_hangs(
+    answerer: Answerer, engine: ScriptedEngine, padding: Padding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Where the engine does not keep the deadline, the answer ends all the same, with a receipt.
+    """
+    monkeypatch.setattr(answering, "ANSWER_DEADLINE_SECONDS", 0.1)
+    monkeypatch.setattr(answering, "_GRACE_SECONDS", 0.1)
+    engine.reason = None
+    engine.keeps_deadline = False
+    asker, peer, finish = ask(answerer, Options(padding=padding))
+    text, receipt = asker.read(peer.messages)
+    assert text == "Nobody but you."
+    assert finish == Finish("error", 0, 0)
+    assert receipt.code == "deadline"
+    assert engine.generations[0].cancelled.is_set()
 
 
 @pytest.mark.parametrize("count", [0, 1, 10, 18])

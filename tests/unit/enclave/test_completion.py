@@ -85,3 +85,20 @@ def test_white_space_first() -> None:
     """
     pieces, end = complete(" \n a b", strip_start=True)
     assert "".join(pieces) + end == "a b"
+
+
+def test_bytes_that_are_no_character_are_not_held_back_for_ever() -> None:
+    """
+    Tokens that never become a character are given as what they are, so the work stays small.
+    """
+    longest = 0
+
+    def decode(tokens: Sequence[int]) -> str:
+        nonlocal longest
+        longest = max(longest, len(tokens))
+        return "\ufffd" * len(tokens)
+
+    completion = Completion(decode, stops=(), strip_start=False)
+    text = "".join(completion.push(1) for _ in range(200)) + completion.end()
+    assert text == "\ufffd" * 200
+    assert longest < 20

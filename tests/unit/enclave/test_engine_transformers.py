@@ -29,7 +29,7 @@ from app.enclave.engine_transformers import (
 from app.enclave.prompt import plain_transcript
 from app.enclave.weights import Weights, load_weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
-from app.protocol.errors import BusyError, TooLongError, UnsupportedError, WeightsError
+from app.protocol.errors import BusyError, EngineError, TooLongError, UnsupportedError, WeightsError
 from app.protocol.question import Message, Options, Question
 from image.weights import Description, write_manifest
 
@@ -455,3 +455,48 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.002)
+
+
+def test_death_of_the_engine(bloom: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Whatever ends the engine's thread ends every answer with it, and nobody can start another.
+    """
+
+    class Panic(BaseException):
+        """As a library's core may raise."""
+
+    def panic(*_: object, **__: object) -> None:
+        raise Panic
+
+    seen: list[type[BaseException] | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(args.exc_type))
+    monkeypatch.setattr(bloom, "_model", panic)
+    assert bloom.is_alive()
+    generation = start(bloom, ask("the question"))
+    while generation.finish is None:
+        generation.take(0.1)
+    assert generation.finish.reason == "error"
+    bloom._thread.join(20)
+    assert seen == [Panic]
+    assert not bloom.is_alive()
+    with pytest.raises(BusyError):
+        start(bloom, ask("the question"))
+
+
+def test_prompt_that_breaks_the_tokenizer(
+    bloom: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A failure on a prompt is an error of ours that quotes nothing, and the engine goes on.
+    """
+
+    def fail(_: Question) -> list[int]:
+        raise OverflowError("CANARY")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bloom._tokenizer, "encode", fail)
+        with pytest.raises(EngineError) as caught:
+            start(bloom, ask("the question"))
+    assert "CANARY" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert start(bloom, ask("the question")).take(20) is not None

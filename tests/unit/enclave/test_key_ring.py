@@ -137,7 +137,7 @@ def test_garbage_is_not_remembered(ring: KeyRing) -> None:
 
 def test_malformed_inside(ring: KeyRing) -> None:
     """
-    What opens and is malformed is a `ProtocolError`.
+    What opens and is malformed is a `ProtocolError`, once: it was opened, and is remembered.
     """
     sealed = seal_request(
         changed(AUTHORIZATION, answer_secret=b""),
@@ -146,6 +146,8 @@ def test_malformed_inside(ring: KeyRing) -> None:
         manifest_digest=MANIFEST_DIGEST,
     )
     with pytest.raises(ProtocolError):
+        ring.open(parse_sealed_request(sealed))
+    with pytest.raises(ReplayError):
         ring.open(parse_sealed_request(sealed))
 
 

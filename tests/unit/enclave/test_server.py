@@ -1,3 +1,4 @@
+import errno
 import json
 import socket
 import threading
@@ -17,7 +18,7 @@ from app.enclave.answering import Answerer
 from app.enclave.server import Connection, Server
 from app.protocol.attestation import require_user_data, verify_attestation
 from app.protocol.constants import FRAME_COUNT_BUCKETS, MAX_QUESTION_BYTES, MAX_WRITE_BYTES
-from app.protocol.errors import BusyError, NsmError, ProtocolError
+from app.protocol.errors import BusyError, EngineError, NsmError, ProtocolError
 from app.protocol.frames import FrameReader, encode_frame
 from app.protocol.manifest import parse_manifest
 from app.protocol.messages import (
@@ -388,17 +389,19 @@ def test_aborted_connection(engine: ScriptedEngine) -> None:
 def test_events(enclave: Enclave, capfd: pytest.CaptureFixture[str]) -> None:
     """
     What is reported of answers is that there was one: no length, no count of tokens.
+
+    One that ends in an error counts as an answer: padding hides that, and so do the counts.
     """
     asker = enclave.asker()
     enclave.ask(asker.message)
     enclave.ask(asker.message)
     enclave.engine.reason = "error"
     enclave.ask(enclave.asker().message)
-    wait_until(lambda: enclave.health() == HealthReport(0, 0, 1, 2))
+    wait_until(lambda: enclave.health() == HealthReport(0, 0, 2, 1))
     out, err = capfd.readouterr()
     events = [json.loads(line) for line in err.splitlines()]
     assert out == ""
-    assert [event["event"] for event in events] == ["answered", "failed", "failed"]
+    assert [event["event"] for event in events] == ["answered", "failed", "answered"]
     assert all(set(event) == {"at", "event"} for event in events)
 
 
@@ -590,3 +593,40 @@ def test_no_thread_to_be_had(enclave: Enclave, monkeypatch: pytest.MonkeyPatch) 
         patch.setattr(threading.Thread, "start", refuse)
         assert enclave.ask(HEALTH) == [encode_hint(BusyError())]
     assert enclave.health().active == 0
+
+
+def test_dead_engine_ends_the_server(enclave: Enclave, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An engine that can answer nothing any more ends the program, so that a new one is started.
+    """
+    raised: list[type[BaseException] | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: raised.append(args.exc_type))
+    enclave.engine.alive = False
+    enclave.thread.join(_SECONDS)
+    assert raised == [EngineError]
+
+
+class Exhausted(socket.socket):
+    """A listener that once finds no descriptor for who comes."""
+
+    refused = False
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if not self.refused:
+            self.refused = True
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+def test_no_descriptor_to_be_had(tmp_path: Path, engine: ScriptedEngine) -> None:
+    """
+    Out of descriptors it waits for some to come back, and serves on.
+    """
+    serving = Enclave(tmp_path / "exhausted", engine, make_answerer(engine, ScriptedKms()))
+    serving.listener = Exhausted(fileno=serving.listener.detach())
+    thread = threading.Thread(target=serving.server.serve, args=(serving.listener, serving.stop))
+    thread.start()
+    assert serving.health().active == 0
+    serving.stop.set()
+    thread.join(_SECONDS)
+    assert serving.listener.refused

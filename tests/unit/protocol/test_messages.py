@@ -136,11 +136,12 @@ def test_hint_has_no_numbers() -> None:
 @given(body=st.binary())
 def test_any_hint(body: bytes) -> None:
     """
-    Any hint is an error of the wire; an unknown one is `internal`, and nothing of it is shown.
+    Any hint is an error of the wire, marked as the relay's word; an unknown one is `internal`.
     """
     error = parse_hint(body)
     assert error.code in WIRE_ERRORS
-    assert str(error) == f"reported by the relay: {error.code}"
+    assert str(error) == error.code
+    assert error.hint
     assert type(parse_hint(b"busy")) is BusyError
 
 

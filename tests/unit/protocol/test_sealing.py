@@ -15,6 +15,7 @@ from app.protocol.sealing import (
     derive_key_id,
     digest_request,
     open_request,
+    parse_opened,
     parse_sealed_request,
     seal_request,
 )
@@ -55,9 +56,8 @@ def seal(authorization: Authorization = AUTHORIZATION, envelope: bytes = ENVELOP
 
 def unseal(request: bytes) -> tuple[Authorization, bytes]:
     """Open with the test's key."""
-    return open_request(
-        parse_sealed_request(request), private_key=KEY, manifest_digest=MANIFEST_DIGEST
-    )
+    sealed = parse_sealed_request(request)
+    return parse_opened(open_request(sealed, private_key=KEY, manifest_digest=MANIFEST_DIGEST))
 
 
 @pytest.mark.parametrize("size", sorted(ENVELOPE_SIZES))
