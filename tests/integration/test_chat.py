@@ -2,12 +2,14 @@
 
 import io
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from app.chatbot import main as program
 from app.protocol.errors import AppError
+from local.processes import ROOT
 from local.twin import Twin
 
 QUESTION = "How do I book leave?"
@@ -127,7 +129,7 @@ def test_untrusted_enclave_has_an_exit_code_of_its_own(
     nobody = type(chat.twin.trust)(chat.twin.trust.root, "the twin's root", ())
     monkeypatch.setattr(program, "production_trust", lambda _: nobody)
     assert chat.run("ask", QUESTION) == 3
-    assert "nothing was sent" in capsys.readouterr().err
+    assert "this question was not sent" in capsys.readouterr().err
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,3 +154,19 @@ def test_asking_needs_no_file_but_the_list(tmp_path: Path, twin: Twin) -> None:
     except AppError as error:
         pytest.fail(str(error))
     assert config.key_arn == given.key_arn
+
+
+def test_code_where_one_stands_is_not_run(tmp_path: Path) -> None:
+    """`bin/chat` imports nothing from the current folder, which may be anybody's."""
+    for name in ("boto3", "urllib3", "argparse", "app"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('POISONED')")
+    for command in ("chat", "save-model"):
+        done = subprocess.run(
+            (str(ROOT / "bin" / command), "--help"),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "POISONED" not in done.stdout + done.stderr

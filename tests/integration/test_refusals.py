@@ -26,6 +26,7 @@ from app.protocol.errors import (
     KmsError,
     PcrMismatchError,
     ProtocolError,
+    ReceiptError,
     ReplayError,
     TruncatedError,
     UnknownKeyError,
@@ -208,8 +209,9 @@ def test_frame_that_is_not_in_its_place_is_refused(
 ) -> None:
     """Swapped, repeated, dropped, altered and falsely final frames do not open."""
     session = HostileParent(twin, rewrite_answer=rewrite).connect()
-    with pytest.raises(EnvelopeError):
+    with pytest.raises(EnvelopeError) as raised:
         ask(session, options=Options())
+    assert raised.value.incomplete
     assert session.evidence is None
     assert session.history == ()
     session.close()
@@ -288,6 +290,21 @@ def test_altered_request_is_refused(twin: Twin, session: Session) -> None:
         with pytest.raises((ProtocolError, UnknownKeyError, EnvelopeError)):
             list(transport.post_chat(bytes(altered)))
     transport.close()
+
+
+def test_receipt_of_another_image_is_refused(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole answer whose receipt does not verify is an error of its own, not in the history."""
+    session = twin.connect()
+
+    def fail(*_: object, **__: object) -> None:
+        raise AttestationError("another image signed the receipt than was asked")
+
+    monkeypatch.setattr("app.chatbot.session.verify_receipt", fail)
+    with pytest.raises(ReceiptError) as raised:
+        ask(session)
+    assert raised.value.incomplete
+    assert session.history == ()
+    session.close()
 
 
 # Another holder of the chat role, and an administrator who rewrote the key policy.

@@ -10,10 +10,13 @@ from app.protocol.errors import (
     AttestationError,
     BusyError,
     DeniedError,
+    EnvelopeError,
     PcrMismatchError,
+    ReceiptError,
     TooLongError,
     TruncatedError,
 )
+from app.protocol.messages import parse_hint
 
 KINDS = [
     kind
@@ -42,8 +45,26 @@ def test_sentences_say_what_to_do() -> None:
     assert "shorten" in advise(TooLongError("x"))
 
 
+def test_what_was_sent_is_not_denied() -> None:
+    """Only a failed verification says that the question was not sent; a bad receipt never does."""
+    assert "this question was not sent" in advise(AttestationError("x"))
+    receipt = advise(ReceiptError("document is 400 s old: is this clock right?"))
+    assert "not sent" not in receipt
+    assert "do not rely" in receipt
+
+
+def test_the_relays_word_is_called_that() -> None:
+    """What an unverified hint says is not told as a fact."""
+    error = parse_hint(b"denied")
+    assert advise(error).startswith("The relay says, which nobody can verify: ")
+    assert not advise(DeniedError()).startswith("The relay")
+
+
 def test_exit_codes_tell_trust_from_failure() -> None:
     """3 is an enclave that is not trusted, 4 an incomplete answer, 1 the rest."""
     assert exit_code(PcrMismatchError()) == advice.EXIT_NOT_TRUSTED == 3
     assert exit_code(TruncatedError()) == advice.EXIT_INCOMPLETE == 4
     assert exit_code(BusyError()) == advice.EXIT_FAILED == 1
+    midway = EnvelopeError()
+    midway.incomplete = True
+    assert exit_code(midway) == 4
