@@ -26,7 +26,7 @@ from app.protocol.answer import AnswerOpener
 from app.protocol.authorization import Authorization
 from app.protocol.constants import MAX_FRAME_BYTES, MAX_QUESTION_BYTES
 from app.protocol.envelope import seal_question
-from app.protocol.errors import AppError
+from app.protocol.errors import AppError, ProtocolError
 from app.protocol.question import Message, Options, Question
 from app.protocol.sealing import seal_request
 from local.aws import Answer, Transform
@@ -119,7 +119,8 @@ class Stage:
                 text += piece
         except AppError as error:
             self.sayings += [str(error), repr(error), advise(error)]
-            return error.code
+            bad = isinstance(error, ProtocolError)  # under whatever name its own side gives it
+            return ProtocolError.code if bad else error.code
         finally:
             self.secrets.add_text("answer", text)
         return "answered"

@@ -1,0 +1,275 @@
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+import urllib3
+
+from app.chatbot.session import Session, _Exchange, _open_header, _Sealed
+from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
+from app.protocol.errors import AppError, BusyError, TooLongError
+from app.protocol.messages import Kind
+from app.protocol.question import Message, Options, Question
+from local.twin import Twin
+from tests.integration.canary import family
+
+FAST: Final = Options(padding="off")
+SEEDS: Final = 24
+QUESTIONS: Final = (
+    "I can't access my email",
+    "How do I recall an email that I sent by mistake?",
+    "How do I reset my password?",
+    "Is there a password manager I can use?",
+    "Where are my backup codes?",
+    "How do I install the VPN app?",
+    "Is public Wi-Fi safe?",
+    "My laptop was stolen",
+)
+CLIENTS: Final = 24
+POOL: Final = 6
+PARENT_STREAMS: Final = 48  # of `ParentConfig`, which the twin leaves as it is
+SETTLE_SECONDS: Final = 20
+
+
+def at_random(seed: int) -> Options:
+    """Ask for an answer that is the same each time for one seed, and another for each seed."""
+    return Options(padding="off", temperature=2, seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """One message of an answer and when it came, in monotonic seconds."""
+
+    at: float
+    kind: Kind
+    body: bytes
+
+
+def seal(session: Session, options: Options, text: str = QUESTIONS[0]) -> _Sealed:
+    """Seal a question, so that later nothing but the answer takes time."""
+    return session._seal(Question((Message("user", text),), options))
+
+
+def post(twin: Twin, sealed: _Sealed) -> list[Stamped]:
+    """Post a sealed question on a connection of its own and take the answer, unopened."""
+    transport = twin.transport()
+    try:
+        answer = transport.post_chat(sealed.request)
+        return [Stamped(time.monotonic(), kind, body) for kind, body in answer]
+    finally:
+        transport.close()
+
+
+def open_answer(
+    session: Session, sealed: _Sealed, answer: list[Stamped]
+) -> list[tuple[float, str]]:
+    """Open an answer to its verified end; give its pieces and when each came."""
+    times: list[float] = []
+
+    def messages() -> Iterator[tuple[Kind, bytes]]:
+        for message in answer:
+            times.append(message.at)
+            yield message.kind, message.body
+
+    coming = messages()
+    header = _open_header(next(coming, None), sealed)
+    pieces = session._open(header, coming, sealed, _Exchange(time.monotonic()))
+    return [(times[-1], piece) for piece in pieces]
+
+
+def at_once(number: int, work: Callable[[int], list[Stamped] | AppError]) -> list[object]:
+    """Do *work* for 0 to *number* - 1, each in a thread, all started together."""
+    gate = threading.Barrier(number)
+
+    def wait_and_work(index: int) -> object:
+        gate.wait(SETTLE_SECONDS)
+        return work(index)
+
+    with ThreadPoolExecutor(number) as pool:
+        return list(pool.map(wait_and_work, range(number)))
+
+
+def count(twin: Twin, name: str) -> int:
+    """Read one of the enclave's counts."""
+    with urllib3.PoolManager(ca_certs=twin.config.tls_ca, retries=False) as pool:
+        text = pool.request("GET", f"{twin.config.url}/metrics").data.decode()
+    found = re.search(rf"^enclave_{name} (\d+)", text, re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
+def settle(what: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def settle_enclave(twin: Twin) -> None:
+    """Wait until no answer is under way or waits."""
+    settle(lambda: count(twin, "active") == count(twin, "waiting") == 0)
+
+
+@pytest.fixture(scope="module")
+def sessions(twin: Twin) -> Iterator[list[Session]]:
+    """Eight conversations whose keys are in the caches at both ends."""
+    sessions = [twin.connect() for _ in range(MAX_ACTIVE_ANSWERS)]
+    for session in sessions:
+        assert "".join(session.ask(QUESTIONS[0], FAST))
+    yield sessions
+    for session in sessions:
+        session.close()
+
+
+@pytest.fixture(scope="module")
+def alone(twin: Twin, sessions: list[Session]) -> list[tuple[int, str]]:
+    """The seeds of the eight longest of many answers at random, and the text of each alone."""
+    session, found = sessions[0], []
+    for seed in range(SEEDS):
+        sealed = seal(session, at_random(seed))
+        pieces = [piece for _, piece in open_answer(session, sealed, post(twin, sealed))]
+        found.append((len(pieces), seed, "".join(pieces)))
+    return [(seed, text) for _, seed, text in sorted(found)[-len(sessions) :]]
+
+
+def test_eight_conversations_make_progress_together(
+    twin: Twin, sessions: list[Session], alone: list[tuple[int, str]]
+) -> None:
+    """
+    The first words of each come before the last words of any.
+
+    And each text is the one that the same question gets alone.
+    """
+    sealed = [
+        seal(session, at_random(seed)) for session, (seed, _) in zip(sessions, alone, strict=True)
+    ]
+    answers = at_once(len(sessions), lambda index: post(twin, sealed[index]))
+    firsts, lasts, texts = [], [], []
+    for session, one, answer in zip(sessions, sealed, answers, strict=True):
+        assert isinstance(answer, list)
+        times, pieces = zip(*open_answer(session, one, answer), strict=True)
+        firsts.append(times[0])
+        lasts.append(times[-1])
+        texts.append("".join(pieces))
+    assert max(firsts) < min(lasts)
+    assert texts == [text for _, text in alone]
+    assert len(set(texts)) == len(texts)
+
+
+def test_no_answer_reaches_the_wrong_asker(twin: Twin, session: Session) -> None:
+    """
+    Two dozen clients in a small pool each get what the same question gets alone.
+
+    A third of them hang up on a long answer before, a third ask what is refused.
+    """
+    alone = {}
+    for question in QUESTIONS:
+        session.new_conversation()
+        alone[question] = "".join(session.ask(question, FAST))
+    assert len(set(alone.values())) == len(QUESTIONS)
+
+    def client(number: int) -> tuple[str, str]:
+        question = QUESTIONS[number % len(QUESTIONS)]
+        mine = twin.connect()
+        try:
+            if number % 3 == 0:
+                pieces = mine.ask(question, at_random(number))
+                next(pieces)
+                pieces.close()
+            elif number % 3 == 1:
+                with pytest.raises(TooLongError):
+                    "".join(mine.ask(question * 400, FAST))
+            answer = "".join(mine.ask(question, FAST))
+            assert mine.evidence is not None
+            return question, answer
+        finally:
+            mine.close()
+
+    with ThreadPoolExecutor(POOL) as pool:
+        answers = list(pool.map(client, range(CLIENTS)))
+    assert answers == [(question, alone[question]) for question, _ in answers]
+
+
+def test_cancelled_answers_free_their_slots(
+    twin: Twin, sessions: list[Session], alone: list[tuple[int, str]]
+) -> None:
+    """
+    As many hang-ups as there are slots leave all of them free.
+
+    They count as failed, but for one that ended before the hang-up was noticed.
+    """
+    settle_enclave(twin)
+    failed = count(twin, "failed")
+    for session, (seed, _) in zip(sessions, alone, strict=True):
+        session.new_conversation()
+        answer = session.ask(QUESTIONS[0], at_random(seed))
+        assert next(answer)
+        answer.close()
+    settle_enclave(twin)
+    assert failed < count(twin, "failed") <= failed + len(sessions)
+    assert "".join(sessions[0].ask(QUESTIONS[1], FAST))
+
+
+def _burst(twin: Twin, session: Session, number: int) -> tuple[int, int]:
+    """Ask much at once; give how many were answered, whole, and how many were told `busy`."""
+    sealed = [seal(session, at_random(seed)) for seed in range(number)]
+
+    def try_to_post(index: int) -> list[Stamped] | AppError:
+        try:
+            return post(twin, sealed[index])
+        except BusyError as error:
+            return error
+
+    whole = 0
+    for one, answer in zip(sealed, at_once(number, try_to_post), strict=True):
+        try:
+            if isinstance(answer, list):
+                assert open_answer(session, one, answer)
+                whole += 1
+        except BusyError:  # sealed: there was room at the parent, but not in the engine
+            pass
+    return whole, number - whole
+
+
+def test_more_than_the_limits(twin: Twin, session: Session) -> None:
+    """
+    Beyond the limits some are told `busy`, all others get whole answers.
+
+    Afterwards neither parent nor enclave has more descriptors or threads than before.
+    """
+    most = MAX_ACTIVE_ANSWERS + MAX_WAITING_ANSWERS
+    "".join(session.ask(QUESTIONS[0], FAST))
+    settle_enclave(twin)
+    before = resources(twin)
+    whole, busy = _burst(twin, session, most + PARENT_STREAMS // 2)
+    assert whole >= MAX_ACTIVE_ANSWERS
+    assert busy
+    settle_enclave(twin)
+    settle(lambda: all(now <= then for now, then in zip(resources(twin), before, strict=True)))
+    assert "".join(session.ask(QUESTIONS[1], FAST))
+
+
+def resources(twin: Twin) -> tuple[int, ...]:
+    """
+    Count descriptors of the parent and the enclave, and threads of the enclave.
+
+    Threads of the parent are a pool, which grows to its limit and stays.
+    """
+    parents = sum(_descriptors(pid) for pid in family(twin.parent.pid))
+    status = Path(f"/proc/{twin.enclave.pid}/status").read_text()
+    found = re.search(r"^Threads:\s+(\d+)", status, re.MULTILINE)
+    assert found
+    return parents, _descriptors(twin.enclave.pid), int(found[1])
+
+
+def _descriptors(pid: int) -> int:
+    try:
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    except PermissionError:  # the enclave keeps others of its own user out, too
+        return 0
