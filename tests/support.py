@@ -2,6 +2,7 @@
 A twin's PKI and NSM for any test: one root and one set of measurements, made once.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Final
@@ -13,6 +14,17 @@ from local.pki import Identity, make_root
 
 MEASUREMENTS: Final = Measurements(b"\x10" * 48, b"\x11" * 48, b"\x12" * 48)
 WEIGHTS_SHA256: Final = b"\x3d" * 32
+
+
+@dataclass
+class Clock:
+    """A clock that a test sets, in seconds."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        """Give the time."""
+        return self.now
 
 
 @cache

@@ -135,9 +135,8 @@ class Access:
                 EncryptionContext=_context(PURPOSE_QUESTION, conversation),
             ),
         )
-        if answer["KeyId"] != self._config.key_arn or len(answer["Plaintext"]) != DATA_KEY_BYTES:
-            raise KmsError("KMS answered with another key than the one asked for")
-        made = QuestionKey(answer["Plaintext"], answer["CiphertextBlob"], conversation, expires)
+        key = self._require_key(answer["KeyId"], answer["Plaintext"])
+        made = QuestionKey(key, answer["CiphertextBlob"], conversation, expires)
         self._question_key = made
         return made
 
@@ -162,10 +161,14 @@ class Access:
                 EncryptionContext=_context(PURPOSE_ANSWER, conversation),
             ),
         )
-        if answer["KeyId"] != self._config.key_arn or len(answer["Plaintext"]) != DATA_KEY_BYTES:
+        key = self._require_key(answer["KeyId"], answer["Plaintext"])
+        self._answer_keys = {(wrapped, conversation): (key, expires)}
+        return key
+
+    def _require_key(self, key_arn: str, data_key: bytes) -> bytes:
+        if key_arn != self._config.key_arn or len(data_key) != DATA_KEY_BYTES:
             raise KmsError("KMS answered with another key than the one asked for")
-        self._answer_keys = {(wrapped, conversation): (answer["Plaintext"], expires)}
-        return answer["Plaintext"]
+        return data_key
 
     def close(self) -> None:
         """Forget credentials and keys, and close the connections to AWS."""

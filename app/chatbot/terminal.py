@@ -59,7 +59,8 @@ def describe_enclave(session: Session) -> Iterator[str]:
     enclave = session.enclave
     release = enclave.release
     pcr0 = short(release.measurements.pcr0)
-    yield f"enclave   pcr0 {pcr0} is release {release.name} (kit {release.kit}), on the approved list"
+    approved = f"release {release.name} (kit {release.kit}), on the approved list"
+    yield f"enclave   pcr0 {pcr0} is {approved}"
     age = max(0.0, enclave.document_age_seconds)
     yield f"document  signed under {session.root_name}, our nonce, {age:.1f} s old, not debug"
     manifest = enclave.manifest

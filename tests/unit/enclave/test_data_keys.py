@@ -10,6 +10,7 @@ from app.enclave.kms import AnswerKey
 from app.protocol.authorization import Authorization, Credentials, parse_key_arn
 from app.protocol.constants import DATA_KEY_CACHE_SECONDS
 from app.protocol.errors import DeniedError, KmsError
+from tests.support import Clock
 
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/11111111-2222-3333-4444-555555555555"
 OTHER_ARN = ARN.replace("1111-", "9999-")
@@ -41,16 +42,6 @@ class CountingKms:
 
     def make_answer_key(self, authorization: Authorization) -> AnswerKey:
         return AnswerKey(b"wrapped answer key", self.open_question_key(authorization))
-
-
-@dataclass
-class Clock:
-    """A clock that a test sets."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

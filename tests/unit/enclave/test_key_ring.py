@@ -1,6 +1,5 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import pytest
 
@@ -17,19 +16,10 @@ from app.protocol.errors import (
 )
 from app.protocol.sealing import SealedRequest, derive_key_id, parse_sealed_request, seal_request
 from tests.samples import AUTHORIZATION, MANIFEST_DIGEST, changed
+from tests.support import Clock
 
 ENVELOPE = bytes(min(ENVELOPE_SIZES))
 GONE = HPKE_ROTATION_SECONDS + HPKE_OVERLAP_SECONDS
-
-
-@dataclass
-class Clock:
-    """A clock that a test sets."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

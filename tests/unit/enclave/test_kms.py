@@ -33,6 +33,7 @@ from app.protocol.attestation import encode_user_data
 from app.protocol.authorization import Authorization, Credentials, parse_key_arn
 from app.protocol.errors import AppError, DeniedError, KmsError
 from local.cms import encode_cms
+from tests.support import Clock
 
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/11111111-2222-3333-4444-555555555555"
 OTHER_ARN = ARN.replace("1111-", "9999-")
@@ -242,16 +243,6 @@ def fake(pki: Pki) -> Iterator[FakeKms]:
 @pytest.fixture
 def nsm() -> FakeNsm:
     return FakeNsm()
-
-
-@dataclass
-class Clock:
-    """A clock that a test sets."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
