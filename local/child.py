@@ -7,7 +7,6 @@ Imports nothing of either, so that the parent's process holds nothing of the enc
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +45,7 @@ def end_with_supervisor() -> None:
     pid = os.getpid()
 
     def watch() -> None:
-        while sys.stdin.buffer.read(1):
+        while os.read(0, 1):  # not sys.stdin, whose lock would be in the way at the end
             pass
         os.kill(pid, signal.SIGTERM)
 
