@@ -13,7 +13,12 @@ from typing import Final
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from app.protocol.constants import ANSWER_DEADLINE_SECONDS, MAX_DOCUMENT_BYTES
+from app.chatbot.cut_off import CutOff, make_pools
+from app.protocol.constants import (
+    ANSWER_DEADLINE_SECONDS,
+    MAX_CONNECTION_SECONDS,
+    MAX_DOCUMENT_BYTES,
+)
 from app.protocol.errors import AppError, ProtocolError, TruncatedError, UnavailableError
 from app.protocol.frames import FrameReader
 from app.protocol.messages import MAX_MANIFEST_BYTES, Kind, parse_hint, parse_message
@@ -21,6 +26,8 @@ from app.protocol.messages import MAX_MANIFEST_BYTES, Kind, parse_hint, parse_me
 _CONNECT_SECONDS: Final = 5
 # Between two frames: without padding, a full queue may keep them away for a whole answer.
 _READ_SECONDS: Final = ANSWER_DEADLINE_SECONDS + 10
+_ATTESTATION_SECONDS: Final = 30  # all of it, whatever the reads
+_ANSWER_SECONDS: Final = MAX_CONNECTION_SECONDS + 10
 _READ_BYTES: Final = 16 * 1024
 _MAX_ATTESTATION_BYTES: Final = MAX_DOCUMENT_BYTES + MAX_MANIFEST_BYTES
 _MAX_ERROR_BYTES: Final = 1024
@@ -28,7 +35,7 @@ _MAX_ERROR_BYTES: Final = 1024
 
 class Transport:
     """
-    One parent, over one connection where it can be kept.
+    One parent, over one connection where it can be kept; for one request at a time.
 
     Args:
         url: http or https.
@@ -45,6 +52,8 @@ class Transport:
             timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
             ca_certs=tls_ca,
         )
+        self._cut_off = CutOff()
+        self._pool.pool_classes_by_scheme = make_pools(self._cut_off.hold)
 
     def get_attestation(self, nonce: bytes) -> bytes:
         """
@@ -56,7 +65,7 @@ class Transport:
             AppError: The parent reports something else; a hint, no more.
         """
         path = f"/v1/attestation?nonce={nonce.hex()}"
-        with self._request("GET", path) as response:
+        with self._request("GET", path, seconds=_ATTESTATION_SECONDS) as response:
             try:
                 body = response.read(_MAX_ATTESTATION_BYTES + 1)
             except ValueError:  # what http.client raises for a chunk of negative length
@@ -81,7 +90,7 @@ class Transport:
             ProtocolError: What comes back is not frames.
         """
         reader = FrameReader()
-        with self._request("POST", "/v1/chat", sealed) as response:
+        with self._request("POST", "/v1/chat", sealed, seconds=_ANSWER_SECONDS) as response:
             for data in _stream(response):
                 for payload in reader.feed(data):
                     yield parse_message(payload)
@@ -92,23 +101,24 @@ class Transport:
 
     @contextmanager
     def _request(
-        self, method: str, path: str, body: bytes | None = None
+        self, method: str, path: str, body: bytes | None = None, *, seconds: float
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         try:
-            response = self._pool.request(
-                method,
-                self._url + path,
-                body=body,
-                preload_content=False,
-                decode_content=False,  # nobody compresses what is sealed, but to exhaust us
-                redirect=False,
-            )
-            try:
-                if response.status != HTTPStatus.OK:
-                    raise _hint(response)
-                yield response
-            finally:
-                response.close()
+            with self._cut_off.after(seconds):
+                response = self._pool.request(
+                    method,
+                    self._url + path,
+                    body=body,
+                    preload_content=False,
+                    decode_content=False,  # nobody compresses what is sealed, but to exhaust us
+                    redirect=False,
+                )
+                try:
+                    if response.status != HTTPStatus.OK:
+                        raise _hint(response)
+                    yield response
+                finally:
+                    response.close()
         except HTTPError as error:
             raise UnavailableError(
                 f"no connection to {self._url}: {type(error).__name__}"

@@ -210,6 +210,23 @@ def test_silence(any_parent: AnyParent, place: int) -> None:
     assert isinstance(error, TruncatedError if place else UnavailableError)
 
 
+@pytest.mark.parametrize("place", [0, 40])
+def test_dripping(any_parent: AnyParent, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+    """A parent that sends a byte now and then, in the headers or in the answer, is cut off."""
+    monkeypatch.setattr(chatbot_transport, "_ANSWER_SECONDS", 0.7)
+    whole = HEAD + b"X-Drip: " if not place else HEAD + b"\r\n" + any_parent.recorded.answer[:place]
+
+    def drip(stream: socket.socket) -> None:
+        with suppress(OSError):
+            for _ in range(600):
+                stream.sendall(b"\0" if place else b"x")
+                time.sleep(READ_SECONDS / 10)
+
+    any_parent.send(whole, then=drip)
+    error, _ = fail(any_parent.session)
+    assert isinstance(error, TruncatedError)
+
+
 def _wait_for_end(stream: socket.socket) -> None:
     while stream.recv(4096):
         pass
