@@ -19,6 +19,7 @@ from app.chatbot.terminal import (
     describe_enclave,
     describe_receipt,
     fail,
+    leave_quietly,
     to_json,
 )
 from app.protocol.errors import AppError
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         terminal.note("stopped")
         return 130
+    except BrokenPipeError:
+        return leave_quietly()
 
 
 def _parser() -> argparse.ArgumentParser:

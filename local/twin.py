@@ -5,6 +5,7 @@ AWS (KMS, STS) and the NSM run in threads of this process; the enclave and the p
 processes of their own. What they write lies in one folder.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -30,7 +31,7 @@ from app.chatbot.transport import Transport
 from app.chatbot.trust import Trust
 from app.enclave.weights import load_weights
 from app.parent.config import ParentConfig
-from app.protocol.errors import UnavailableError
+from app.protocol.errors import ConfigError, UnavailableError
 from app.protocol.releases import Release, encode_releases
 from infra.key_policy import ApprovedPcrs, KeyPolicy, key_policy
 from local.aws import TwinAws
@@ -119,13 +120,16 @@ def run_twin(
     Raises:
         UnavailableError: A party ends or is not ready within 90 s; shows its log.
 
+        ConfigError: Another twin uses *folder*.
+
         WeightsError: *weights* is no intact weights package.
     """
     forget_aws_environment()
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "parent_saw").mkdir(parents=True)
-    (folder / "logs").mkdir()
     with ExitStack() as stack:
+        stack.enter_context(_alone_in(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "parent_saw").mkdir(parents=True)
+        (folder / "logs").mkdir()
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twin-")))
         note("measuring the enclave's modules and weights")
         release = approve(ROOT, weights)
@@ -148,6 +152,18 @@ def run_twin(
         parent = start_parent(stack, folder, sockets, config)
         _wait_until_ready(config, (enclave, parent))
         yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other twins out of *folder*, by a lock on a file beside it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another twin uses {folder}: name another with --folder") from None
+        yield
 
 
 def approve(root: Path, weights: Path) -> Release:

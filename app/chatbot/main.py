@@ -18,7 +18,7 @@ from botocore.exceptions import ProfileNotFound
 from app.chatbot.access import Access
 from app.chatbot.config import ChatbotConfig, read_config
 from app.chatbot.session import Session, connect
-from app.chatbot.terminal import Terminal, ask_once, converse, fail
+from app.chatbot.terminal import Terminal, ask_once, converse, fail, leave_quietly
 from app.chatbot.transport import Transport
 from app.chatbot.trust import Trust, production_trust
 from app.protocol.constants import DEFAULT_MAX_TOKENS
@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         terminal.note("stopped")
         return 130
+    except BrokenPipeError:
+        return leave_quietly()
 
 
 def open_session(config: ChatbotConfig, trust: Trust, aws: boto3.Session) -> Session:

@@ -6,7 +6,9 @@ Questions and answers go to standard output, everything else to standard error, 
 """
 
 import json
+import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -195,6 +197,12 @@ def _answer(line: str, session: Session, options: Options, terminal: Terminal) -
             terminal.note(describe_receipt(session.evidence))
     finally:
         pieces.close()
+
+
+def leave_quietly() -> int:
+    """Give the exit code for a reader that has gone, such as `head`; nothing more is written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
 
 
 def fail(error: AppError, terminal: Terminal, *, as_json: bool) -> int:

@@ -53,26 +53,49 @@ def test_json_is_one_object(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Ctrl-C in a conversation ends all parties; their ports and processes are gone."""
-    with demo(tmp_path, "--interactive", "--padding=off") as process:
+    """
+    Ctrl-C in a conversation ends all parties; their ports and processes are gone.
+
+    A second demo in the same folder meanwhile is refused, and harms nothing.
+    """
+    folder = tmp_path / "a folder with spaces"
+    with demo(folder, "--interactive", "--padding=off") as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write("I can't access my email\n")
         process.stdin.flush()
         assert "password" in process.stdout.readline()
         children = child_pids(process.pid)
+        with demo(folder, "--json") as second:
+            said, _ = second.communicate(timeout=60)
+        assert second.returncode == 1
+        assert "another twin uses" in json.loads(said)["advice"]
         process.send_signal(signal.SIGINT)
         _, notes = process.communicate(timeout=60)
     assert process.returncode == 130
     assert len(children) == 2
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
-    url = json.loads((tmp_path / "chat.json").read_text())["url"]
+    url = json.loads((folder / "chat.json").read_text())["url"]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
-    assert "Traceback" not in notes
+    logs = notes + "".join(path.read_text() for path in (folder / "logs").iterdir())
+    assert "Traceback" not in logs
+    assert "Fatal" not in logs
 
 
 def child_pids(pid: int) -> list[int]:
     """Give the children of process *pid*, of all its threads."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def test_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
+    """With its output cut off, as by `head`, the demo ends without a traceback."""
+    with demo(tmp_path / "demo") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        notes = process.stderr.read()
+        code = process.wait(60)
+    assert code == 128 + signal.SIGPIPE
+    assert "Traceback" not in notes
