@@ -155,12 +155,17 @@ class _AnswerStream:
         finish = None
         while finish is None or self._text:
             step()
-            finish = self._generation.finish or self._give_up()
-        if finish.reason == "error":
-            late = time.monotonic() >= self._deadline
-            self.code = DeadlineError.code if late else AppError.code
+            finish = finish or self._end()
         if padding == "constant":
             self._send_dummies()
+        return finish
+
+    def _end(self) -> Finish | None:
+        """Give how the generation ended, and note why, before its last text is sent."""
+        finish = self._generation.finish or self._give_up()
+        if finish is not None and finish.reason == "error":
+            late = time.monotonic() >= self._deadline
+            self.code = DeadlineError.code if late else AppError.code
         return finish
 
     def _give_up(self) -> Finish | None:

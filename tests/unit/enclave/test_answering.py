@@ -414,14 +414,16 @@ def test_deadline(
     assert padding == "off" or len(peer.messages) - 1 in FRAME_COUNT_BUCKETS
 
 
+@pytest.mark.parametrize("text", ["short", "long " * 8000])
 def test_failure_long_before_the_deadline(
-    answerer: Answerer, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+    answerer: Answerer, engine: ScriptedEngine, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    A failure is no `deadline` because the dummies after it outlast that.
+    A failure is no `deadline` because the text before it, or the dummies after it, outlast that.
     """
     monkeypatch.setattr(answering, "ANSWER_DEADLINE_SECONDS", 0.5)
     monkeypatch.setattr(answering, "BEAT_SECONDS", 0.02)
+    engine.pieces = [text]
     engine.reason = "error"
     asker, peer, _ = ask(answerer)
     assert asker.read(peer.messages)[1].code == "internal"
