@@ -83,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON object")
     how.add_argument("--interactive", action="store_true", help="talk instead")
-    parser.add_argument("--folder", type=Path, default=_FOLDER, help="for logs; made anew")
+    parser.add_argument(
+        "--folder", type=Path, default=_FOLDER, help="for logs; emptied if a twin's"
+    )
     add_answer_arguments(parser)
     return parser
 

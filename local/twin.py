@@ -48,6 +48,7 @@ REGION: Final = "us-east-1"
 ROOT_NAME: Final = "the twin's root (AWS Nitro's, when deployed)"
 CHAT_ROLE: Final = "enclave-llm-chat"
 ASKER: Final = "asker"
+_MARK: Final = ".twin"  # a file in every folder that a twin may empty
 _START_SECONDS: Final = 90
 _POLL_SECONDS: Final = 0.1
 
@@ -113,22 +114,21 @@ def run_twin(
     Start all parties, give the twin when it is ready to answer, stop everything afterwards.
 
     Args:
-        folder: Made anew; what was in it is gone.
+        folder: New, empty or an earlier twin's, whose files are then gone.
 
         note: Is told of each step.
 
     Raises:
         UnavailableError: A party ends or is not ready within 90 s; shows its log.
 
-        ConfigError: Another twin uses *folder*.
+        ConfigError: Another twin uses *folder*, or it holds other things.
 
         WeightsError: *weights* is no intact weights package.
     """
     forget_aws_environment()
     with ExitStack() as stack:
-        stack.enter_context(_alone_in(folder))
-        shutil.rmtree(folder, ignore_errors=True)
-        (folder / "parent_saw").mkdir(parents=True)
+        stack.enter_context(_empty(folder))
+        (folder / "parent_saw").mkdir()
         (folder / "logs").mkdir()
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twin-")))
         note("measuring the enclave's modules and weights")
@@ -155,15 +155,32 @@ def run_twin(
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other twins out of *folder*, by a lock on a file beside it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another twin uses {folder}: name another with --folder") from None
+def _empty(folder: Path) -> Iterator[None]:
+    """Make *folder* new, or empty an earlier twin's, and keep other twins out of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not (folder / _MARK).exists():
+        raise ConfigError(
+            f"{folder} holds other things: name a new folder, or a twin's, with --folder"
+        )
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        (folder / _MARK).touch()
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != _MARK:
+                path.unlink()
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"another twin uses {folder}: name another with --folder") from None
 
 
 def approve(root: Path, weights: Path) -> Release:

@@ -99,3 +99,13 @@ def test_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
         code = process.wait(60)
     assert code == 128 + signal.SIGPIPE
     assert "Traceback" not in notes
+
+
+def test_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    """A folder that is not a twin's is refused, and nothing in it is touched."""
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with demo(tmp_path, "--json") as process:
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "holds other things" in json.loads(said)["advice"]
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
