@@ -130,7 +130,10 @@ def run_twin(
         stack.enter_context(_empty(folder))
         (folder / "parent_saw").mkdir()
         (folder / "logs").mkdir()
-        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twin-")))
+        # The path of a Unix socket has at most 107 bytes: unix(7).
+        place = None if len(os.fsencode(tempfile.gettempdir())) < 80 else "/tmp"  # noqa: S108
+        temporary = tempfile.TemporaryDirectory(prefix="twin-", dir=place)
+        sockets = Path(stack.enter_context(temporary))
         note("measuring the enclave's modules and weights")
         release = approve(ROOT, weights)
         root = make_root(now=datetime.now(UTC))
