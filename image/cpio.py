@@ -184,8 +184,8 @@ def _complete(entries: Iterable[Entry]) -> list[Entry]:
     for name in [entry.name for entry in found.values()]:
         for parent in list(PurePosixPath(name).parents)[:-1]:
             found.setdefault(os.fsencode(parent), folder_entry(str(parent)))
-    for name, entry in found.items():
-        parent = found.get(name.rpartition(b"/")[0])
+    for encoded, entry in found.items():
+        parent = found.get(encoded.rpartition(b"/")[0])
         if parent is not None and parent.kind != stat.S_IFDIR:
             raise ImageError(f"{entry.name} lies below {parent.name}, which is no folder")
     return [entry for _, entry in sorted(found.items())]

@@ -54,7 +54,9 @@ def _diff_section(
     if digests[0] == digests[1]:
         return None
     kind = left[1].kind
-    measured = {"measured": kind not in (SectionKind.METADATA, SectionKind.SIGNATURE)}
+    measured: dict[str, object] = {
+        "measured": kind not in (SectionKind.METADATA, SectionKind.SIGNATURE)
+    }
     if kind is SectionKind.RAMDISK:
         try:
             return measured | _diff_archives(left, right)

@@ -6,7 +6,7 @@ A piece is read while the one before it is hashed; hashlib and zlib let other th
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 Update = Callable[[bytes], object]
@@ -32,7 +32,7 @@ class Pump:
     def show(self, pieces: Iterable[bytes], updates: Iterable[Update]) -> None:
         """Show every piece to each of *updates*, in order, and return when all have seen all."""
         seen = tuple(updates)
-        under_way = []
+        under_way: list[Future[object]] = []
         for piece in pieces:
             for future in under_way:
                 future.result()

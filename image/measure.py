@@ -80,8 +80,12 @@ class Measuring:
 
     def finish(self, certificate_digest: bytes | None = None) -> ImageMeasurements:
         """Give the measurements; *certificate_digest* is SHA-384 of the signing certificate."""
-        pcrs = [extend(item.digest()) for item in (self._pcr0, self._pcr1, self._pcr2)]
-        return ImageMeasurements(*pcrs, extend(certificate_digest) if certificate_digest else None)
+        return ImageMeasurements(
+            pcr0=extend(self._pcr0.digest()),
+            pcr1=extend(self._pcr1.digest()),
+            pcr2=extend(self._pcr2.digest()),
+            pcr8=extend(certificate_digest) if certificate_digest else None,
+        )
 
 
 def measure_eif(path: Path) -> ImageMeasurements:
@@ -113,8 +117,8 @@ def measure(file: BinaryIO, eif: Eif) -> ImageMeasurements:
     if crc.value != eif.header.crc32:
         raise ImageError(f"CRC32 is {crc.value:08x}, the header says {eif.header.crc32:08x}")
     unsigned = measuring.finish()
-    section = eif.find(SectionKind.SIGNATURE)
-    if section is None:
+    signed = eif.find(SectionKind.SIGNATURE)
+    if signed is None:
         return unsigned
-    signature = read_section(file, section)
+    signature = read_section(file, signed)
     return measuring.finish(verify_signature(signature, unsigned.pcr0))

@@ -62,8 +62,10 @@ def pack_eif(
         measurements = write_eif(out, parts)
         size = out.tell()
         out.seek(0)
-        digest = hashlib.file_digest(out, "sha256").digest()
-    return BuildRecord(kit.name, measurements, weights_sha256, size, digest)
+        digest = hashlib.sha256()
+        for piece in read_chunks(out, size):
+            digest.update(piece)
+    return BuildRecord(kit.name, measurements, weights_sha256, size, digest.digest())
 
 
 def write_eif(out: BinaryIO, parts: Iterable[Part]) -> ImageMeasurements:

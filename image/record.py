@@ -95,9 +95,12 @@ def _parse_measurements(value: object) -> ImageMeasurements:
     fields = _require_fields(value, "Measurements", _REQUIRED, _OPTIONAL)
     if fields["HashAlgorithm"] != HASH_ALGORITHM:
         raise ImageError(f"HashAlgorithm is not {HASH_ALGORITHM!r}")
-    pcrs = [_parse_hex(fields, name, PCR_BYTES) for name in ("PCR0", "PCR1", "PCR2")]
-    pcr8 = _parse_hex(fields, "PCR8", PCR_BYTES) if "PCR8" in fields else None
-    return ImageMeasurements(*pcrs, pcr8)
+    return ImageMeasurements(
+        pcr0=_parse_hex(fields, "PCR0", PCR_BYTES),
+        pcr1=_parse_hex(fields, "PCR1", PCR_BYTES),
+        pcr2=_parse_hex(fields, "PCR2", PCR_BYTES),
+        pcr8=_parse_hex(fields, "PCR8", PCR_BYTES) if "PCR8" in fields else None,
+    )
 
 
 def _require_fields(
