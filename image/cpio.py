@@ -57,7 +57,7 @@ class FileContent:
     path: Path
 
     def chunks(self) -> Iterator[bytes]:
-        """Read it in pieces of at most 4 MiB."""
+        """Read it in pieces of at most 2 MiB."""
         with self.path.open("rb") as file:
             while piece := file.read(CHUNK_BYTES):
                 yield piece
@@ -181,9 +181,9 @@ def _complete(entries: Iterable[Entry]) -> list[Entry]:
         _require_carried(entry)
         if found.setdefault(os.fsencode(entry.name), entry) is not entry:
             raise ImageError(f"{entry.name} stands twice")
-    for name in [entry.name for entry in found.values()]:
-        for parent in list(PurePosixPath(name).parents)[:-1]:
-            found.setdefault(os.fsencode(parent), folder_entry(str(parent)))
+    for name in [given.name for given in found.values()]:
+        for folder in list(PurePosixPath(name).parents)[:-1]:
+            found.setdefault(os.fsencode(folder), folder_entry(str(folder)))
     for encoded, entry in found.items():
         parent = found.get(encoded.rpartition(b"/")[0])
         if parent is not None and parent.kind != stat.S_IFDIR:

@@ -4,14 +4,14 @@ Packing: a boot kit and an application ramdisk become an EIF, measured in the sa
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from image.digest import Crc32, Pump, pumping
+from image.digest import Crc32, Pump, Update, pumping
 from image.eif import (
     Header,
     Section,
@@ -59,57 +59,75 @@ def pack_eif(
             (SectionKind.RAMDISK, files.enter_context(_open(application))),
         ]
         out = files.enter_context(replacing(target))
-        measurements = write_eif(out, parts)
-        size = out.tell()
-        out.seek(0)
         digest = hashlib.sha256()
-        for piece in read_chunks(out, size):
-            digest.update(piece)
+        measurements = write_eif(out, parts, see=digest.update)
+        size = out.tell()
     return BuildRecord(kit.name, measurements, weights_sha256, size, digest.digest())
 
 
-def write_eif(out: BinaryIO, parts: Iterable[Part]) -> ImageMeasurements:
+def write_eif(out: BinaryIO, parts: Sequence[Part], *, see: Update = len) -> ImageMeasurements:
     """
-    Write an EIF of *parts*, which are read once from their start, and return its PCR0, 1 and 2.
+    Write an EIF of *parts*, read from their starts, and return its PCR0, 1 and 2.
+
+    The header, which comes first, holds the CRC of all that follows, so the parts are read twice:
+    once for that, and once for all else, in the same pass in which they are written.
 
     Args:
-        out: File that can be sought; stands at the EIF's end afterwards.
+        see: Is shown every byte written, in order.
 
     Raises:
         ImageError: The parts are not those of an EIF, or one changes while it is read.
     """
-    contents = tuple((kind, source, source.seek(0, os.SEEK_END)) for kind, source in parts)
-    sections = lay_out(tuple((kind, size) for kind, _, size in contents))
-    measuring = Measuring()
+    contents = tuple((kind, source.seek(0, os.SEEK_END)) for kind, source in parts)
+    sections = lay_out(contents)
+    placed = [(section, source) for section, (_, source) in zip(sections, parts, strict=True)]
     header = encode_header(_HEADER, sections)
-    crc = Crc32(start_crc(header))
-    out.write(header)
+    crc = _compute_crc(header, placed)
+    writer = _Writer(out, see)
+    writer.write(encode_header(replace(_HEADER, crc32=crc), sections))
+    writer.crc.value = start_crc(header)
     with pumping() as pump:
-        for section, (_, source, _) in zip(sections, contents, strict=True):
-            _write_section(out, section, source, (pump, crc, measuring))
-    end = out.tell()
-    out.seek(0)
-    out.write(encode_header(replace(_HEADER, crc32=crc.value), sections))
-    out.seek(end)
-    return measuring.finish()
+        for section, source in placed:
+            writer.write_section(section, source, pump)
+    if writer.crc.value != crc:
+        raise ImageError("a file that the EIF is made of changed while it was read")
+    return writer.measuring.finish()
 
 
-def _write_section(
-    out: BinaryIO, section: Section, source: BinaryIO, state: tuple[Pump, Crc32, Measuring]
-) -> None:
-    pump, crc, measuring = state
-    header = encode_section_header(section)
-    crc.update(header)
-    out.write(header)
-    source.seek(0)
-    pieces = _written(read_chunks(source, section.size), out.write)
-    pump.show(pieces, (crc.update, *measuring.updates_for(section.kind)))
+def _compute_crc(header: bytes, placed: Iterable[tuple[Section, BinaryIO]]) -> int:
+    crc = Crc32(start_crc(header))
+    for section, source in placed:
+        crc.update(encode_section_header(section))
+        source.seek(0)
+        for piece in read_chunks(source, section.size):
+            crc.update(piece)
+    return crc.value
 
 
-def _written(pieces: Iterable[bytes], write: Callable[[bytes], object]) -> Iterator[bytes]:
-    for piece in pieces:
-        write(piece)
-        yield piece
+class _Writer:
+    """Writes sections and shows each byte to the hashes."""
+
+    def __init__(self, out: BinaryIO, see: Update) -> None:
+        self._out = out
+        self._see = see
+        self.crc = Crc32()
+        self.measuring = Measuring()
+
+    def write(self, data: bytes) -> None:
+        self._out.write(data)
+        self._see(data)
+        self.crc.update(data)
+
+    def write_section(self, section: Section, source: BinaryIO, pump: Pump) -> None:
+        self.write(encode_section_header(section))
+        source.seek(0)
+        updates = (*self.measuring.updates_for(section.kind), self._see, self.crc.update)
+        pump.show(self._written(read_chunks(source, section.size)), updates)
+
+    def _written(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self._out.write(piece)
+            yield piece
 
 
 def _open(path: Path) -> BinaryIO:
