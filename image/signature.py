@@ -14,7 +14,7 @@ from typing import Final
 
 import cbor2
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
@@ -46,8 +46,7 @@ def verify_signature(section: bytes, pcr0: bytes) -> bytes:
         ImageError: It is malformed, signs another PCR, or does not verify.
     """
     signed = _parse(section)
-    certificate = _parse_certificate(signed.certificate_pem)
-    key = certificate.public_key()
+    certificate, key = _parse_certificate(signed.certificate_pem)
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise ImageError("signing certificate has no P-384 key: only ES384 is read here")
     half = _SIGNATURE_BYTES // 2
@@ -82,11 +81,12 @@ def _parse(section: bytes) -> _Signed:
     return _Signed(pem, payload, signature)
 
 
-def _parse_certificate(pem: bytes) -> x509.Certificate:
+def _parse_certificate(pem: bytes) -> tuple[x509.Certificate, object]:
     try:
-        return x509.load_pem_x509_certificate(pem)
-    except ValueError:
-        raise ImageError("signing_certificate is not PEM") from None
+        certificate = x509.load_pem_x509_certificate(pem)
+        return certificate, certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        raise ImageError("signing_certificate is no certificate in PEM") from None
 
 
 def _require_pcr0(payload: bytes, pcr0: bytes) -> None:
