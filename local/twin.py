@@ -33,12 +33,12 @@ from app.enclave.weights import load_weights
 from app.parent.config import ParentConfig
 from app.protocol.errors import ConfigError, UnavailableError
 from app.protocol.releases import Release, encode_releases
-from infra.key_policy import ApprovedPcrs, KeyPolicy, key_policy
+from infra.key_policy import KeyPolicy, policy_of
 from local.aws import TwinAws
 from local.identity import AccessKey
-from local.measure import measure_process
 from local.nsm import SoftwareNsm, serve_nsm
 from local.pki import make_root
+from local.process_image import KIT, measurements_of, pack_process_image
 from local.processes import ROOT, Process
 from local.tls import make_tls
 
@@ -134,8 +134,8 @@ def run_twin(
         place = None if len(os.fsencode(tempfile.gettempdir())) < 80 else "/tmp"  # noqa: S108
         temporary = tempfile.TemporaryDirectory(prefix="twin-", dir=place)
         sockets = Path(stack.enter_context(temporary))
-        note("measuring the enclave's modules and weights")
-        release = approve(ROOT, weights)
+        note("packing and measuring the enclave's modules and weights")
+        release = approve(ROOT, weights, folder / "image")
         root = make_root(now=datetime.now(UTC))
         nsm = SoftwareNsm(root, release.measurements)
         stack.enter_context(serve_nsm(sockets / "nsm", nsm))
@@ -186,26 +186,24 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise ConfigError(f"another twin uses {folder}: name another with --folder") from None
 
 
-def approve(root: Path, weights: Path) -> Release:
-    """Measure the modules below *root* with *weights* and give them as an approved release."""
-    measurements = measure_process(root, weights)
-    name = f"process-{measurements.pcr0.hex()[:8]}"
+def approve(root: Path, weights: Path, folder: Path) -> Release:
+    """
+    Pack the modules below *root* with *weights* as the twin's image; give the approved release.
+
+    Args:
+        folder: Holds the image afterwards.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     digest = load_weights(weights).digest
-    return Release(name, "process", measurements, digest, datetime.now(UTC))
+    record = pack_process_image(folder, root, weights, digest=digest)
+    measurements = measurements_of(record)
+    name = f"{KIT}-{measurements.pcr0.hex()[:8]}"
+    return Release(name, KIT, measurements, digest, datetime.now(UTC))
 
 
 def policy_for(releases: Sequence[Release], role_arn: str) -> KeyPolicy:
     """Give the key policy that the stack synthesises for *releases*."""
-    approved = [
-        ApprovedPcrs(
-            release.name,
-            release.measurements.pcr0.hex(),
-            release.measurements.pcr1.hex(),
-            release.measurements.pcr2.hex(),
-        )
-        for release in releases
-    ]
-    return key_policy(account=ACCOUNT, chat_role_arn=role_arn, releases=approved)
+    return policy_of(account=ACCOUNT, chat_role_arn=role_arn, releases=releases)
 
 
 def forget_aws_environment() -> None:
