@@ -84,7 +84,7 @@ class Fleet(Construct):
             instance_type=ec2.InstanceType(sizes.instance_type.name),
             machine_image=ec2.MachineImage.from_ssm_parameter(AMI_PARAMETER),
             nitro_enclave_enabled=True,
-            role=role.role,
+            role=role.role.without_policy_updates(),  # or CDK adds to its permissions
             security_group=network.hosts,
             associate_public_ip_address=False,
             http_tokens=ec2.LaunchTemplateHttpTokens.REQUIRED,
