@@ -40,6 +40,7 @@ def make_app(
     environment: Mapping[str, str],
     kits: frozenset[str],
     root: Path = ROOT,
+    assembly: Path | None = None,
 ) -> tuple[App, EnclaveStack]:
     """
     Make the app with its one stack.
@@ -54,13 +55,16 @@ def make_app(
 
         root: The folder that relative paths start from.
 
+        assembly: The folder to write to; None leaves it to the command line.
+
     Raises:
         ConfigError: A parameter, the EIF, the list of releases or the host's software is not
             what it must be; says what to do.
 
         KeyPolicyError: No key policy can be made of the releases.
     """
-    app = App(context={**_FLAGS, **(context or {})})
+    outdir = None if assembly is None else str(assembly)
+    app = App(context={**_FLAGS, **(context or {})}, outdir=outdir)
     given = dict(app.node.get_all_context())
     name = _take(given, "name", _DEFAULT_NAME)
     account = _take(given, "account", environment.get("CDK_DEFAULT_ACCOUNT", ""))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from infra.policy_json import Json, document, statement
+from infra.trust_policy import trust_policy
 
 
 class ChatRole(Construct):
@@ -36,31 +36,7 @@ class ChatRole(Construct):
             role_name=role_name,
             description="Assumed by askers; the key policy says what it may do",
             max_session_duration=3600,  # the least that IAM allows; sessions last 900 s
-            assume_role_policy_document=document(
-                *trust_statements(principals, require_source_identity=require_source_identity)
+            assume_role_policy_document=trust_policy(
+                principals, require_source_identity=require_source_identity
             ),
         )
-
-
-def trust_statements(principals: Sequence[str], *, require_source_identity: bool) -> list[Json]:
-    """
-    Give the statements that let *principals* assume the chat role.
-
-    A user's source identity must be the user's own name. What roles set is up to their trust and
-    session: the organisation's identity provider has to pin it, we can only ask that it is there.
-    """
-    users = [arn for arn in principals if ":user/" in arn]
-    others = [arn for arn in principals if ":user/" not in arn]
-    if not require_source_identity:
-        return [statement("AskersAssume", "sts:AssumeRole", principal=sorted(users + others))]
-    actions = ["sts:AssumeRole", "sts:SetSourceIdentity"]
-    own_name: Json = {"StringEquals": {"sts:SourceIdentity": "${aws:username}"}}
-    any_name: Json = {"Null": {"sts:SourceIdentity": "false"}}
-    return [
-        statement(sid, actions, principal=sorted(arns), condition=condition)
-        for sid, arns, condition in (
-            ("UsersAssumeByName", users, own_name),
-            ("RolesAssumeWithIdentity", others, any_name),
-        )
-        if arns
-    ]

@@ -5,8 +5,9 @@ A process of the twin: started with a log of its own, watched, ended by pid and 
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from app.protocol.errors import UnavailableError
@@ -22,19 +23,32 @@ class Process:
     """
     `python -m` *module* with *arguments*, its output in *folder*.
 
+    Args:
+        python: The interpreter, where it is not this one.
+
+        environment: Added to the little that every process is passed.
+
     Attributes:
         log: What it has written to standard output and error.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        folder: Path,
+        *,
+        python: str = sys.executable,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.name = module.rpartition(".")[2]
         self.log = folder / f"{self.name}.log"
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                (sys.executable, "-m", module, *arguments),
+                (python, "-m", module, *arguments),
                 cwd=ROOT,
-                env=environment,
+                env={**passed_on, **environment},
                 stdin=subprocess.PIPE,  # never written to; its end tells the child of ours
                 stdout=output,
                 stderr=subprocess.STDOUT,

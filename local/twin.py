@@ -34,6 +34,7 @@ from app.parent.config import ParentConfig
 from app.protocol.errors import ConfigError, UnavailableError
 from app.protocol.releases import Release, encode_releases
 from infra.key_policy import KeyPolicy, policy_of
+from infra.trust_policy import trust_policy
 from local.aws import TwinAws
 from local.identity import AccessKey
 from local.nsm import SoftwareNsm, serve_nsm
@@ -46,11 +47,23 @@ DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"
 ACCOUNT: Final = "111122223333"  # AWS's own for documentation
 REGION: Final = "us-east-1"
 ROOT_NAME: Final = "the twin's root (AWS Nitro's, when deployed)"
-CHAT_ROLE: Final = "enclave-llm-chat"
+CHAT_ROLE: Final = f"enclave-llm-chat-{REGION}"  # as the stack names it
+CHAT_ROLE_ARN: Final = f"arn:aws:iam::{ACCOUNT}:role/{CHAT_ROLE}"
 ASKER: Final = "asker"
+ASKER_ARN: Final = f"arn:aws:iam::{ACCOUNT}:user/{ASKER}"
 _MARK: Final = ".twin"  # a file in every folder that a twin may empty
 _START_SECONDS: Final = 90
 _POLL_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """
+    Policies read back from a deployed stack, in JSON, that the twin enforces in place of its own.
+    """
+
+    key_policy: str
+    chat_role_trust: str
 
 
 @dataclass(slots=True)
@@ -108,13 +121,19 @@ class Twin:
 
 @contextmanager
 def run_twin(
-    folder: Path, *, weights: Path = DEMO_WEIGHTS, note: Callable[[str], None] = lambda _: None
+    folder: Path,
+    *,
+    weights: Path = DEMO_WEIGHTS,
+    deployed: Deployed | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Twin]:
     """
     Start all parties, give the twin when it is ready to answer, stop everything afterwards.
 
     Args:
         folder: New, empty or an earlier twin's, whose files are then gone.
+
+        deployed: Policies to enforce; None for those that the stack synthesises.
 
         note: Is told of each step.
 
@@ -143,12 +162,13 @@ def run_twin(
         tls = make_tls(folder / "tls", region=REGION)
         audit = folder / "logs" / "kms.jsonl"
         aws = TwinAws(account=ACCOUNT, region=REGION, nsm_root=root.certificate, audit_path=audit)
-        asker, role_arn = _add_principals(aws)
-        key_arn = aws.add_key(json.dumps(policy_for([release], role_arn)))
+        policies = deployed or synthesised([release])
+        asker = _add_principals(aws, policies.chat_role_trust)
+        key_arn = aws.add_key(policies.key_policy)
         stack.enter_context(aws.serve_unix(sockets / "kms", tls=tls))
         session = aws_session(folder, asker, stack.enter_context(aws.serve(tls=tls)), tls.ca)
         note("starting the parent and the enclave, which loads the model")
-        config = ChatbotConfig(_free_url(), key_arn, role_arn, tls_ca=str(tls.ca))
+        config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
         trust = Trust(root.certificate, ROOT_NAME, (release,))
         _write_lists(folder, config, release)
         enclave = start_enclave(stack, folder, sockets, weights)
@@ -201,9 +221,15 @@ def approve(root: Path, weights: Path, folder: Path) -> Release:
     return Release(name, KIT, measurements, digest, datetime.now(UTC))
 
 
-def policy_for(releases: Sequence[Release], role_arn: str) -> KeyPolicy:
+def policy_for(releases: Sequence[Release]) -> KeyPolicy:
     """Give the key policy that the stack synthesises for *releases*."""
-    return policy_of(account=ACCOUNT, chat_role_arn=role_arn, releases=releases)
+    return policy_of(account=ACCOUNT, chat_role_arn=CHAT_ROLE_ARN, releases=releases)
+
+
+def synthesised(releases: Sequence[Release]) -> Deployed:
+    """Give the policies that the stack synthesises for *releases* and the twin's asker."""
+    trust = trust_policy([ASKER_ARN], require_source_identity=False)
+    return Deployed(json.dumps(policy_for(releases)), json.dumps(trust))
 
 
 def forget_aws_environment() -> None:
@@ -238,14 +264,12 @@ def aws_session(folder: Path, key: AccessKey, endpoint: str, ca: Path) -> boto3.
     return boto3.Session(botocore_session=session)
 
 
-def _add_principals(aws: TwinAws) -> tuple[AccessKey, str]:
+def _add_principals(aws: TwinAws, trust: str) -> AccessKey:
     """Add the asker and the chat role, which has no rights but those of the key policy."""
-    role_arn = f"arn:aws:iam::{ACCOUNT}:role/{CHAT_ROLE}"
-    assume = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": role_arn}
+    assume = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": CHAT_ROLE_ARN}
     asker = aws.identity.add_user(ASKER, [_document(assume)])
-    principal = {"AWS": f"arn:aws:iam::{ACCOUNT}:user/{ASKER}"}
-    trust = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
-    return asker, aws.identity.add_role(CHAT_ROLE, trust=_document(trust))
+    aws.identity.add_role(CHAT_ROLE, trust=trust)
+    return asker
 
 
 def _document(statement: Mapping[str, object]) -> str:
