@@ -19,12 +19,12 @@ _TAIL_BYTES: Final = 2000
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "COVERAGE_PROCESS_START")
 
 
-class Process:
+class Child:
     """
-    `python -m` *module* with *arguments*, its output in *folder*.
+    *command*, running, its output in *folder*.
 
     Args:
-        python: The interpreter, where it is not this one.
+        name: What it is called in messages and its log.
 
         environment: Added to the little that every process is passed.
 
@@ -34,19 +34,18 @@ class Process:
 
     def __init__(
         self,
-        module: str,
-        arguments: Sequence[str],
+        name: str,
+        command: Sequence[str],
         folder: Path,
         *,
-        python: str = sys.executable,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.name = module.rpartition(".")[2]
-        self.log = folder / f"{self.name}.log"
+        self.name = name
+        self.log = folder / f"{name}.log"
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                (python, "-m", module, *arguments),
+                command,
                 cwd=ROOT,
                 env={**passed_on, **environment},
                 stdin=subprocess.PIPE,  # never written to; its end tells the child of ours
@@ -69,10 +68,12 @@ class Process:
         """
         code = self._process.poll()
         if code is not None:
-            tail = self.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip()
-            raise UnavailableError(
-                f"the twin's {self.name} ended with {code}; {self.log} ends: {tail or '(empty)'}"
-            )
+            raise UnavailableError(f"the twin's {self.name} ended with {code}; {self.log_end()}")
+
+    def log_end(self) -> str:
+        """Give the end of its log, for a message."""
+        tail = self.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip()
+        return f"{self.log} ends: {tail or '(empty)'}"
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
@@ -91,3 +92,24 @@ class Process:
         self._process.wait(seconds)
         if self._process.stdin:
             self._process.stdin.close()
+
+
+class Process(Child):
+    """
+    `python -m` *module* with *arguments*, a `Child` called as the module is.
+
+    Args:
+        python: The interpreter, where it is not this one.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        folder: Path,
+        *,
+        python: str = sys.executable,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        command = (python, "-m", module, *arguments)
+        super().__init__(module.rpartition(".")[2], command, folder, environment=environment)

@@ -25,13 +25,14 @@ from local.processes import ROOT
 VERSION: Final = "1:10.0.13+ds-0+deb13u1"
 DSC_SHA256: Final = "a426c892e5369058c3423816c8625bc8010bb5a58ece57261f62b64ee4d765ad"
 PACKAGES: Final = (
-    "dpkg-dev gcc make ninja-build pkg-config flex bison patch python3-venv libglib2.0-dev "
-    "libgnutls28-dev libcbor-dev libfdt-dev zlib1g-dev seabios qemu-system-data"
-).split()
+    "dpkg-dev", "gcc", "make", "ninja-build", "pkg-config", "flex", "bison", "patch",
+    "python3-venv", "libglib2.0-dev", "libgnutls28-dev", "libcbor-dev", "libfdt-dev", "zlib1g-dev",
+    "seabios", "qemu-system-data",
+)  # fmt: skip
 REQUIREMENTS: Final = ROOT / "requirements" / "qemu.txt"
 
 _HERE: Final = Path(__file__).resolve().parent
-_OURS: Final = (Path(__file__).resolve(), _HERE / "nsm_signer.c", _HERE / "nsm_signer.h")
+_OURS: Final = (_HERE / "nsm_signer.c", _HERE / "nsm_signer.h")
 _SUITES: Final = (("deb-src", "trixie", "main"),)
 _PATCHES: Final = ("skip-unpack-edk2-blobs.patch", "disable-pycotap.patch")  # Debian's own
 _DEVICES: Final = "CONFIG_NITRO_ENCLAVE=y\nCONFIG_VIRTIO_RNG=y\nCONFIG_VIRTIO_SERIAL=y\n"
@@ -135,12 +136,13 @@ def insert_signer(source: Path) -> None:
         if count != 1:
             raise ImageError(f"{name} has {count} places for the signer, expected 1")
         (source / name).write_text(changed)
-    for path in _OURS[1:]:
+    for path in _OURS:
         shutil.copy(path, source / "hw" / "virtio")
 
 
 def _folder() -> Path:
-    digest = hashlib.sha256()
+    made_of = (VERSION, DSC_SHA256, _PATCHES, _DEVICES, _FLAGS, _INSERTIONS)
+    digest = hashlib.sha256(repr(made_of).encode())
     for path in (*_OURS, REQUIREMENTS):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     version = VERSION.partition(":")[2].partition("+")[0]

@@ -1,0 +1,67 @@
+"""An EIF for tests: the debian kit and an application that does what a test asks for."""
+
+import socket
+import struct
+from pathlib import Path
+
+from image.cpio import file_entry, write_cpio
+from image.debian import run
+from image.kit import BootKit
+from image.pack import pack_eif
+from image.record import BuildRecord
+
+HERE = Path(__file__).parent
+SECONDS = 30
+
+
+def pack_probe(folder: Path, kit: BootKit) -> tuple[Path, BuildRecord]:
+    """Pack the probe for *kit*."""
+    binary = folder / "probe"
+    run(("gcc", "-static", "-Os", "-Wall", "-Werror", "-o", str(binary), str(HERE / "probe.c")))
+    entries = [
+        file_entry("cmd", b"/probe\n"),
+        file_entry("env", b"PATH=/\n"),
+        file_entry("rootfs/probe", binary.read_bytes(), 0o755),
+        file_entry("rootfs/lib/python3/botocore/cacert.pem", b"AWS's authorities\n"),
+    ]
+    application = folder / "application.cpio"
+    with application.open("wb") as out:
+        write_cpio(out, entries)
+    eif = folder / "probe.eif"
+    return eif, pack_eif(eif, kit, application, weights_sha256=bytes(range(32)))
+
+
+class Probe:
+    """The probe in a running enclave, by the Unix socket of its port."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def connect(self, what: bytes) -> socket.socket:
+        """Open a connection for *what*."""
+        stream = socket.socket(socket.AF_UNIX)
+        stream.settimeout(SECONDS)
+        stream.connect(str(self._path))
+        stream.sendall(what)
+        return stream
+
+    def dial(self, cid: int, port: int, *, size: int) -> tuple[socket.socket, int]:
+        """Have it connect out and join that with this connection; give it and its errno."""
+        stream = self.connect(b"d" + struct.pack("<III", cid, port, size))
+        return stream, stream.recv(1)[0]
+
+    def ask_nsm(self, request: bytes) -> bytes:
+        """Pass *request* to /dev/nsm."""
+        with self.connect(b"n" + struct.pack("<I", len(request)) + request) as stream:
+            (size,) = struct.unpack("<I", read_exactly(stream, 4))
+            return read_exactly(stream, size)
+
+
+def read_exactly(stream: socket.socket, count: int) -> bytes:
+    """Read *count* bytes, or fail."""
+    data = b""
+    while len(data) < count:
+        piece = stream.recv(count - len(data))
+        assert piece, f"ended after {len(data)} of {count} bytes"
+        data += piece
+    return data
