@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from app.protocol.constants import INFERENCE_PORT
-from app.protocol.errors import UnavailableError
+from app.protocol.errors import ConfigError, UnavailableError
 from local.emulator.tsc import measure_tsc_khz
 from local.nsm import ROLE_ARN
 from local.pki import MODULE_ID, Chain
@@ -76,6 +76,8 @@ def boot(stack: ExitStack, eif: Path, place: Place, note: Note) -> Child:
 
     Raises:
         UnavailableError: It does not boot, twice; shows the end of the console.
+
+        ConfigError: There is too little memory for it.
     """
     require_memory(memory_mib(eif.stat().st_size))
     for attempt in range(1, BOOTS + 1):
@@ -141,14 +143,14 @@ def require_memory(mib: int) -> None:
     Require that much memory to be free on this machine.
 
     Raises:
-        UnavailableError: It is not.
+        ConfigError: It is not.
     """
     lines = Path("/proc/meminfo").read_text().splitlines()
     free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) // 1024
     if free < mib:
-        raise UnavailableError(
-            f"the emulated enclave needs {mib} MiB of memory, {free} MiB are free: close something, "
-            "or run the enclave as a process"
+        raise ConfigError(
+            f"the emulated enclave needs {mib} MiB of memory, {free} MiB are free: close "
+            "something, or run the enclave as a process"
         )
 
 
@@ -203,7 +205,7 @@ def require_platform() -> None:
     Require what can emulate an enclave: Linux on x86-64.
 
     Raises:
-        UnavailableError: This is another.
+        ConfigError: This is another.
     """
     if sys.platform != "linux" or os.uname().machine != "x86_64":
         raise UnavailableError(
@@ -237,6 +239,7 @@ def _wait(done: Callable[[], bool], process: Child, end: float) -> None:
         process.require_alive()
         if time.monotonic() > end:
             raise UnavailableError(
-                f"the twin's {process.name} is not ready after {BOOT_SECONDS} s; {process.log_end()}"
+                f"the twin's {process.name} is not ready after {BOOT_SECONDS} s; "
+                f"{process.log_end()}"
             )
         time.sleep(_POLL_SECONDS / 5)

@@ -10,7 +10,7 @@ import mmap
 import time
 from typing import Final
 
-from app.protocol.errors import UnavailableError
+from app.protocol.errors import ConfigError
 
 _CODE: Final = bytes.fromhex("0f31 48c1e220 4809d0 c3")  # rdtsc; shl rdx, 32; or rax, rdx; ret
 _SECONDS: Final = 0.05
@@ -21,14 +21,14 @@ def measure_tsc_khz() -> int:
     Measure it against the system's clock, to about one in ten thousand.
 
     Raises:
-        UnavailableError: This machine lets no program run code that it has just written.
+        ConfigError: This machine lets no program run code that it has just written.
     """
     try:
         page = mmap.mmap(-1, len(_CODE), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     except OSError:
-        raise UnavailableError("the rate of the time stamp counter cannot be measured") from None
+        raise ConfigError("the rate of the time stamp counter cannot be measured") from None
     page.write(_CODE)
     read = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
-    ticks, started = read(), time.monotonic()
+    ticks, started = int(read()), time.monotonic()
     time.sleep(_SECONDS)
-    return round((read() - ticks) / (time.monotonic() - started) / 1000)
+    return round((int(read()) - ticks) / (time.monotonic() - started) / 1000)
