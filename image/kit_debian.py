@@ -26,7 +26,6 @@ LIMITS: Final = (
     "the debian kit boots in the emulated enclave only: its kernel cannot find the NSM and vsock "
     "of Nitro hardware"
 )
-PACKAGES: Final = ("gcc", "libc6-dev")  # for the init
 
 _CMDLINE: Final = "reboot=t panic=30 pci=off console=ttyS0 random.trust_cpu=on quiet"
 _SUITES: Final = (("deb", "bookworm-backports", "main"),)

@@ -44,7 +44,7 @@ from local.identity import AccessKey
 from local.nsm import SoftwareNsm, serve_nsm
 from local.pki import make_root
 from local.process_image import KIT, measurements_of, pack_process_image
-from local.processes import ROOT, Process
+from local.processes import ROOT, Child, Process
 from local.tls import make_tls
 
 DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"
@@ -92,7 +92,7 @@ class Twin:
     trust: Trust
     config: ChatbotConfig
     asker: boto3.Session
-    enclave: Process
+    enclave: Child
     parent: Process
 
     @property
@@ -186,7 +186,7 @@ def run_twin(
         parent = start_parent(stack, folder, sockets, config)
         if emulated:
             note("booting the enclave")
-            enclave = emulated.start(stack, sockets, nsm.chain, note, console=console)
+            enclave: Child = emulated.start(stack, sockets, nsm.chain, note, console=console)
         else:
             note("starting the parent and the enclave, which loads the model")
             stack.enter_context(serve_nsm(sockets / "nsm", nsm))
@@ -341,7 +341,7 @@ def _write_lists(folder: Path, config: ChatbotConfig, release: Release) -> None:
 
 
 def _wait_until_ready(
-    config: ChatbotConfig, processes: Sequence[Process], note: Callable[[str], None]
+    config: ChatbotConfig, processes: Sequence[Child], note: Callable[[str], None]
 ) -> None:
     """Poll the parent, which asks the enclave, until both answer."""
     end = time.monotonic() + _START_SECONDS

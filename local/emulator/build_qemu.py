@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -24,11 +24,7 @@ from local.processes import ROOT
 
 VERSION: Final = "1:10.0.13+ds-0+deb13u1"
 DSC_SHA256: Final = "a426c892e5369058c3423816c8625bc8010bb5a58ece57261f62b64ee4d765ad"
-PACKAGES: Final = (
-    "dpkg-dev", "gcc", "make", "ninja-build", "pkg-config", "flex", "bison", "patch",
-    "python3-venv", "libglib2.0-dev", "libgnutls28-dev", "libcbor-dev", "libfdt-dev", "zlib1g-dev",
-    "seabios", "qemu-system-data",
-)  # fmt: skip
+PACKAGES: Final = Path(__file__).with_name("debian_packages.txt")
 REQUIREMENTS: Final = ROOT / "requirements" / "qemu.txt"
 
 _HERE: Final = Path(__file__).resolve().parent
@@ -86,7 +82,7 @@ def build_qemu(note: Note = lambda _: None) -> Path:
     """
     if found := find_qemu():
         return found
-    require_packages(PACKAGES)
+    require_packages()
     folder = _folder()
     with _locked(folder, note):
         if found := find_qemu():
@@ -103,24 +99,22 @@ def build_qemu(note: Note = lambda _: None) -> Path:
     return folder / "qemu-system-x86_64"
 
 
-def require_packages(packages: Sequence[str]) -> None:
+def require_packages() -> None:
     """
-    Require Debian packages to be installed.
+    Require the Debian packages that building QEMU and the boot kit takes.
 
     Raises:
-        ImageError: Some are not; says how to install them.
+        ImageError: Some are not installed; says how to install them.
     """
+    packages = [line for line in PACKAGES.read_text().split("\n") if line and line[0] != "#"]
     query = ("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n")
     try:
         done = subprocess.run((*query, *packages), capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise ImageError("the emulated enclave needs Debian 12 or later: no dpkg here") from None
     there = {line.split()[0] for line in done.stdout.splitlines() if line.endswith(" installed")}
-    if missing := [package for package in packages if package not in there]:
-        raise ImageError(
-            "packages are missing: sudo apt-get install --no-install-recommends "
-            + " ".join(missing)
-        )
+    if missing := sorted(set(packages) - there):
+        raise ImageError(f"packages are missing, run bin/setup-system: {', '.join(missing)}")
 
 
 def insert_signer(source: Path) -> None:

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Final
 
 from app.protocol.errors import ConfigError
-from app.protocol.releases import Measurements, Release
+from app.protocol.releases import Release
 from image.eif import SectionKind, open_eif, parse_structure, read_chunks, read_section
 from image.errors import ImageError
-from image.kit_debian import PACKAGES, debian_kit
+from image.kit_debian import debian_kit
 from image.metadata import parse_metadata
 from image.pack import pack_eif
 from local.emulator import machine
 from local.emulator.build_qemu import build_qemu, require_packages
 from local.emulator.machine import Note
 from local.pki import Chain
-from local.processes import Process
+from local.process_image import measurements_of
+from local.processes import Child
 
 _RAMDISKS: Final = 2  # the boot kit's and the application's
 
@@ -53,7 +54,7 @@ class EmulatedEnclave:
         note: Note,
         *,
         console: bool,
-    ) -> Process:
+    ) -> Child:
         """
         Boot it, wait for its heartbeat, and give its process; *stack* stops it.
 
@@ -87,20 +88,18 @@ def prepare_enclave(eif: Path, folder: Path, *, ca: Path, note: Note) -> Emulate
     """
     machine.require_platform()
     try:
-        require_packages(PACKAGES)
+        require_packages()
         qemu = build_qemu(note)
         kit = debian_kit(folder / "kit", ca=ca, note=note)
         note("packing and measuring the enclave's image")
         target = folder / "enclave.eif"
         digest = take_application(eif, folder / "application.cpio")
-        packed = pack_eif(
-            target, kit, folder / "application.cpio", weights_sha256=digest
-        ).measurements
+        record = pack_eif(target, kit, folder / "application.cpio", weights_sha256=digest)
     except ImageError as error:
         raise ConfigError(str(error)) from None
     (folder / "application.cpio").unlink()
-    measurements = Measurements(packed.pcr0, packed.pcr1, packed.pcr2)
-    name = f"debian-{packed.pcr0.hex()[:8]}"
+    measurements = measurements_of(record)
+    name = f"debian-{measurements.pcr0.hex()[:8]}"
     release = Release(name, "debian", measurements, digest, datetime.now(UTC))
     return EmulatedEnclave(folder, target, qemu, release)
 

@@ -159,7 +159,7 @@ class Hub:
 
     def _settle(self, stream: Stream) -> None:
         """Have the selector wait for what *stream* wants, or forget it when it is over."""
-        descriptor, wanted = stream.descriptor, stream.events()
+        descriptor, wanted = stream.descriptor, stream.events(queued=stream in self._ready)
         if wanted is None:
             if self._registered.pop(descriptor, None) is not None and not stream.over:
                 self._epoll.unregister(descriptor)

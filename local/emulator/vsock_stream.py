@@ -109,16 +109,21 @@ class Stream:
             )
         )
 
-    def events(self) -> int | None:
-        """Give what to wait for at the host's socket; None for nothing, not even its end."""
+    def events(self, *, queued: bool) -> int | None:
+        """
+        Give what to wait for at the host's socket; None for nothing, not even its end.
+
+        Args:
+            queued: The host is known to have something to read.
+        """
         if self.over or self._host_done == _BOTH:
             return None
-        wanted = select.EPOLLIN if self.wants_host() else 0
+        wanted = select.EPOLLIN if not queued and self.wants_host() else 0
         wanted |= select.EPOLLOUT if self._pending else 0
         return wanted if wanted or self._host_done else None
 
     def wants_host(self) -> bool:
-        """Tell whether something may be read from the host, as far as credit goes."""
+        """Tell whether something may be read from the host; ask for credit where that lacks."""
         if not self.established or self._host_done or Done.RECEIVE in self._guest_done:
             return False
         if self._credit.room() > 0:

@@ -2,7 +2,8 @@
  * An application for tests: does in the enclave what the test asks for over vsock port 5000.
  *
  * The first byte of a connection says what: 'n' a request to the NSM, 'e' give back what comes,
- * 'd' dial the port that follows and copy both ways until both ends are done.
+ * 'd' dial the CID and port that follow and copy both ways until both ends are done, 'f' give the
+ * file whose name follows.
  */
 
 #include <errno.h>
@@ -95,6 +96,16 @@ static void dial(int peer)
     wait(NULL);
 }
 
+static void give_file(int peer)
+{
+    char path[256];
+    size_t length = 0;
+
+    while (length < sizeof path && read_all(peer, path + length, 1) == 0 && path[length])
+        length++;
+    copy(open(path, O_RDONLY), peer, 4096);
+}
+
 static void serve(int peer)
 {
     char what;
@@ -107,6 +118,8 @@ static void serve(int peer)
         copy(peer, peer, 256 * 1024);
     if (what == 'd')
         dial(peer);
+    if (what == 'f')
+        give_file(peer);
 }
 
 int main(void)

@@ -2,33 +2,37 @@
 
 import socket
 import struct
+import time
 from pathlib import Path
 
+from app.enclave.nsm import NsmClient
 from image.cpio import file_entry, write_cpio
 from image.debian import run
 from image.kit import BootKit
 from image.pack import pack_eif
-from image.record import BuildRecord
 
 HERE = Path(__file__).parent
 SECONDS = 30
+AUTHORITIES = "lib/python3/botocore/cacert.pem"
 
 
-def pack_probe(folder: Path, kit: BootKit) -> tuple[Path, BuildRecord]:
-    """Pack the probe for *kit*."""
+def pack_probe(folder: Path, kit: BootKit, *, more: bytes = b"") -> Path:
+    """Pack the probe for *kit*; *more* is data that it carries, and that PCR2 covers."""
     binary = folder / "probe"
     run(("gcc", "-static", "-Os", "-Wall", "-Werror", "-o", str(binary), str(HERE / "probe.c")))
     entries = [
         file_entry("cmd", b"/probe\n"),
         file_entry("env", b"PATH=/\n"),
         file_entry("rootfs/probe", binary.read_bytes(), 0o755),
-        file_entry("rootfs/lib/python3/botocore/cacert.pem", b"AWS's authorities\n"),
+        file_entry(f"rootfs/{AUTHORITIES}", b"AWS's authorities\n"),
+        file_entry("rootfs/more", more),
     ]
     application = folder / "application.cpio"
     with application.open("wb") as out:
         write_cpio(out, entries)
     eif = folder / "probe.eif"
-    return eif, pack_eif(eif, kit, application, weights_sha256=bytes(range(32)))
+    pack_eif(eif, kit, application, weights_sha256=bytes(range(32)))
+    return eif
 
 
 class Probe:
@@ -36,6 +40,7 @@ class Probe:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.nsm = NsmClient(self.ask_nsm)
 
     def connect(self, what: bytes) -> socket.socket:
         """Open a connection for *what*."""
@@ -50,11 +55,32 @@ class Probe:
         stream = self.connect(b"d" + struct.pack("<III", cid, port, size))
         return stream, stream.recv(1)[0]
 
+    def read_file(self, path: str) -> bytes:
+        """Read a file of the enclave's root."""
+        with self.connect(b"f" + path.encode() + b"\0") as stream:
+            return read_all(stream)
+
     def ask_nsm(self, request: bytes) -> bytes:
         """Pass *request* to /dev/nsm."""
         with self.connect(b"n" + struct.pack("<I", len(request)) + request) as stream:
             (size,) = struct.unpack("<I", read_exactly(stream, 4))
             return read_exactly(stream, size)
+
+
+def wait_for_probe(path: Path) -> Probe:
+    """Wait until it listens, which is shortly after the heartbeat."""
+    probe = Probe(path)
+    end = time.monotonic() + SECONDS
+    while True:
+        try:
+            with probe.connect(b"e") as stream:
+                stream.shutdown(socket.SHUT_WR)
+                if stream.recv(1) == b"":
+                    return probe
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 def read_exactly(stream: socket.socket, count: int) -> bytes:
@@ -65,3 +91,8 @@ def read_exactly(stream: socket.socket, count: int) -> bytes:
         assert piece, f"ended after {len(data)} of {count} bytes"
         data += piece
     return data
+
+
+def read_all(stream: socket.socket) -> bytes:
+    """Read to the end."""
+    return b"".join(iter(lambda: stream.recv(65536), b""))
