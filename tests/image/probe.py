@@ -40,12 +40,13 @@ class Probe:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.patience = SECONDS
         self.nsm = NsmClient(self.ask_nsm)
 
     def connect(self, what: bytes) -> socket.socket:
         """Open a connection for *what*."""
         stream = socket.socket(socket.AF_UNIX)
-        stream.settimeout(SECONDS)
+        stream.settimeout(self.patience)
         stream.connect(str(self._path))
         stream.sendall(what)
         return stream
