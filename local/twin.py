@@ -163,10 +163,7 @@ def run_twin(
         stack.enter_context(_empty(folder))
         (folder / "parent_saw").mkdir()
         (folder / "logs").mkdir()
-        # The path of a Unix socket has at most 107 bytes: unix(7).
-        place = None if len(os.fsencode(tempfile.gettempdir())) < 80 else "/tmp"  # noqa: S108
-        temporary = tempfile.TemporaryDirectory(prefix="twin-", dir=place)
-        sockets = Path(stack.enter_context(temporary))
+        sockets = _socket_folder(stack)
         tls = make_tls(folder / "tls", region=REGION)
         emulated = prepare_enclave(image, folder, ca=tls.ca, note=note) if image else None
         release = emulated.release if emulated else _approve_process(folder, weights, note)
@@ -193,6 +190,12 @@ def run_twin(
             enclave = start_enclave(stack, folder, sockets, weights)
         _wait_until_ready(config, (enclave, parent), note)
         yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent)
+
+
+def _socket_folder(stack: ExitStack) -> Path:
+    """Give a folder with a short path: that of a Unix socket has at most 107 bytes, unix(7)."""
+    place = None if len(os.fsencode(tempfile.gettempdir())) < 80 else "/tmp"  # noqa: S108
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twin-", dir=place)))
 
 
 @contextmanager

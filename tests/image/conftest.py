@@ -26,6 +26,15 @@ from local.pki import Identity, make_chain, make_root
 from local.processes import Child
 from tests.image.probe import Probe, pack_probe, wait_for_probe
 
+_SECONDS = 600  # the first test may build QEMU
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests here more time than others: what they share takes minutes to make."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(_SECONDS))
+
 
 @dataclass
 class RunningProbe:
