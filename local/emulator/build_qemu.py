@@ -167,9 +167,7 @@ def _prepare_source(folder: Path, note: Note) -> Path:
     note("fetching QEMU's source from Debian's archive, 40 MB")
     archive = Archive(folder / "apt", _SUITES)
     archive.update()
-    dsc = archive.fetch_source(f"qemu={VERSION}", folder / "download")
-    if (got := sha256(dsc)) != DSC_SHA256:
-        raise ImageError(f"{dsc.name} has SHA-256 {got}, expected {DSC_SHA256}")
+    dsc = fetch_source(archive, folder / "download", note)
     shutil.rmtree(part, ignore_errors=True)
     note("unpacking it and putting the signer in")
     run(("dpkg-source", "--skip-patches", "-x", str(dsc), str(part)))  # checks the hashes in it
@@ -180,6 +178,27 @@ def _prepare_source(folder: Path, note: Note) -> Path:
     part.rename(source)
     shutil.rmtree(folder / "download")
     return source
+
+
+def fetch_source(archive: Archive, folder: Path, note: Note) -> Path:
+    """
+    Fetch QEMU's source to *folder* and give its .dsc: `VERSION`, or what took its place.
+
+    The hash of `VERSION` is required. A later one of the same stable suite, where Debian keeps no
+    other, is vouched for by Debian's signature alone; *note* hears of it.
+
+    Raises:
+        ImageError: There is none, or it is not what was recorded.
+    """
+    try:
+        dsc = archive.fetch_source(f"qemu={VERSION}", folder)
+    except ImageError:
+        dsc = archive.fetch_source("qemu", folder)
+        note(f"!! Debian has {dsc.name} in place of {VERSION}; its signature alone vouches for it")
+        return dsc
+    if (got := sha256(dsc)) != DSC_SHA256:
+        raise ImageError(f"{dsc.name} has SHA-256 {got}, expected {DSC_SHA256}")
+    return dsc
 
 
 def _make_venv(folder: Path, note: Note) -> Path:

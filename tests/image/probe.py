@@ -16,15 +16,24 @@ SECONDS = 30
 AUTHORITIES = "lib/python3/botocore/cacert.pem"
 
 
-def pack_probe(folder: Path, kit: BootKit, *, more: bytes = b"") -> Path:
-    """Pack the probe for *kit*; *more* is data that it carries, and that PCR2 covers."""
+def pack_probe(
+    folder: Path, kit: BootKit, *, more: bytes = b"", authorities: str = AUTHORITIES
+) -> Path:
+    """
+    Pack the probe for *kit*.
+
+    Args:
+        more: Data that it carries, and that PCR2 covers.
+
+        authorities: Name of its file of certificate authorities.
+    """
     binary = folder / "probe"
     run(("gcc", "-static", "-Os", "-Wall", "-Werror", "-o", str(binary), str(HERE / "probe.c")))
     entries = [
         file_entry("cmd", b"/probe\n"),
         file_entry("env", b"PATH=/\n"),
         file_entry("rootfs/probe", binary.read_bytes(), 0o755),
-        file_entry(f"rootfs/{AUTHORITIES}", b"AWS's authorities\n"),
+        file_entry(f"rootfs/{authorities}", b"AWS's authorities\n"),
         file_entry("rootfs/more", more),
     ]
     application = folder / "application.cpio"

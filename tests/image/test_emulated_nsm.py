@@ -12,12 +12,12 @@ import pytest
 
 from app.chatbot.trust import Trust, verify_enclave
 from app.protocol.attestation import encode_user_data, verify_attestation
-from app.protocol.errors import AttestationError, NsmError, PcrMismatchError, UnavailableError
+from app.protocol.errors import AttestationError, NsmError, PcrMismatchError
 from app.protocol.manifest import Manifest
 from app.protocol.nitro_root import NITRO_ROOT
 from app.protocol.releases import Release
 from image.kit import BootKit
-from local.emulator.machine import BOOTS, Place, boot, enclave_socket, write_signer
+from local.emulator.machine import Place, boot, enclave_socket, write_signer
 from local.nsm import make_pcrs
 from local.pki import MODULE_ID, make_chain, make_root
 from tests.image.conftest import RunningProbe
@@ -182,17 +182,3 @@ def require_kms_tells_apart(running: RunningProbe, *, good: bytes, altered: byte
         assert decrypt(good) == made["Plaintext"]
         with refused("AccessDeniedException"):
             decrypt(altered)
-
-
-def test_corrupt_image_does_not_boot(place: Place, probe_eif: Path) -> None:
-    """
-    An image with a wrong CRC is tried twice and given up, with the console's end.
-    """
-    corrupt = place.logs / "corrupt.eif"
-    data = bytearray(probe_eif.read_bytes())
-    data[-1] ^= 1
-    corrupt.write_bytes(data)
-    notes: list[str] = []
-    with ExitStack() as stack, pytest.raises(UnavailableError, match="CRC"):
-        boot(stack, corrupt, place, notes.append)
-    assert len(notes) == BOOTS - 1

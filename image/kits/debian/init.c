@@ -278,8 +278,8 @@ int main(void)
     wait_for("/dev/nsm");
     seed();
     raise_loopback();
-    beat();
     trust_twin();
+    beat();
     child = start();
     say("the application is started", 0);
     do

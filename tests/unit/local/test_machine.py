@@ -7,11 +7,13 @@ import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography import x509
 
 from app.protocol.errors import ConfigError
+from image.debian import Archive
 from image.errors import ImageError
 from local.emulator import build_qemu
 from local.emulator.enclave import take_application
@@ -138,3 +140,38 @@ def test_no_image(tmp_path: Path) -> None:
     other.write_bytes(bytes(1000))
     with pytest.raises(ImageError, match="this is no EIF"):
         take_application(other, tmp_path / "out")
+
+
+class OneVersion:
+    """An archive with one version of QEMU's source."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+
+    def fetch_source(self, package: str, folder: Path) -> Path:
+        """Give it, or say that there is none."""
+        if package not in {"qemu", f"qemu={self._version}"}:
+            raise ImageError("no such version")
+        dsc = folder / f"qemu_{self._version.partition(':')[2]}.dsc"
+        dsc.write_text("not the recorded one")
+        return dsc
+
+
+def test_recorded_source_must_have_its_hash(tmp_path: Path) -> None:
+    """
+    Another file under the recorded version is refused.
+    """
+    archive = cast("Archive", OneVersion(build_qemu.VERSION))
+    with pytest.raises(ImageError, match=r"has SHA-256 \w{64}, expected a426c892"):
+        build_qemu.fetch_source(archive, tmp_path, print)
+
+
+def test_later_source_is_taken_and_said(tmp_path: Path) -> None:
+    """
+    Where Debian has a later version only, that is taken, and somebody hears of it.
+    """
+    notes: list[str] = []
+    archive = cast("Archive", OneVersion("1:10.0.99+ds-1"))
+    dsc = build_qemu.fetch_source(archive, tmp_path, notes.append)
+    assert dsc.name == "qemu_10.0.99+ds-1.dsc"
+    assert "Debian has qemu_10.0.99+ds-1.dsc in place of 1:10.0.13" in notes[0]
