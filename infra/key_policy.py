@@ -18,6 +18,7 @@ from app.protocol.constants import (
     PURPOSE_ANSWER,
     PURPOSE_QUESTION,
 )
+from app.protocol.releases import Release
 
 Condition = dict[str, dict[str, str | list[str]]]
 
@@ -76,7 +77,7 @@ _PURPOSE_KEY: Final = f"kms:EncryptionContext:{PURPOSE}"
 _PCR_KEY: Final = "kms:RecipientAttestation:PCR"
 
 # No cryptographic action: the account's administrators run the key, they never use it.
-_ADMINISTRATION: Final = (
+ADMINISTRATION: Final = (
     "kms:DescribeKey",
     "kms:GetKeyPolicy",
     "kms:GetKeyRotationStatus",
@@ -151,6 +152,25 @@ def key_policy(*, account: str, chat_role_arn: str, releases: Sequence[ApprovedP
     return _require_size(policy)
 
 
+def policy_of(*, account: str, chat_role_arn: str, releases: Iterable[Release]) -> KeyPolicy:
+    """
+    Give the key policy that approves *releases*, of whatever kit.
+
+    Raises:
+        KeyPolicyError: As `key_policy`.
+    """
+    approved = [
+        ApprovedPcrs(
+            release.name,
+            release.measurements.pcr0.hex(),
+            release.measurements.pcr1.hex(),
+            release.measurements.pcr2.hex(),
+        )
+        for release in releases
+    ]
+    return key_policy(account=account, chat_role_arn=chat_role_arn, releases=approved)
+
+
 def _require_principals(account: str, chat_role_arn: str) -> None:
     if not _ACCOUNT.fullmatch(account):
         raise KeyPolicyError("account is not 12 digits")
@@ -194,7 +214,7 @@ def _sid(name: str) -> str:
 
 def _administer(account: str) -> Statement:
     # Naming the account's root delegates to IAM: whoever an identity policy lets.
-    return _allow("Administer", f"arn:aws:iam::{account}:root", _ADMINISTRATION)
+    return _allow("Administer", f"arn:aws:iam::{account}:root", ADMINISTRATION)
 
 
 def _unattested_allows(role: str) -> tuple[Statement, ...]:

@@ -29,6 +29,7 @@ from local.twin import Twin, run_twin
 
 QUESTION: Final = "I can't access my email. My user name is jdoe."
 _FOLDER: Final = ROOT / ".twin" / "demo"
+_IMAGE: Final = ROOT / "build" / "enclave.eif"
 _SHOWN_BYTES: Final = 24
 _EPILOG: Final = """\
 All parties run on this machine: KMS and STS that enforce the synthesised key policy, a software
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         wanted = answer_options(options)
-        with run_twin(options.folder, note=note) as twin:
+        image = options.image if options.enclave == "qemu" else None
+        with run_twin(options.folder, image=image, console=options.console, note=note) as twin:
             note("verifying the enclave")
             session = twin.connect()
             ready = time.monotonic() - started
@@ -83,6 +85,17 @@ def _parser() -> argparse.ArgumentParser:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON object")
     how.add_argument("--interactive", action="store_true", help="talk instead")
+    parser.add_argument(
+        "--enclave",
+        choices=("process", "qemu"),
+        default="process",
+        help="run the enclave as a process, or its built image in an emulated enclave: slower, "
+        "and nearer to the real thing (docs/emulated-enclave.md)",
+    )
+    parser.add_argument(
+        "--image", type=Path, default=_IMAGE, help="for qemu; default: build/enclave.eif"
+    )
+    parser.add_argument("--console", action="store_true", help="for qemu: show its boot console")
     parser.add_argument(
         "--folder", type=Path, default=_FOLDER, help="for logs; emptied if a twin's"
     )

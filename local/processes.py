@@ -5,8 +5,9 @@ A process of the twin: started with a log of its own, watched, ended by pid and 
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from app.protocol.errors import UnavailableError
@@ -18,23 +19,35 @@ _TAIL_BYTES: Final = 2000
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "COVERAGE_PROCESS_START")
 
 
-class Process:
+class Child:
     """
-    `python -m` *module* with *arguments*, its output in *folder*.
+    *command*, running, its output in *folder*.
+
+    Args:
+        name: What it is called in messages and its log.
+
+        environment: Added to the little that every process is passed.
 
     Attributes:
         log: What it has written to standard output and error.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], folder: Path) -> None:
-        self.name = module.rpartition(".")[2]
-        self.log = folder / f"{self.name}.log"
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        *,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                (sys.executable, "-m", module, *arguments),
+                command,
                 cwd=ROOT,
-                env=environment,
+                env={**passed_on, **environment},
                 stdin=subprocess.PIPE,  # never written to; its end tells the child of ours
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -55,10 +68,12 @@ class Process:
         """
         code = self._process.poll()
         if code is not None:
-            tail = self.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip()
-            raise UnavailableError(
-                f"the twin's {self.name} ended with {code}; {self.log} ends: {tail or '(empty)'}"
-            )
+            raise UnavailableError(f"the twin's {self.name} ended with {code}; {self.log_end()}")
+
+    def log_end(self) -> str:
+        """Give the end of its log, for a message."""
+        tail = self.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip()
+        return f"{self.log} ends: {tail or '(empty)'}"
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
@@ -77,3 +92,24 @@ class Process:
         self._process.wait(seconds)
         if self._process.stdin:
             self._process.stdin.close()
+
+
+class Process(Child):
+    """
+    `python -m` *module* with *arguments*, a `Child` called as the module is.
+
+    Args:
+        python: The interpreter, where it is not this one.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        folder: Path,
+        *,
+        python: str = sys.executable,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        command = (python, "-m", module, *arguments)
+        super().__init__(module.rpartition(".")[2], command, folder, environment=environment)

@@ -2,7 +2,8 @@
 The twin: all parties of a deployment on this machine, started, watched and stopped together.
 
 AWS (KMS, STS) and the NSM run in threads of this process; the enclave and the parent are
-processes of their own. What they write lies in one folder.
+processes of their own. What they write lies in one folder. The enclave is the product's program
+as a process, or a built image in an emulated enclave, whose NSM is QEMU's.
 """
 
 import fcntl
@@ -31,26 +32,43 @@ from app.chatbot.transport import Transport
 from app.chatbot.trust import Trust
 from app.enclave.weights import load_weights
 from app.parent.config import ParentConfig
+from app.protocol.constants import KMS_PROXY_PORT
 from app.protocol.errors import ConfigError, UnavailableError
 from app.protocol.releases import Release, encode_releases
-from infra.key_policy import ApprovedPcrs, KeyPolicy, key_policy
+from infra.key_policy import KeyPolicy, policy_of
+from infra.trust_policy import trust_policy
 from local.aws import TwinAws
+from local.emulator.enclave import prepare_enclave
+from local.emulator.machine import enclave_socket, parent_socket
 from local.identity import AccessKey
-from local.measure import measure_process
 from local.nsm import SoftwareNsm, serve_nsm
 from local.pki import make_root
-from local.processes import ROOT, Process
+from local.process_image import KIT, measurements_of, pack_process_image
+from local.processes import ROOT, Child, Process
 from local.tls import make_tls
 
 DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"
 ACCOUNT: Final = "111122223333"  # AWS's own for documentation
 REGION: Final = "us-east-1"
 ROOT_NAME: Final = "the twin's root (AWS Nitro's, when deployed)"
-CHAT_ROLE: Final = "enclave-llm-chat"
+CHAT_ROLE: Final = f"enclave-llm-chat-{REGION}"  # as the stack names it
+CHAT_ROLE_ARN: Final = f"arn:aws:iam::{ACCOUNT}:role/{CHAT_ROLE}"
 ASKER: Final = "asker"
+ASKER_ARN: Final = f"arn:aws:iam::{ACCOUNT}:user/{ASKER}"
 _MARK: Final = ".twin"  # a file in every folder that a twin may empty
-_START_SECONDS: Final = 90
+_START_SECONDS: Final = 120
+_NOTE_SECONDS: Final = 10
 _POLL_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """
+    Policies read back from a deployed stack, in JSON, that the twin enforces in place of its own.
+    """
+
+    key_policy: str
+    chat_role_trust: str
 
 
 @dataclass(slots=True)
@@ -61,7 +79,8 @@ class Twin:
     Attributes:
         folder: Logs, configuration, releases.json, what the parent saw.
 
-        nsm: Its documents can be bent by tests.
+        nsm: Its documents can be bent by tests. An emulated enclave has its own, which signs with
+            the same chain.
 
         aws: Its KMS and STS can, too.
     """
@@ -73,7 +92,7 @@ class Twin:
     trust: Trust
     config: ChatbotConfig
     asker: boto3.Session
-    enclave: Process
+    enclave: Child
     parent: Process
 
     @property
@@ -108,7 +127,13 @@ class Twin:
 
 @contextmanager
 def run_twin(
-    folder: Path, *, weights: Path = DEMO_WEIGHTS, note: Callable[[str], None] = lambda _: None
+    folder: Path,
+    *,
+    weights: Path = DEMO_WEIGHTS,
+    deployed: Deployed | None = None,
+    image: Path | None = None,
+    console: bool = False,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Twin]:
     """
     Start all parties, give the twin when it is ready to answer, stop everything afterwards.
@@ -116,12 +141,20 @@ def run_twin(
     Args:
         folder: New, empty or an earlier twin's, whose files are then gone.
 
+        deployed: Policies to enforce; None for those that the stack synthesises.
+
+        image: EIF whose application runs in an emulated enclave; None for a process with
+            *weights*.
+
+        console: Whether to *note* what the emulated enclave's console says.
+
         note: Is told of each step.
 
     Raises:
-        UnavailableError: A party ends or is not ready within 90 s; shows its log.
+        UnavailableError: A party ends or is not ready in time; shows its log.
 
-        ConfigError: Another twin uses *folder*, or it holds other things.
+        ConfigError: Another twin uses *folder*, it holds other things, or this machine cannot
+            emulate an enclave.
 
         WeightsError: *weights* is no intact weights package.
     """
@@ -130,31 +163,39 @@ def run_twin(
         stack.enter_context(_empty(folder))
         (folder / "parent_saw").mkdir()
         (folder / "logs").mkdir()
-        # The path of a Unix socket has at most 107 bytes: unix(7).
-        place = None if len(os.fsencode(tempfile.gettempdir())) < 80 else "/tmp"  # noqa: S108
-        temporary = tempfile.TemporaryDirectory(prefix="twin-", dir=place)
-        sockets = Path(stack.enter_context(temporary))
-        note("measuring the enclave's modules and weights")
-        release = approve(ROOT, weights)
+        sockets = _socket_folder(stack)
+        tls = make_tls(folder / "tls", region=REGION)
+        emulated = prepare_enclave(image, folder, ca=tls.ca, note=note) if image else None
+        release = emulated.release if emulated else _approve_process(folder, weights, note)
         root = make_root(now=datetime.now(UTC))
         nsm = SoftwareNsm(root, release.measurements)
-        stack.enter_context(serve_nsm(sockets / "nsm", nsm))
         note("starting KMS and STS with the synthesised key policy")
-        tls = make_tls(folder / "tls", region=REGION)
         audit = folder / "logs" / "kms.jsonl"
         aws = TwinAws(account=ACCOUNT, region=REGION, nsm_root=root.certificate, audit_path=audit)
-        asker, role_arn = _add_principals(aws)
-        key_arn = aws.add_key(json.dumps(policy_for([release], role_arn)))
-        stack.enter_context(aws.serve_unix(sockets / "kms", tls=tls))
+        policies = deployed or synthesised([release])
+        asker = _add_principals(aws, policies.chat_role_trust)
+        key_arn = aws.add_key(policies.key_policy)
+        stack.enter_context(aws.serve_unix(parent_socket(sockets, KMS_PROXY_PORT), tls=tls))
         session = aws_session(folder, asker, stack.enter_context(aws.serve(tls=tls)), tls.ca)
-        note("starting the parent and the enclave, which loads the model")
-        config = ChatbotConfig(_free_url(), key_arn, role_arn, tls_ca=str(tls.ca))
+        config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
         trust = Trust(root.certificate, ROOT_NAME, (release,))
         _write_lists(folder, config, release)
-        enclave = start_enclave(stack, folder, sockets, weights)
         parent = start_parent(stack, folder, sockets, config)
-        _wait_until_ready(config, (enclave, parent))
+        if emulated:
+            note("booting the enclave")
+            enclave: Child = emulated.start(stack, sockets, nsm.chain, note, console=console)
+        else:
+            note("starting the parent and the enclave, which loads the model")
+            stack.enter_context(serve_nsm(sockets / "nsm", nsm))
+            enclave = start_enclave(stack, folder, sockets, weights)
+        _wait_until_ready(config, (enclave, parent), note)
         yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent)
+
+
+def _socket_folder(stack: ExitStack) -> Path:
+    """Give a folder with a short path: that of a Unix socket has at most 107 bytes, unix(7)."""
+    place = None if len(os.fsencode(tempfile.gettempdir())) < 80 else "/tmp"  # noqa: S108
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twin-", dir=place)))
 
 
 @contextmanager
@@ -186,26 +227,35 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise ConfigError(f"another twin uses {folder}: name another with --folder") from None
 
 
-def approve(root: Path, weights: Path) -> Release:
-    """Measure the modules below *root* with *weights* and give them as an approved release."""
-    measurements = measure_process(root, weights)
-    name = f"process-{measurements.pcr0.hex()[:8]}"
+def _approve_process(folder: Path, weights: Path, note: Callable[[str], None]) -> Release:
+    note("packing and measuring the enclave's modules and weights")
+    return approve(ROOT, weights, folder / "image")
+
+
+def approve(root: Path, weights: Path, folder: Path) -> Release:
+    """
+    Pack the modules below *root* with *weights* as the twin's image; give the approved release.
+
+    Args:
+        folder: Holds the image afterwards.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     digest = load_weights(weights).digest
-    return Release(name, "process", measurements, digest, datetime.now(UTC))
+    record = pack_process_image(folder, root, weights, digest=digest)
+    measurements = measurements_of(record)
+    name = f"{KIT}-{measurements.pcr0.hex()[:8]}"
+    return Release(name, KIT, measurements, digest, datetime.now(UTC))
 
 
-def policy_for(releases: Sequence[Release], role_arn: str) -> KeyPolicy:
+def policy_for(releases: Sequence[Release]) -> KeyPolicy:
     """Give the key policy that the stack synthesises for *releases*."""
-    approved = [
-        ApprovedPcrs(
-            release.name,
-            release.measurements.pcr0.hex(),
-            release.measurements.pcr1.hex(),
-            release.measurements.pcr2.hex(),
-        )
-        for release in releases
-    ]
-    return key_policy(account=ACCOUNT, chat_role_arn=role_arn, releases=approved)
+    return policy_of(account=ACCOUNT, chat_role_arn=CHAT_ROLE_ARN, releases=releases)
+
+
+def synthesised(releases: Sequence[Release]) -> Deployed:
+    """Give the policies that the stack synthesises for *releases* and the twin's asker."""
+    trust = trust_policy([ASKER_ARN], require_source_identity=False)
+    return Deployed(json.dumps(policy_for(releases)), json.dumps(trust))
 
 
 def forget_aws_environment() -> None:
@@ -240,14 +290,12 @@ def aws_session(folder: Path, key: AccessKey, endpoint: str, ca: Path) -> boto3.
     return boto3.Session(botocore_session=session)
 
 
-def _add_principals(aws: TwinAws) -> tuple[AccessKey, str]:
+def _add_principals(aws: TwinAws, trust: str) -> AccessKey:
     """Add the asker and the chat role, which has no rights but those of the key policy."""
-    role_arn = f"arn:aws:iam::{ACCOUNT}:role/{CHAT_ROLE}"
-    assume = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": role_arn}
+    assume = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": CHAT_ROLE_ARN}
     asker = aws.identity.add_user(ASKER, [_document(assume)])
-    principal = {"AWS": f"arn:aws:iam::{ACCOUNT}:user/{ASKER}"}
-    trust = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
-    return asker, aws.identity.add_role(CHAT_ROLE, trust=_document(trust))
+    aws.identity.add_role(CHAT_ROLE, trust=trust)
+    return asker
 
 
 def _document(statement: Mapping[str, object]) -> str:
@@ -256,11 +304,11 @@ def _document(statement: Mapping[str, object]) -> str:
 
 def start_enclave(stack: ExitStack, folder: Path, sockets: Path, weights: Path) -> Process:
     """Start the enclave's process on the twin's sockets; *stack* stops it."""
-    (sockets / "enclave").unlink(missing_ok=True)
+    enclave_socket(sockets).unlink(missing_ok=True)
     arguments = (
         f"--nsm={sockets / 'nsm'}",
-        f"--listen={sockets / 'enclave'}",
-        f"--kms={sockets / 'kms'}",
+        f"--listen={enclave_socket(sockets)}",
+        f"--kms={parent_socket(sockets, KMS_PROXY_PORT)}",
         f"--ca={folder / 'tls' / 'ca.pem'}",
         f"--weights={weights}",
     )
@@ -277,7 +325,7 @@ def start_parent(stack: ExitStack, folder: Path, sockets: Path, config: ChatbotC
     (folder / "parent.json").write_text(json.dumps(settings.to_dict(), indent=2))
     arguments = (
         f"--config={folder / 'parent.json'}",
-        f"--enclave={sockets / 'enclave'}",
+        f"--enclave={enclave_socket(sockets)}",
         f"--record={folder / 'parent_saw'}",
     )
     parent = Process("local.parent", arguments, folder / "logs")
@@ -295,15 +343,21 @@ def _write_lists(folder: Path, config: ChatbotConfig, release: Release) -> None:
     (folder / "releases.json").write_bytes(encode_releases([release]))
 
 
-def _wait_until_ready(config: ChatbotConfig, processes: Sequence[Process]) -> None:
+def _wait_until_ready(
+    config: ChatbotConfig, processes: Sequence[Child], note: Callable[[str], None]
+) -> None:
     """Poll the parent, which asks the enclave, until both answer."""
     end = time.monotonic() + _START_SECONDS
+    noted = time.monotonic()
     with urllib3.PoolManager(ca_certs=config.tls_ca, retries=False, timeout=2) as pool:
         while not _is_ready(pool, config.url):
             for process in processes:
                 process.require_alive()
             if time.monotonic() > end:
                 raise UnavailableError(f"the twin is not ready after {_START_SECONDS} s")
+            if time.monotonic() - noted > _NOTE_SECONDS:
+                noted = time.monotonic()
+                note("waiting for the enclave, which loads the model")
             time.sleep(_POLL_SECONDS)
 
 

@@ -20,6 +20,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 _BIN: Final = Path(sys.executable).parent
 _PYTHON: Final = (sys.executable, "-m")
 _MEASURED: Final = ("app/protocol/*", "app/enclave/*")
+_SUITES: Final = ("unit", "integration", "stack", "image")
 _BRANCHES: Final = 90  # percent, of what the enclave measures
 # As if the machine were offline: whatever reaches for the network in a unit test fails.
 _OFFLINE: Final = ("unshare", "--map-root-user", "--net")
@@ -49,7 +50,7 @@ class Count:
 def main() -> int:
     """Run all, or what was asked for; give the exit code."""
     parser = argparse.ArgumentParser(prog="bin/test", description=__doc__)
-    parser.add_argument("--only", choices=("checks", "unit", "integration"))
+    parser.add_argument("--only", choices=("checks", *_SUITES))
     only = parser.parse_args().only
     failed = [
         name for name, command in _checks() if only in {None, "checks"} and _run(name, command)
@@ -57,7 +58,7 @@ def main() -> int:
     _run("forget old coverage", (*_PYTHON, "coverage", "erase"))
     count = Count()
     with tempfile.TemporaryDirectory() as folder:
-        for suite in ("unit", "integration"):
+        for suite in _SUITES:
             if only in {None, suite}:
                 _test(suite, Path(folder), count)
     if only is None and _run("coverage", _coverage()):

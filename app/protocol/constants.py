@@ -86,6 +86,9 @@ PURPOSE: Final = "purpose"
 PURPOSE_QUESTION: Final = "question"
 PURPOSE_ANSWER: Final = "answer"
 CONVERSATION: Final = "conversation"  # value: the conversation id in lower-case hex
+# Conversations of bin/smoke start so; what KMS denies of them raises no alarm. Random ids hit it
+# once in 2**40.
+SMOKE_CONVERSATION_PREFIX: Final = b"smoke"
 
 # Regions with Nitro Enclaves and a KMS endpoint of the standard name, aws partition.
 # Source: AWS Nitro Enclaves user guide, "Requirements"; AWS general reference, "KMS endpoints".

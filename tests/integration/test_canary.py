@@ -344,11 +344,10 @@ def _fail_at_asking(stage: Stage) -> None:
 def _fail_at_kms(stage: Stage) -> None:
     """Have KMS refuse, betray and fail."""
     twin, codes = stage.twin, stage.codes
-    role, approved = twin.config.chat_role_arn, [twin.release]
     stage.session.new_conversation()
-    twin.aws.set_key_policy(twin.config.key_arn, json.dumps(policy_for([], role)))
+    twin.aws.set_key_policy(twin.config.key_arn, json.dumps(policy_for([])))
     codes["KMS denies"] = stage.ask("that no approved release may read")
-    twin.aws.set_key_policy(twin.config.key_arn, json.dumps(policy_for(approved, role)))
+    twin.aws.set_key_policy(twin.config.key_arn, json.dumps(policy_for([twin.release])))
     with _bent(twin, lambda _, answer: {**answer, "Plaintext": b64encode(KMS_SECRET).decode()}):
         codes["KMS answers in clear"] = stage.ask("that KMS betrays")
     with _bent(twin, _fail):

@@ -334,7 +334,7 @@ def rewritten_policy(twin: Twin) -> Iterator[None]:
     try:
         yield
     finally:
-        approved = policy_for([twin.release], twin.config.chat_role_arn)
+        approved = policy_for([twin.release])
         twin.aws.set_key_policy(twin.config.key_arn, json.dumps(approved))
 
 
@@ -473,14 +473,14 @@ def test_kms_that_answers_with_another_key_is_refused(twin: Twin, session: Sessi
 def test_retired_release_opens_nothing_new(twin: Twin, session: Session) -> None:
     """Once the policy no longer lists the release, a new conversation is denied by KMS."""
     ask(session)
-    none = json.dumps(policy_for([], twin.config.chat_role_arn))
+    none = json.dumps(policy_for([]))
     twin.aws.set_key_policy(twin.config.key_arn, none)
     try:
         session.new_conversation()
         with pytest.raises(DeniedError):
             ask(session)
     finally:
-        approved = json.dumps(policy_for([twin.release], twin.config.chat_role_arn))
+        approved = json.dumps(policy_for([twin.release]))
         twin.aws.set_key_policy(twin.config.key_arn, approved)
     session.new_conversation()
     assert ask(session)

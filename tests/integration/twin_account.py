@@ -183,10 +183,12 @@ def _session() -> boto3.Session:
 
 
 @contextmanager
-def twin_account(audit_path: Path | None = None) -> Iterator[TwinAccount]:
-    """Serve an account until the block ends."""
+def twin_account(
+    audit_path: Path | None = None, *, nsm_root: Identity | None = None
+) -> Iterator[TwinAccount]:
+    """Serve an account until the block ends; it believes NSMs under *nsm_root*, or its own."""
     clock = Clock()
-    nsm_root = make_root(now=clock())
+    nsm_root = nsm_root or make_root(now=clock())
     aws = TwinAws(
         account=ACCOUNT,
         region=REGION,

@@ -1,0 +1,116 @@
+"""
+The CDK app: checks what the operator wants and what was built, then makes the stack of it.
+
+`bin/cdk synth`, `deploy` and `destroy` run it. It reads no network, credentials, git or clock:
+account and Region come from the CDK command line, or as -c account=… -c region=….
+"""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from aws_cdk import App
+
+from app.protocol.constants import KMS_HOSTS
+from app.protocol.errors import ConfigError
+from app.protocol.releases import PRODUCTION_KITS
+from infra.approved_image import load_approved_image
+from infra.key_policy import KeyPolicyError
+from infra.parameters import parse_parameters
+from infra.stack import MAX_NAME_CHARACTERS, EnclaveStack
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+_DEFAULT_NAME: Final = "enclave-llm"
+# As `cdk init` sets them for new apps, as far as they concern what is used here.
+_FLAGS: Final[Mapping[str, object]] = {
+    "@aws-cdk/core:target-partitions": ["aws"],
+    "@aws-cdk/core:checkSecretUsage": True,
+    "@aws-cdk/core:validateAgainstDefaultRules": True,
+    "@aws-cdk/aws-ec2:uniqueImdsv2TemplateName": True,
+    "@aws-cdk/aws-autoscaling:generateLaunchTemplateInsteadOfLaunchConfig": True,
+}
+
+
+def make_app(
+    *,
+    context: Mapping[str, object] | None = None,
+    environment: Mapping[str, str],
+    kits: frozenset[str],
+    root: Path = ROOT,
+    assembly: Path | None = None,
+) -> tuple[App, EnclaveStack]:
+    """
+    Make the app with its one stack.
+
+    Args:
+        context: Added to what the command line gives.
+
+        environment: Has CDK_DEFAULT_ACCOUNT and CDK_DEFAULT_REGION where the command line
+            knows them.
+
+        kits: The boot kits that may be deployed; `PRODUCTION_KITS` everywhere but in the twin.
+
+        root: The folder that relative paths start from.
+
+        assembly: The folder to write to; None leaves it to the command line.
+
+    Raises:
+        ConfigError: A parameter, the EIF, the list of releases or the host's software is not
+            what it must be; says what to do.
+
+        KeyPolicyError: No key policy can be made of the releases.
+    """
+    outdir = None if assembly is None else str(assembly)
+    app = App(context={**_FLAGS, **(context or {})}, outdir=outdir)
+    given = dict(app.node.get_all_context())
+    name = _take(given, "name", _DEFAULT_NAME)
+    account = _take(given, "account", environment.get("CDK_DEFAULT_ACCOUNT", ""))
+    region = _take(given, "region", environment.get("CDK_DEFAULT_REGION", ""))
+    _require_place(name, account, region)
+    parameters = parse_parameters(given, root=root, region=region)
+    image = load_approved_image(parameters.eif, parameters.releases, kits=kits)
+    stack = EnclaveStack(
+        app, name, account=account, region=region, parameters=parameters, image=image
+    )
+    return app, stack
+
+
+def _take(context: dict[str, object], name: str, default: str) -> str:
+    value = context.pop(name, default)
+    return str(value)
+
+
+def _require_place(name: str, account: str, region: str) -> None:
+    if not re.fullmatch(rf"[A-Za-z][A-Za-z0-9-]{{0,{MAX_NAME_CHARACTERS - 1}}}", name):
+        raise ConfigError(
+            f"name is {name!r}, expected a letter, then letters, digits and dashes, "
+            f"{MAX_NAME_CHARACTERS} at most"
+        )
+    if not re.fullmatch(r"[0-9]{12}", account):
+        raise ConfigError(
+            f"account is {account!r}, expected 12 digits: log in to AWS, so that cdk knows it, "
+            "or add -c account=…"
+        )
+    if region not in KMS_HOSTS:
+        raise ConfigError(
+            f"region is {region!r}, expected one of {', '.join(KMS_HOSTS)}: set AWS_REGION or "
+            "add -c region=…"
+        )
+
+
+def main() -> int:
+    """Synthesise; give the exit code."""
+    try:
+        app, _ = make_app(environment=os.environ, kits=PRODUCTION_KITS)
+    except (ConfigError, KeyPolicyError) as error:
+        print(f"enclave-llm: {error}", file=sys.stderr)
+        return 1
+    app.synth()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""
+An approved image: the EIF that is deployed, measured here, and the releases it is one of.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from app.protocol.errors import ConfigError
+from app.protocol.releases import Measurements, Release, parse_releases
+from image.errors import ImageError
+from image.measure import ImageMeasurements, measure_eif
+from image.record import BuildRecord, parse_build_record
+
+RECORD_NAME: Final = "measurements.json"  # beside the EIF; bin/build-eif writes both
+_BUILD: Final = "build it with bin/build-eif"
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovedImage:
+    """
+    The image that a deployment runs, and every release that its key serves.
+
+    Attributes:
+        release: The one that the EIF at *path* is.
+
+        releases: All approved ones; retired ones are no longer there.
+    """
+
+    path: Path
+    eif_bytes: int
+    eif_sha256: bytes
+    release: Release
+    releases: tuple[Release, ...]
+
+
+def load_approved_image(eif: Path, releases: Path, *, kits: frozenset[str]) -> ApprovedImage:
+    """
+    Measure *eif* and find it among *releases*.
+
+    Args:
+        kits: The boot kits that may be deployed; `PRODUCTION_KITS` everywhere but in the twin.
+
+    Raises:
+        ConfigError: The EIF or the list is missing, corrupt, or the one is not on the other;
+            says which command makes it right.
+    """
+    measured = _measure(eif)
+    record = _read_record(eif.with_name(RECORD_NAME))
+    if record.measurements != measured:
+        raise ConfigError(
+            f"{eif} is not the image that its {RECORD_NAME} describes: PCR0 is "
+            f"{measured.pcr0.hex()}, expected {record.measurements.pcr0.hex()}: {_BUILD}"
+        )
+    approved = _read_releases(releases, kits)
+    release = _find(measured, record, approved, releases)
+    with eif.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+    return ApprovedImage(eif, eif.stat().st_size, digest, release, approved)
+
+
+def _measure(eif: Path) -> ImageMeasurements:
+    if not eif.is_file():
+        raise ConfigError(f"there is no EIF at {eif}: {_BUILD}")
+    try:
+        return measure_eif(eif)
+    except ImageError as error:
+        raise ConfigError(f"{eif} is no intact EIF: {error}: {_BUILD}") from None
+
+
+def _read_record(path: Path) -> BuildRecord:
+    try:
+        return parse_build_record(path.read_bytes())
+    except OSError:
+        raise ConfigError(f"there is no {path}: {_BUILD}") from None
+    except ImageError as error:
+        raise ConfigError(f"{path} is malformed: {error}: {_BUILD}") from None
+
+
+def _read_releases(path: Path, kits: frozenset[str]) -> tuple[Release, ...]:
+    try:
+        return parse_releases(path.read_bytes(), kits=kits)
+    except OSError:
+        raise ConfigError(f"there is no {path}: make it with bin/releases add") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _find(
+    measured: ImageMeasurements, record: BuildRecord, approved: tuple[Release, ...], path: Path
+) -> Release:
+    pcrs = Measurements(measured.pcr0, measured.pcr1, measured.pcr2)
+    release = next((item for item in approved if item.measurements == pcrs), None)
+    if release is None:
+        raise ConfigError(
+            f"the EIF with PCR0 {measured.pcr0.hex()} is not approved in {path}: review it, then "
+            "bin/releases add"
+        )
+    if record.kit != release.kit or record.weights_sha256 != release.weights_sha256:
+        raise ConfigError(
+            f"release {release.name} has kit {release.kit} and weights "
+            f"{release.weights_sha256.hex()}, and the EIF was built with {record.kit} and "
+            f"{record.weights_sha256.hex()}: retire it and add the EIF again"
+        )
+    return release

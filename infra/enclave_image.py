@@ -1,0 +1,17 @@
+"""
+The enclave image as the deployment carries it: the EIF in the bootstrap bucket, unzipped.
+"""
+
+from aws_cdk import aws_s3_assets as assets
+from constructs import Construct
+
+from infra.approved_image import ApprovedImage
+
+
+class EnclaveImage(Construct):
+    """The EIF of *image* as an asset."""
+
+    def __init__(self, scope: Construct, name: str, *, image: ApprovedImage) -> None:
+        super().__init__(scope, name)
+        self.image = image
+        self.asset = assets.Asset(self, "Eif", path=str(image.path))

@@ -1,0 +1,157 @@
+"""
+The fleet: parent instances from one launch template, replaced one by one.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from aws_cdk import Duration, Stack
+from aws_cdk import aws_autoscaling as autoscaling
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+
+from app.parent.config import HostConfig
+from infra.enclave_image import EnclaveImage
+from infra.host_role import HostRole
+from infra.host_software import HostSoftware
+from infra.instances import Sizes
+from infra.logs import Logs
+from infra.network import Network
+from infra.user_data import user_data
+
+# The newest AL2023 with its default kernel; AWS keeps this public parameter.
+AMI_PARAMETER: Final = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+# Packages, the EIF from S3, its checks and the enclave's boot: minutes for a large EIF.
+BOOT_TIME: Final = Duration.minutes(30)
+_GIB: Final = 1024**3
+# AL2023 with packages and logs, and the EIF while it is fetched, checked and loaded.
+_SYSTEM_GIB: Final = 30
+_EIF_COPIES: Final = 3
+_QUIET_DURING_UPDATES: Final = [
+    autoscaling.ScalingProcess.HEALTH_CHECK,
+    autoscaling.ScalingProcess.REPLACE_UNHEALTHY,
+    autoscaling.ScalingProcess.AZ_REBALANCE,
+    autoscaling.ScalingProcess.ALARM_NOTIFICATION,
+    autoscaling.ScalingProcess.SCHEDULED_ACTIONS,
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Cargo:
+    """What each instance carries, and where it says how that goes."""
+
+    image: EnclaveImage
+    software: HostSoftware
+    logs: Logs
+
+
+class Fleet(Construct):
+    """
+    *size* parent instances, each with one enclave of *sizes*.
+
+    An update starts one new instance, waits until its enclave has proven itself, drains and ends
+    an old one, and so on; a new one that fails rolls everything back.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        network: Network,
+        role: HostRole,
+        cargo: Cargo,
+        sizes: Sizes,
+        size: int,
+    ) -> None:
+        super().__init__(scope, name)
+        self._user_data = ec2.UserData.custom("")
+        template = self._launch_template(network, role, sizes, cargo.image)
+        self.group = self._group(network, template, size)
+        resource = self.group.node.default_child
+        assert isinstance(resource, autoscaling.CfnAutoScalingGroup)  # noqa: S101
+        signalled = Stack.of(self).get_logical_id(resource)
+        self._user_data.add_commands(_boot_script(Stack.of(self), cargo, sizes, signalled))
+
+    def _launch_template(
+        self, network: Network, role: HostRole, sizes: Sizes, image: EnclaveImage
+    ) -> ec2.LaunchTemplate:
+        disk_gib = _SYSTEM_GIB + _EIF_COPIES * -(-image.image.eif_bytes // _GIB)
+        return ec2.LaunchTemplate(
+            self,
+            "Template",
+            instance_type=ec2.InstanceType(sizes.instance_type.name),
+            machine_image=ec2.MachineImage.from_ssm_parameter(AMI_PARAMETER),
+            nitro_enclave_enabled=True,
+            role=role.role.without_policy_updates(),  # or CDK adds to its permissions
+            security_group=network.hosts,
+            associate_public_ip_address=False,
+            http_tokens=ec2.LaunchTemplateHttpTokens.REQUIRED,
+            http_put_response_hop_limit=1,
+            http_endpoint=True,
+            instance_metadata_tags=False,
+            detailed_monitoring=True,
+            block_devices=[
+                ec2.BlockDevice(
+                    device_name="/dev/xvda",
+                    volume=ec2.BlockDeviceVolume.ebs(
+                        disk_gib, encrypted=True, volume_type=ec2.EbsDeviceVolumeType.GP3
+                    ),
+                )
+            ],
+            user_data=self._user_data,
+        )
+
+    def _group(
+        self, network: Network, template: ec2.LaunchTemplate, size: int
+    ) -> autoscaling.AutoScalingGroup:
+        return autoscaling.AutoScalingGroup(
+            self,
+            "Group",
+            vpc=network.vpc,
+            vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
+            launch_template=template,
+            min_capacity=size,
+            max_capacity=size + 1,  # so that one can be replaced without a gap
+            # EC2's own: an instance whose enclave is down is repaired by its supervisor.
+            health_checks=autoscaling.HealthChecks.ec2(),
+            signals=autoscaling.Signals.wait_for_count(size, timeout=BOOT_TIME),
+            update_policy=autoscaling.UpdatePolicy.rolling_update(
+                max_batch_size=1,
+                min_instances_in_service=size,
+                pause_time=BOOT_TIME,
+                wait_on_resource_signals=True,
+                suspend_processes=_QUIET_DURING_UPDATES,
+            ),
+        )
+
+
+def _boot_script(stack: Stack, cargo: Cargo, sizes: Sizes, signalled: str) -> str:
+    image, software = cargo.image, cargo.software
+    release = image.image.release
+    config = HostConfig(
+        region=stack.region,
+        stack_name=stack.stack_name,
+        log_group=cargo.logs.host_name,
+        release=release.name,
+        pcr0=release.measurements.pcr0.hex(),
+        pcr1=release.measurements.pcr1.hex(),
+        pcr2=release.measurements.pcr2.hex(),
+        weights_sha256=release.weights_sha256.hex(),
+        enclave_vcpus=sizes.enclave_vcpus,
+        enclave_memory_mib=sizes.enclave_memory_mib,
+    )
+    return user_data(
+        region=stack.region,
+        stack_name=stack.stack_name,
+        logical_id=signalled,
+        host_url=software.asset.s3_object_url,
+        host_manifest_sha256=software.manifest_sha256,
+        eif_url=image.asset.s3_object_url,
+        eif_bytes=image.image.eif_bytes,
+        eif_sha256=image.image.eif_sha256.hex(),
+        enclave_vcpus=sizes.enclave_vcpus,
+        enclave_memory_mib=sizes.enclave_memory_mib,
+        host_json=json.dumps(config.to_dict()),
+    )

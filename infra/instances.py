@@ -1,0 +1,101 @@
+"""
+Instance types: which can be a parent, and how much of one an enclave may take.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from app.protocol.errors import ConfigError
+
+# x86-64 families with Nitro Enclaves and two threads a core, with MiB a vCPU. Newer ones have
+# sizes without enclaves or one thread a core, so they are added when somebody has run them.
+# Sources: Nitro Enclaves user guide, "Requirements"; EC2 instance types guide, specifications.
+_MIB_A_VCPU: Final = {
+    **dict.fromkeys(("c5", "c5a", "c5ad", "c5d", "c6a", "c6i", "c6id", "c6in"), 2 * 1024),
+    **dict.fromkeys(("m5", "m5a", "m5ad", "m5d", "m5dn", "m5n", "m5zn"), 4 * 1024),
+    **dict.fromkeys(("m6a", "m6i", "m6id", "m6idn", "m6in"), 4 * 1024),
+    **dict.fromkeys(("r5", "r5a", "r5ad", "r5b", "r5d", "r5dn", "r5n"), 8 * 1024),
+    **dict.fromkeys(("r6a", "r6i", "r6id", "r6idn", "r6in"), 8 * 1024),
+}
+_SIZES: Final = frozenset({1, 2, 3, 4, 6, 8, 9, 12, 16, 18, 24, 32, 48})
+_TYPE: Final = re.compile(r"([a-z0-9]+)\.(\d*)xlarge", re.ASCII)
+_VCPUS_A_SIZE: Final = 4  # xlarge has 4, nxlarge 4 n
+_VCPUS_A_CORE: Final = 2
+
+# The enclave gets whole cores, and core 0 stays with the parent: Nitro Enclaves user guide,
+# "Considerations"; nitro-enclaves-allocator refuses anything else.
+_PARENT_VCPUS: Final = 2
+# Ours: AL2023, its agents, gunicorn with 48 streams and room to copy the EIF through.
+PARENT_MEMORY_MIB: Final = 4096
+# nitro-cli run-enclave refuses less (its error E26).
+MEMORY_PER_EIF: Final = 4
+_MIB: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceType:
+    """An instance type that can be a parent, with its memory in MiB."""
+
+    name: str
+    vcpus: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What one parent gives to its enclave: whole cores, and memory in MiB."""
+
+    instance_type: InstanceType
+    enclave_vcpus: int
+    enclave_memory_mib: int
+
+
+def parse_instance_type(name: str) -> InstanceType:
+    """
+    Parse *name* as an instance type that can be a parent.
+
+    Raises:
+        ConfigError: It is none, or none that this version knows; names the families known.
+    """
+    match = _TYPE.fullmatch(name)
+    size = int(match[2] or 1) if match else 0
+    if match is None or match[1] not in _MIB_A_VCPU or size not in _SIZES:
+        raise ConfigError(
+            f"instance_type {name} is not known to run an x86-64 enclave: choose xlarge or "
+            f"larger (not metal) of {', '.join(sorted(_MIB_A_VCPU))}"
+        )
+    vcpus = _VCPUS_A_SIZE * size
+    return InstanceType(name, vcpus, vcpus * _MIB_A_VCPU[match[1]])
+
+
+def require_sizes(sizes: Sizes, *, eif_bytes: int) -> Sizes:
+    """
+    Require that the enclave fits the instance, and the EIF the enclave.
+
+    That one NUMA node has this much is for the allocator to find out.
+
+    Raises:
+        ConfigError: Names the numbers.
+    """
+    instance, vcpus, memory = sizes.instance_type, sizes.enclave_vcpus, sizes.enclave_memory_mib
+    if vcpus < _VCPUS_A_CORE or vcpus % _VCPUS_A_CORE:
+        raise ConfigError(f"enclave_vcpus is {vcpus}, expected whole cores: an even number from 2")
+    if vcpus > instance.vcpus - _PARENT_VCPUS:
+        raise ConfigError(
+            f"enclave_vcpus is {vcpus}, and {instance.name} has {instance.vcpus} of which the "
+            f"parent keeps {_PARENT_VCPUS}: at most {instance.vcpus - _PARENT_VCPUS}"
+        )
+    if memory > instance.memory_mib - PARENT_MEMORY_MIB:
+        raise ConfigError(
+            f"enclave_memory_mib is {memory:,}, and {instance.name} has {instance.memory_mib:,} "
+            f"of which the parent keeps {PARENT_MEMORY_MIB:,}: at most "
+            f"{instance.memory_mib - PARENT_MEMORY_MIB:,}"
+        )
+    least = MEMORY_PER_EIF * -(-eif_bytes // _MIB)
+    if memory < least:
+        raise ConfigError(
+            f"enclave_memory_mib is {memory:,}, and the EIF of {eif_bytes / _MIB:,.0f} MiB needs "
+            f"{MEMORY_PER_EIF} times its size: at least {least:,}"
+        )
+    return sizes

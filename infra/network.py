@@ -1,0 +1,165 @@
+"""
+The network: private subnets without a way out, and endpoints to what the host needs of AWS.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from aws_cdk import Stack
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_s3_assets as assets
+from constructs import Construct
+
+from infra.logs import Logs
+from infra.policy_json import Json, statement
+
+HTTPS_PORT: Final = 443
+ZONES: Final = 2
+
+# The services that a host calls, each through an endpoint of its own.
+_HOST_SERVICES: Final = {
+    "CloudFormation": (
+        ec2.InterfaceVpcEndpointAwsService.CLOUDFORMATION,
+        ("cloudformation:SignalResource",),
+    ),
+    "Logs": (
+        ec2.InterfaceVpcEndpointAwsService.CLOUDWATCH_LOGS,
+        ("logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"),
+    ),
+    "Ssm": (ec2.InterfaceVpcEndpointAwsService.SSM, ("ssm:UpdateInstanceInformation",)),
+    "SsmMessages": (
+        ec2.InterfaceVpcEndpointAwsService.SSM_MESSAGES,
+        (
+            "ssmmessages:CreateControlChannel",
+            "ssmmessages:CreateDataChannel",
+            "ssmmessages:OpenControlChannel",
+            "ssmmessages:OpenDataChannel",
+        ),
+    ),
+}
+
+
+def repositories_arn(region: str) -> str:
+    """
+    Give the ARN of what AL2023's package repositories hold in *region*.
+
+    Source: AL2023 user guide, "Repositories and Amazon S3 endpoints": the bucket's name ends
+    the same in every Region.
+    """
+    return f"arn:aws:s3:::al2023-repos-{region}-de612dc2/*"
+
+
+class Network(Construct):
+    """
+    The VPC, its flow logs, security groups and endpoints.
+
+    Nothing in it reaches the internet: there is no NAT, and an internet gateway only, for the
+    load balancer alone, when *public*.
+    """
+
+    def __init__(self, scope: Construct, name: str, *, cidr: str, public: bool, logs: Logs) -> None:
+        super().__init__(scope, name)
+        self.vpc = ec2.Vpc(
+            self,
+            "Vpc",
+            ip_addresses=ec2.IpAddresses.cidr(cidr),
+            max_azs=ZONES,
+            nat_gateways=0,
+            subnet_configuration=_subnets(public=public),
+        )
+        self.vpc.add_flow_log(
+            "FlowLog", destination=ec2.FlowLogDestination.to_cloud_watch_logs(logs.flows)
+        )
+        self.hosts = self._security_group("Hosts", "enclave-llm: parent instances")
+        self._endpoints = self._security_group("Endpoints", "enclave-llm: endpoints of AWS")
+        # Endpoints and S3 are all that routes lead to.
+        self.hosts.add_egress_rule(
+            ec2.Peer.any_ipv4(), ec2.Port.tcp(HTTPS_PORT), "AWS, through endpoints"
+        )
+        self._endpoints.add_ingress_rule(
+            self.hosts, ec2.Port.tcp(HTTPS_PORT), "Parent instances, and enclaves through them"
+        )
+
+    def _security_group(self, name: str, description: str) -> ec2.SecurityGroup:
+        return ec2.SecurityGroup(
+            self, name, vpc=self.vpc, description=description, allow_all_outbound=False
+        )
+
+    def add_host_endpoints(self, host_role_arn: str) -> None:
+        """Let the host call what it needs, and no other principal anything."""
+        only_hosts: Json = {"ArnEquals": {"aws:PrincipalArn": host_role_arn}}
+        for name, (service, actions) in _HOST_SERVICES.items():
+            self._add_endpoint(name, service, actions, "*", only_hosts)
+
+    def add_kms_endpoint(self, *, key_arn: str, chat_role_arn: str) -> None:
+        """Let askers' sessions inside enclaves use this key, and nobody any other."""
+        self._add_endpoint(
+            "Kms",
+            ec2.InterfaceVpcEndpointAwsService.KMS,
+            ("kms:Decrypt", "kms:GenerateDataKey"),
+            key_arn,
+            {"ArnEquals": {"aws:PrincipalArn": chat_role_arn}},
+        )
+
+    def _add_endpoint(
+        self,
+        name: str,
+        service: ec2.InterfaceVpcEndpointAwsService,
+        actions: Sequence[str],
+        resource: str,
+        condition: Json,
+    ) -> None:
+        endpoint = self.vpc.add_interface_endpoint(
+            name,
+            service=service,
+            open=False,
+            private_dns_enabled=True,
+            security_groups=[self._endpoints],
+            subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
+        )
+        _allow(endpoint, f"{name}Only", actions, [resource], condition)
+
+    def add_s3_endpoint(self, *, host_role_arn: str, files: Sequence[assets.Asset]) -> None:
+        """Let the host fetch the stack's own assets, and anybody AL2023's packages."""
+        endpoint = self.vpc.add_gateway_endpoint(
+            "S3",
+            service=ec2.GatewayVpcEndpointAwsService.S3,
+            subnets=[ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED)],
+        )
+        arns = [asset_arn(asset) for asset in files]
+        only_hosts: Json = {"ArnEquals": {"aws:PrincipalArn": host_role_arn}}
+        _allow(endpoint, "Assets", ("s3:GetObject",), arns, only_hosts)
+        # dnf signs no requests, so there is no principal to name.
+        repositories = repositories_arn(Stack.of(self).region)
+        _allow(endpoint, "Packages", ("s3:GetObject",), [repositories], None)
+
+
+def asset_arn(asset: assets.Asset) -> str:
+    """Give the ARN of the one object that *asset* is in the bootstrap bucket."""
+    return f"arn:aws:s3:::{asset.s3_bucket_name}/{asset.s3_object_key}"
+
+
+def _subnets(*, public: bool) -> list[ec2.SubnetConfiguration]:
+    mask = 28  # 11 usable addresses: five endpoints, the fleet's share, the load balancer
+    private = ec2.SubnetConfiguration(name="Private", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED)
+    if not public:
+        return [private]
+    front = ec2.SubnetConfiguration(
+        name="Front",
+        subnet_type=ec2.SubnetType.PUBLIC,
+        cidr_mask=mask,
+        map_public_ip_on_launch=False,
+    )
+    return [front, private]
+
+
+def _allow(
+    endpoint: ec2.InterfaceVpcEndpoint | ec2.GatewayVpcEndpoint,
+    sid: str,
+    actions: Sequence[str],
+    resources: Sequence[str],
+    condition: Json | None,
+) -> None:
+    value = statement(sid, list(actions), list(resources), principal="*", condition=condition)
+    endpoint.add_to_policy(iam.PolicyStatement.from_json(dict(value)))

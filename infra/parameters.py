@@ -1,0 +1,248 @@
+"""
+The parameters of a deployment: what an operator decides, checked before anything is made of it.
+
+They come as CDK context: `-c name=value`, or "context" in cdk.json. docs/deploy.md lists them.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Final
+
+from app.protocol.errors import ConfigError
+from infra.instances import Sizes, parse_instance_type
+
+PROFILES: Final[Mapping[str, Mapping[str, str]]] = {
+    # The sizes of the AWS sample that this design answers: 8 of 32 vCPUs, 70,000 MiB of 262,144.
+    "default": {
+        "instance_type": "r5.8xlarge",
+        "enclave_vcpus": "8",
+        "enclave_memory_mib": "70000",
+    },
+    # The least that runs a small model: one core, and room for an EIF of 1.5 GiB.
+    "small": {
+        "instance_type": "m5.xlarge",
+        "enclave_vcpus": "2",
+        "enclave_memory_mib": "6144",
+    },
+}
+_DEFAULTS: Final[Mapping[str, str]] = {
+    "profile": "default",
+    "fleet_size": "1",
+    "certificate_arn": "",
+    "public": "false",
+    "allow_any_client": "false",
+    "require_source_identity": "false",
+    "alarm_email": "",
+    "vpc_cidr": "10.88.0.0/24",
+    "releases": "releases.json",
+    "eif": "build/enclave.eif",
+    "host": "build/host",
+}
+_REQUIRED: Final[Mapping[str, str]] = {
+    "chat_principals": "the IAM roles and users who may ask, such as "
+    "arn:aws:iam::111122223333:role/benefits-desk; several separated by commas",
+    "client_cidrs": "the networks that may connect, such as 10.0.0.0/8; several separated by "
+    "commas",
+}
+_NAMES: Final = frozenset({*_DEFAULTS, *PROFILES["default"], *_REQUIRED})
+# CDK's own context: feature flags and cached look-ups, all with one of these in their names.
+_CDK_CONTEXT: Final = re.compile(r"[:/@]|^(aws-cdk|cdk|cli)", re.ASCII)
+
+_PRINCIPAL: Final = re.compile(
+    r"arn:aws:iam::[0-9]{12}:(?:root|(?:role|user)/(?:[\w+=,.@-]{1,128}/){0,8}[\w+=,.@-]{1,128})",
+    re.ASCII,
+)
+_CERTIFICATE: Final = re.compile(
+    r"arn:aws:acm:([a-z0-9-]{1,32}):[0-9]{12}:certificate/[0-9a-f-]{36}", re.ASCII
+)
+_EMAIL: Final = re.compile(r"[^\s@,]{1,64}@[^\s@,]{1,255}", re.ASCII)
+_MAX_FLEET: Final = 20  # ours: beyond it one CreationPolicy of 30 minutes is too short
+_MAX_PRINCIPALS: Final = 20  # IAM quotas: a role's trust policy has 2,048 characters by default
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """
+    One deployment, as its operator wants it.
+
+    Attributes:
+        fleet_size: Parent instances, each with one enclave.
+
+        chat_principals: ARNs of IAM roles, users, or `root` of an account: whoever may ask.
+
+        client_cidrs: Networks from which the load balancer accepts connections.
+
+        certificate_arn: For TLS at the load balancer; None passes TLS through to the parent.
+
+        public: The load balancer faces the internet; the instances never do.
+
+        require_source_identity: The chat role is only assumed with sts:SourceIdentity.
+
+        alarm_email: Is told of alarms; None tells nobody.
+
+        releases, eif, host: Paths of releases.json, the EIF and the host's software.
+    """
+
+    sizes: Sizes
+    fleet_size: int
+    chat_principals: tuple[str, ...]
+    client_cidrs: tuple[str, ...]
+    certificate_arn: str | None
+    public: bool
+    require_source_identity: bool
+    alarm_email: str | None
+    vpc_cidr: str
+    releases: Path
+    eif: Path
+    host: Path
+
+
+def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) -> Parameters:
+    """
+    Parse CDK's *context*; names that CDK itself uses are passed over.
+
+    Whether EIF and enclave fit is known once the EIF is read: `instances.require_sizes`.
+
+    Args:
+        root: The folder that relative paths start from.
+
+    Raises:
+        ConfigError: A parameter is missing, unknown or malformed; names it and what to give.
+    """
+    given = _parse_given(context)
+    profile = given.get("profile", _DEFAULTS["profile"])
+    if profile not in PROFILES:
+        raise ConfigError(f"profile is {profile!r}, expected one of {', '.join(PROFILES)}")
+    values = {**_DEFAULTS, **PROFILES[profile], **given}
+    sizes = Sizes(
+        parse_instance_type(values["instance_type"]),
+        _parse_number(values, "enclave_vcpus", 2, 190),
+        _parse_number(values, "enclave_memory_mib", 64, 1024 * 1024),
+    )
+    public = _parse_flag(values, "public")
+    return Parameters(
+        sizes=sizes,
+        fleet_size=_parse_number(values, "fleet_size", 1, _MAX_FLEET),
+        chat_principals=_parse_principals(values["chat_principals"]),
+        client_cidrs=_parse_client_cidrs(values),
+        certificate_arn=_parse_certificate(values["certificate_arn"], region),
+        public=public,
+        require_source_identity=_parse_flag(values, "require_source_identity"),
+        alarm_email=_parse_email(values["alarm_email"]),
+        vpc_cidr=_parse_vpc_cidr(values["vpc_cidr"]),
+        releases=root / values["releases"],
+        eif=root / values["eif"],
+        host=root / values["host"],
+    )
+
+
+def _parse_given(context: Mapping[str, object]) -> dict[str, str]:
+    given = {
+        name: _to_text(name, value)
+        for name, value in context.items()
+        if name in _NAMES or not _CDK_CONTEXT.search(name)
+    }
+    for name in given:
+        if name not in _NAMES:
+            raise ConfigError(f"{name} is no parameter: there are {', '.join(sorted(_NAMES))}")
+    for name, meaning in _REQUIRED.items():
+        if not given.get(name):
+            raise ConfigError(f"{name} is missing: give {meaning} (-c {name}=…)")
+    return given
+
+
+def _to_text(name: str, value: object) -> str:
+    """Give *value* as -c would have it: cdk.json has numbers, lists and true, too."""
+    match value:
+        case str() | int():
+            return str(value)
+        case list():
+            return ",".join(_to_text(name, item) for item in value)
+        case _:
+            raise ConfigError(f"{name} is neither text, a number, true or false, nor a list")
+
+
+def _parse_list(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
+
+
+def _parse_number(values: Mapping[str, str], name: str, least: int, most: int) -> int:
+    text = values[name]
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+        raise ConfigError(f"{name} is {text!r}, expected a number from {least:,} to {most:,}")
+    return int(text)
+
+
+def _parse_flag(values: Mapping[str, str], name: str) -> bool:
+    text = values[name].lower()
+    if text not in {"true", "false"}:
+        raise ConfigError(f"{name} is {values[name]!r}, expected true or false")
+    return text == "true"
+
+
+def _parse_principals(text: str) -> tuple[str, ...]:
+    principals = _parse_list(text)
+    for principal in principals:
+        if not _PRINCIPAL.fullmatch(principal):
+            raise ConfigError(
+                f"chat_principals has {principal!r}, expected the ARN of an IAM role or user, "
+                "not of a session, and no wildcard"
+            )
+    if not 1 <= len(principals) <= _MAX_PRINCIPALS:
+        raise ConfigError(
+            f"chat_principals has {len(principals)} ARNs, expected 1 to {_MAX_PRINCIPALS}: let "
+            "more people share a role"
+        )
+    return principals
+
+
+def _parse_client_cidrs(values: Mapping[str, str]) -> tuple[str, ...]:
+    networks = [
+        _parse_network("client_cidrs", text) for text in _parse_list(values["client_cidrs"])
+    ]
+    if not networks:
+        raise ConfigError(f"client_cidrs is empty: give {_REQUIRED['client_cidrs']}")
+    if any(network.prefixlen == 0 for network in networks):
+        _require_override(values)
+    return tuple(str(network) for network in networks)
+
+
+def _require_override(values: Mapping[str, str]) -> None:
+    if not _parse_flag(values, "allow_any_client"):
+        raise ConfigError(
+            "client_cidrs has 0.0.0.0/0, everyone: name the networks that ask, or add "
+            "-c allow_any_client=true"
+        )
+
+
+def _parse_network(name: str, text: str) -> IPv4Network:
+    try:
+        return IPv4Network(text)
+    except ValueError as error:
+        raise ConfigError(f"{name} has {text!r}: {error}, expected such as 10.0.0.0/8") from None
+
+
+def _parse_vpc_cidr(text: str) -> str:
+    network = _parse_network("vpc_cidr", text)
+    # Amazon VPC user guide, "VPC CIDR blocks": /16 to /28; four subnets of /28 need a /26.
+    if not 16 <= network.prefixlen <= 26:
+        raise ConfigError(f"vpc_cidr is /{network.prefixlen}, expected /16 to /26")
+    return str(network)
+
+
+def _parse_certificate(text: str, region: str) -> str | None:
+    if not text:
+        return None
+    match = _CERTIFICATE.fullmatch(text)
+    if match is None or match[1] != region:
+        raise ConfigError(f"certificate_arn is {text!r}, expected a certificate of ACM in {region}")
+    return text
+
+
+def _parse_email(text: str) -> str | None:
+    if text and not _EMAIL.fullmatch(text):
+        raise ConfigError(f"alarm_email is {text!r}, expected one address")
+    return text or None

@@ -1,0 +1,139 @@
+"""
+The stack: everything of one deployment, in the order in which each part needs the other.
+"""
+
+from typing import Final
+
+from aws_cdk import CfnOutput, Environment, Fn, Stack
+from constructs import Construct
+
+from infra.alarms import Alarms
+from infra.approved_image import ApprovedImage
+from infra.chat_role import ChatRole
+from infra.enclave_image import EnclaveImage
+from infra.fleet import Cargo, Fleet
+from infra.front import Front
+from infra.host_role import HostRole
+from infra.host_software import HostSoftware
+from infra.instances import require_sizes
+from infra.key import EnclaveKey
+from infra.logs import Logs
+from infra.network import ZONES, Network
+from infra.parameters import Parameters
+
+MAX_NAME_CHARACTERS: Final = 32  # so that role names with it and a Region stay under IAM's 64
+
+
+class EnclaveStack(Stack):
+    """
+    One deployment: a key that only approved images may use, and instances that run one of them.
+
+    Args:
+        account: 12 digits; a value and no placeholder, since the key policy names it.
+
+        region: A value, too; endpoints and repositories are named after it.
+
+    Raises:
+        ConfigError: The sizes do not fit, or the host's software is not whole.
+
+        KeyPolicyError: As `key_policy`.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        account: str,
+        region: str,
+        parameters: Parameters,
+        image: ApprovedImage,
+    ) -> None:
+        super().__init__(
+            scope,
+            name,
+            env=Environment(account=account, region=region),
+            description="enclave-llm: questions that only attested Nitro Enclaves can read",
+        )
+        sizes = require_sizes(parameters.sizes, eif_bytes=image.eif_bytes)
+
+        logs = Logs(self, "Logs")
+        eif = EnclaveImage(self, "EnclaveImage", image=image)
+        software = HostSoftware(self, "HostSoftware", path=parameters.host)
+        files = (eif.asset, software.asset)
+
+        chat_role = ChatRole(
+            self,
+            "ChatRole",
+            account=account,
+            role_name=f"{name}-chat-{region}",
+            principals=parameters.chat_principals,
+            require_source_identity=parameters.require_source_identity,
+        )
+        key = EnclaveKey(self, "Key", account=account, chat_role=chat_role, releases=image.releases)
+        host_role = HostRole(
+            self,
+            "HostRole",
+            role_name=f"{name}-host-{region}",
+            key_arn=key.arn,
+            logs=logs,
+            files=files,
+        )
+
+        network = Network(
+            self, "Network", cidr=parameters.vpc_cidr, public=parameters.public, logs=logs
+        )
+        network.add_kms_endpoint(key_arn=key.arn, chat_role_arn=chat_role.arn)
+        network.add_host_endpoints(host_role.arn)
+        network.add_s3_endpoint(host_role_arn=host_role.arn, files=files)
+
+        fleet = Fleet(
+            self,
+            "Fleet",
+            network=network,
+            role=host_role,
+            cargo=Cargo(eif, software, logs),
+            sizes=sizes,
+            size=parameters.fleet_size,
+        )
+        # An image is approved before it runs, and a host's first calls find their way.
+        fleet.group.node.add_dependency(key, network, host_role)
+        front = Front(
+            self,
+            "Front",
+            network=network,
+            client_cidrs=parameters.client_cidrs,
+            public=parameters.public,
+            certificate_arn=parameters.certificate_arn,
+            group=fleet.group,
+        )
+        Alarms(
+            self,
+            "Alarms",
+            key=key,
+            logs=logs,
+            front=front,
+            fleet_size=parameters.fleet_size,
+            email=parameters.alarm_email,
+        )
+        self._tell(front, key, chat_role, any_certificate=parameters.certificate_arn is None)
+
+    @property
+    def availability_zones(self) -> list[str]:
+        """The first zones of the Region, chosen at deployment: synth asks nobody."""
+        return [Fn.select(index, Fn.get_azs()) for index in range(ZONES)]
+
+    def _tell(
+        self, front: Front, key: EnclaveKey, chat_role: ChatRole, *, any_certificate: bool
+    ) -> None:
+        """Give addresses, never trust: an asker's list of releases comes from elsewhere."""
+        addresses = {"url": front.url, "key_arn": key.arn, "chat_role_arn": chat_role.arn}
+        CfnOutput(self, "Url", value=front.url)
+        CfnOutput(self, "KeyArn", value=key.arn)
+        CfnOutput(self, "ChatRoleArn", value=chat_role.arn)
+        CfnOutput(
+            self,
+            "ChatJson",
+            value=self.to_json_string({**addresses, "any_certificate": any_certificate}),
+            description="Askers keep this as ~/.config/enclave-llm/chat.json",
+        )

@@ -1,0 +1,79 @@
+"""
+User data: the script that a parent instance runs at its first boot.
+
+Pure: values in, text out. They may be placeholders that the deployment fills in, so they are put
+in as they are.
+"""
+
+import re
+from pathlib import Path
+from typing import Final
+
+MAX_USER_DATA_BYTES: Final = 16 * 1024  # EC2 RunInstances, UserData, before base64
+_TEMPLATE: Final = Path(__file__).with_name("user_data.sh")
+_PLACE: Final = re.compile(r"@([a-z0-9_]+)@")
+
+
+class UserDataError(ValueError):
+    """No user data can be made of these values."""
+
+
+def user_data(
+    *,
+    region: str,
+    stack_name: str,
+    logical_id: str,
+    host_url: str,
+    host_manifest_sha256: str,
+    eif_url: str,
+    eif_bytes: int,
+    eif_sha256: str,
+    enclave_vcpus: int,
+    enclave_memory_mib: int,
+    host_json: str,
+) -> str:
+    """
+    Give the user data of one parent instance.
+
+    Args:
+        logical_id: Of the resource whose creation policy waits for the signal.
+
+        host_url: s3:// URL of build/host as a zip.
+
+        host_manifest_sha256: Hex SHA-256 of build/host/MANIFEST.sha256, which lists the rest.
+
+        eif_url: s3:// URL of the EIF, not zipped.
+
+        eif_sha256: Hex.
+
+        host_json: `HostConfig.to_dict()` as JSON.
+
+    Raises:
+        UserDataError: A value would end its quotes, or the script is over
+            `MAX_USER_DATA_BYTES`.
+    """
+    values = {
+        "region": region,
+        "stack_name": stack_name,
+        "logical_id": logical_id,
+        "host_url": host_url,
+        "host_manifest_sha256": host_manifest_sha256,
+        "eif_url": eif_url,
+        "eif_bytes": str(eif_bytes),
+        "eif_sha256": eif_sha256,
+        "enclave_vcpus": str(enclave_vcpus),
+        "enclave_memory_mib": str(enclave_memory_mib),
+        "host_json": host_json,
+    }
+    _require_quotable(values)
+    text = _PLACE.sub(lambda place: values[place[1]], _TEMPLATE.read_text())
+    if (size := len(text.encode())) > MAX_USER_DATA_BYTES:
+        raise UserDataError(f"user data has {size} bytes, expected at most {MAX_USER_DATA_BYTES}")
+    return text
+
+
+def _require_quotable(values: dict[str, str]) -> None:
+    """Every value but the last stands in single quotes, that one between two lines."""
+    for name, value in values.items():
+        if "\n" in value or (name != "host_json" and "'" in value):
+            raise UserDataError(f"{name} has a quote or a line break: {value!r}")

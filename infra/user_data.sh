@@ -1,0 +1,103 @@
+#!/bin/bash
+# First boot of a parent instance: installs what the stack's assets and AL2023's repositories
+# hold, starts it, waits until the enclave has proven itself, and tells CloudFormation how it went.
+# infra/user_data.py fills in what stands between @ signs. Output: /var/log/cloud-init-output.log
+set -euo pipefail
+export HOME=/root
+
+region='@region@'
+stack_name='@stack_name@'
+logical_id='@logical_id@'
+host_url='@host_url@'
+host_manifest_sha256='@host_manifest_sha256@'
+eif_url='@eif_url@'
+eif_bytes='@eif_bytes@'
+eif_sha256='@eif_sha256@'
+enclave_vcpus='@enclave_vcpus@'
+enclave_memory_mib='@enclave_memory_mib@'
+opt=/opt/enclave-llm
+state=/var/lib/enclave-llm
+
+doing=nothing
+doing() {
+    doing=$1
+    echo "enclave-llm: $(date --utc +%T) $doing"
+}
+
+# Runs on every way out: CloudFormation gets the real exit code, and the step that gave it.
+signal() {
+    local code=$? reason=ready
+    trap - EXIT
+    [ "$code" -eq 0 ] || reason="$doing: failed with $code, see /var/log/cloud-init-output.log"
+    echo "enclave-llm: $reason"
+    for pause in 5 20 60 0; do
+        /opt/aws/bin/cfn-signal --exit-code "$code" --reason "$reason" --stack "$stack_name" \
+            --resource "$logical_id" --region "$region" && break
+        sleep "$pause"
+    done
+    exit "$code"
+}
+trap signal EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+try() { # a command, up to three times: a repository or S3 may have a bad moment
+    for pause in 5 20; do
+        "$@" && return
+        echo "enclave-llm: $1 failed, again in $pause s"
+        sleep "$pause"
+    done
+    "$@"
+}
+
+fetch() { # what, from where, to which path; says every ten seconds how far it is
+    local pid
+    doing "fetching $1"
+    mkdir -p "$(dirname "$3")"
+    while sleep 10; do echo "enclave-llm: $(du -sm "$(dirname "$3")" | cut -f1) MiB"; done &
+    pid=$!
+    try aws s3 cp --region "$region" --no-progress "$2" "$3" || { kill "$pid"; return 1; }
+    kill "$pid"
+}
+
+doing "installing packages of AL2023"
+try timeout 600 dnf install --assumeyes --quiet \
+    amazon-cloudwatch-agent aws-nitro-enclaves-cli python3.11 python3.11-pip
+
+# Before anything else has used the memory: huge pages need it in one piece.
+doing "reserving $enclave_vcpus vCPUs and $enclave_memory_mib MiB for the enclave"
+printf -- '---\nmemory_mib: %s\ncpu_count: %s\n' "$enclave_memory_mib" "$enclave_vcpus" \
+    >/etc/nitro_enclaves/allocator.yaml
+systemctl enable nitro-enclaves-allocator.service
+systemctl restart nitro-enclaves-allocator.service
+
+fetch "the host's software" "$host_url" "$state/host.zip"
+doing "checking the host's software"
+rm -rf "$opt"
+mkdir -p "$opt"
+python3.11 -m zipfile -e "$state/host.zip" "$opt"
+rm "$state/host.zip"
+cd "$opt"
+echo "$host_manifest_sha256  MANIFEST.sha256" | sha256sum --check --quiet --strict
+sha256sum --check --quiet --strict MANIFEST.sha256
+
+fetch "the EIF" "$eif_url" "$state/enclave.eif"
+doing "checking the EIF"
+[ "$(stat -c %s "$state/enclave.eif")" = "$eif_bytes" ] || {
+    echo "enclave-llm: the EIF has $(stat -c %s "$state/enclave.eif") bytes, expected $eif_bytes"
+    exit 1
+}
+echo "$eif_sha256  $state/enclave.eif" | sha256sum --check --quiet --strict
+
+doing "configuring the host"
+mkdir -p /etc/enclave-llm
+cat >/etc/enclave-llm/host.json <<'HOST_JSON'
+@host_json@
+HOST_JSON
+
+doing "installing and starting the services"
+bash "$opt/install" start
+
+doing "waiting for the enclave to prove itself"
+bash "$opt/install" wait

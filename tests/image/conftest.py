@@ -1,0 +1,121 @@
+"""
+What the tests of the emulated enclave share: QEMU, the boot kit, and one probe that runs.
+
+Where this machine cannot emulate one, they are skipped, loudly; never where CI is set.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from app.protocol.errors import ConfigError
+from app.protocol.releases import Measurements
+from image.errors import ImageError
+from image.kit import BootKit
+from image.kit_debian import debian_kit
+from image.measure import measure_eif
+from local.emulator.build_qemu import build_qemu, require_packages
+from local.emulator.machine import Place, boot, enclave_socket, require_platform, write_signer
+from local.pki import Identity, make_chain, make_root
+from local.processes import Child
+from tests.image.probe import Probe, pack_probe, wait_for_probe
+
+_SECONDS = 600  # the first test may build QEMU
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests here more time than others: what they share takes minutes to make."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(_SECONDS))
+
+
+@dataclass
+class RunningProbe:
+    """A probe that runs in an emulated enclave."""
+
+    probe: Probe
+    machine: Child
+    place: Place
+    root: Identity
+    eif: Path
+    measurements: Measurements
+
+
+@pytest.fixture(scope="session")
+def qemu() -> Path:
+    """QEMU, from the cache or built now."""
+    try:
+        require_platform()
+        require_packages()
+    except (ConfigError, ImageError) as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"!! NO EMULATED ENCLAVE ON THIS MACHINE: {error}")
+    return build_qemu(print)
+
+
+@pytest.fixture(scope="session")
+def kit(qemu: Path, tmp_path_factory: pytest.TempPathFactory) -> BootKit:
+    """The debian kit, with a certificate authority in it."""
+    del qemu  # only so that it is skipped as one
+    folder = tmp_path_factory.mktemp("kit")
+    ca = folder / "ca.pem"
+    ca.write_bytes(b"the twin's authority\n")
+    return debian_kit(folder, ca=ca)
+
+
+@pytest.fixture(scope="session")
+def probe_eif(kit: BootKit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The probe's image."""
+    return pack_probe(tmp_path_factory.mktemp("probe"), kit)
+
+
+@pytest.fixture
+def place(qemu: Path, tmp_path: Path) -> Iterator[Place]:
+    """Where to boot an enclave whose NSM has no signer."""
+    with make_place(qemu, tmp_path) as made:
+        yield made
+
+
+def make_place(qemu: Path, logs: Path) -> "_ShortFolder":
+    """Give a place with short paths for sockets, until its block ends."""
+    return _ShortFolder(qemu, logs)
+
+
+class _ShortFolder:
+    """The path of a Unix socket has at most 107 bytes; pytest's folders may take most of them."""
+
+    def __init__(self, qemu: Path, logs: Path) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="probe-", dir="/tmp")
+        self._place = Place(qemu, Path(self._folder.name), logs, None)
+
+    def __enter__(self) -> Place:
+        return self._place
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+
+@pytest.fixture(scope="session")
+def running(
+    qemu: Path, probe_eif: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningProbe]:
+    """One probe, running, with a signer under a root of its own."""
+    root = make_root(now=datetime.now(UTC))
+    with ExitStack() as stack:
+        bare = stack.enter_context(make_place(qemu, tmp_path_factory.mktemp("running")))
+        signer = bare.sockets / "signer.pem"
+        write_signer(signer, make_chain(root, now=datetime.now(UTC)))
+        place = Place(qemu, bare.sockets, bare.logs, signer)
+        machine = boot(stack, probe_eif, place, print)
+        probe = wait_for_probe(enclave_socket(place.sockets))
+        measured = measure_eif(probe_eif)
+        pcrs = Measurements(measured.pcr0, measured.pcr1, measured.pcr2)
+        yield RunningProbe(probe, machine, place, root, probe_eif, pcrs)

@@ -1,0 +1,86 @@
+"""
+The built image, booted in the emulated enclave, asked through the whole pipeline.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.chatbot.session import Session
+from app.protocol.attestation import require_pcrs
+from app.protocol.errors import PcrMismatchError
+from app.protocol.question import Options
+from image.measure import measure_eif
+from local.processes import ROOT
+from local.twin import Twin, run_twin
+from tests.integration.canary import Canaries
+from tests.support import make_release
+
+IMAGE = ROOT / "build" / "enclave.eif"
+QUESTION = "I can't access my email. My user name is jdoe."
+
+
+@pytest.fixture(scope="module")
+def twin(qemu: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
+    """All parties, the enclave emulated."""
+    del qemu  # only so that it is skipped as one
+    if not IMAGE.exists() and not os.environ.get("CI"):
+        pytest.skip(f"!! NO {IMAGE}: make it with bin/build-eif")
+    with run_twin(tmp_path_factory.mktemp("twin"), image=IMAGE, note=print) as running:
+        yield running
+
+
+@pytest.fixture
+def session(twin: Twin) -> Iterator[Session]:
+    """A verified session."""
+    session = twin.connect()
+    yield session
+    session.close()
+
+
+def test_question_is_answered(session: Session) -> None:
+    """
+    The image answers; the receipt, which its NSM signed, verifies.
+    """
+    answer = "".join(session.ask(QUESTION, Options(max_tokens=40)))
+    assert "password" in answer or "sign in" in answer
+    assert session.evidence is not None
+    assert session.evidence.receipt.completion_tokens > 0
+    assert session.enclave.release.kit == "debian"
+
+
+def test_pcrs_are_those_of_the_file(twin: Twin, session: Session) -> None:
+    """
+    What QEMU's NSM attests is what `image.measure` reads from the file; PCR2 is that of the image
+    built, whatever its boot kit.
+    """
+    booted = measure_eif(twin.folder / "enclave.eif")
+    attested = session.enclave.attestation.measurements
+    assert (attested.pcr0, attested.pcr1, attested.pcr2) == (booted.pcr0, booted.pcr1, booted.pcr2)
+    assert attested.pcr2 == measure_eif(IMAGE).pcr2
+
+
+def test_another_release_is_refused(session: Session) -> None:
+    """
+    On a list without this image the chatbot refuses it, and says which PCRs differ.
+    """
+    with pytest.raises(PcrMismatchError, match=r"PCR0 is .*PCR1 is .*PCR2 is "):
+        require_pcrs(session.enclave.attestation, [make_release()])
+
+
+def test_question_stays_inside(twin: Twin, session: Session) -> None:
+    """
+    Neither the question nor the answer is on the console, at the parent or in any log.
+    """
+    word = f"canary{secrets.token_hex(8)}"
+    canaries = Canaries()
+    canaries.add("question", word)
+    answer = "".join(session.ask(f"My user name is {word}. {QUESTION}", Options(max_tokens=24)))
+    canaries.add_text("answer", answer)
+    own = {twin.folder / "enclave.eif": "the weights hold the words of answers"}
+    assert canaries.find_in_files(twin.folder, but=own) == {}
+    console = (twin.folder / "logs" / "qemu.log").read_text()
+    assert "the application is started" in console
