@@ -215,7 +215,7 @@ def _find_base(options: argparse.Namespace, note: Note) -> Base:
     return Base(root)
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
+def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 

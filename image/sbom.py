@@ -36,7 +36,7 @@ def encode_sbom(wheels: Path, base: Path | None, record: BuildRecord) -> bytes:
     """
     bom = Bom(serial_number=uuid.UUID(bytes=record.eif_sha256[:16]))
     bom.metadata.timestamp = datetime.fromtimestamp(0, UTC)
-    bom.metadata.component = Component(
+    bom.metadata.component = whole = Component(
         name="enclave-llm",
         type=ComponentType.APPLICATION,
         bom_ref="enclave-llm",
@@ -45,6 +45,7 @@ def encode_sbom(wheels: Path, base: Path | None, record: BuildRecord) -> bytes:
     )
     for component in (*_wheels(wheels), *(_debian(base) if base else ())):
         bom.components.add(component)
+    bom.register_dependency(whole, bom.components)
     outputter = make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6)
     return outputter.output_as_string(indent=2).encode() + b"\n"
 
