@@ -91,13 +91,13 @@ def _require_place(name: str, account: str, region: str) -> None:
         )
     if not re.fullmatch(r"[0-9]{12}", account):
         raise ConfigError(
-            f"account is {account!r}, expected 12 digits: log in to AWS, so that cdk knows it, "
-            "or add -c account=…"
+            f"account is {account or 'missing'}, expected 12 digits: log in to AWS, so that cdk "
+            "knows it, or add -c account=…"
         )
     if region not in KMS_HOSTS:
         raise ConfigError(
-            f"region is {region!r}, expected one of {', '.join(KMS_HOSTS)}: set AWS_REGION or "
-            "add -c region=…"
+            f"region is {region or 'missing'}, expected one of {', '.join(KMS_HOSTS)}: set "
+            "AWS_REGION or add -c region=…"
         )
 
 
