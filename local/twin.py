@@ -42,10 +42,10 @@ from local.emulator.enclave import prepare_enclave
 from local.emulator.machine import enclave_socket, parent_socket
 from local.identity import AccessKey
 from local.nsm import SoftwareNsm, serve_nsm
-from local.pki import make_root
+from local.pki import Identity, make_root
 from local.process_image import KIT, measurements_of, pack_process_image
 from local.processes import ROOT, Child, Process
-from local.tls import make_tls
+from local.tls import TlsFiles, make_tls
 
 DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"
 ACCOUNT: Final = "111122223333"  # AWS's own for documentation
@@ -171,13 +171,10 @@ def run_twin(
         root = make_root(now=datetime.now(UTC))
         nsm = SoftwareNsm(root, release.measurements)
         note("starting KMS and STS with the synthesised key policy")
-        audit = folder / "logs" / "kms.jsonl"
-        aws = TwinAws(account=ACCOUNT, region=REGION, nsm_root=root.certificate, audit_path=audit)
         policies = deployed or synthesised([release])
-        asker = _add_principals(aws, policies.chat_role_trust)
-        key_arn = aws.add_key(policies.key_policy)
-        stack.enter_context(aws.serve_unix(parent_socket(sockets, KMS_PROXY_PORT), tls=tls))
-        session = aws_session(folder, asker, stack.enter_context(aws.serve(tls=tls)), tls.ca)
+        aws, key_arn, session = _serve_aws(
+            stack, folder, sockets, tls=tls, root=root, policies=policies
+        )
         config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
         trust = Trust(root.certificate, ROOT_NAME, (release,))
         _write_lists(folder, config, release)
@@ -191,6 +188,25 @@ def run_twin(
             enclave = start_enclave(stack, folder, sockets, weights)
         _wait_until_ready(config, (enclave, parent), note)
         yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent)
+
+
+def _serve_aws(
+    stack: ExitStack,
+    folder: Path,
+    sockets: Path,
+    *,
+    tls: TlsFiles,
+    root: Identity,
+    policies: Deployed,
+) -> tuple[TwinAws, str, boto3.Session]:
+    """Serve KMS and STS under *policies*; give them, the key's ARN and the asker's session."""
+    audit = folder / "logs" / "kms.jsonl"
+    aws = TwinAws(account=ACCOUNT, region=REGION, nsm_root=root.certificate, audit_path=audit)
+    asker = _add_principals(aws, policies.chat_role_trust)
+    key_arn = aws.add_key(policies.key_policy)
+    stack.enter_context(aws.serve_unix(parent_socket(sockets, KMS_PROXY_PORT), tls=tls))
+    session = aws_session(folder, asker, stack.enter_context(aws.serve(tls=tls)), tls.ca)
+    return aws, key_arn, session
 
 
 def _socket_folder(stack: ExitStack) -> Path:
