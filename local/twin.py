@@ -56,7 +56,8 @@ CHAT_ROLE_ARN: Final = f"arn:aws:iam::{ACCOUNT}:role/{CHAT_ROLE}"
 ASKER: Final = "asker"
 ASKER_ARN: Final = f"arn:aws:iam::{ACCOUNT}:user/{ASKER}"
 _MARK: Final = ".twin"  # a file in every folder that a twin may empty
-_START_SECONDS: Final = 120
+_START_SECONDS: Final = 90
+_EMULATED_SECONDS: Final = 300  # from the heartbeat: importing PyTorch alone takes 40 to 90
 _NOTE_SECONDS: Final = 10
 _POLL_SECONDS: Final = 0.1
 
@@ -186,7 +187,8 @@ def run_twin(
             note("starting the parent and the enclave, which loads the model")
             stack.enter_context(serve_nsm(sockets / "nsm", nsm))
             enclave = start_enclave(stack, folder, sockets, weights)
-        _wait_until_ready(config, (enclave, parent), note)
+        seconds = _EMULATED_SECONDS if emulated else _START_SECONDS
+        _wait_until_ready(config, (enclave, parent), seconds, note)
         yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent)
 
 
@@ -361,17 +363,20 @@ def _write_lists(folder: Path, config: ChatbotConfig, release: Release) -> None:
 
 
 def _wait_until_ready(
-    config: ChatbotConfig, processes: Sequence[Child], note: Callable[[str], None]
+    config: ChatbotConfig,
+    processes: Sequence[Child],
+    seconds: float,
+    note: Callable[[str], None],
 ) -> None:
     """Poll the parent, which asks the enclave, until both answer."""
-    end = time.monotonic() + _START_SECONDS
+    end = time.monotonic() + seconds
     noted = time.monotonic()
     with urllib3.PoolManager(ca_certs=config.tls_ca, retries=False, timeout=2) as pool:
         while not _is_ready(pool, config.url):
             for process in processes:
                 process.require_alive()
             if time.monotonic() > end:
-                raise UnavailableError(f"the twin is not ready after {_START_SECONDS} s")
+                raise UnavailableError(f"the twin is not ready after {seconds} s")
             if time.monotonic() - noted > _NOTE_SECONDS:
                 noted = time.monotonic()
                 note("waiting for the enclave, which loads the model")
