@@ -163,8 +163,6 @@ def run_twin(
     forget_aws_environment()
     with ExitStack() as stack:
         stack.enter_context(_empty(folder))
-        (folder / "parent_saw").mkdir()
-        (folder / "logs").mkdir()
         sockets = _socket_folder(stack)
         tls = make_tls(folder / "tls", region=REGION)
         emulated = prepare_enclave(image, folder, ca=tls.ca, note=note) if image else None
@@ -187,8 +185,7 @@ def run_twin(
             note("starting the parent and the enclave, which loads the model")
             stack.enter_context(serve_nsm(sockets / "nsm", nsm))
             enclave = start_enclave(stack, folder, sockets, weights)
-        seconds = _EMULATED_SECONDS if emulated else _START_SECONDS
-        _wait_until_ready(config, (enclave, parent), seconds, note)
+        _wait_until_ready(config, (enclave, parent), note, emulated=emulated is not None)
         yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent)
 
 
@@ -219,7 +216,7 @@ def _socket_folder(stack: ExitStack) -> Path:
 
 @contextmanager
 def _empty(folder: Path) -> Iterator[None]:
-    """Make *folder* new, or empty an earlier twin's, and keep other twins out of it."""
+    """Make *folder* new, or empty an earlier twin's, for a twin, and keep other twins out."""
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / _MARK).exists():
         raise ConfigError(
@@ -234,6 +231,8 @@ def _empty(folder: Path) -> Iterator[None]:
                 shutil.rmtree(path)
             elif path.name != _MARK:
                 path.unlink()
+        for name in ("parent_saw", "logs"):
+            (folder / name).mkdir()
         yield
     finally:
         os.close(descriptor)
@@ -365,10 +364,12 @@ def _write_lists(folder: Path, config: ChatbotConfig, release: Release) -> None:
 def _wait_until_ready(
     config: ChatbotConfig,
     processes: Sequence[Child],
-    seconds: float,
     note: Callable[[str], None],
+    *,
+    emulated: bool,
 ) -> None:
     """Poll the parent, which asks the enclave, until both answer."""
+    seconds = _EMULATED_SECONDS if emulated else _START_SECONDS
     end = time.monotonic() + seconds
     noted = time.monotonic()
     with urllib3.PoolManager(ca_certs=config.tls_ca, retries=False, timeout=2) as pool:

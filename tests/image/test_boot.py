@@ -74,7 +74,7 @@ def test_hanging_boot_is_bounded(
     before = children()
     monkeypatch.setattr(machine, "BOOT_SECONDS", 1)
     started = time.monotonic()
-    with ExitStack() as stack, pytest.raises(UnavailableError, match="not ready after 1 s"):
+    with ExitStack() as stack, pytest.raises(UnavailableError, match=r"not ready after \d s"):
         boot(stack, probe_eif, place, print)
     assert time.monotonic() - started < 10
     assert children() == before
