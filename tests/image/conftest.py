@@ -16,6 +16,9 @@ import pytest
 
 from app.protocol.errors import ConfigError
 from app.protocol.releases import Measurements
+from image.build import main
+from image.builder import find_builder
+from image.context import ROOT, fetch_wheels
 from image.errors import ImageError
 from image.kit import BootKit
 from image.kit_debian import debian_kit
@@ -59,6 +62,27 @@ def qemu() -> Path:
             raise
         pytest.skip(f"!! NO EMULATED ENCLAVE ON THIS MACHINE: {error}")
     return build_qemu(print)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    The folder of an image of the demo model under the debian kit, built two times and equal.
+
+    Wheels are kept in build/, as an operator's are; the base root is made anew.
+    """
+    try:
+        find_builder(tmp_path_factory.mktemp("builder"))
+    except ImageError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"!! NO IMAGE CAN BE BUILT ON THIS MACHINE: {error}")
+    (ROOT / "build").mkdir(exist_ok=True)
+    folder = tmp_path_factory.mktemp("image")
+    arguments = ["--kit=debian", f"--wheels={fetch_wheels(ROOT / 'build')}", f"--out={folder}"]
+    weights = ROOT / "local" / "demo_model" / "weights"
+    assert main([*arguments, f"--weights={weights}", "--twice"]) == 0
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 The built image, booted in the emulated enclave, asked through the whole pipeline.
 """
 
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,22 +13,19 @@ from app.protocol.attestation import require_pcrs
 from app.protocol.errors import PcrMismatchError
 from app.protocol.question import Options
 from image.measure import measure_eif
-from local.processes import ROOT
 from local.twin import Twin, run_twin
 from tests.integration.canary import Canaries
 from tests.support import make_release
 
-IMAGE = ROOT / "build" / "enclave.eif"
 QUESTION = "I can't access my email. My user name is jdoe."
 
 
 @pytest.fixture(scope="module")
-def twin(qemu: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
+def twin(qemu: Path, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
     """All parties, the enclave emulated."""
     del qemu  # only so that it is skipped as one
-    if not IMAGE.exists() and not os.environ.get("CI"):
-        pytest.skip(f"!! NO {IMAGE}: make it with bin/build-eif")
-    with run_twin(tmp_path_factory.mktemp("twin"), image=IMAGE, note=print) as running:
+    image = built / "enclave.eif"
+    with run_twin(tmp_path_factory.mktemp("twin"), image=image, note=print) as running:
         yield running
 
 
@@ -52,7 +48,7 @@ def test_question_is_answered(session: Session) -> None:
     assert session.enclave.release.kit == "debian"
 
 
-def test_pcrs_are_those_of_the_file(twin: Twin, session: Session) -> None:
+def test_pcrs_are_those_of_the_file(twin: Twin, built: Path, session: Session) -> None:
     """
     What QEMU's NSM attests is what `image.measure` reads from the file; PCR2 is that of the image
     built, whatever its boot kit.
@@ -60,7 +56,7 @@ def test_pcrs_are_those_of_the_file(twin: Twin, session: Session) -> None:
     booted = measure_eif(twin.folder / "enclave.eif")
     attested = session.enclave.attestation.measurements
     assert (attested.pcr0, attested.pcr1, attested.pcr2) == (booted.pcr0, booted.pcr1, booted.pcr2)
-    assert attested.pcr2 == measure_eif(IMAGE).pcr2
+    assert attested.pcr2 == measure_eif(built / "enclave.eif").pcr2
 
 
 def test_another_release_is_refused(session: Session) -> None:

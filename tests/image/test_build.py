@@ -1,0 +1,165 @@
+"""
+The image that `bin/build-eif` makes: what is in it, and that it is the same each time.
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from image.build import _pcr2
+from image.context import MODULES
+from image.cpio_reader import Member, read_cpio
+from image.eif import open_eif, parse_structure, read_chunks
+from image.measure import measure_eif
+from image.pack import pack_eif
+from image.record import BuildRecord, parse_build_record
+from tests.eifs import make_kit
+
+SITE = "rootfs/usr/lib/python3/dist-packages/"
+
+
+@pytest.fixture(scope="module")
+def record(built: Path) -> BuildRecord:
+    """What the build says it made."""
+    return parse_build_record((built / "measurements.json").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def application(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The application ramdisk in the image."""
+    target = tmp_path_factory.mktemp("application") / "application.cpio"
+    with open_eif(built / "enclave.eif") as file, target.open("wb") as out:
+        ramdisk = parse_structure(file).ramdisks[-1]
+        file.seek(ramdisk.start)
+        out.writelines(read_chunks(file, ramdisk.size))
+    return target
+
+
+@pytest.fixture(scope="module")
+def members(application: Path) -> dict[str, Member]:
+    """What is in it, by name."""
+    with application.open("rb") as file:
+        return {item.name: item for item in read_cpio(file, 0, application.stat().st_size)}
+
+
+@pytest.fixture
+def root(application: Path, tmp_path: Path) -> Iterator[Path]:
+    """The root file system, unpacked by another program than ours."""
+    if shutil.which("cpio") is None:
+        pytest.skip("no cpio here")
+    with application.open("rb") as file:
+        command = ["cpio", "-idm", "--quiet"]
+        subprocess.run(command, stdin=file, cwd=tmp_path, check=True, timeout=120)
+    yield tmp_path / "rootfs"
+    shutil.rmtree(tmp_path / "rootfs")
+
+
+def test_record(built: Path, record: BuildRecord) -> None:
+    """
+    The record is about the file beside it, and says that the kit is the twin's: production
+    refuses releases of any kit but aws.
+    """
+    assert measure_eif(built / "enclave.eif") == record.measurements
+    assert (built / "enclave.eif").stat().st_size == record.eif_bytes
+    assert record.kit == "debian"
+
+
+def test_pcr2_is_the_same_under_another_kit(
+    record: BuildRecord, application: Path, tmp_path: Path
+) -> None:
+    """
+    Under a FAKE aws kit, which boots nothing, PCR2 is what it is under the debian kit.
+    """
+    kit = make_kit(tmp_path / "fake", "aws")
+    other = pack_eif(
+        tmp_path / "aws.eif", kit, application, weights_sha256=record.weights_sha256
+    ).measurements
+    assert other.pcr2 == record.measurements.pcr2 == _pcr2(application)
+    assert other.pcr0 != record.measurements.pcr0
+    assert other.pcr1 != record.measurements.pcr1
+
+
+def test_only_what_is_needed(members: dict[str, Member]) -> None:
+    """
+    One program, no shell and no package manager; of ours, the modules on the list alone.
+    """
+    programs = [name for name in members if "/bin/" in name and "dist-packages" not in name]
+    assert programs == ["rootfs/usr/bin/python3.11"]
+    assert not [name for name in members if name.endswith((".h", ".pyi", "/pip", "/dpkg", "/sh"))]
+    ours = {
+        name.removeprefix(SITE).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for name in members
+        if name.startswith(SITE + "app/") and name.endswith(".py")
+    }
+    assert ours == set(MODULES.read_text().split())
+
+
+def test_normal(members: dict[str, Member]) -> None:
+    """
+    Everything is root's and of 1970, nobody else may write but to /tmp.
+    """
+    assert {(item.owner, item.modified) for item in members.values()} == {((0, 0), 0)}
+    writable = {name for name, item in members.items() if item.mode & 0o022 and not item.is_link}
+    assert writable == {"rootfs/tmp"}
+
+
+def test_byte_code(application: Path, members: dict[str, Member]) -> None:
+    """
+    Every module of ours has byte-code that names no time and is never compared with its source.
+    """
+    found = [n for n in members if n.startswith(SITE + "app/") and n.endswith(".pyc")]
+    assert len(found) == len(MODULES.read_text().split())
+    with application.open("rb") as file:
+        for name in found:
+            file.seek(members[name].start + 4)
+            assert file.read(4) == b"\x01\0\0\0", name  # hash-based, unchecked: PEP 552
+
+
+def test_weights(record: BuildRecord, application: Path, members: dict[str, Member]) -> None:
+    """
+    The weights are in it, and their digest is the record's.
+    """
+    item = members["rootfs/weights/model.json"]
+    with application.open("rb") as file:
+        file.seek(item.start)
+        assert hashlib.sha256(file.read(item.size)).digest() == record.weights_sha256
+
+
+def test_libraries_are_complete(root: Path) -> None:
+    """
+    Every library that a library names is there: nothing of this machine's is needed.
+    """
+    program = (
+        "import pathlib, ctypes, ssl, sqlite3\n"
+        "import numpy, cryptography.hazmat.bindings._rust, tokenizers, safetensors, yaml\n"
+        "import app.protocol.attestation, app.enclave.weights\n"
+        "print(app.enclave.weights.load_weights(pathlib.Path('/weights')).digest.hex())\n"
+    )
+    command = ["chroot", str(root), "/usr/bin/python3.11", "-I", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
+def test_bill_of_materials(built: Path) -> None:
+    """
+    The bill of materials lists wheels by hash and Debian's packages, and the inputs their digests.
+    """
+    components = json.loads((built / "sbom.json").read_bytes())["components"]
+    names = {item["purl"].split("@")[0] for item in components}
+    assert {"pkg:pypi/transformers", "pkg:pypi/torch", "pkg:deb/debian/libc6"} <= names
+    inputs = json.loads((built / "inputs.json").read_bytes())
+    assert inputs["base"].startswith("sha256:")
+    assert len(inputs["wheels"]) == len([n for n in names if n.startswith("pkg:pypi")])
+
+
+def test_nothing_else_is_left(built: Path) -> None:
+    """
+    A build leaves its results and the base root, and nothing half-made.
+    """
+    left = {path.name for path in built.iterdir()}
+    assert left == {"base.tar", "enclave.eif", "inputs.json", "measurements.json", "sbom.json"}
