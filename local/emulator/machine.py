@@ -214,9 +214,7 @@ def require_platform() -> None:
         ConfigError: This is another.
     """
     if sys.platform != "linux" or os.uname().machine != "x86_64":
-        raise UnavailableError(
-            "the emulated enclave needs Linux on x86-64; without it, use a process"
-        )
+        raise ConfigError("the emulated enclave needs Linux on x86-64: use a process here")
 
 
 def _listen(path: Path) -> socket.socket:

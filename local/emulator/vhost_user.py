@@ -190,10 +190,12 @@ class VhostUser:
             ring.size = number
         elif asked == Ask.SET_VRING_BASE:
             ring.base = number
-        elif number and ring.kick is not None:
-            self._start(ring)
-        elif not number:
+        elif not number and ring.queue is not None:
+            ring.base = ring.queue.next
             ring.queue = None
+            self._changed()
+        elif number and ring.queue is None and ring.kick is not None:
+            self._start(ring)
 
     def _set_descriptor(self, asked: int, payload: bytes, descriptors: list[int]) -> None:
         (value,) = _U64.unpack(payload)

@@ -167,6 +167,8 @@ def test_ring_is_started_and_stopped(qemu: Qemu, driver: Driver) -> None:
     driver.lend(0)
     chain = ring.queue.pop()
     assert chain is not None
+    tell(qemu, Ask.SET_VRING_ENABLE, struct.pack("<II", 1, 1))
+    assert ring.queue.pop() is None  # what is enabled while it runs does not begin anew
     ring.queue.push(chain, 0)
     ring.notify()
     assert os.eventfd_read(call) == 1
