@@ -57,7 +57,7 @@ class FileContent:
     path: Path
 
     def chunks(self) -> Iterator[bytes]:
-        """Read it in pieces of at most 2 MiB."""
+        """Read it in pieces of at most 512 KiB."""
         with self.path.open("rb") as file:
             while piece := file.read(CHUNK_BYTES):
                 yield piece

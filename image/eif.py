@@ -30,7 +30,7 @@ _SECTION: Final = struct.Struct(">HHQ")  # kind, flags, size of the content
 _CRC_BYTES: Final = 4
 HEADER_BYTES: Final = _HEADER.size
 SECTION_HEADER_BYTES: Final = _SECTION.size
-CHUNK_BYTES: Final = 2 * 1024 * 1024
+CHUNK_BYTES: Final = 512 * 1024
 
 
 class SectionKind(IntEnum):
@@ -202,7 +202,7 @@ def read_section(file: BinaryIO, section: Section) -> bytes:
 
 def read_chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
     """
-    Give the next *size* bytes of *file* in pieces of at most 2 MiB.
+    Give the next *size* bytes of *file* in pieces of at most 512 KiB.
 
     Raises:
         ImageError: It ends before.
