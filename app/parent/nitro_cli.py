@@ -175,9 +175,9 @@ def _parse_enclave(entry: object) -> RunningEnclave:
             "EnclaveCID": int(cid),
             "State": str(state),
             "Flags": str(flags),
+            **rest,
         }:
-            name = entry.get("EnclaveName")
-            pcrs = entry.get("Measurements")
+            name, pcrs = rest.get("EnclaveName"), rest.get("Measurements")
             return RunningEnclave(
                 enclave_id=enclave_id,
                 name=name if isinstance(name, str) else _UNSET,

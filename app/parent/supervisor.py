@@ -86,7 +86,7 @@ def find_fault(look: Look, config: HostConfig) -> str | None:
 
 def pause_seconds(failures: int) -> float:
     """Give how long to wait before the next start after *failures* in a row."""
-    return min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (min(failures, 16) - 1))
+    return min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS << min(failures - 1, 16))
 
 
 class Supervisor:
