@@ -100,4 +100,4 @@ doing "installing and starting the services"
 bash "$opt/install" start
 
 doing "waiting for the enclave to prove itself"
-bash "$opt/install" wait
+bash "$opt/install" wait "$region"

@@ -114,8 +114,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def _write_manifest(out: Path) -> str:
     lines = (
-        f"{hashlib.sha256((out / name).read_bytes()).hexdigest()}  {name}\n"
-        for name in _files(out)
+        f"{hashlib.sha256((out / name).read_bytes()).hexdigest()}  {name}\n" for name in _files(out)
     )
     text = "".join(lines).encode()
     (out / MANIFEST).write_bytes(text)

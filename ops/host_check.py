@@ -164,9 +164,7 @@ def _nothing(key_arn: KeyArn, conversation: bytes) -> bytes:
     """Seal a question that no enclave can open."""
     question = Question((Message("user", "Are you there?"),), Options(max_tokens=1))
     key = secrets.token_bytes(DATA_KEY_BYTES)
-    return seal_question(
-        question, data_key=key, key_arn=key_arn, conversation=conversation, turn=0
-    )
+    return seal_question(question, data_key=key, key_arn=key_arn, conversation=conversation, turn=0)
 
 
 def wait_for_host(
