@@ -196,7 +196,8 @@ def _make_release(record: BuildRecord, name: str | None, now: datetime) -> Relea
     pcrs = (measurements.pcr0, measurements.pcr1, measurements.pcr2)
     if len(set(pcrs)) != len(pcrs):
         raise RefusedError(f"two of PCR0, PCR1 and PCR2 are the same: {_BUILD}")
-    name = name or f"{now:%Y-%m-%d}-{measurements.pcr0.hex()[:8]}"
+    if name is None:
+        name = f"{now:%Y-%m-%d}-{measurements.pcr0.hex()[:8]}"
     if _NAME.fullmatch(name) is None:
         raise RefusedError(f"name {name!r} is not 1 to 64 of A-Z a-z 0-9 . _ -")
     return Release(name, cast("Kit", record.kit), measurements, record.weights_sha256, now)
