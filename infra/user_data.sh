@@ -19,6 +19,7 @@ opt=/opt/enclave-llm
 state=/var/lib/enclave-llm
 
 doing=nothing
+progress= # process id of what reports a download
 doing() {
     doing=$1
     echo "enclave-llm: $(date --utc +%T) $doing"
@@ -28,6 +29,7 @@ doing() {
 signal() {
     local code=$? reason=ready
     trap - EXIT
+    [ -z "$progress" ] || kill "$progress" || true
     [ "$code" -eq 0 ] || reason="$doing: failed with $code, see /var/log/cloud-init-output.log"
     echo "enclave-llm: $reason"
     for pause in 5 20 60 0; do
@@ -52,13 +54,13 @@ try() { # a command, up to three times: a repository or S3 may have a bad moment
 }
 
 fetch() { # what, from where, to which path; says every ten seconds how far it is
-    local pid
     doing "fetching $1"
     mkdir -p "$(dirname "$3")"
     while sleep 10; do echo "enclave-llm: $(du -sm "$(dirname "$3")" | cut -f1) MiB"; done &
-    pid=$!
-    try aws s3 cp --region "$region" --no-progress "$2" "$3" || { kill "$pid"; return 1; }
-    kill "$pid"
+    progress=$!
+    try aws s3 cp --region "$region" --no-progress "$2" "$3"
+    kill "$progress"
+    progress=
 }
 
 doing "installing packages of AL2023"
