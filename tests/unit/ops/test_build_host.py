@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from ops import build_host as module
 from ops.build_host import BuildHostError, build_host
 
 ROOT = Path(__file__).parents[3]
@@ -123,7 +122,7 @@ def test_why_wheels_are_missing(
     def fail(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1, "", stderr)
 
-    monkeypatch.setattr(module.subprocess, "run", fail)
+    monkeypatch.setattr(subprocess, "run", fail)
     with pytest.raises(BuildHostError, match=words):
         build_host(tmp_path / "host")
     assert not (tmp_path / "host").exists()
@@ -140,7 +139,7 @@ def test_wheels_are_those_of_the_instance(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / "host.new/wheels").mkdir()
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(module.subprocess, "run", succeed)
+    monkeypatch.setattr(subprocess, "run", succeed)
     build_host(tmp_path / "host")
     assert {"--require-hashes", "--only-binary=:all:", "--python-version=3.11"} <= set(asked)
     assert "--platform=manylinux_2_34_x86_64" in asked

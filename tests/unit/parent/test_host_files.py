@@ -97,15 +97,8 @@ def test_the_program(tmp_path: Path) -> None:
     """
     config = tmp_path / "host.json"
     config.write_text(json.dumps(CONFIG.to_dict()))
-    command = [
-        sys.executable,
-        "-m",
-        "app.parent.host_files",
-        "--config",
-        config,
-        "--root",
-        tmp_path,
-    ]
+    arguments = ("--config", str(config), "--root", str(tmp_path))
+    command = (sys.executable, "-m", "app.parent.host_files", *arguments)
     subprocess.run(command, check=True)
     for name, text in FILES.items():
         assert (tmp_path / name.removeprefix("/")).read_text() == text
