@@ -77,7 +77,7 @@ class ReleaseList:
             fresh.write_bytes(text)
 
     def kept_eif(self, release: Release) -> Path:
-        """Give where the image of *release* is kept."""
+        """Give where the image of *release* is kept; its build record lies beside it, `.json`."""
         return self.kept / f"{release.measurements.pcr0.hex()}.eif"
 
 
@@ -95,7 +95,8 @@ def add_release(releases: ReleaseList, eif: Path, *, name: str | None, now: date
             already on the list.
     """
     listed = releases.read()
-    record = _read_record(eif.with_name(RECORD_NAME))
+    text = _read_record(eif)
+    record = _parse_record(text, eif)
     if record.kit not in PRODUCTION_KITS:
         raise RefusedError(
             f"the image was built with kit {record.kit}, expected {', '.join(PRODUCTION_KITS)}: "
@@ -111,6 +112,8 @@ def add_release(releases: ReleaseList, eif: Path, *, name: str | None, now: date
         except OSError as error:
             raise RefusedError(f"{eif} cannot be copied: {error.strerror}: {_BUILD}") from None
         _require_recorded(copy, record, eif)
+    with _new_file(target.with_suffix(".json")) as copy:
+        copy.write_bytes(text)
     releases.write((*listed, release))
     return release
 
@@ -179,13 +182,21 @@ def check_release(releases: ReleaseList, release: Release) -> str | None:
     return None
 
 
-def _read_record(path: Path) -> BuildRecord:
+def _read_record(eif: Path) -> bytes:
+    """Read what was recorded when *eif* was built, of a kept image as of a fresh one."""
+    kept = eif.with_suffix(".json")
+    path = kept if kept.exists() else eif.with_name(RECORD_NAME)
     try:
-        return parse_build_record(path.read_bytes())
+        return path.read_bytes()
     except OSError:
         raise RefusedError(f"there is no {path}: {_BUILD}") from None
+
+
+def _parse_record(text: bytes, eif: Path) -> BuildRecord:
+    try:
+        return parse_build_record(text)
     except ImageError as error:
-        raise RefusedError(f"{path} is malformed: {error}: {_BUILD}") from None
+        raise RefusedError(f"the build record of {eif} is malformed: {error}: {_BUILD}") from None
 
 
 def _make_release(record: BuildRecord, name: str | None, now: datetime) -> Release:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -105,23 +106,36 @@ def _retire(releases: ReleaseList, options: argparse.Namespace) -> int:
 
 
 def _ask(listed: tuple[Release, ...], options: argparse.Namespace) -> Counter[str]:
-    url, tls_ca = options.url, options.tls_ca
-    if url is None:
-        config = read_config(options.config)
-        url, tls_ca = config.url, tls_ca or config.tls_ca
     trust = Trust(NITRO_ROOT, "AWS Nitro root G1", listed)
-    return ask_deployment(lambda: attested_release(url, trust, tls_ca=tls_ca), options.attempts)
+    connect = _connector(options)
+    return ask_deployment(lambda: attested_release(connect, trust), options.attempts)
 
 
-def attested_release(url: str, trust: Trust, *, tls_ca: str | None) -> str:
+def _connector(options: argparse.Namespace) -> Callable[[], Transport]:
+    """Give what opens a connection to the deployment that *options* name."""
+    any_certificate = options.any_certificate
+    if options.url is not None:
+        return partial(
+            Transport, options.url, tls_ca=options.tls_ca, any_certificate=any_certificate
+        )
+    config = read_config(options.config)
+    return partial(
+        Transport,
+        config.url,
+        tls_ca=options.tls_ca or config.tls_ca,
+        any_certificate=any_certificate or config.any_certificate,
+    )
+
+
+def attested_release(connect: Callable[[], Transport], trust: Trust) -> str:
     """
-    Give the name of the release that answers at *url* now, verified.
+    Give the name of the release that answers over a new connection, verified.
 
     Raises:
         AppError: Nobody answers, or no release of the list.
     """
     nonce = secrets.token_bytes(NONCE_BYTES)
-    with closing(Transport(url, tls_ca=tls_ca)) as transport:
+    with closing(connect()) as transport:
         document, manifest = parse_attestation(transport.get_attestation(nonce))
     now = datetime.now(UTC)
     return verify_enclave(document, manifest, nonce=nonce, now=now, trust=trust).release.name
@@ -179,6 +193,11 @@ def _add_retire(retire: argparse.ArgumentParser) -> None:
     config = Path("~/.config/enclave-llm/chat.json").expanduser()
     retire.add_argument("--config", type=Path, default=config, metavar="FILE")
     retire.add_argument("--tls-ca", metavar="FILE", help="certificate authorities for the URL")
+    retire.add_argument(
+        "--any-certificate",
+        action="store_true",
+        help="take the parent's own certificate: what counts is what the enclave attests",
+    )
     retire.add_argument(
         "--attempts",
         type=int,

@@ -72,8 +72,7 @@ def test_what_is_deployed(twin: Twin) -> None:
     """
     `bin/releases retire` learns by attestation, over a connection of its own, which release runs.
     """
-    url, tls_ca = twin.config.url, twin.config.tls_ca
-    assert attested_release(url, twin.trust, tls_ca=tls_ca) == twin.release.name
+    assert attested_release(twin.transport, twin.trust) == twin.release.name
     other = replace(twin.trust, releases=(make_release("other"),))
     with pytest.raises(PcrMismatchError):
-        attested_release(url, other, tls_ca=tls_ca)
+        attested_release(twin.transport, other)

@@ -208,13 +208,18 @@ def test_retire(releases: ReleaseList, eif: Path) -> None:
     assert retire_release(releases, "first", attested=Counter({"second": 3})) == ()
     assert releases.read() == ()
     assert releases.kept_eif(release).exists()
-    assert add(releases, releases_copy(releases, release, eif)).measurements == release.measurements
 
 
-def releases_copy(releases: ReleaseList, release: Release, eif: Path) -> Path:
-    """Put the kept image back as the build."""
-    eif.write_bytes(releases.kept_eif(release).read_bytes())
-    return eif
+def test_the_way_back(releases: ReleaseList, eif: Path) -> None:
+    """
+    A retired release is added again from what was kept, when the build is long gone.
+    """
+    release = add(releases, eif)
+    retire_release(releases, "first", attested=None)
+    eif.unlink()
+    again = add(releases, releases.kept_eif(release), "again")
+    assert again.measurements == release.measurements
+    assert check_release(releases, again) is None
 
 
 def test_retire_refused(releases: ReleaseList, eif: Path) -> None:
