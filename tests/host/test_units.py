@@ -30,7 +30,14 @@ ExecStart=/usr/bin/nitro-enclaves-allocator
 [Install]
 WantedBy=multi-user.target
 """
-PROGRAMS = ("python3.11", "openssl", "vsock-proxy", "journalctl", "nitro-enclaves-allocator")
+PROGRAMS = (
+    "python3.11",
+    "openssl",
+    "vsock-proxy",
+    "journalctl",
+    "install",
+    "nitro-enclaves-allocator",
+)
 HARDENING = {
     "NoNewPrivileges=yes",
     "CapabilityBoundingSet=",
