@@ -9,6 +9,7 @@ numbers; an asker's trust does not rest on it.
 
 import argparse
 import json
+import secrets
 import signal
 import sys
 import threading
@@ -99,6 +100,8 @@ class Supervisor:
         sysfs, status_path: `/sys`, and where to say how it stands.
 
         clock: Seconds that never go back.
+
+        draw: Gives a random number from 0 to below its argument.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class Supervisor:
         sysfs: Path = SYSFS,
         status_path: Path = _STATUS,
         clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[int], int] = secrets.randbelow,
     ) -> None:
         self._config = config
         self._cli = cli
@@ -119,6 +123,7 @@ class Supervisor:
         self._sysfs = sysfs
         self._status_path = status_path
         self._clock = clock
+        self._draw = draw
         self._known: _Known | None = None
         self._failures = 0
         self._next_start = clock()
@@ -176,7 +181,7 @@ class Supervisor:
             health=report,
             spoke=known.spoke,
             silent_seconds=now - known.heard_at,
-            age_seconds=now - known.seen_at,
+            age_seconds=now - known.seen_at + known.head_start_seconds,
         )
         if fault := find_fault(look, self._config):
             self._end(enclave, fault)
@@ -184,14 +189,16 @@ class Supervisor:
                 self._fail()
             self._known = None
             return False
-        if known.spoke and look.age_seconds > STEADY_SECONDS:
+        if known.spoke and now - known.seen_at > STEADY_SECONDS:
             self._failures = 0
         return report is not None
 
     def _know(self, enclave: RunningEnclave) -> "_Known":
         if self._known is None or self._known.enclave_id != enclave.enclave_id:
             now = self._clock()
-            self._known = _Known(enclave.enclave_id, seen_at=now, heard_at=now)
+            # So that instances started together are not replaced together.
+            head_start = self._draw(self._config.max_age_seconds // 10)
+            self._known = _Known(enclave.enclave_id, now, now, head_start_seconds=head_start)
         return self._known
 
     def _hear(self, known: "_Known") -> HealthReport | None:
@@ -253,6 +260,7 @@ class _Known:
     enclave_id: str
     seen_at: float
     heard_at: float
+    head_start_seconds: int
     spoke: bool = False
     failed: int = 0
 

@@ -58,6 +58,7 @@ class Bench:
     cli: FakeCli = field(default_factory=FakeCli)
     clock: Clock = field(default_factory=Clock)
     health: HealthReport | None = IDLE
+    head_start: int = 0
 
     def __post_init__(self) -> None:
         make_sysfs(self.folder / "sys", {2048: "2048"}, "1-8")
@@ -68,6 +69,7 @@ class Bench:
             sysfs=self.folder / "sys",
             status_path=self.folder / "status.json",
             clock=self.clock,
+            draw=lambda below: min(self.head_start, below - 1),
         )
 
     def _ask(self) -> HealthReport:
@@ -279,6 +281,18 @@ def test_old_and_idle(bench: Bench) -> None:
     assert bench.cli.running == []
     bench.look()
     assert bench.cli.boots == 2
+
+
+def test_not_all_at_once(bench: Bench) -> None:
+    """
+    Chance takes up to a tenth off an enclave's time, so that a fleet is not replaced at once.
+    """
+    bench.head_start = CONFIG.max_age_seconds
+    bench.look(times=2)
+    bench.look(after=CONFIG.max_age_seconds * 0.9)
+    assert len(bench.cli.running) == 1
+    bench.look(after=2)
+    assert bench.cli.running == []
 
 
 def test_old_and_busy(bench: Bench) -> None:
