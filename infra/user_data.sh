@@ -29,6 +29,7 @@ doing() {
 signal() {
     local code=$? reason=ready
     trap - EXIT
+    trap '' HUP INT TERM
     [ -z "$progress" ] || kill "$progress" || true
     [ "$code" -eq 0 ] || reason="$doing: failed with $code, see /var/log/cloud-init-output.log"
     echo "enclave-llm: $reason"

@@ -4,6 +4,7 @@ A host's configuration, and what nitro-cli prints, for any test.
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from app.parent.config import HostConfig
@@ -67,3 +68,16 @@ def failure(code: str, text: str) -> str:
 def listed(*entries: dict[str, object]) -> str:
     """Give what `describe-enclaves` prints."""
     return json.dumps(list(entries), indent=2)
+
+
+def make_sysfs(root: Path, pages: dict[int, str], cpus: str | None) -> Path:
+    """Make a /sys with *pages* by their size in KiB, and the CPUs of the Nitro driver."""
+    for kib, count in pages.items():
+        folder = root / f"kernel/mm/hugepages/hugepages-{kib}kB"
+        folder.mkdir(parents=True)
+        (folder / "nr_hugepages").write_text(count)
+    if cpus is not None:
+        parameters = root / "module/nitro_enclaves/parameters"
+        parameters.mkdir(parents=True)
+        (parameters / "ne_cpus").write_text(cpus)
+    return root

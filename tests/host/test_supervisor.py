@@ -11,8 +11,7 @@ import pytest
 from app.parent.nitro_cli import NitroCli, NitroCliError
 from app.parent.supervisor import Supervisor, supervise
 from app.protocol.messages import HealthReport
-from tests.hosts import CONFIG, describe, failure, listed
-from tests.unit.parent.test_allocator import make_sysfs
+from tests.hosts import CONFIG, describe, failure, listed, make_sysfs
 
 PROGRAM = Path(__file__).with_name("nitro-cli")
 

@@ -9,20 +9,7 @@ from app.parent.allocator import (
     read_reserved,
     require_reserved,
 )
-from tests.hosts import CONFIG, small
-
-
-def make_sysfs(root: Path, pages: dict[int, str], cpus: str | None) -> Path:
-    """Make a /sys with *pages* by their size in KiB, and the CPUs of the Nitro driver."""
-    for kib, count in pages.items():
-        folder = root / f"kernel/mm/hugepages/hugepages-{kib}kB"
-        folder.mkdir(parents=True)
-        (folder / "nr_hugepages").write_text(count)
-    if cpus is not None:
-        parameters = root / "module/nitro_enclaves/parameters"
-        parameters.mkdir(parents=True)
-        (parameters / "ne_cpus").write_text(cpus)
-    return root
+from tests.hosts import CONFIG, make_sysfs, small
 
 
 @pytest.mark.parametrize(

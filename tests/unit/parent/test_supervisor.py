@@ -18,9 +18,8 @@ from app.parent.supervisor import (
 )
 from app.protocol.errors import UnavailableError
 from app.protocol.messages import HealthReport
-from tests.hosts import CONFIG, ENCLAVE_ID, describe, failure, listed
+from tests.hosts import CONFIG, ENCLAVE_ID, describe, failure, listed, make_sysfs
 from tests.support import Clock
-from tests.unit.parent.test_allocator import make_sysfs
 
 IDLE = HealthReport(active=0, waiting=0, answered=3, failed=0)
 BUSY = HealthReport(active=1, waiting=0, answered=3, failed=0)
