@@ -39,6 +39,7 @@ STEADY_SECONDS: Final = 600  # after which earlier failures are forgotten
 _FIRST_PAUSE_SECONDS: Final = 5
 _LONGEST_PAUSE_SECONDS: Final = 300
 _RUNNING: Final = "RUNNING"
+_UNNAMED: Final = ""  # its id is seen at the first look
 _STATUS: Final = Path("/run/enclave-llm/status.json")
 
 
@@ -231,6 +232,9 @@ class Supervisor:
             self._fail()
         else:
             log("enclave_started", release=self._config.release)
+            now = self._clock()
+            # Known from now on, so that one which ends before the next look is missed.
+            self._known = _Known(_UNNAMED, now, now, head_start_seconds=0)
 
     def _fail(self) -> None:
         self._failures += 1

@@ -129,6 +129,18 @@ def test_crash(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     assert sum(event["event"] == "enclave_gone" for event in events(caplog)) == 4
 
 
+def test_crash_at_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    One that ends before anybody has looked is a failure, too.
+    """
+    for boots in (1, 2, 3):
+        while bench.cli.boots < boots:
+            bench.look(after=1)
+        bench.cli.running.clear()
+    pauses = [event["seconds"] for event in events(caplog) if event["event"] == "pause"]
+    assert pauses == [5, 10]
+
+
 def test_a_steady_enclave_is_forgiven(bench: Bench) -> None:
     """
     After ten steady minutes the next failure is the first again.
