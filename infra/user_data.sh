@@ -66,7 +66,7 @@ fetch() { # what, from where, to which path; says every ten seconds how far it i
 
 doing "installing packages of AL2023"
 try timeout 600 dnf install --assumeyes --quiet \
-    amazon-cloudwatch-agent aws-nitro-enclaves-cli python3.11 python3.11-pip
+    amazon-cloudwatch-agent aws-nitro-enclaves-cli logrotate python3.11 python3.11-pip
 
 # Before anything else has used the memory: huge pages need it in one piece.
 doing "reserving $enclave_vcpus vCPUs and $enclave_memory_mib MiB for the enclave"
