@@ -47,7 +47,10 @@ _MISSING_IS_GOOD: Final = cloudwatch.TreatMissingData.NOT_BREACHING
 
 class Alarms(Construct):
     """
-    One alarm for each key event, and for enclaves and answers; *email* is told of all.
+    One alarm for each key event, and for enclaves and answers, and a topic that is told of all.
+
+    Args:
+        email: Subscribed to the topic, once its owner has agreed; others may be at any time.
 
     Rules keep the events themselves in the log group of key events, as evidence.
     """
@@ -64,22 +67,21 @@ class Alarms(Construct):
         email: str | None,
     ) -> None:
         super().__init__(scope, name)
-        self._topic = self._make_topic(email, logs) if email else None
+        self._topic = self._make_topic(email, logs)
         self._let_events_in(logs)
         for event in key_events(key.arn, key.key_id):
             self._watch_event(event, logs)
         self._watch_enclaves(front, fleet_size)
         self._watch_answers()
 
-    def _make_topic(self, email: str, logs: Logs) -> sns.CfnTopic:
+    def _make_topic(self, email: str | None, logs: Logs) -> sns.CfnTopic:
         stack = Stack.of(self)
-        subscription = sns.CfnTopic.SubscriptionProperty(protocol="email", endpoint=email)
         topic = sns.CfnTopic(
             self,
             "Topic",
             display_name=f"enclave-llm {stack.stack_name}",
             kms_master_key_id=logs.key.ref,
-            subscription=[subscription],
+            subscription=[_by_email(email)] if email else None,
         )
         alarms = f"arn:aws:cloudwatch:{stack.region}:{stack.account}:alarm:{stack.stack_name}-*"
         sns.CfnTopicPolicy(
@@ -214,8 +216,11 @@ class Alarms(Construct):
             else operators.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
             treat_missing_data=missing,
         )
-        if self._topic is not None:
-            resource = alarm.node.default_child
-            assert isinstance(resource, cloudwatch.CfnAlarm)  # noqa: S101 - what an Alarm is
-            resource.alarm_actions = [self._topic.ref]
-            resource.ok_actions = [self._topic.ref]
+        resource = alarm.node.default_child
+        assert isinstance(resource, cloudwatch.CfnAlarm)  # noqa: S101 - what an Alarm is
+        resource.alarm_actions = [self._topic.ref]
+        resource.ok_actions = [self._topic.ref]
+
+
+def _by_email(address: str) -> sns.CfnTopic.SubscriptionProperty:
+    return sns.CfnTopic.SubscriptionProperty(protocol="email", endpoint=address)
