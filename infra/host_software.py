@@ -40,16 +40,23 @@ def require_host_software(path: Path) -> str:
         manifest = (path / MANIFEST_NAME).read_bytes()
     except OSError:
         raise ConfigError(f"there is no host software at {path}: {_BUILD}") from None
-    listed = dict(_parse_line(line) for line in manifest.decode().splitlines())
+    listed = dict(map(_parse_line, manifest.decode(errors="replace").split("\n")[:-1]))
     found = {
-        file.relative_to(path).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        file.relative_to(path).as_posix(): _digest(file)
         for file in path.rglob("*")
-        if file.is_file() and file != path / MANIFEST_NAME
+        if file != path / MANIFEST_NAME and (file.is_symlink() or not file.is_dir())
     }
     for name in sorted(listed.keys() | found.keys()):
         if listed.get(name) != found.get(name):
             raise ConfigError(f"{path / name} is not what {MANIFEST_NAME} lists: {_BUILD}")
     return hashlib.sha256(manifest).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    """Give its SHA-256 in hex; no digest for a link or device, which the zip would not carry."""
+    if file.is_symlink() or not file.is_file():
+        return "no regular file"
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _parse_line(line: str) -> tuple[str, str]:
