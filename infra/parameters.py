@@ -7,7 +7,7 @@ They come as CDK context: `-c name=value`, or "context" in cdk.json. docs/deploy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, collapse_addresses
 from pathlib import Path
 from typing import Final
 
@@ -59,6 +59,8 @@ _CERTIFICATE: Final = re.compile(
     r"arn:aws:acm:([a-z0-9-]{1,32}):[0-9]{12}:certificate/[0-9a-f-]{36}", re.ASCII
 )
 _EMAIL: Final = re.compile(r"[^\s@,]{1,64}@[^\s@,]{1,255}", re.ASCII)
+EVERYONE: Final = IPv4Network("0.0.0.0/0")
+_MAX_CIDRS: Final = 60  # Amazon VPC quotas: inbound rules per security group
 _MAX_FLEET: Final = 20  # ours: beyond it one CreationPolicy of 30 minutes is too short
 _MAX_PRINCIPALS: Final = 20  # IAM quotas: a role's trust policy has 2,048 characters by default
 
@@ -200,12 +202,17 @@ def _parse_principals(text: str) -> tuple[str, ...]:
 
 
 def _parse_client_cidrs(values: Mapping[str, str]) -> tuple[str, ...]:
-    networks = [
-        _parse_network("client_cidrs", text) for text in _parse_list(values["client_cidrs"])
-    ]
+    given = [_parse_network("client_cidrs", text) for text in _parse_list(values["client_cidrs"])]
+    # Without overlaps, so that everyone is everyone however it is written.
+    networks = list(collapse_addresses(given))
     if not networks:
         raise ConfigError(f"client_cidrs is empty: give {_REQUIRED['client_cidrs']}")
-    if any(network.prefixlen == 0 for network in networks):
+    if len(networks) > _MAX_CIDRS:
+        raise ConfigError(
+            f"client_cidrs has {len(networks)} networks, expected at most {_MAX_CIDRS}: give "
+            "larger ones"
+        )
+    if networks == [EVERYONE]:
         _require_override(values)
     return tuple(str(network) for network in networks)
 
