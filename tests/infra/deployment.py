@@ -4,6 +4,7 @@ templates that the stack makes of them.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -158,7 +159,7 @@ class Template:
             case {"Fn::GetAtt": [name, attribute], **rest} if not rest:
                 return f"{{{name}.{attribute}}}"
             case {"Fn::Join": [glue, parts], **rest} if not rest:
-                return glue.join(self.resolve(parts))
+                return glue.join(map(str, self.resolve(parts)))
         return {name: self.resolve(value) for name, value in node.items()}
 
 
@@ -213,5 +214,8 @@ def statements(template: Template) -> list[Statement]:
                 visit(name, kind, item)
 
     for name, resource in template.resources.items():
-        visit(name, resource["Type"], template.resolve(resource.get("Properties", {})))
+        properties = template.resolve(resource.get("Properties", {}))
+        if resource["Type"] == "AWS::Logs::ResourcePolicy":  # the one that is text
+            properties = json.loads(properties["PolicyDocument"])
+        visit(name, resource["Type"], properties)
     return found
