@@ -87,6 +87,13 @@ ACKNOWLEDGED: Final = (
         "uses it no longer meanwhile. Ending the instance would take its EIF along, and longer.",
     ),
     Acknowledged(
+        "Front/Clients",
+        _SOLUTIONS,
+        "EC23",
+        "Only where the operator overrides the refusal of 0.0.0.0/0 with allow_any_client=true, "
+        "and is warned.",
+    ),
+    Acknowledged(
         "Front/Balancer",
         _SOLUTIONS,
         "ELB2",
