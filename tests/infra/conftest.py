@@ -8,7 +8,7 @@ import pytest
 
 # The CDK's own rules take seconds each time; test_app.py runs them once, in a process of its own.
 os.environ["CDK_VALIDATION"] = "false"
-os.environ["JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION"] = "1"
+os.environ["JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION"] = "20"
 
 from tests.infra.deployment import (
     ALICE,

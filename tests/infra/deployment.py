@@ -98,7 +98,11 @@ def make_host(folder: Path) -> None:
 
 
 def make_stack(
-    root: Path, context: Mapping[str, object], *, kits: frozenset[str] = PRODUCTION_KITS
+    root: Path,
+    context: Mapping[str, object],
+    *,
+    kits: frozenset[str] = PRODUCTION_KITS,
+    assembly: Path | None = None,
 ) -> tuple[App, EnclaveStack]:
     """Make the app of what lies in *root*; *context* adds to, or replaces, what must be given."""
     given = {
@@ -108,7 +112,7 @@ def make_stack(
         "client_cidrs": "10.0.0.0/8",
         **context,
     }
-    return make_app(context=given, environment={}, kits=kits, root=root)
+    return make_app(context=given, environment={}, kits=kits, root=root, assembly=assembly)
 
 
 @dataclass(frozen=True, slots=True)

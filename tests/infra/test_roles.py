@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 
 from app.protocol.errors import ConfigError
-from infra.chat_role import MAX_TRUST_CHARACTERS, trust_policy
+from infra.trust_policy import MAX_TRUST_CHARACTERS, trust_policy
 from tests.infra.deployment import ACCOUNT, ALICE, DESK, REGION, Json, Template
 
 
