@@ -129,7 +129,9 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
         sizes=sizes,
         fleet_size=_parse_number(values, "fleet_size", 1, _MAX_FLEET),
         chat_principals=_parse_principals(values["chat_principals"]),
-        client_cidrs=_parse_client_cidrs(values),
+        client_cidrs=_parse_client_cidrs(
+            values["client_cidrs"], any_client=_parse_flag(values, "allow_any_client")
+        ),
         certificate_arn=_parse_certificate(values["certificate_arn"], region),
         public=public,
         require_source_identity=_parse_flag(values, "require_source_identity"),
@@ -201,8 +203,8 @@ def _parse_principals(text: str) -> tuple[str, ...]:
     return principals
 
 
-def _parse_client_cidrs(values: Mapping[str, str]) -> tuple[str, ...]:
-    given = [_parse_network("client_cidrs", text) for text in _parse_list(values["client_cidrs"])]
+def _parse_client_cidrs(text: str, *, any_client: bool) -> tuple[str, ...]:
+    given = [_parse_network("client_cidrs", item) for item in _parse_list(text)]
     # Without overlaps, so that everyone is everyone however it is written.
     networks = list(collapse_addresses(given))
     if not networks:
@@ -212,17 +214,12 @@ def _parse_client_cidrs(values: Mapping[str, str]) -> tuple[str, ...]:
             f"client_cidrs has {len(networks)} networks, expected at most {_MAX_CIDRS}: give "
             "larger ones"
         )
-    if networks == [EVERYONE]:
-        _require_override(values)
-    return tuple(str(network) for network in networks)
-
-
-def _require_override(values: Mapping[str, str]) -> None:
-    if not _parse_flag(values, "allow_any_client"):
+    if networks == [EVERYONE] and not any_client:
         raise ConfigError(
             "client_cidrs has 0.0.0.0/0, everyone: name the networks that ask, or add "
             "-c allow_any_client=true"
         )
+    return tuple(str(network) for network in networks)
 
 
 def _parse_network(name: str, text: str) -> IPv4Network:
