@@ -10,12 +10,12 @@ import pytest
 os.environ["CDK_VALIDATION"] = "false"
 os.environ["JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION"] = "20"
 
+from app.protocol.releases import Release
 from tests.infra.deployment import (
     ALICE,
     CERTIFICATE,
     DESK,
     Files,
-    Release,
     Template,
     make_eif,
     make_files,

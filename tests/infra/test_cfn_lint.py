@@ -21,12 +21,12 @@ def lint(templates: dict[str, Json], folder: Path) -> list[str]:
     for name, template in templates.items():
         (folder / f"{name}.json").write_text(json.dumps(template))
     command = (
-        Path(sys.executable).with_name("cfn-lint"),
+        str(Path(sys.executable).with_name("cfn-lint")),
         "--format=parseable",
         f"--regions={REGION}",
         f"--ignore-checks={REDUNDANT_DEPENDENCY}",
         "--",
-        *(folder / f"{name}.json" for name in templates),
+        *(str(folder / f"{name}.json") for name in templates),
     )
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""

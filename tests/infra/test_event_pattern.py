@@ -43,7 +43,7 @@ CASES: list[tuple[Json, Json, bool]] = [
 
 
 @pytest.mark.parametrize(("pattern", "event", "expected"), CASES)
-def test_a_pattern_matches_as_in_eventbridge(pattern: Json, event: Json, expected: bool) -> None:
+def test_a_pattern_matches_as_in_eventbridge(pattern: Json, event: Json, *, expected: bool) -> None:
     """
     A pattern matches what EventBridge's documentation says it does.
     """

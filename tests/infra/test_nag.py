@@ -4,6 +4,7 @@ cdk-nag's rules, with the CDK's own in test_app.py: all kept, or acknowledged wi
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -31,10 +32,8 @@ def run_packs(root: Path, name: str, assembly: Path) -> Json:
     app, _ = make_stack(root, VARIANTS[name], assembly=assembly)
     packs = (AwsSolutionsChecks(app), NIST80053R5Checks(app), HIPAASecurityChecks(app))
     Validations.of(app).add_plugins(*packs)
-    try:
+    with suppress(RuntimeError):  # the report says more
         app.synth()
-    except RuntimeError as error:  # the report says more
-        assert "ValidationFailed" in str(error)
     return json.loads((assembly / "validation-report.json").read_text())["pluginReports"]
 
 
