@@ -7,7 +7,6 @@ from typing import Final
 from aws_cdk import CfnOutput, Environment, Fn, Stack
 from constructs import Construct
 
-from infra.acknowledged import acknowledge
 from infra.alarms import Alarms
 from infra.approved_image import ApprovedImage
 from infra.chat_role import ChatRole
@@ -118,7 +117,6 @@ class EnclaveStack(Stack):
             email=parameters.alarm_email,
         )
         self._tell(front, key, chat_role, any_certificate=parameters.certificate_arn is None)
-        acknowledge(self)
 
     @property
     def availability_zones(self) -> list[str]:

@@ -12,7 +12,6 @@ import pytest
 from aws_cdk import Validations
 from cdk_nag import AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks
 
-import infra.stack
 from infra.acknowledged import ACKNOWLEDGED
 from tests.infra.conftest import VARIANTS
 from tests.infra.deployment import Json, make_stack
@@ -82,7 +81,7 @@ def test_rules_are_really_looked_at(
     """
     Without the acknowledgements, the packs find what they are about.
     """
-    monkeypatch.setattr(infra.stack, "acknowledge", lambda _: None)
+    monkeypatch.setattr("infra.app.acknowledge", lambda _: None)
     found = {item["ruleName"] for item in broken(run_packs(root, "private", tmp_path))}
     assert "AwsSolutions-ELB2" in found
     assert "HIPAA.Security-ELBDeletionProtectionEnabled" in found
