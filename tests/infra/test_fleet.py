@@ -135,6 +135,18 @@ def test_user_data_signals_the_group_that_waits(each: Template) -> None:
     assert values["stack_name"] in {"enclave-llm", "trial"}
 
 
+def test_user_data_signals_as_the_host_role(each: Template) -> None:
+    """
+    The signal is signed by the host role, the one principal that the endpoint admits.
+    """
+    script = script_of(each)
+    values = assigned(script)
+    (role,) = re.findall(r'--role "(.*?)"', script)
+    for name in ("stack_name", "region"):
+        role = role.replace(f"${name}", values[name])
+    assert role == each.one("IAM::Role", "HostRole")["RoleName"]
+
+
 def test_user_data_fetches_what_the_host_role_may(
     template: Template, deployment: tuple[Files, list[Release]]
 ) -> None:
