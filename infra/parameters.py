@@ -231,9 +231,10 @@ def _parse_network(name: str, text: str) -> IPv4Network:
 
 def _parse_vpc_cidr(text: str) -> str:
     network = _parse_network("vpc_cidr", text)
-    # Amazon VPC user guide, "VPC CIDR blocks": /16 to /28; four subnets of /28 need a /26.
-    if not 16 <= network.prefixlen <= 26:
-        raise ConfigError(f"vpc_cidr is /{network.prefixlen}, expected /16 to /26")
+    # Amazon VPC user guide, "VPC CIDR blocks": /16 to /28. In a /25, two private subnets of /27
+    # or more have room for the largest fleet beside endpoints and what AWS keeps.
+    if not 16 <= network.prefixlen <= 25:
+        raise ConfigError(f"vpc_cidr is /{network.prefixlen}, expected /16 to /25")
     return str(network)
 
 

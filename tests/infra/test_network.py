@@ -1,6 +1,10 @@
 from collections.abc import Callable
+from ipaddress import ip_network
+from pathlib import Path
 
-from tests.infra.deployment import ACCOUNT, REGION, Json, Template
+import pytest
+
+from tests.infra.deployment import ACCOUNT, REGION, Json, Template, make_stack, synthesise
 
 HOST_ENDPOINTS = {
     "cloudformation": {"cloudformation:SignalResource"},
@@ -87,6 +91,22 @@ def test_two_zones_are_chosen_at_deployment(each: Template) -> None:
         zones = [subnet["AvailabilityZone"] for subnet in each.all("EC2::Subnet", prefix)]
         assert zones in ([], [{"Fn::Select": [n, {"Fn::GetAZs": ""}]} for n in (0, 1)])
     assert len(private_subnets(each)) == 2
+
+
+@pytest.mark.parametrize("public", ["false", "true"])
+def test_the_smallest_network_holds_the_largest_fleet(public: str, root: Path) -> None:
+    """
+    Half of 21 instances, five endpoints, the load balancer's eight and AWS's own five addresses
+    fit each private subnet, however small the network and whatever else is in it.
+    """
+    context = {"vpc_cidr": "10.1.0.0/25", "fleet_size": 20, "public": public}
+    template = synthesise(*make_stack(root, context))
+    sizes = {
+        name: ip_network(template.resources[name]["Properties"]["CidrBlock"]).num_addresses
+        for name in template.ids("EC2::Subnet")
+    }
+    assert all(sizes[name] >= 11 + 5 + 8 + 5 for name in private_subnets(template))
+    assert min(sizes.values()) >= 8 + 5
 
 
 def test_the_host_reaches_these_services_and_no_other(each: Template) -> None:

@@ -238,12 +238,12 @@ def test_clients_are_neither_more_nor_fewer_than_given(addresses: list[str]) -> 
     assert sorted(held) == sorted(set(addresses))
 
 
-@pytest.mark.parametrize("cidr", ["10.0.0.0/15", "10.0.0.0/27"])
-def test_a_vpc_has_room_for_four_subnets(cidr: str) -> None:
+@pytest.mark.parametrize("cidr", ["10.0.0.0/15", "10.0.0.0/26"])
+def test_a_vpc_is_of_a_size_that_does(cidr: str) -> None:
     """
-    A VPC's network is /16 to /26, or is refused with its length.
+    A VPC's network is /16 to /25, or is refused with its length.
     """
-    with pytest.raises(ConfigError, match=r"vpc_cidr is /\d+, expected /16 to /26"):
+    with pytest.raises(ConfigError, match=r"vpc_cidr is /\d+, expected /16 to /25"):
         parse(vpc_cidr=cidr)
 
 
