@@ -28,6 +28,7 @@ from app.parent.config import (
     METRICS_NAMESPACE,
     STACK_DIMENSION,
 )
+from infra.fleet import Fleet
 from infra.front import Front
 from infra.key import EnclaveKey
 from infra.key_events import KeyEvent, key_events
@@ -62,8 +63,8 @@ class Alarms(Construct):
         *,
         key: EnclaveKey,
         logs: Logs,
+        fleet: Fleet,
         front: Front,
-        fleet_size: int,
         email: str | None,
     ) -> None:
         super().__init__(scope, name)
@@ -71,7 +72,7 @@ class Alarms(Construct):
         self._let_events_in(logs)
         for event in key_events(key.arn, key.key_id):
             self._watch_event(event, logs)
-        self._watch_enclaves(front, fleet_size)
+        self._watch_enclaves(fleet, front)
         self._watch_answers()
 
     def _make_topic(self, email: str | None, logs: Logs) -> sns.CfnTopic:
@@ -153,8 +154,8 @@ class Alarms(Construct):
         )
         self._alarm(event.name, event.meaning, triggered, threshold=1, missing=_MISSING_IS_GOOD)
 
-    def _watch_enclaves(self, front: Front, fleet_size: int) -> None:
-        self._alarm(
+    def _watch_enclaves(self, fleet: Fleet, front: Front) -> None:
+        down = self._alarm(
             "EnclaveDown",
             "An enclave does not run or answer, and its supervisor could not bring it back: read "
             "the host's log group.",
@@ -164,15 +165,17 @@ class Alarms(Construct):
             minutes=_DOWN_MINUTES,
             missing=_MISSING_IS_BAD,
         )
-        self._alarm(
+        few = self._alarm(
             "TooFewParents",
             "Fewer parent instances answer the load balancer's checks than there should be.",
             front.target_group.metrics.healthy_host_count(statistic="Minimum", period=_MINUTE),
-            threshold=fleet_size,
+            threshold=fleet.size,
             below=True,
             minutes=_DOWN_MINUTES,
             missing=_MISSING_IS_BAD,
         )
+        for alarm in (down, few):  # before the first enclave is up, none is down
+            alarm.node.add_dependency(fleet.group)
 
     def _watch_answers(self) -> None:
         self._alarm(
@@ -202,9 +205,9 @@ class Alarms(Construct):
         missing: cloudwatch.TreatMissingData,
         below: bool = False,
         minutes: int = 1,
-    ) -> None:
+    ) -> cloudwatch.Alarm:
         operators = cloudwatch.ComparisonOperator
-        alarm = metric.create_alarm(  # type: ignore[attr-defined]  # every metric has it
+        alarm: cloudwatch.Alarm = metric.create_alarm(  # type: ignore[attr-defined]  # every metric has it
             self,
             f"{name}Alarm",
             alarm_name=f"{Stack.of(self).stack_name}-{name}",
@@ -220,6 +223,7 @@ class Alarms(Construct):
         assert isinstance(resource, cloudwatch.CfnAlarm)  # noqa: S101 - what an Alarm is
         resource.alarm_actions = [self._topic.ref]
         resource.ok_actions = [self._topic.ref]
+        return alarm
 
 
 def _by_email(address: str) -> sns.CfnTopic.SubscriptionProperty:

@@ -66,6 +66,7 @@ class Fleet(Construct):
         size: int,
     ) -> None:
         super().__init__(scope, name)
+        self.size = size
         # The script needs the group's name, and the group the script: it follows, without the
         # first line, which is here already.
         self._user_data = ec2.UserData.for_linux(shebang=SHEBANG)

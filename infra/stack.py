@@ -59,7 +59,6 @@ class EnclaveStack(Stack):
         eif = EnclaveImage(self, "EnclaveImage", image=image)
         software = HostSoftware(self, "HostSoftware", path=parameters.host)
         files = (eif.asset, software.asset)
-
         chat_role = ChatRole(
             self,
             "ChatRole",
@@ -97,7 +96,8 @@ class EnclaveStack(Stack):
         # An image is approved before it runs, and a host's first calls find their way.
         fleet.group.node.add_dependency(key, network, host_role)
         front = self._front(parameters, network, fleet)
-        self._watch(parameters, key, logs, front)
+        email = parameters.alarm_email
+        Alarms(self, "Alarms", key=key, logs=logs, fleet=fleet, front=front, email=email)
         self._tell(front, key, chat_role, any_certificate=parameters.certificate_arn is None)
 
     @property
@@ -114,17 +114,6 @@ class EnclaveStack(Stack):
             public=parameters.public,
             certificate_arn=parameters.certificate_arn,
             group=fleet.group,
-        )
-
-    def _watch(self, parameters: Parameters, key: EnclaveKey, logs: Logs, front: Front) -> None:
-        Alarms(
-            self,
-            "Alarms",
-            key=key,
-            logs=logs,
-            front=front,
-            fleet_size=parameters.fleet_size,
-            email=parameters.alarm_email,
         )
 
     def _tell(

@@ -102,6 +102,16 @@ def test_an_enclave_that_is_down_sets_off_an_alarm(
     assert {dimension["Name"] for dimension in few["Dimensions"]} == {"LoadBalancer", "TargetGroup"}
 
 
+def test_no_enclave_is_down_before_the_first_is_up(each: Template) -> None:
+    """
+    Both alarms are made when the fleet has started, so that a new stack begins without one.
+    """
+    group = each.id("AutoScaling::AutoScalingGroup")
+    for prefix in ("AlarmsEnclaveDown", "AlarmsTooFewParents"):
+        alarm = each.resources[each.id("CloudWatch::Alarm", prefix)]
+        assert group in alarm["DependsOn"]
+
+
 def test_answers_that_fail_set_off_an_alarm(each: Template) -> None:
     """
     Five answers that failed within five minutes set off an alarm; none at all do not.

@@ -103,7 +103,11 @@ def test_the_logs_key_is_another_that_rotates(each: Template) -> None:
     assert encrypt["Principal"] == {"Service": f"logs.{REGION}.amazonaws.com"}
     assert encrypt["Condition"]["ArnLike"]["kms:EncryptionContext:aws:logs:arn"]
     assert notify["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
-    assert notify["Condition"]["StringEquals"] == {"aws:SourceAccount": ACCOUNT}
+    stack = each.one("CloudWatch::Alarm", "AlarmsEnclaveDown")["AlarmName"].rpartition("-")[0]
+    assert notify["Condition"] == {
+        "ArnLike": {"aws:SourceArn": f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:{stack}-*"},
+        "StringEquals": {"aws:SourceAccount": ACCOUNT},
+    }
 
 
 def test_the_logs_key_admits_every_log_group(each: Template) -> None:

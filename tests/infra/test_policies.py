@@ -103,6 +103,15 @@ def test_the_enclaves_key_is_opened_under_conditions_only(
                 assert len(statement.value["Condition"]["StringEqualsIgnoreCase"]) == 3
 
 
+def test_no_key_is_opened_without_a_condition(policies: list[Statement]) -> None:
+    """
+    Of no key, that of logs included, is there an unconditioned right to decrypt.
+    """
+    opening = [s for s in policies if s.kind == "AWS::KMS::Key" and grants(s, "kms:Decrypt")]
+    assert len(opening) >= 4
+    assert all("Condition" in statement.value for statement in opening)
+
+
 def test_no_role_has_a_right_on_the_enclaves_key(policies: list[Statement]) -> None:
     """
     No identity policy in the stack allows any action of KMS, on any key.
