@@ -33,7 +33,7 @@ from infra.front import Front
 from infra.key import EnclaveKey
 from infra.key_events import KeyEvent, key_events
 from infra.logs import Logs
-from infra.policy_json import document, service, statement
+from infra.policy_json import Json, document, service, statement
 
 # Decrypt counts as read-only, and other states pass read-only events over.
 # Source: EventBridge user guide, "Receiving read-only management events from AWS services".
@@ -113,14 +113,18 @@ class Alarms(Construct):
         """Let this stack's rules write to the log group of key events."""
         stack = Stack.of(self)
         rules = f"arn:aws:events:{stack.region}:{stack.account}:rule/{stack.stack_name}-*"
+        events: Json = {"Service": ["events.amazonaws.com", "delivery.logs.amazonaws.com"]}
+        arn = groups.key_events.log_group_arn
         policy = document(
+            # For which rule a stream is, EventBridge does not always say when it makes it.
+            statement("StreamsAreMade", "logs:CreateLogStream", arn, principal=events),
             statement(
                 "KeyEventsAreKept",
-                ["logs:CreateLogStream", "logs:PutLogEvents"],
-                groups.key_events.log_group_arn,
-                principal={"Service": ["events.amazonaws.com", "delivery.logs.amazonaws.com"]},
+                "logs:PutLogEvents",
+                arn,
+                principal=events,
                 condition={"ArnLike": {"aws:SourceArn": rules}},
-            )
+            ),
         )
         logs.CfnResourcePolicy(
             self,

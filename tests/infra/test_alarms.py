@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 
 import pytest
@@ -77,9 +78,13 @@ def test_every_event_is_kept(each: Template) -> None:
         assert each.resolve(rule["Targets"]) == [{"Id": "evidence", "Arn": arn}]
     name = each.one("Logs::LogGroup", "LogsKeyEvents")["LogGroupName"]
     assert name.startswith("/aws/events/")
-    policy = each.resolve(each.one("Logs::ResourcePolicy")["PolicyDocument"])
-    assert f'"Resource":"{{{group}.Arn}}"' in policy
-    assert '"aws:SourceArn":"arn:aws:events:' in policy
+    policy = json.loads(each.resolve(each.one("Logs::ResourcePolicy")["PolicyDocument"]))
+    make, keep = policy["Statement"]
+    assert {make["Resource"], keep["Resource"]} == {f"{{{group}.Arn}}"}
+    assert (make["Action"], keep["Action"]) == ("logs:CreateLogStream", "logs:PutLogEvents")
+    stack = each.one("Events::Rule", "AlarmsUseDenied")["Name"].rpartition("-")[0]
+    source = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{stack}-*"
+    assert keep["Condition"] == {"ArnLike": {"aws:SourceArn": source}}
 
 
 @pytest.mark.parametrize(("name", "size"), [("private", 1), ("fleet-of-3", 3)])
