@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.protocol.errors import ConfigError
-from infra.host_software import require_host_software
+from infra.host_files import require_host_software
 from tests.infra.deployment import make_host
 
 
