@@ -116,7 +116,7 @@ class Alarms(Construct):
         events: Json = {"Service": ["events.amazonaws.com", "delivery.logs.amazonaws.com"]}
         arn = groups.key_events.log_group_arn
         policy = document(
-            # For which rule a stream is, EventBridge does not always say when it makes it.
+            # For which rule a stream is, EventBridge may not say when it makes it.
             statement("StreamsAreMade", "logs:CreateLogStream", arn, principal=events),
             statement(
                 "KeyEventsAreKept",
