@@ -26,6 +26,8 @@ doing() {
 }
 
 # Runs on every way out: CloudFormation gets the real exit code, and the step that gave it.
+# Without --role, cfn-signal signs as an instance and no principal, and its endpoint's policy
+# admits the host role alone.
 signal() {
     local code=$? reason=ready
     trap - EXIT
@@ -35,7 +37,8 @@ signal() {
     echo "enclave-llm: $reason"
     for pause in 5 20 60 0; do
         /opt/aws/bin/cfn-signal --exit-code "$code" --reason "$reason" --stack "$stack_name" \
-            --resource "$logical_id" --region "$region" && break
+            --resource "$logical_id" --region "$region" \
+            --role "$stack_name-host-$region" && break
         sleep "$pause"
     done
     exit "$code"
