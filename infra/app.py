@@ -17,6 +17,7 @@ from aws_cdk import App
 from app.protocol.constants import KMS_HOSTS
 from app.protocol.errors import ConfigError
 from app.protocol.releases import PRODUCTION_KITS
+from infra.acknowledged import acknowledge
 from infra.approved_image import load_approved_image
 from infra.key_policy import KeyPolicyError
 from infra.parameters import parse_parameters
@@ -75,6 +76,7 @@ def make_app(
     stack = EnclaveStack(
         app, name, account=account, region=region, parameters=parameters, image=image
     )
+    acknowledge(stack)
     return app, stack
 
 
@@ -91,13 +93,13 @@ def _require_place(name: str, account: str, region: str) -> None:
         )
     if not re.fullmatch(r"[0-9]{12}", account):
         raise ConfigError(
-            f"account is {account!r}, expected 12 digits: log in to AWS, so that cdk knows it, "
-            "or add -c account=…"
+            f"account is {account or 'missing'}, expected 12 digits: log in to AWS, so that cdk "
+            "knows it, or add -c account=…"
         )
     if region not in KMS_HOSTS:
         raise ConfigError(
-            f"region is {region!r}, expected one of {', '.join(KMS_HOSTS)}: set AWS_REGION or "
-            "add -c region=…"
+            f"region is {region or 'missing'}, expected one of {', '.join(KMS_HOSTS)}: set "
+            "AWS_REGION or add -c region=…"
         )
 
 

@@ -107,7 +107,8 @@ class Twin:
 
     def transport(self) -> Transport:
         """Open a connection to the parent."""
-        return Transport(self.config.url, tls_ca=self.config.tls_ca)
+        config = self.config
+        return Transport(config.url, tls_ca=config.tls_ca, any_certificate=config.any_certificate)
 
     def access(self) -> Access:
         """Give the asker's access."""

@@ -31,6 +31,10 @@ class ChatbotConfig:
         tls_ca: A file of certificate authorities for *url*, or None for the system's.
 
         source_identity: For roles whose trust policy requires sts:SourceIdentity.
+
+        any_certificate: For a parent whose certificate is its own, made at its boot: TLS then
+            hides metadata from those who only listen. What is sent is sealed to the attested
+            enclave either way.
     """
 
     url: str
@@ -38,6 +42,7 @@ class ChatbotConfig:
     chat_role_arn: str
     tls_ca: str | None = None
     source_identity: str | None = None
+    any_certificate: bool = False
 
     def __post_init__(self) -> None:
         """
@@ -60,7 +65,7 @@ class ChatbotConfig:
         """The key's Region, where KMS and STS are asked."""
         return parse_key_arn(self.key_arn).region
 
-    def to_dict(self) -> dict[str, str | None]:
+    def to_dict(self) -> dict[str, str | bool | None]:
         """Give the JSON object that `read_config` reads."""
         return asdict(self)
 
@@ -84,9 +89,12 @@ def read_config(path: Path) -> ChatbotConfig:
     known = {field.name for field in fields(ChatbotConfig)}
     if not isinstance(values, dict) or not known >= set(values):
         raise ConfigError(f"{path} has fields other than {', '.join(sorted(known))}")
+    any_certificate = values.pop("any_certificate", False)
+    if not isinstance(any_certificate, bool):
+        raise ConfigError(f"{path}: any_certificate is neither true nor false")
     if any(not isinstance(value, str | None) for value in values.values()):
         raise ConfigError(f"{path} has a value that is not text")
     try:
-        return ChatbotConfig(**values)
+        return ChatbotConfig(**values, any_certificate=any_certificate)
     except TypeError:
         raise ConfigError(f"{path} lacks url, key_arn or chat_role_arn") from None

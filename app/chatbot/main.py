@@ -68,7 +68,7 @@ def open_session(config: ChatbotConfig, trust: Trust, aws: boto3.Session) -> Ses
         AppError: As `connect`.
     """
     return connect(
-        Transport(config.url, tls_ca=config.tls_ca),
+        Transport(config.url, tls_ca=config.tls_ca, any_certificate=config.any_certificate),
         Access(config, session=aws),
         key_arn=config.key_arn,
         trust=trust,
@@ -138,6 +138,12 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--key-arn", help="of the KMS key")
     group.add_argument("--role-arn", help="of the chat role")
     group.add_argument("--tls-ca", metavar="FILE", help="certificate authorities for --url")
+    group.add_argument(
+        "--any-certificate",
+        action="store_const",
+        const=True,
+        help="take the parent's own certificate: what is sent is sealed to the enclave either way",
+    )
     group.add_argument("--profile", help="AWS profile to use")
     group.add_argument(
         "--releases",
@@ -160,6 +166,7 @@ def _config(options: argparse.Namespace) -> ChatbotConfig:
         "key_arn": options.key_arn,
         "chat_role_arn": options.role_arn,
         "tls_ca": options.tls_ca,
+        "any_certificate": options.any_certificate,
     }
     given = {name: value for name, value in given.items() if value is not None}
     if {"url", "key_arn", "chat_role_arn"} <= set(given):

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Final
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from app.chatbot.cut_off import CutOff, make_pools
 from app.protocol.constants import (
@@ -42,15 +42,24 @@ class Transport:
 
         tls_ca: File of certificate authorities for https, or None for the system's. TLS hides
             metadata from the network; it is never trust.
+
+        any_certificate: Takes whatever certificate the parent shows.
     """
 
-    def __init__(self, url: str, *, tls_ca: str | None = None) -> None:
+    def __init__(
+        self, url: str, *, tls_ca: str | None = None, any_certificate: bool = False
+    ) -> None:
         self._url = url.rstrip("/")
+        if any_certificate:
+            # Its advice on each connection, to verify, is what attestation does here.
+            urllib3.disable_warnings(InsecureRequestWarning)
         self._pool = urllib3.PoolManager(
             maxsize=1,
             retries=False,
             timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
             ca_certs=tls_ca,
+            cert_reqs="CERT_NONE" if any_certificate else "CERT_REQUIRED",
+            assert_hostname=False if any_certificate else None,
         )
         self._cut_off = CutOff()
         self._pool.pool_classes_by_scheme = make_pools(self._cut_off.hold)

@@ -1,16 +1,20 @@
 """Questions through all parties: real chatbot, parent, enclave and the twin's KMS."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from app.chatbot.session import Session
+from app.chatbot.transport import Transport
 from app.protocol.answer import SEALED_FRAME_BYTES
 from app.protocol.constants import FRAME_COUNT_BUCKETS, MAX_QUESTION_BYTES, QUESTION_BUCKETS
-from app.protocol.errors import ProtocolError, TooLongError
+from app.protocol.errors import AttestationError, ProtocolError, TooLongError, UnavailableError
 from app.protocol.frames import FrameReader
 from app.protocol.question import Message, Options
 from local.demo import last_exchange
+from local.pki import make_root
 from local.twin import Twin, run_twin
 from tests.unit.enclave.test_engine_transformers import make_package
 
@@ -123,3 +127,21 @@ def test_questions_and_answers_far_over_what_kms_encrypts(tmp_path: Path) -> Non
         session.close()
     assert len(question) > 5000
     assert len(answer.encode()) > 5000
+
+
+def test_certificate_of_the_parents_own(twin: Twin) -> None:
+    """
+    A parent with a certificate that nobody signed is refused, unless the asker's configuration
+    says that it may have one; the enclave is verified either way.
+    """
+    strict = Transport(twin.config.url)
+    with pytest.raises(UnavailableError):
+        strict.get_attestation(bytes(32))
+    strict.close()
+    config = replace(twin.config, tls_ca=None, any_certificate=True)
+    session = replace(twin, config=config).connect()
+    assert ask(session, EMAIL)
+    session.close()
+    stranger = replace(twin.trust, root=make_root(now=datetime.now(UTC)).certificate)
+    with pytest.raises(AttestationError):
+        replace(twin, config=config, trust=stranger).connect()

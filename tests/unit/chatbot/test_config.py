@@ -19,7 +19,7 @@ def write(folder: Path, value: object) -> Path:
 
 def test_reads_what_it_writes(tmp_path: Path) -> None:
     """A configuration survives its JSON, and knows the key's Region."""
-    config = ChatbotConfig(**GOOD, source_identity="ann")
+    config = ChatbotConfig(GOOD["url"], KEY, ROLE, source_identity="ann", any_certificate=True)
     assert read_config(write(tmp_path, config.to_dict())) == config
     assert config.region == "eu-central-1"
 
@@ -37,12 +37,20 @@ def test_reads_what_it_writes(tmp_path: Path) -> None:
 def test_malformed_values_are_named(change: dict[str, str], named: str) -> None:
     """A malformed value is refused at once, and the message names the setting."""
     with pytest.raises(ConfigError, match=named):
-        ChatbotConfig(**(GOOD | change))
+        ChatbotConfig(**(GOOD | change))  # type: ignore[arg-type]  # all are text
 
 
 @pytest.mark.parametrize(
     "value",
-    ["{", "[]", "null", GOOD | {"port": "1"}, {"url": "https://x"}, GOOD | {"tls_ca": 5}],
+    [
+        "{",
+        "[]",
+        "null",
+        GOOD | {"port": "1"},
+        {"url": "https://x"},
+        GOOD | {"tls_ca": 5},
+        GOOD | {"any_certificate": "yes"},
+    ],
     ids=str,
 )
 def test_malformed_files_are_refused(tmp_path: Path, value: object) -> None:
