@@ -42,10 +42,10 @@ from local.emulator.enclave import prepare_enclave
 from local.emulator.machine import enclave_socket, parent_socket
 from local.identity import AccessKey
 from local.nsm import SoftwareNsm, serve_nsm
-from local.pki import make_root
+from local.pki import Identity, make_root
 from local.process_image import KIT, measurements_of, pack_process_image
 from local.processes import ROOT, Child, Process
-from local.tls import make_tls
+from local.tls import TlsFiles, make_tls
 
 DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"
 ACCOUNT: Final = "111122223333"  # AWS's own for documentation
@@ -56,7 +56,8 @@ CHAT_ROLE_ARN: Final = f"arn:aws:iam::{ACCOUNT}:role/{CHAT_ROLE}"
 ASKER: Final = "asker"
 ASKER_ARN: Final = f"arn:aws:iam::{ACCOUNT}:user/{ASKER}"
 _MARK: Final = ".twin"  # a file in every folder that a twin may empty
-_START_SECONDS: Final = 120
+_START_SECONDS: Final = 90
+_EMULATED_SECONDS: Final = 300  # from the heartbeat: importing PyTorch alone takes 40 to 90
 _NOTE_SECONDS: Final = 10
 _POLL_SECONDS: Final = 0.1
 
@@ -162,8 +163,6 @@ def run_twin(
     forget_aws_environment()
     with ExitStack() as stack:
         stack.enter_context(_empty(folder))
-        (folder / "parent_saw").mkdir()
-        (folder / "logs").mkdir()
         sockets = _socket_folder(stack)
         tls = make_tls(folder / "tls", region=REGION)
         emulated = prepare_enclave(image, folder, ca=tls.ca, note=note) if image else None
@@ -171,13 +170,10 @@ def run_twin(
         root = make_root(now=datetime.now(UTC))
         nsm = SoftwareNsm(root, release.measurements)
         note("starting KMS and STS with the synthesised key policy")
-        audit = folder / "logs" / "kms.jsonl"
-        aws = TwinAws(account=ACCOUNT, region=REGION, nsm_root=root.certificate, audit_path=audit)
         policies = deployed or synthesised([release])
-        asker = _add_principals(aws, policies.chat_role_trust)
-        key_arn = aws.add_key(policies.key_policy)
-        stack.enter_context(aws.serve_unix(parent_socket(sockets, KMS_PROXY_PORT), tls=tls))
-        session = aws_session(folder, asker, stack.enter_context(aws.serve(tls=tls)), tls.ca)
+        aws, key_arn, session = _serve_aws(
+            stack, folder, sockets, tls=tls, root=root, policies=policies
+        )
         config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
         trust = Trust(root.certificate, ROOT_NAME, (release,))
         _write_lists(folder, config, release)
@@ -189,8 +185,27 @@ def run_twin(
             note("starting the parent and the enclave, which loads the model")
             stack.enter_context(serve_nsm(sockets / "nsm", nsm))
             enclave = start_enclave(stack, folder, sockets, weights)
-        _wait_until_ready(config, (enclave, parent), note)
+        _wait_until_ready(config, (enclave, parent), note, emulated=emulated is not None)
         yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent)
+
+
+def _serve_aws(
+    stack: ExitStack,
+    folder: Path,
+    sockets: Path,
+    *,
+    tls: TlsFiles,
+    root: Identity,
+    policies: Deployed,
+) -> tuple[TwinAws, str, boto3.Session]:
+    """Serve KMS and STS under *policies*; give them, the key's ARN and the asker's session."""
+    audit = folder / "logs" / "kms.jsonl"
+    aws = TwinAws(account=ACCOUNT, region=REGION, nsm_root=root.certificate, audit_path=audit)
+    asker = _add_principals(aws, policies.chat_role_trust)
+    key_arn = aws.add_key(policies.key_policy)
+    stack.enter_context(aws.serve_unix(parent_socket(sockets, KMS_PROXY_PORT), tls=tls))
+    session = aws_session(folder, asker, stack.enter_context(aws.serve(tls=tls)), tls.ca)
+    return aws, key_arn, session
 
 
 def _socket_folder(stack: ExitStack) -> Path:
@@ -201,7 +216,7 @@ def _socket_folder(stack: ExitStack) -> Path:
 
 @contextmanager
 def _empty(folder: Path) -> Iterator[None]:
-    """Make *folder* new, or empty an earlier twin's, and keep other twins out of it."""
+    """Make *folder* new, or empty an earlier twin's, for a twin, and keep other twins out."""
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / _MARK).exists():
         raise ConfigError(
@@ -216,6 +231,8 @@ def _empty(folder: Path) -> Iterator[None]:
                 shutil.rmtree(path)
             elif path.name != _MARK:
                 path.unlink()
+        for name in ("parent_saw", "logs"):
+            (folder / name).mkdir()
         yield
     finally:
         os.close(descriptor)
@@ -345,17 +362,22 @@ def _write_lists(folder: Path, config: ChatbotConfig, release: Release) -> None:
 
 
 def _wait_until_ready(
-    config: ChatbotConfig, processes: Sequence[Child], note: Callable[[str], None]
+    config: ChatbotConfig,
+    processes: Sequence[Child],
+    note: Callable[[str], None],
+    *,
+    emulated: bool,
 ) -> None:
     """Poll the parent, which asks the enclave, until both answer."""
-    end = time.monotonic() + _START_SECONDS
+    seconds = _EMULATED_SECONDS if emulated else _START_SECONDS
+    end = time.monotonic() + seconds
     noted = time.monotonic()
     with urllib3.PoolManager(ca_certs=config.tls_ca, retries=False, timeout=2) as pool:
         while not _is_ready(pool, config.url):
             for process in processes:
                 process.require_alive()
             if time.monotonic() > end:
-                raise UnavailableError(f"the twin is not ready after {_START_SECONDS} s")
+                raise UnavailableError(f"the twin is not ready after {seconds} s")
             if time.monotonic() - noted > _NOTE_SECONDS:
                 noted = time.monotonic()
                 note("waiting for the enclave, which loads the model")

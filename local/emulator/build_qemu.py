@@ -75,7 +75,7 @@ def build_qemu(note: Note = lambda _: None) -> Path:
     """
     Give QEMU's binary, built now unless it is there already: three minutes on two cores.
 
-    An interrupted build goes on where it was.
+    An interrupted build goes on where it was. *note* is told of each step.
 
     Raises:
         ImageError: A package is missing, the archive does not answer, or the build fails.
@@ -226,18 +226,20 @@ def _ninja(build: Path, note: Note) -> None:
     end = time.monotonic() + _BUILD_SECONDS
     noted = time.monotonic()
     last = ""
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as ninja:
+    ninja = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
         for line in ninja.stdout or ():
             last = line.strip() or last
             now = time.monotonic()
             if now > end:
-                ninja.kill()
+                raise ImageError(f"QEMU is not compiled after {_BUILD_SECONDS} s")
             if now - noted >= _NOTE_SECONDS:
                 noted = now
                 note(f"compiling QEMU {last.partition(']')[0]}]")
-    if ninja.returncode != 0:
+    finally:
+        ninja.terminate()  # it removes what it has half written; nothing happens if it has ended
+        code = ninja.wait()
+    if code != 0:
         raise ImageError(f"QEMU does not compile: {last[:200]}; see {build}")
 
 

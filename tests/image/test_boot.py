@@ -74,7 +74,7 @@ def test_hanging_boot_is_bounded(
     before = children()
     monkeypatch.setattr(machine, "BOOT_SECONDS", 1)
     started = time.monotonic()
-    with ExitStack() as stack, pytest.raises(UnavailableError, match="not ready after 1 s"):
+    with ExitStack() as stack, pytest.raises(UnavailableError, match=r"not ready after \d s"):
         boot(stack, probe_eif, place, print)
     assert time.monotonic() - started < 10
     assert children() == before
@@ -109,5 +109,5 @@ def test_kit_is_the_same_each_time(kit: BootKit, tmp_path: Path) -> None:
     bare = debian_kit(tmp_path / "bare")
     assert again.ramdisk.read_bytes() == kit.ramdisk.read_bytes()
     assert b"the twin's authority" in again.ramdisk.read_bytes()
-    assert b"ca.pem\0" not in bare.ramdisk.read_bytes()
+    assert b"the twin's authority" not in bare.ramdisk.read_bytes()
     assert str(tmp_path).encode() not in bare.ramdisk.read_bytes()

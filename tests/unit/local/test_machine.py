@@ -19,6 +19,7 @@ from local.emulator import build_qemu
 from local.emulator.enclave import take_application
 from local.emulator.machine import (
     Place,
+    boot_seconds,
     follow_console,
     memory_mib,
     qemu_command,
@@ -42,6 +43,14 @@ def test_memory(eif_mib: int, expected: int) -> None:
     """
     assert memory_mib(eif_mib * MIB) == expected
     assert memory_mib(eif_mib * MIB - 1) != 2048
+
+
+def test_time_to_boot() -> None:
+    """
+    A large image has longer to unpack; the smallest has enough on a busy machine.
+    """
+    assert 45 <= boot_seconds(13 * MIB) < 47
+    assert 100 < boot_seconds(1024 * MIB) < 120
 
 
 def test_too_little_memory_is_said() -> None:
