@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"build-eif: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"build-eif: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"build-eif: {error.filename}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("build-eif: stopped; nothing is left half-written", file=sys.stderr)
