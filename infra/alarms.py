@@ -40,7 +40,7 @@ from infra.policy_json import Json, document, service, statement
 _ALL_EVENTS: Final = "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS"
 _MINUTE: Final = Duration.minutes(1)
 _FIVE_MINUTES: Final = Duration.minutes(5)
-_DOWN_MINUTES: Final = 3  # longer than the supervisor needs to restart a small enclave
+_DOWN_MINUTES: Final = 10  # a large EIF boots and loads that long when its enclave is recycled
 _MOST_ERRORS: Final = 5  # failed answers in five minutes
 _MISSING_IS_BAD: Final = cloudwatch.TreatMissingData.BREACHING
 _MISSING_IS_GOOD: Final = cloudwatch.TreatMissingData.NOT_BREACHING
@@ -172,7 +172,7 @@ class Alarms(Construct):
         few = self._alarm(
             "TooFewParents",
             "Fewer parent instances answer the load balancer's checks than there should be.",
-            front.target_group.metrics.healthy_host_count(statistic="Minimum", period=_MINUTE),
+            front.target_group.metrics.healthy_host_count(statistic="Maximum", period=_MINUTE),
             threshold=fleet.size,
             below=True,
             minutes=_DOWN_MINUTES,

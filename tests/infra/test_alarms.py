@@ -92,17 +92,17 @@ def test_an_enclave_that_is_down_sets_off_an_alarm(
     name: str, size: int, variant: Callable[[str], Template]
 ) -> None:
     """
-    Three minutes without an enclave, a host, or news of either set off an alarm.
+    Ten minutes without an enclave, a host, or news of either set off an alarm.
     """
     template = variant(name)
     down, few = (alarms(template)[alarm] for alarm in ("EnclaveDown", "TooFewParents"))
     less = ("LessThanThreshold",)
     assert words(down) == (
-        METRICS_NAMESPACE, ENCLAVE_UP_METRIC, "Minimum", 60, *less, 1, 3, "breaching"
+        METRICS_NAMESPACE, ENCLAVE_UP_METRIC, "Minimum", 60, *less, 1, 10, "breaching"
     )  # fmt: skip
     assert down["Dimensions"] == [{"Name": STACK_DIMENSION, "Value": "enclave-llm"}]
     assert words(few) == (
-        "AWS/NetworkELB", "HealthyHostCount", "Minimum", 60, *less, size, 3, "breaching"
+        "AWS/NetworkELB", "HealthyHostCount", "Maximum", 60, *less, size, 10, "breaching"
     )  # fmt: skip
     assert {dimension["Name"] for dimension in few["Dimensions"]} == {"LoadBalancer", "TargetGroup"}
 
