@@ -12,7 +12,6 @@ from typing import Final
 
 from image.debian import run
 from image.errors import ImageError
-from image.files import room_for
 
 SUITE: Final = "bookworm"
 PACKAGES: Final = ("python3.11-minimal", "libpython3.11-stdlib", "libgomp1", "libstdc++6")
@@ -27,7 +26,8 @@ def make_base(target: Path) -> None:
     Make the base root *target* from the archive that this machine's apt uses.
 
     Raises:
-        ImageError: This is no Debian 12, or mmdebstrap is not here or fails.
+        ImageError: This is no Debian 12, or mmdebstrap is not here or fails,
+            perhaps for want of room.
     """
     if shutil.which("mmdebstrap") is None:
         raise ImageError(
@@ -41,8 +41,7 @@ def make_base(target: Path) -> None:
     part = target.with_name(f".{target.name}.part.tar")
     packages = f"--include={','.join(PACKAGES)}"
     try:
-        with room_for(target):
-            run(("mmdebstrap", "--variant=extract", packages, SUITE, str(part), *sources))
+        run(("mmdebstrap", "--variant=extract", packages, SUITE, str(part), *sources))
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

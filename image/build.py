@@ -29,7 +29,7 @@ from image.context import (
     stage_context,
 )
 from image.errors import ImageError
-from image.files import write_whole
+from image.files import room_for, write_whole
 from image.kit import BootKit
 from image.kit_aws import aws_kit
 from image.kit_debian import LIMITS, debian_kit
@@ -68,10 +68,11 @@ def build_application(
         time: That the files of the context get, in seconds since 1970.
 
     Raises:
-        ImageError: Something is missing, or the builder fails.
+        ImageError: Something is missing, the builder fails, or the disk is full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as place:
+    place_here = tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-")
+    with room_for(target), place_here as place:
         folder = Path(place)
         builder = find_builder(folder)
         note(f"building the root file system with {builder.name}")
@@ -158,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"build-eif: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"build-eif: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"build-eif: {error.filename}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("build-eif: stopped; nothing is left half-written", file=sys.stderr)

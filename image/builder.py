@@ -15,9 +15,10 @@ from typing import Final
 
 from image.debian import run
 from image.errors import ImageError
-from image.files import room_for
 
 _SECONDS: Final = 1800
+# Slower than layers that share files, but works anywhere, in a container too.
+_SETTINGS: Final = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
 _TAG: Final = "localhost/enclave-llm-base:local"
 _MISSING: Final = (
     "no OCI builder is here: install buildah (apt-get install buildah), podman, or docker with "
@@ -40,9 +41,7 @@ class Builder:
             ImageError: The builder fails.
         """
         folder.mkdir()
-        (folder / "base.tar").hardlink_to(root) if _same_disk(root, folder) else shutil.copyfile(
-            root, folder / "base.tar"
-        )
+        shutil.copyfile(root, folder / "base.tar")
         (folder / "Dockerfile").write_text("FROM scratch\nADD base.tar /\n")
         self._run("build", "--tag", _TAG, str(folder))
         return _TAG
@@ -59,16 +58,13 @@ class Builder:
         """
         options = ["--network=none", f"--build-arg=BASE={base}", "--no-cache"]
         output = f"--output=type=tar,dest={target}"
-        with room_for(target):
-            self._run("build", *options, output, str(context))
+        self._run("build", *options, output, str(context))
         if not target.exists():
             raise ImageError(f"{self.name} ended well but wrote no {target.name}: is it too old?")
 
     def _run(self, command: str, *arguments: str) -> None:
-        # Slower than layers that share files, and works anywhere, in a container too.
-        settings = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
-        for key, value in settings.items():
-            os.environ.setdefault(key, value)
+        for setting, value in _SETTINGS.items():
+            os.environ.setdefault(setting, value)
         run((self.name, *self.storage, command, *arguments), seconds=_SECONDS)
 
 
@@ -90,7 +86,3 @@ def find_builder(folder: Path, names: Sequence[str] = ("buildah", "podman", "doc
             own = ("--root", str(folder / "layers"), "--runroot", str(folder / "run"))
             return Builder(name, () if name == "docker" else own)
     raise ImageError(_MISSING)
-
-
-def _same_disk(first: Path, second: Path) -> bool:
-    return first.stat().st_dev == second.stat().st_dev

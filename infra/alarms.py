@@ -28,18 +28,19 @@ from app.parent.config import (
     METRICS_NAMESPACE,
     STACK_DIMENSION,
 )
+from infra.fleet import Fleet
 from infra.front import Front
 from infra.key import EnclaveKey
 from infra.key_events import KeyEvent, key_events
 from infra.logs import Logs
-from infra.policy_json import document, service, statement
+from infra.policy_json import Json, document, service, statement
 
 # Decrypt counts as read-only, and other states pass read-only events over.
 # Source: EventBridge user guide, "Receiving read-only management events from AWS services".
 _ALL_EVENTS: Final = "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS"
 _MINUTE: Final = Duration.minutes(1)
 _FIVE_MINUTES: Final = Duration.minutes(5)
-_DOWN_MINUTES: Final = 3  # longer than the supervisor needs to restart a small enclave
+_DOWN_MINUTES: Final = 10  # a large EIF boots and loads that long when its enclave is recycled
 _MOST_ERRORS: Final = 5  # failed answers in five minutes
 _MISSING_IS_BAD: Final = cloudwatch.TreatMissingData.BREACHING
 _MISSING_IS_GOOD: Final = cloudwatch.TreatMissingData.NOT_BREACHING
@@ -47,7 +48,10 @@ _MISSING_IS_GOOD: Final = cloudwatch.TreatMissingData.NOT_BREACHING
 
 class Alarms(Construct):
     """
-    One alarm for each key event, and for enclaves and answers; *email* is told of all.
+    One alarm for each key event, and for enclaves and answers, and a topic that is told of all.
+
+    Args:
+        email: Subscribed to the topic, once its owner has agreed; others may be at any time.
 
     Rules keep the events themselves in the log group of key events, as evidence.
     """
@@ -59,27 +63,26 @@ class Alarms(Construct):
         *,
         key: EnclaveKey,
         logs: Logs,
+        fleet: Fleet,
         front: Front,
-        fleet_size: int,
         email: str | None,
     ) -> None:
         super().__init__(scope, name)
-        self._topic = self._make_topic(email, logs) if email else None
+        self._topic = self._make_topic(email, logs)
         self._let_events_in(logs)
         for event in key_events(key.arn, key.key_id):
             self._watch_event(event, logs)
-        self._watch_enclaves(front, fleet_size)
+        self._watch_enclaves(fleet, front)
         self._watch_answers()
 
-    def _make_topic(self, email: str, logs: Logs) -> sns.CfnTopic:
+    def _make_topic(self, email: str | None, logs: Logs) -> sns.CfnTopic:
         stack = Stack.of(self)
-        subscription = sns.CfnTopic.SubscriptionProperty(protocol="email", endpoint=email)
         topic = sns.CfnTopic(
             self,
             "Topic",
             display_name=f"enclave-llm {stack.stack_name}",
             kms_master_key_id=logs.key.ref,
-            subscription=[subscription],
+            subscription=[_by_email(email)] if email else None,
         )
         alarms = f"arn:aws:cloudwatch:{stack.region}:{stack.account}:alarm:{stack.stack_name}-*"
         sns.CfnTopicPolicy(
@@ -110,14 +113,18 @@ class Alarms(Construct):
         """Let this stack's rules write to the log group of key events."""
         stack = Stack.of(self)
         rules = f"arn:aws:events:{stack.region}:{stack.account}:rule/{stack.stack_name}-*"
+        events: Json = {"Service": ["events.amazonaws.com", "delivery.logs.amazonaws.com"]}
+        arn = groups.key_events.log_group_arn
         policy = document(
+            # For which rule a stream is, EventBridge may not say when it makes it.
+            statement("StreamsAreMade", "logs:CreateLogStream", arn, principal=events),
             statement(
                 "KeyEventsAreKept",
-                ["logs:CreateLogStream", "logs:PutLogEvents"],
-                groups.key_events.log_group_arn,
-                principal={"Service": ["events.amazonaws.com", "delivery.logs.amazonaws.com"]},
+                "logs:PutLogEvents",
+                arn,
+                principal=events,
                 condition={"ArnLike": {"aws:SourceArn": rules}},
-            )
+            ),
         )
         logs.CfnResourcePolicy(
             self,
@@ -151,8 +158,8 @@ class Alarms(Construct):
         )
         self._alarm(event.name, event.meaning, triggered, threshold=1, missing=_MISSING_IS_GOOD)
 
-    def _watch_enclaves(self, front: Front, fleet_size: int) -> None:
-        self._alarm(
+    def _watch_enclaves(self, fleet: Fleet, front: Front) -> None:
+        down = self._alarm(
             "EnclaveDown",
             "An enclave does not run or answer, and its supervisor could not bring it back: read "
             "the host's log group.",
@@ -162,15 +169,17 @@ class Alarms(Construct):
             minutes=_DOWN_MINUTES,
             missing=_MISSING_IS_BAD,
         )
-        self._alarm(
+        few = self._alarm(
             "TooFewParents",
             "Fewer parent instances answer the load balancer's checks than there should be.",
-            front.target_group.metrics.healthy_host_count(statistic="Minimum", period=_MINUTE),
-            threshold=fleet_size,
+            front.target_group.metrics.healthy_host_count(statistic="Maximum", period=_MINUTE),
+            threshold=fleet.size,
             below=True,
             minutes=_DOWN_MINUTES,
             missing=_MISSING_IS_BAD,
         )
+        for alarm in (down, few):  # before the first enclave is up, none is down
+            alarm.node.add_dependency(fleet.group)
 
     def _watch_answers(self) -> None:
         self._alarm(
@@ -200,9 +209,9 @@ class Alarms(Construct):
         missing: cloudwatch.TreatMissingData,
         below: bool = False,
         minutes: int = 1,
-    ) -> None:
+    ) -> cloudwatch.Alarm:
         operators = cloudwatch.ComparisonOperator
-        alarm = metric.create_alarm(  # type: ignore[attr-defined]  # every metric has it
+        alarm: cloudwatch.Alarm = metric.create_alarm(  # type: ignore[attr-defined]  # every metric has it
             self,
             f"{name}Alarm",
             alarm_name=f"{Stack.of(self).stack_name}-{name}",
@@ -214,8 +223,12 @@ class Alarms(Construct):
             else operators.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
             treat_missing_data=missing,
         )
-        if self._topic is not None:
-            resource = alarm.node.default_child
-            assert isinstance(resource, cloudwatch.CfnAlarm)  # noqa: S101 - what an Alarm is
-            resource.alarm_actions = [self._topic.ref]
-            resource.ok_actions = [self._topic.ref]
+        resource = alarm.node.default_child
+        assert isinstance(resource, cloudwatch.CfnAlarm)  # noqa: S101 - what an Alarm is
+        resource.alarm_actions = [self._topic.ref]
+        resource.ok_actions = [self._topic.ref]
+        return alarm
+
+
+def _by_email(address: str) -> sns.CfnTopic.SubscriptionProperty:
+    return sns.CfnTopic.SubscriptionProperty(protocol="email", endpoint=address)

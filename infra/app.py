@@ -17,6 +17,7 @@ from aws_cdk import App
 from app.protocol.constants import KMS_HOSTS
 from app.protocol.errors import ConfigError
 from app.protocol.releases import PRODUCTION_KITS
+from infra.acknowledged import acknowledge
 from infra.approved_image import load_approved_image
 from infra.key_policy import KeyPolicyError
 from infra.parameters import parse_parameters
@@ -75,6 +76,7 @@ def make_app(
     stack = EnclaveStack(
         app, name, account=account, region=region, parameters=parameters, image=image
     )
+    acknowledge(stack)
     return app, stack
 
 

@@ -57,6 +57,11 @@ def load_approved_image(eif: Path, releases: Path, *, kits: frozenset[str]) -> A
     release = _find(measured, record, approved, releases)
     with eif.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").digest()
+    if record.eif_sha256 != digest:  # it covers what is not measured, too
+        raise ConfigError(
+            f"{eif} is not the file that its {RECORD_NAME} describes: its SHA-256 is "
+            f"{digest.hex()}, expected {record.eif_sha256.hex()}: {_BUILD}"
+        )
     return ApprovedImage(eif, eif.stat().st_size, digest, release, approved)
 
 

@@ -18,7 +18,7 @@ from infra.host_software import HostSoftware
 from infra.instances import Sizes
 from infra.logs import Logs
 from infra.network import Network
-from infra.user_data import user_data
+from infra.user_data import SHEBANG, user_data
 
 # The newest AL2023 with its default kernel; AWS keeps this public parameter.
 AMI_PARAMETER: Final = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
@@ -66,13 +66,17 @@ class Fleet(Construct):
         size: int,
     ) -> None:
         super().__init__(scope, name)
-        self._user_data = ec2.UserData.custom("")
+        self.size = size
+        # The script needs the group's name, and the group the script: it follows, without the
+        # first line, which is here already.
+        self._user_data = ec2.UserData.for_linux(shebang=SHEBANG)
         template = self._launch_template(network, role, sizes, cargo.image)
         self.group = self._group(network, template, size)
         resource = self.group.node.default_child
         assert isinstance(resource, autoscaling.CfnAutoScalingGroup)  # noqa: S101
         signalled = Stack.of(self).get_logical_id(resource)
-        self._user_data.add_commands(_boot_script(Stack.of(self), cargo, sizes, signalled))
+        script = _boot_script(Stack.of(self), cargo, sizes, signalled)
+        self._user_data.add_commands(script.removeprefix(f"{SHEBANG}\n"))
 
     def _launch_template(
         self, network: Network, role: HostRole, sizes: Sizes, image: EnclaveImage

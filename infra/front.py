@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from aws_cdk import (
+    Annotations,
     Duration,
 )
 from aws_cdk import (
@@ -21,6 +22,7 @@ from constructs import Construct
 
 from app.protocol.constants import MAX_CONNECTION_SECONDS, PARENT_HTTP_PORT
 from infra.network import Network
+from infra.parameters import EVERYONE
 
 # Longer than the longest answer, so that a request under way ends before its instance does.
 DRAIN_TIME: Final = Duration.seconds(MAX_CONNECTION_SECONDS + 50)
@@ -71,6 +73,11 @@ class Front(Construct):
             description="enclave-llm: the networks that may ask",
             allow_all_outbound=False,
         )
+        if str(EVERYONE) in client_cidrs:
+            Annotations.of(self).add_warning_v2(
+                "enclave-llm:any-client",
+                f"port {PARENT_HTTP_PORT} is open to {EVERYONE}: anyone can take up its capacity",
+            )
         for cidr in client_cidrs:
             front.add_ingress_rule(ec2.Peer.ipv4(cidr), port, "Askers")
         front.add_egress_rule(network.hosts, port, "Parent instances")
@@ -92,6 +99,7 @@ class Front(Construct):
                 protocol=elb.Protocol.HTTPS,  # load balancers check no certificates
                 path="/readyz",
                 interval=Duration.seconds(10),
+                timeout=Duration.seconds(6),  # below the interval; the default is 10 here
                 healthy_threshold_count=2,
                 unhealthy_threshold_count=3,
             ),

@@ -2,17 +2,12 @@
 The host's software as the deployment carries it: what bin/build-host made, zipped by CDK.
 """
 
-import hashlib
 from pathlib import Path
-from typing import Final
 
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
-from app.protocol.errors import ConfigError
-
-MANIFEST_NAME: Final = "MANIFEST.sha256"
-_BUILD: Final = "make it with bin/build-host"
+from infra.host_files import require_host_software
 
 
 class HostSoftware(Construct):
@@ -27,31 +22,3 @@ class HostSoftware(Construct):
         super().__init__(scope, name)
         self.manifest_sha256 = require_host_software(path)
         self.asset = assets.Asset(self, "Files", path=str(path))
-
-
-def require_host_software(path: Path) -> str:
-    """
-    Require that *path* holds what its manifest lists; give the manifest's digest in hex.
-
-    Raises:
-        ConfigError: It is missing, or a file is missing, altered or not listed.
-    """
-    try:
-        manifest = (path / MANIFEST_NAME).read_bytes()
-    except OSError:
-        raise ConfigError(f"there is no host software at {path}: {_BUILD}") from None
-    listed = dict(_parse_line(line) for line in manifest.decode().splitlines())
-    found = {
-        file.relative_to(path).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in path.rglob("*")
-        if file.is_file() and file != path / MANIFEST_NAME
-    }
-    for name in sorted(listed.keys() | found.keys()):
-        if listed.get(name) != found.get(name):
-            raise ConfigError(f"{path / name} is not what {MANIFEST_NAME} lists: {_BUILD}")
-    return hashlib.sha256(manifest).hexdigest()
-
-
-def _parse_line(line: str) -> tuple[str, str]:
-    digest, _, name = line.partition("  ")
-    return name, digest

@@ -19,7 +19,7 @@ _MIB_A_VCPU: Final = {
     **dict.fromkeys(("r6a", "r6i", "r6id", "r6idn", "r6in"), 8 * 1024),
 }
 _SIZES: Final = frozenset({1, 2, 3, 4, 6, 8, 9, 12, 16, 18, 24, 32, 48})
-_TYPE: Final = re.compile(r"([a-z0-9]+)\.(\d*)xlarge", re.ASCII)
+_TYPE: Final = re.compile(r"([a-z0-9]+)\.([2-9]|[1-9]\d+|)xlarge", re.ASCII)
 _VCPUS_A_SIZE: Final = 4  # xlarge has 4, nxlarge 4 n
 _VCPUS_A_CORE: Final = 2
 

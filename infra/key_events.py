@@ -43,10 +43,12 @@ def key_events(key_arn: str, key_id: str) -> tuple[KeyEvent, ...]:
     keys = [key_arn, key_id]
 
     def pattern(*alternatives: Json, **common: object) -> Json:
-        # A refused call has no resources, only what was asked for; other calls have both.
+        # A refused call may have no resources, only what was asked for, or only the message
+        # that it was refused; other calls have the first two.
         which: tuple[Json, ...] = (
             {"resources": {"ARN": [key_arn]}},
             {"requestParameters": {"keyId": keys}},
+            {"errorMessage": [{"wildcard": f"*{key_arn}*"}]},
         )
         detail = {"eventSource": ["kms.amazonaws.com"], **common}
         paths = [_merge(key, other) for key in which for other in alternatives or ({},)]

@@ -7,7 +7,7 @@ They come as CDK context: `-c name=value`, or "context" in cdk.json. docs/deploy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, collapse_addresses
 from pathlib import Path
 from typing import Final
 
@@ -59,6 +59,8 @@ _CERTIFICATE: Final = re.compile(
     r"arn:aws:acm:([a-z0-9-]{1,32}):[0-9]{12}:certificate/[0-9a-f-]{36}", re.ASCII
 )
 _EMAIL: Final = re.compile(r"[^\s@,]{1,64}@[^\s@,]{1,255}", re.ASCII)
+EVERYONE: Final = IPv4Network("0.0.0.0/0")
+_MAX_CIDRS: Final = 60  # Amazon VPC quotas: inbound rules per security group
 _MAX_FLEET: Final = 20  # ours: beyond it one CreationPolicy of 30 minutes is too short
 _MAX_PRINCIPALS: Final = 20  # IAM quotas: a role's trust policy has 2,048 characters by default
 
@@ -127,7 +129,9 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
         sizes=sizes,
         fleet_size=_parse_number(values, "fleet_size", 1, _MAX_FLEET),
         chat_principals=_parse_principals(values["chat_principals"]),
-        client_cidrs=_parse_client_cidrs(values),
+        client_cidrs=_parse_client_cidrs(
+            values["client_cidrs"], any_client=_parse_flag(values, "allow_any_client")
+        ),
         certificate_arn=_parse_certificate(values["certificate_arn"], region),
         public=public,
         require_source_identity=_parse_flag(values, "require_source_identity"),
@@ -199,23 +203,23 @@ def _parse_principals(text: str) -> tuple[str, ...]:
     return principals
 
 
-def _parse_client_cidrs(values: Mapping[str, str]) -> tuple[str, ...]:
-    networks = [
-        _parse_network("client_cidrs", text) for text in _parse_list(values["client_cidrs"])
-    ]
+def _parse_client_cidrs(text: str, *, any_client: bool) -> tuple[str, ...]:
+    given = [_parse_network("client_cidrs", item) for item in _parse_list(text)]
+    # Without overlaps, so that everyone is everyone however it is written.
+    networks = list(collapse_addresses(given))
     if not networks:
         raise ConfigError(f"client_cidrs is empty: give {_REQUIRED['client_cidrs']}")
-    if any(network.prefixlen == 0 for network in networks):
-        _require_override(values)
-    return tuple(str(network) for network in networks)
-
-
-def _require_override(values: Mapping[str, str]) -> None:
-    if not _parse_flag(values, "allow_any_client"):
+    if len(networks) > _MAX_CIDRS:
+        raise ConfigError(
+            f"client_cidrs has {len(networks)} networks, expected at most {_MAX_CIDRS}: give "
+            "larger ones"
+        )
+    if networks == [EVERYONE] and not any_client:
         raise ConfigError(
             "client_cidrs has 0.0.0.0/0, everyone: name the networks that ask, or add "
             "-c allow_any_client=true"
         )
+    return tuple(str(network) for network in networks)
 
 
 def _parse_network(name: str, text: str) -> IPv4Network:
@@ -227,9 +231,10 @@ def _parse_network(name: str, text: str) -> IPv4Network:
 
 def _parse_vpc_cidr(text: str) -> str:
     network = _parse_network("vpc_cidr", text)
-    # Amazon VPC user guide, "VPC CIDR blocks": /16 to /28; four subnets of /28 need a /26.
-    if not 16 <= network.prefixlen <= 26:
-        raise ConfigError(f"vpc_cidr is /{network.prefixlen}, expected /16 to /26")
+    # Amazon VPC user guide, "VPC CIDR blocks": /16 to /28. In a /25, two private subnets of /27
+    # or more have room for the largest fleet beside endpoints and what AWS keeps.
+    if not 16 <= network.prefixlen <= 25:
+        raise ConfigError(f"vpc_cidr is /{network.prefixlen}, expected /16 to /25")
     return str(network)
 
 

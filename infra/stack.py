@@ -55,13 +55,10 @@ class EnclaveStack(Stack):
             env=Environment(account=account, region=region),
             description="enclave-llm: questions that only attested Nitro Enclaves can read",
         )
-        sizes = require_sizes(parameters.sizes, eif_bytes=image.eif_bytes)
-
         logs = Logs(self, "Logs")
         eif = EnclaveImage(self, "EnclaveImage", image=image)
         software = HostSoftware(self, "HostSoftware", path=parameters.host)
         files = (eif.asset, software.asset)
-
         chat_role = ChatRole(
             self,
             "ChatRole",
@@ -93,12 +90,23 @@ class EnclaveStack(Stack):
             network=network,
             role=host_role,
             cargo=Cargo(eif, software, logs),
-            sizes=sizes,
+            sizes=require_sizes(parameters.sizes, eif_bytes=image.eif_bytes),
             size=parameters.fleet_size,
         )
         # An image is approved before it runs, and a host's first calls find their way.
         fleet.group.node.add_dependency(key, network, host_role)
-        front = Front(
+        front = self._front(parameters, network, fleet)
+        email = parameters.alarm_email
+        Alarms(self, "Alarms", key=key, logs=logs, fleet=fleet, front=front, email=email)
+        self._tell(front, key, chat_role, any_certificate=parameters.certificate_arn is None)
+
+    @property
+    def availability_zones(self) -> list[str]:
+        """The first zones of the Region, chosen at deployment: synth asks nobody."""
+        return [Fn.select(index, Fn.get_azs()) for index in range(ZONES)]
+
+    def _front(self, parameters: Parameters, network: Network, fleet: Fleet) -> Front:
+        return Front(
             self,
             "Front",
             network=network,
@@ -107,21 +115,6 @@ class EnclaveStack(Stack):
             certificate_arn=parameters.certificate_arn,
             group=fleet.group,
         )
-        Alarms(
-            self,
-            "Alarms",
-            key=key,
-            logs=logs,
-            front=front,
-            fleet_size=parameters.fleet_size,
-            email=parameters.alarm_email,
-        )
-        self._tell(front, key, chat_role, any_certificate=parameters.certificate_arn is None)
-
-    @property
-    def availability_zones(self) -> list[str]:
-        """The first zones of the Region, chosen at deployment: synth asks nobody."""
-        return [Fn.select(index, Fn.get_azs()) for index in range(ZONES)]
 
     def _tell(
         self, front: Front, key: EnclaveKey, chat_role: ChatRole, *, any_certificate: bool

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+SHEBANG: Final = "#!/bin/bash"  # cloud-init runs nothing that does not start so
 MAX_USER_DATA_BYTES: Final = 16 * 1024  # EC2 RunInstances, UserData, before base64
 _TEMPLATE: Final = Path(__file__).with_name("user_data.sh")
 _PLACE: Final = re.compile(r"@([a-z0-9_]+)@")

@@ -19,20 +19,26 @@ opt=/opt/enclave-llm
 state=/var/lib/enclave-llm
 
 doing=nothing
+progress= # process id of what reports a download
 doing() {
     doing=$1
     echo "enclave-llm: $(date --utc +%T) $doing"
 }
 
 # Runs on every way out: CloudFormation gets the real exit code, and the step that gave it.
+# Without --role, cfn-signal signs as an instance and no principal, and its endpoint's policy
+# admits the host role alone.
 signal() {
     local code=$? reason=ready
     trap - EXIT
+    trap '' HUP INT TERM
+    [ -z "$progress" ] || kill "$progress" || true
     [ "$code" -eq 0 ] || reason="$doing: failed with $code, see /var/log/cloud-init-output.log"
     echo "enclave-llm: $reason"
     for pause in 5 20 60 0; do
         /opt/aws/bin/cfn-signal --exit-code "$code" --reason "$reason" --stack "$stack_name" \
-            --resource "$logical_id" --region "$region" && break
+            --resource "$logical_id" --region "$region" \
+            --role "$stack_name-host-$region" && break
         sleep "$pause"
     done
     exit "$code"
@@ -52,18 +58,18 @@ try() { # a command, up to three times: a repository or S3 may have a bad moment
 }
 
 fetch() { # what, from where, to which path; says every ten seconds how far it is
-    local pid
     doing "fetching $1"
     mkdir -p "$(dirname "$3")"
     while sleep 10; do echo "enclave-llm: $(du -sm "$(dirname "$3")" | cut -f1) MiB"; done &
-    pid=$!
-    try aws s3 cp --region "$region" --no-progress "$2" "$3" || { kill "$pid"; return 1; }
-    kill "$pid"
+    progress=$!
+    try aws s3 cp --region "$region" --no-progress "$2" "$3"
+    kill "$progress"
+    progress=
 }
 
 doing "installing packages of AL2023"
 try timeout 600 dnf install --assumeyes --quiet \
-    amazon-cloudwatch-agent aws-nitro-enclaves-cli python3.11 python3.11-pip
+    amazon-cloudwatch-agent aws-nitro-enclaves-cli logrotate python3.11 python3.11-pip
 
 # Before anything else has used the memory: huge pages need it in one piece.
 doing "reserving $enclave_vcpus vCPUs and $enclave_memory_mib MiB for the enclave"
@@ -100,4 +106,4 @@ doing "installing and starting the services"
 bash "$opt/install" start
 
 doing "waiting for the enclave to prove itself"
-bash "$opt/install" wait
+bash "$opt/install" wait "$region"

@@ -3,13 +3,12 @@ The parent's entry: `python -m app.parent.main --config FILE`.
 """
 
 import argparse
-import socket
 from pathlib import Path
 
 from app.parent.config import ParentConfig
-from app.parent.relay import CONNECT_SECONDS, Connect
+from app.parent.relay import Connect
 from app.parent.server import serve
-from app.protocol.constants import INFERENCE_PORT
+from app.parent.vsock import vsock_connector
 from app.protocol.errors import ConfigError
 
 
@@ -22,19 +21,7 @@ def production_connect(config: ParentConfig) -> Connect:
     """
     if config.enclave_cid is None:
         raise ConfigError("enclave_cid is missing")
-    address = (config.enclave_cid, INFERENCE_PORT)
-
-    def connect() -> socket.socket:
-        stream = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
-        try:
-            stream.settimeout(CONNECT_SECONDS)
-            stream.connect(address)
-        except BaseException:
-            stream.close()
-            raise
-        return stream
-
-    return connect
+    return vsock_connector(config.enclave_cid)
 
 
 def main() -> None:

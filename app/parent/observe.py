@@ -7,6 +7,7 @@ query, no address, no header.
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,11 @@ _METHODS: Final = ("GET", "HEAD", "POST")
 _OTHER: Final = "other"  # text a client made up becomes neither a label nor a log line
 _LOG: Final = logging.getLogger("enclave_llm.parent")
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 720)
+
+
+def log_to_stderr() -> None:
+    """Write log lines, each alone on its line, to standard error."""
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
 
 
 def log(event: str, **fields: str | int) -> None:

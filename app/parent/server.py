@@ -7,7 +7,6 @@ the classes here undo that.
 """
 
 import json
-import logging
 import socket
 import ssl
 import sys
@@ -27,7 +26,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.parent.body import CutOff
 from app.parent.config import ParentConfig
-from app.parent.observe import log
+from app.parent.observe import log, log_to_stderr
 from app.parent.relay import Connect
 from app.parent.routes import create_app
 from app.protocol.errors import AppError, ProtocolError
@@ -59,7 +58,7 @@ def serve(
         wrap: Put around the WSGI application; for the twin, which records what a parent sees.
             What it makes must pass on `close` of what the application returns.
     """
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
+    log_to_stderr()
     _Application(config, lambda: wrap(create_app(config, connect))).run()
 
 

@@ -4,6 +4,7 @@ The image that `bin/build-eif` makes: what is in it, and that it is the same eac
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from image.build import _pcr2
-from image.context import MODULES
+from image.build import _pcr2, main
+from image.context import MODULES, ROOT, fetch_wheels
 from image.cpio_reader import Member, read_cpio
 from image.eif import open_eif, parse_structure, read_chunks
 from image.measure import measure_eif
@@ -163,3 +164,24 @@ def test_nothing_else_is_left(built: Path) -> None:
     """
     left = {path.name for path in built.iterdir()}
     assert left == {"base.tar", "enclave.eif", "inputs.json", "measurements.json", "sbom.json"}
+
+
+def test_full_disk(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    A disk that fills up during a build is one sentence, and nothing half-written is left.
+    """
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False, timeout=60).returncode != 0:
+        pytest.skip("no small disk can be made here")
+    try:
+        wheels = f"--wheels={fetch_wheels(ROOT / 'build')}"
+        weights = f"--weights={ROOT / 'local' / 'demo_model' / 'weights'}"
+        base = f"--base={built / 'base.tar'}"
+        out = tmp_path / "out"
+        assert main(["--kit=debian", base, wheels, weights, f"--out={out}"]) == 1
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("build-eif: ")
+        assert re.search("no (space|room) left", said, re.IGNORECASE)
+        assert list(out.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True, timeout=60)

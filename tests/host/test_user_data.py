@@ -1,0 +1,228 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from infra.user_data import user_data
+from tests.hosts import CONFIG
+
+ROOT = Path(__file__).parents[2]
+EIF = b"an EIF" * 1000
+REGION = CONFIG.region
+# What is read of this machine; all else is the instance's own.
+MOUNTS = ("/usr", "/bin", "/lib", "/lib64", "/dev", "/proc")
+SANDBOX = ("unshare", "--map-root-user", "--mount", "--fork")
+
+
+def sandbox_works() -> bool:
+    return subprocess.run((*SANDBOX, "true"), capture_output=True, check=False).returncode == 0
+
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("CI") and not sandbox_works(),
+    reason="!! unshare --mount does not work here: user data is NOT run",
+)
+
+
+@dataclass
+class Boot:
+    """What one first boot came to."""
+
+    code: int
+    output: str
+    signals: list[str]
+    calls: list[str]
+
+
+def script(software: Path) -> str:
+    manifest = (software / "MANIFEST.sha256").read_bytes()
+    return user_data(
+        region=REGION,
+        stack_name="the-stack",
+        logical_id="FleetGroup",
+        host_url="s3://bucket/host.zip",
+        host_manifest_sha256=sha256(manifest).hexdigest(),
+        eif_url="s3://bucket/enclave.eif",
+        eif_bytes=len(EIF),
+        eif_sha256=sha256(EIF).hexdigest(),
+        enclave_vcpus=CONFIG.enclave_vcpus,
+        enclave_memory_mib=CONFIG.enclave_memory_mib,
+        host_json=json.dumps(CONFIG.to_dict()),
+    )
+
+
+def fill_bucket(root: Path, software: Path, eif: bytes = EIF) -> None:
+    bucket = root / "bucket"
+    bucket.mkdir()
+    (bucket / "enclave.eif").write_bytes(eif)
+    with zipfile.ZipFile(bucket / "host.zip", "w") as archive:
+        for path in sorted(software.rglob("*")):
+            archive.write(path, path.relative_to(software))
+
+
+def boot(root: Path, software: Path, *, fail: str = "") -> Boot:
+    """Run user data in *root*, with the stub named *fail* failing each time."""
+    (root / "user-data.sh").write_text(script(software))
+    prefixes = {sys.prefix, sys.base_prefix}
+    mounts = [path for path in (*MOUNTS, *prefixes) if Path(path).exists()]
+    for path in mounts:
+        (root / path.removeprefix("/")).mkdir(parents=True, exist_ok=True)
+    binds = "; ".join(f"mount --rbind {path} {root}{path}" for path in mounts)
+    environment = f"env -i PATH=/stubs:/usr/bin:/bin FAIL={fail} PYTHON={sys.executable}"
+    inside = f"set -e; {binds}; exec chroot {root} {environment} bash /user-data.sh"
+    done = subprocess.run(
+        (*SANDBOX, "bash", "-c", inside),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return Boot(
+        done.returncode,
+        done.stdout + done.stderr,
+        lines(root / "signals"),
+        lines(root / "calls"),
+    )
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def signal(code: int, reason: str) -> str:
+    where = f"--stack the-stack --resource FleetGroup --region {REGION}"
+    return f"cfn-signal --exit-code {code} --reason {reason} {where}"
+
+
+def failed(doing: str, code: int) -> str:
+    return f"{doing}: failed with {code}, see /var/log/cloud-init-output.log"
+
+
+def test_success(instance: Path, software: Path) -> None:
+    """
+    An instance installs, configures and starts everything, and says so when the enclave has
+    proven itself, not before.
+    """
+    fill_bucket(instance, software)
+    done = boot(instance, software)
+    assert done.code == 0, done.output
+    assert done.signals == [signal(0, "ready")]
+    assert "ops.host_check" in done.calls[-1]
+    assert (instance / "var/lib/enclave-llm/enclave.eif").read_bytes() == EIF
+    assert json.loads((instance / "etc/enclave-llm/host.json").read_text()) == CONFIG.to_dict()
+    allocator = (instance / "etc/nitro_enclaves/allocator.yaml").read_text()
+    assert allocator == "---\nmemory_mib: 4096\ncpu_count: 8\n"
+    assert (instance / "etc/systemd/system/enclave-llm-supervisor.service").exists()
+    assert (instance / "etc/enclave-llm/kms-proxy.yaml").exists()
+
+
+def test_memory_is_reserved_first(instance: Path, software: Path) -> None:
+    """
+    The allocator is started before anything large is fetched.
+    """
+    fill_bucket(instance, software)
+    calls = boot(instance, software).calls
+    allocator = calls.index("systemctl restart nitro-enclaves-allocator.service")
+    assert allocator < next(n for n, call in enumerate(calls) if call.startswith("aws"))
+
+
+@pytest.mark.parametrize(
+    ("fail", "doing", "code"),
+    [
+        ("dnf", "installing packages of AL2023", 42),
+        ("systemctl", "reserving 8 vCPUs and 4096 MiB for the enclave", 42),
+        ("aws", "fetching the host's software", 42),
+        ("aws-eif", "fetching the EIF", 43),
+        ("zipfile", "checking the host's software", 44),
+        ("pip", "installing and starting the services", 45),
+        ("useradd", "installing and starting the services", 42),
+        ("usermod", "installing and starting the services", 42),
+        ("host_files", "installing and starting the services", 46),
+        ("amazon-cloudwatch-agent-ctl", "installing and starting the services", 42),
+        ("host_check", "waiting for the enclave to prove itself", 3),
+        ("term", "fetching the host's software", 143),
+    ],
+)
+def test_failures(instance: Path, software: Path, fail: str, doing: str, code: int) -> None:
+    """
+    Whatever fails, CloudFormation gets the real exit code once, with what was being done.
+    """
+    fill_bucket(instance, software)
+    done = boot(instance, software, fail=fail)
+    assert done.signals == [signal(code, failed(doing, code))], done.output
+    assert done.code == code
+
+
+def test_a_repository_has_a_bad_moment(instance: Path, software: Path) -> None:
+    """
+    Packages and downloads are tried three times.
+    """
+    fill_bucket(instance, software)
+    calls = boot(instance, software, fail="dnf").calls
+    assert sum(call.startswith("dnf") for call in calls) == 3
+
+
+def test_a_lying_allocator(instance: Path, software: Path) -> None:
+    """
+    When less is reserved than the allocator says, it is started once more, with the check that
+    decides.
+    """
+    fill_bucket(instance, software)
+    calls = boot(instance, software, fail="allocator").calls
+    assert calls.count("systemctl restart nitro-enclaves-allocator.service") == 2
+    drop_in = instance / "etc/systemd/system/nitro-enclaves-allocator.service.d/enclave-llm.conf"
+    assert "ExecStartPost" in drop_in.read_text()
+
+
+def test_an_unheard_signal(instance: Path, software: Path) -> None:
+    """
+    A signal that does not get through is sent again, and changes nothing of the outcome.
+    """
+    fill_bucket(instance, software)
+    done = boot(instance, software, fail="cfn-signal")
+    assert (done.code, len(done.signals)) == (0, 4)
+
+
+@pytest.mark.parametrize("eif", [EIF[:-1], EIF[:-1] + b"!"])
+def test_another_eif(instance: Path, software: Path, eif: bytes) -> None:
+    """
+    An EIF of another size or digest is not used.
+    """
+    fill_bucket(instance, software, eif)
+    done = boot(instance, software)
+    assert done.signals == [signal(1, failed("checking the EIF", 1))]
+    assert not (instance / "etc/enclave-llm").exists()
+
+
+def test_other_software(instance: Path, software: Path, tmp_path: Path) -> None:
+    """
+    Software that is not what the stack was made with is not run.
+    """
+    altered = tmp_path / "altered"
+    shutil.copytree(software, altered)
+    (altered / "install").write_text("#!/bin/bash\ntouch /ran\n")
+    fill_bucket(instance, altered)
+    done = boot(instance, software)
+    assert done.signals == [signal(1, failed("checking the host's software", 1))]
+    assert not (instance / "ran").exists()
+
+
+def test_shellcheck(software: Path, tmp_path: Path) -> None:
+    """
+    No complaint of shellcheck about the script as rendered, install and bin/
+    """
+    path = tmp_path / "user-data.sh"
+    path.write_text(script(software))
+    shells = [item for item in (ROOT / "bin").iterdir() if "bash" in item.read_text()[:40]]
+    command = [
+        str(Path(sys.executable).with_name("shellcheck")),
+        "--enable=check-unassigned-uppercase",
+    ]
+    subprocess.run([*command, path, software / "install", *shells], check=True)

@@ -1,0 +1,83 @@
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+# The CDK's own rules take seconds each time; test_app.py runs them once, in a process of its own.
+os.environ["CDK_VALIDATION"] = "false"
+os.environ["JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION"] = "20"
+
+from app.protocol.releases import Release
+from tests.infra.deployment import (
+    ALICE,
+    CERTIFICATE,
+    DESK,
+    Files,
+    Template,
+    make_eif,
+    make_files,
+    make_stack,
+    synthesise,
+)
+
+OFFICES: Final = "198.51.100.0/24,203.0.113.0/24"
+# Each of a deployment's choices is made in one of them.
+VARIANTS: Final[dict[str, dict[str, object]]] = {
+    "private": {},
+    "public": {"public": "true", "certificate_arn": CERTIFICATE, "client_cidrs": OFFICES},
+    "small": {"profile": "small", "name": "trial"},
+    "two-releases": {"releases": "two-releases.json"},
+    "identity": {"require_source_identity": True, "chat_principals": [DESK, ALICE]},
+    "alarmed": {"alarm_email": "oncall@example.com"},
+    "fleet-of-3": {"fleet_size": 3},
+    "anyone": {"client_cidrs": "0.0.0.0/0", "allow_any_client": "true", "public": "true"},
+}
+
+
+@pytest.fixture(scope="session")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, list[Release]]:
+    """
+    Fake images and what belongs to them; fake-1 is deployed, fake-2 approved besides.
+    """
+    root = tmp_path_factory.mktemp("deployment")
+    files, first = make_files(root)
+    second = make_eif(root / "other" / "enclave.eif", "fake-2")
+    Files(root).approve(first, second)
+    files.releases.rename(root / "two-releases.json")
+    files.approve(first)
+    return files, [first, second]
+
+
+@pytest.fixture(scope="session")
+def root(deployment: tuple[Files, list[Release]]) -> Path:
+    """
+    Give the folder of the deployment's files.
+    """
+    return deployment[0].root
+
+
+@pytest.fixture(scope="session")
+def variant(root: Path) -> Callable[[str], Template]:
+    """
+    Give the template of a variant, synthesised when it is first asked for.
+    """
+    return cache(lambda name: synthesise(*make_stack(root, VARIANTS[name])))
+
+
+@pytest.fixture(scope="session")
+def template(variant: Callable[[str], Template]) -> Template:
+    """
+    Give the template of the smallest set of parameters.
+    """
+    return variant("private")
+
+
+@pytest.fixture(scope="session", params=VARIANTS)
+def each(request: pytest.FixtureRequest, variant: Callable[[str], Template]) -> Template:
+    """
+    Give each variant's template in turn.
+    """
+    return variant(request.param)

@@ -1,0 +1,133 @@
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.protocol.errors import ConfigError
+from infra.instances import (
+    MEMORY_PER_EIF,
+    PARENT_MEMORY_MIB,
+    InstanceType,
+    Sizes,
+    parse_instance_type,
+    require_sizes,
+)
+from infra.parameters import PROFILES
+
+MIB = 1024 * 1024
+R5 = InstanceType("r5.8xlarge", 32, 262_144)
+
+
+@pytest.mark.parametrize(
+    ("name", "vcpus", "memory_mib"),
+    [
+        ("m5.xlarge", 4, 16_384),
+        ("c5.9xlarge", 36, 73_728),
+        ("r5.8xlarge", 32, 262_144),
+        ("r6i.32xlarge", 128, 1_048_576),
+        ("m5zn.12xlarge", 48, 196_608),
+    ],
+)
+def test_a_type_has_the_sizes_of_its_data_sheet(name: str, vcpus: int, memory_mib: int) -> None:
+    """
+    The vCPUs and memory are those that EC2 lists for the type.
+    """
+    assert parse_instance_type(name) == InstanceType(name, vcpus, memory_mib)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "r5",
+        "r5.large",
+        "r5.metal",
+        "r5.0xlarge",
+        "r5.01xlarge",
+        "r5.1xlarge",
+        "r5.7xlarge",
+        "t3.xlarge",
+        "r6g.xlarge",
+        "p3.2xlarge",
+        "m4.xlarge",
+        "r5.xlarge\n",
+        "R5.xlarge",
+        "r5.٨xlarge",
+    ],
+)
+def test_other_types_are_refused(name: str) -> None:
+    """
+    Types without enclaves, of another architecture, too small or unknown are refused with those
+    known.
+    """
+    with pytest.raises(ConfigError, match=r"is not known to run an x86-64 enclave: choose xlarge"):
+        parse_instance_type(name)
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_a_type_or_refused(name: str) -> None:
+    """
+    Any text is an instance type or refused.
+    """
+    with suppress(ConfigError):
+        assert parse_instance_type(name).vcpus >= 4
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_profiles_fit_themselves(profile: dict[str, str]) -> None:
+    """
+    Each profile fits its instance, with an EIF of a quarter of its memory.
+    """
+    memory = int(profile["enclave_memory_mib"])
+    instance = parse_instance_type(profile["instance_type"])
+    sizes = Sizes(instance, int(profile["enclave_vcpus"]), memory)
+    assert require_sizes(sizes, eif_bytes=memory // MEMORY_PER_EIF * MIB) == sizes
+
+
+@pytest.mark.parametrize(
+    ("vcpus", "memory", "eif_mib", "message"),
+    [
+        (0, 70_000, 1, "enclave_vcpus is 0, expected whole cores: an even number from 2"),
+        (1, 70_000, 1, "enclave_vcpus is 1, expected whole cores: an even number from 2"),
+        (7, 70_000, 1, "enclave_vcpus is 7, expected whole cores: an even number from 2"),
+        (
+            32,
+            70_000,
+            1,
+            "enclave_vcpus is 32, and r5.8xlarge has 32 of which the parent keeps 2: at most 30",
+        ),
+        (8, 262_144, 1, "enclave_memory_mib is 262,144, and r5.8xlarge has 262,144 of which the"),
+        (8, 258_049, 1, "the parent keeps 4,096: at most 258,048"),
+        (8, 9999, 2500, "enclave_memory_mib is 9,999, and the EIF of 2,500 MiB needs 4 times its"),
+        (8, 9999, 2500, "its size: at least 10,000"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_numbers(
+    vcpus: int, memory: int, eif_mib: int, message: str
+) -> None:
+    """
+    Odd cores, more than the parent can spare, and less than the EIF needs are refused, each with
+    what was given, what there is and what would do.
+    """
+    with pytest.raises(ConfigError, match=message):
+        require_sizes(Sizes(R5, vcpus, memory), eif_bytes=eif_mib * MIB)
+
+
+@given(
+    vcpus=st.integers(-2, 40),
+    memory=st.integers(0, 300_000),
+    eif_bytes=st.integers(1, 80_000 * MIB),
+)
+def test_what_is_accepted_fits(vcpus: int, memory: int, eif_bytes: int) -> None:
+    """
+    Whatever is accepted leaves the parent its share, and has room for the EIF four times.
+    """
+    sizes = Sizes(R5, vcpus, memory)
+    try:
+        require_sizes(sizes, eif_bytes=eif_bytes)
+    except ConfigError:
+        return
+    assert vcpus in range(2, 31, 2)
+    assert MEMORY_PER_EIF * eif_bytes <= memory * MIB
+    assert memory + PARENT_MEMORY_MIB <= R5.memory_mib
