@@ -16,9 +16,22 @@ from app.protocol.constants import CONVERSATION, PURPOSE, PURPOSE_ANSWER, SMOKE_
 Json = Mapping[str, object]
 
 _ABSENT: Final = [{"exists": False}]
+# Every way to use the key, or round its policy, that the policy denies to somebody.
+_DENIED_USES: Final = (
+    "Decrypt",
+    "DeriveSharedSecret",
+    "Encrypt",
+    "GenerateDataKey",
+    "GenerateDataKeyPair",
+    "GenerateDataKeyPairWithoutPlaintext",
+    "GenerateDataKeyWithoutPlaintext",
+    "ImportKeyMaterial",
+    "ReEncrypt",
+    "ReplicateKey",
+)
 _CONTEXT: Final = "encryptionContext"
-# What bin/smoke provokes. Nobody can hide behind it: the conversation is part of each
-# ciphertext's context, so that only smoke's own ciphertexts are named so.
+# What bin/smoke provokes. A holder of the chat role can probe behind it, with ciphertexts of his
+# own; attempts on others' cannot hide there, since the conversation is part of their context.
 _NOT_SMOKE: Final = [{"anything-but": {"prefix": SMOKE_CONVERSATION_PREFIX.hex()}}]
 
 
@@ -77,7 +90,7 @@ def key_events(key_arn: str, key_id: str) -> tuple[KeyEvent, ...]:
             "attestation document, or an asker with other rights than before.",
             pattern(
                 *({"requestParameters": {_CONTEXT: value}} for value in _other_conversations()),
-                eventName=["Decrypt", "GenerateDataKey"],
+                eventName=list(_DENIED_USES),
                 errorCode=["AccessDenied", "AccessDeniedException"],
             ),
         ),

@@ -141,7 +141,7 @@ def asset_arn(asset: assets.Asset) -> str:
 
 
 def _subnets(*, public: bool) -> list[ec2.SubnetConfiguration]:
-    mask = 28  # 11 usable addresses: five endpoints, the fleet's share, the load balancer
+    mask = 28  # the least there is; the load balancer needs 8 free addresses: its user guide
     private = ec2.SubnetConfiguration(name="Private", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED)
     if not public:
         return [private]

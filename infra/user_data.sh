@@ -87,6 +87,10 @@ rm "$state/host.zip"
 cd "$opt"
 echo "$host_manifest_sha256  MANIFEST.sha256" | sha256sum --check --quiet --strict
 sha256sum --check --quiet --strict MANIFEST.sha256
+# That passes over files which are not listed.
+listed=$(cut -c67- MANIFEST.sha256 | LC_ALL=C sort)
+found=$(find . ! -type d ! -path ./MANIFEST.sha256 -printf '%P\n' | LC_ALL=C sort)
+[ "$listed" = "$found" ]
 
 fetch "the EIF" "$eif_url" "$state/enclave.eif"
 doing "checking the EIF"
@@ -107,3 +111,8 @@ bash "$opt/install" start
 
 doing "waiting for the enclave to prove itself"
 bash "$opt/install" wait "$region"
+
+# The group drains another instance at the signal; by then this one has passed two of the load
+# balancer's checks, ten seconds apart.
+doing "waiting for the load balancer"
+sleep 40

@@ -85,7 +85,7 @@ def _list(releases: ReleaseList, options: argparse.Namespace) -> int:
         print(json.dumps({"releases": [_describe(releases, item) for item in listed]}, indent=2))
         return 0
     if not listed:
-        print("no release is approved: nothing can open a question; bin/releases add approves one")
+        print("no release is approved, so nothing can be deployed: bin/releases add approves one")
     for release in listed:
         kept = "image kept" if releases.kept_eif(release).is_file() else "image not kept here"
         print(f"{release.name}  approved {release.approved_at:%Y-%m-%d %H:%M} UTC, {kept}")
@@ -100,7 +100,10 @@ def _retire(releases: ReleaseList, options: argparse.Namespace) -> int:
         seen = ", ".join(f"{name} {count} times" for name, count in sorted(attested.items()))
         print(f"asked {attested.total()} times, over a connection each: {seen}")
     if not retire_release(releases, options.name, attested=attested):
-        print("no release is left: after a deploy nothing can open a question")
+        print(
+            "no release is left, and none can be deployed: approve another and deploy it; to close "
+            "this one at once, disable the key (docs/deploy.md)"
+        )
     print(f"retired {options.name}: deploy to take it out of the key policy")
     return 0
 

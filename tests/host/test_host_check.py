@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.protocol.constants import KMS_PROXY_PORT
 from app.protocol.errors import KmsError, PcrMismatchError, UnavailableError
 from local.twin import REGION, Twin, run_twin
 from ops.host_check import Host, check_host
@@ -63,7 +64,7 @@ def test_no_kms(status: Path, tmp_path: Path) -> None:
     Nor has one that does not reach KMS, and where to look is said.
     """
     with run_twin(tmp_path / "twin") as twin:  # its own: connections to KMS are kept
-        (twin.sockets / "kms").rename(twin.sockets / "away")
+        (twin.sockets / f"parent_{KMS_PROXY_PORT}").rename(twin.sockets / "away")
         with closing(twin.transport()) as transport, pytest.raises(KmsError, match="kms-proxy"):
             check_host(Host(transport, twin.trust, REGION, status))
 

@@ -6,7 +6,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -183,5 +183,21 @@ def test_install_starts_all() -> None:
     """
     Every unit is enabled by the install script.
     """
-    text = (UNITS / "install").read_text()
-    assert [service for service in SERVICES if service not in text] == []
+    text = (UNITS / "install").read_text().replace("\\\n", " ")
+    enabled = " ".join(re.findall(r"systemctl enable --now (.*)", text)).split()
+    assert sorted(enabled) == SERVICES
+
+
+def test_install_makes_folders_of_logs() -> None:
+    """
+    A folder that a unit's output goes to is made beforehand: systemd opens it first of all.
+    """
+    install = (UNITS / "install").read_text()
+    appended = [
+        PurePosixPath(path).parent
+        for service in SERVICES
+        for path in re.findall(r"=append:(\S+)", (UNITS / service).read_text())
+    ]
+    assert appended
+    for folder in appended:
+        assert re.search(rf"install -d .* {folder}$", install, re.MULTILINE)

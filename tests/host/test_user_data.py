@@ -97,7 +97,8 @@ def lines(path: Path) -> list[str]:
 
 
 def signal(code: int, reason: str) -> str:
-    where = f"--stack the-stack --resource FleetGroup --region {REGION}"
+    role = f"the-stack-host-{REGION}"
+    where = f"--stack the-stack --resource FleetGroup --region {REGION} --role {role}"
     return f"cfn-signal --exit-code {code} --reason {reason} {where}"
 
 
@@ -199,6 +200,19 @@ def test_another_eif(instance: Path, software: Path, eif: bytes) -> None:
     done = boot(instance, software)
     assert done.signals == [signal(1, failed("checking the EIF", 1))]
     assert not (instance / "etc/enclave-llm").exists()
+
+
+def test_added_software(instance: Path, software: Path, tmp_path: Path) -> None:
+    """
+    A file that the manifest does not list is noticed before anything of the zip is run.
+    """
+    added = tmp_path / "added"
+    shutil.copytree(software, added)
+    (added / "sitecustomize.py").write_text("open('/ran', 'w')\n")
+    fill_bucket(instance, added)
+    done = boot(instance, software)
+    assert done.signals == [signal(1, failed("checking the host's software", 1))]
+    assert not (instance / "ran").exists()
 
 
 def test_other_software(instance: Path, software: Path, tmp_path: Path) -> None:

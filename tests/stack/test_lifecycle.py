@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -178,7 +179,8 @@ def test_deploy_again_changes_nothing(life: Life) -> None:
     assert "no changes" in done.stdout + done.stderr
 
 
-def run_deployed(life: Life, name: str) -> "Iterator[Twin]":
+@contextmanager
+def run_deployed(life: Life, name: str) -> Iterator[Twin]:
     """Run the twin under the policies that are deployed now."""
     live = read_policies(life.cloud, life.stack())
     with run_twin(life.folder / name, deployed=live) as twin:
@@ -190,7 +192,7 @@ def test_question_under_the_deployed_policies(life: Life) -> None:
     With the key policy and the trust policy read back from the deployment enforced by the twin's
     KMS and STS, the image that was deployed answers.
     """
-    for twin in run_deployed(life, "twin-first"):
+    with run_deployed(life, "twin-first") as twin:
         assert twin.release.measurements == life.releases["a"].measurements
         session = twin.connect()
         assert "".join(session.ask("I can't access my email."))
@@ -256,7 +258,7 @@ def test_retiring_closes_the_old_image(life: Life) -> None:
     done = life.deploy(life.assembly("third", "b", "b"))
     assert done.returncode == 0, done.stderr
     assert life.live_policy() == life.expected_policy("b")
-    for twin in run_deployed(life, "twin-third"):
+    with run_deployed(life, "twin-third") as twin:
         session = twin.connect()
         with pytest.raises(DeniedError):
             "".join(session.ask("I can't access my email."))
@@ -274,7 +276,10 @@ def test_destroy_leaves_nothing(life: Life) -> None:
     done = life.cloud.cdk("destroy", "--app", str(assembly), "--force")
     assert done.returncode == 0, done.stderr
     kms = session.client("kms", endpoint_url=endpoint)
-    assert kms.describe_key(KeyId=key_id)["KeyMetadata"]["KeyState"] == "PendingDeletion"
+    keys = [item["KeyId"] for item in kms.list_keys()["Keys"]]
+    states = {kms.describe_key(KeyId=key)["KeyMetadata"]["KeyState"] for key in keys}
+    assert key_id in keys
+    assert states == {"PendingDeletion"}
     assert left_over(session, endpoint) == []
 
 
@@ -287,7 +292,16 @@ def left_over(session: boto3.Session, endpoint: str) -> list[str]:
     alarms = session.client("cloudwatch", endpoint_url=endpoint)
     groups = session.client("autoscaling", endpoint_url=endpoint)
     balancers = session.client("elbv2", endpoint_url=endpoint)
+    topics = session.client("sns", endpoint_url=endpoint)
+    security_groups = ec2.describe_security_groups()["SecurityGroups"]
     return [
+        *(topic["TopicArn"] for topic in topics.list_topics()["Topics"]),
+        *(group["GroupId"] for group in security_groups if group["GroupName"] != "default"),
+        *(
+            profile["InstanceProfileName"]
+            for profile in iam.list_instance_profiles()["InstanceProfiles"]
+        ),
+        *(group["TargetGroupName"] for group in balancers.describe_target_groups()["TargetGroups"]),
         *(r["RoleName"] for r in iam.list_roles()["Roles"] if NAME in r["RoleName"]),
         *(vpc["VpcId"] for vpc in ec2.describe_vpcs()["Vpcs"] if not vpc["IsDefault"]),
         *(item["VpcEndpointId"] for item in ec2.describe_vpc_endpoints()["VpcEndpoints"]),
