@@ -62,6 +62,8 @@ class Subject:
 
         chat_role_trust: The trust policy that was synthesised.
 
+        live_trust: Reads the one that is deployed.
+
         host: None leaves out what only the host can show.
     """
 
@@ -71,6 +73,7 @@ class Subject:
     admin: boto3.Session = field(repr=False)
     built: BuildRecord
     chat_role_trust: object
+    live_trust: Callable[[], object]
     host: Host | None
     now: Callable[[], datetime]
 
@@ -228,12 +231,10 @@ class Checks:
         return _require_same(json.loads(str(answer["Policy"])), expected, "the key policy")
 
     def _trust_policy(self) -> Found:
-        client = self._subject.admin.client("iam")
-        name = self._subject.config.chat_role_arn.rpartition("/")[2]
-        answer = _read(lambda: client.get_role(RoleName=name))
-        role = answer["Role"]
-        live = role["AssumeRolePolicyDocument"] if isinstance(role, dict) else None
-        return _require_same(live, self._subject.chat_role_trust, "the chat role's trust policy")
+        subject = self._subject
+        return _require_same(
+            subject.live_trust(), subject.chat_role_trust, "the chat role's trust policy"
+        )
 
     def _host_role(self) -> Found:
         key = self._subject.config.key_arn
@@ -305,6 +306,19 @@ class Checks:
             aws_secret_access_key=given["SecretAccessKey"],
             aws_session_token=given["SessionToken"],
         )
+
+
+def read_trust(admin: boto3.Session, role_arn: str) -> object:
+    """
+    Read the trust policy that IAM has for a role now.
+
+    Raises:
+        NotRunError: IAM does not tell.
+    """
+    client = admin.client("iam")
+    answer = _read(lambda: client.get_role(RoleName=role_arn.rpartition("/")[2]))
+    role = answer["Role"]
+    return role["AssumeRolePolicyDocument"] if isinstance(role, dict) else None
 
 
 def _read(call: Callable[[], Mapping[str, object]]) -> Mapping[str, object]:

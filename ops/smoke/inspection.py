@@ -46,8 +46,8 @@ def check_refused_documents(release: Release, manifest: Manifest, *, now: dateti
         verify_enclave(document, manifest.encode(), nonce=nonce, now=now, trust=trust)
 
     _require_accepted(lambda: verify(pcrs, ours))
-    for index in pcrs:
-        other = {**pcrs, index: bytes(byte ^ 1 for byte in pcrs[index])}
+    for index, pcr in pcrs.items():
+        other = {**pcrs, index: bytes(byte ^ 1 for byte in pcr)}
         _require(lambda pcrs=other: verify(pcrs, ours), PcrMismatchError, f"another PCR{index}")  # type: ignore[misc]  # bound in the loop
     _require(lambda: verify({}, ours), AttestationError, "a debug document")
     foreign = Trust(NITRO_ROOT, "AWS Nitro root G1", (release,))
@@ -65,7 +65,9 @@ def check_receipts(release: Release, *, now: datetime) -> str:
     signer, measured = make_signer(now), release.measurements
     pcrs = {0: measured.pcr0, 1: measured.pcr1, 2: measured.pcr2}
     receipt = Receipt(
-        *(secrets.token_bytes(32) for _ in range(3)),
+        secrets.token_bytes(32),
+        secrets.token_bytes(32),
+        secrets.token_bytes(32),
         prompt_tokens=1,
         completion_tokens=1,
         finish="stop",

@@ -20,7 +20,7 @@ from app.chatbot.trust import production_trust
 from app.protocol.errors import AppError, ConfigError
 from image.errors import ImageError
 from image.record import parse_build_record
-from ops.smoke.checks import Checks, Found, Subject
+from ops.smoke.checks import Checks, Found, Subject, read_trust
 from ops.smoke.host import SsmHost
 from ops.smoke.report import CheckError, How, NotRunError, Outcome, Report, Result
 
@@ -121,6 +121,7 @@ def _subject(options: argparse.Namespace) -> Subject:
         admin=admin,
         built=built,
         chat_role_trust=find_trust(options.assembly / f"{options.stack}.template.json", role),
+        live_trust=lambda: read_trust(admin, config.chat_role_arn),
         host=None if options.without_host else SsmHost(admin, options.stack),
         now=lambda: datetime.now(UTC),
     )

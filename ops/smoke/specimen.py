@@ -43,23 +43,32 @@ class SpecimenSigner:
         public_key: bytes | None = None,
     ) -> bytes:
         """Sign a document."""
-        payload = cbor.encode(
-            {
-                "module_id": _MODULE_ID,
-                "digest": "SHA384",
-                "timestamp": int(now.timestamp() * 1000),
-                "pcrs": {index: pcrs.get(index, bytes(PCR_BYTES)) for index in range(16)},
-                "certificate": self.leaf.public_bytes(Encoding.DER),
-                "cabundle": [self.root.public_bytes(Encoding.DER)],
-                "public_key": public_key,
-                "user_data": user_data,
-                "nonce": nonce,
-            }
-        )
+        registers = {
+            cbor.encode(index): cbor.encode(pcrs.get(index, bytes(PCR_BYTES)))
+            for index in range(16)
+        }
+        fields = {
+            "module_id": cbor.encode(_MODULE_ID),
+            "digest": cbor.encode("SHA384"),
+            "timestamp": cbor.encode(int(now.timestamp() * 1000)),
+            "pcrs": _join(registers),
+            "certificate": cbor.encode(self.leaf.public_bytes(Encoding.DER)),
+            "cabundle": cbor.encode([self.root.public_bytes(Encoding.DER)]),
+            "public_key": cbor.encode(public_key),
+            "user_data": cbor.encode(user_data),
+            "nonce": cbor.encode(nonce),
+        }
+        payload = _join({cbor.encode(name): value for name, value in fields.items()})
         message = cbor.encode(["Signature1", _PROTECTED, b"", payload])
         r, s = decode_dss_signature(self.key.sign(message, ec.ECDSA(SHA384())))
         signature = r.to_bytes(_HALF_BYTES) + s.to_bytes(_HALF_BYTES)
         return cbor.encode([_PROTECTED, {}, payload, signature])
+
+
+def _join(entries: Mapping[bytes, bytes]) -> bytes:
+    """Make a CBOR map, of fewer than 24 entries, of keys and values that are encoded already."""
+    body = b"".join(key + value for key, value in entries.items())
+    return bytes([0xA0 + len(entries)]) + body
 
 
 def make_signer(now: datetime) -> SpecimenSigner:
