@@ -7,7 +7,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -17,6 +19,7 @@ from botocore.exceptions import ProfileNotFound
 
 from app.chatbot.stack import read_config_of_stack
 from app.chatbot.trust import production_trust
+from app.chatbot.tunnel import find_instance, open_tunnel
 from app.protocol.errors import AppError, ConfigError
 from image.errors import ImageError
 from image.record import parse_build_record
@@ -41,10 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         subject = _subject(options)
+        with _reach(subject, options) as reached:
+            return run(reached, evidence=options.evidence, as_json=options.json)
     except AppError as error:
         print(f"smoke: {error}", file=sys.stderr)
         return 1
-    return run(subject, evidence=options.evidence, as_json=options.json)
+
+
+@contextmanager
+def _reach(subject: Subject, options: argparse.Namespace) -> Iterator[Subject]:
+    if not options.tunnel:
+        yield subject
+        return
+    instance = find_instance(subject.admin, options.stack)
+    region = subject.config.region
+    with open_tunnel(instance, region=region, profile=options.profile) as url:
+        yield replace(subject, config=replace(subject.config, url=url, any_certificate=True))
 
 
 def run(subject: Subject, *, evidence: Path, as_json: bool = False) -> int:
@@ -93,6 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", help="AWS profile of whoever deploys")
     parser.add_argument("--asker-profile", help="AWS profile that asks; default: --profile")
     parser.add_argument("--source-identity", help="where the chat role requires one")
+    parser.add_argument(
+        "--tunnel", action="store_true", help="reach an instance through Session Manager"
+    )
     parser.add_argument("--without-host", action="store_true", help="leave out what needs SSM")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     for name, path in (
