@@ -182,6 +182,9 @@ def _parser() -> argparse.ArgumentParser:
         const=True,
         help="take the parent's own certificate: what is sent is sealed to the enclave either way",
     )
+    group.add_argument(
+        "--source-identity", metavar="NAME", help="where the chat role requires sts:SourceIdentity"
+    )
     group.add_argument("--profile", help="AWS profile to use")
     group.add_argument(
         "--releases",
@@ -214,6 +217,7 @@ def _config(options: argparse.Namespace, aws: boto3.Session) -> ChatbotConfig:
         "chat_role_arn": options.role_arn,
         "tls_ca": options.tls_ca,
         "any_certificate": options.any_certificate,
+        "source_identity": options.source_identity,
     }
     given = {name: value for name, value in given.items() if value is not None}
     if {"url", "key_arn", "chat_role_arn"} <= set(given):

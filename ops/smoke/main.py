@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import boto3
-from botocore.exceptions import ProfileNotFound
+from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
 from app.chatbot.stack import read_config_of_stack
 from app.chatbot.trust import production_trust
@@ -91,6 +91,8 @@ def run_check(name: str, how: How, check: Callable[[], Found]) -> Result:
         outcome = Outcome.PASSED
     except NotRunError as error:
         text, facts, outcome = str(error), {}, Outcome.NOT_RUN
+    except (ClientError, BotoCoreError) as error:
+        text, facts, outcome = f"AWS cannot be asked: {error}", {}, Outcome.NOT_RUN
     except (CheckError, AppError) as error:
         text, facts, outcome = str(error), {}, Outcome.FAILED
     return Result(name, how, outcome, text, time.monotonic() - started, facts)
