@@ -162,7 +162,10 @@ class Checks:
         return self._refused(self._chat_role_kms(), "the chat role without a document")
 
     def _admin(self) -> Found:
-        return self._refused(self._subject.admin.client("kms"), "the deploying principal")
+        return self._refused(
+            self._subject.admin.client("kms", region_name=self._subject.config.region),
+            "the deploying principal",
+        )
 
     def _refused(self, kms: "KMSClient", who: str) -> Found:
         """Require that *kms* neither opens a question nor seals an answer."""
@@ -226,7 +229,7 @@ class Checks:
             chat_role_arn=config.chat_role_arn,
             releases=self._subject.trust.releases,
         )
-        client = self._subject.admin.client("kms")
+        client = self._subject.admin.client("kms", region_name=self._subject.config.region)
         answer = _read(lambda: client.get_key_policy(KeyId=config.key_arn, PolicyName="default"))
         return _require_same(json.loads(str(answer["Policy"])), expected, "the key policy")
 

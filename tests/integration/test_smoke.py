@@ -12,6 +12,7 @@ from app.protocol.errors import AttestationError
 from local.kms_call import Json
 from local.smoke import TwinHost, make_subject
 from local.twin import Deployed, Twin, policy_for, synthesised
+from ops.smoke import main as program
 from ops.smoke.checks import Subject
 from ops.smoke.main import run
 from ops.smoke.report import NotRunError
@@ -257,3 +258,42 @@ def test_kms_that_answers_plaintext(twin: Twin, tmp_path: Path) -> None:
         assert "answer" in failed(make_subject(twin), tmp_path)
     finally:
         twin.aws.transform_answer = lambda _, answer: answer
+
+
+def test_program(
+    twin: Twin,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The program finds the deployment, what was built and what was synthesised by itself."""
+    policies, subject = synthesised([twin.release]), make_subject(twin)
+    role = twin.config.chat_role_arn.rpartition("/")[2]
+    trust = json.loads(policies.chat_role_trust)
+    resource = {"Properties": {"RoleName": role, "AssumeRolePolicyDocument": trust}}
+    template = tmp_path / "enclave-llm.template.json"
+    template.write_text(json.dumps({"Resources": {"Role": resource}}))
+    named: list[str] = []
+
+    @contextmanager
+    def tunnel(instance: str, **_: object) -> Iterator[str]:
+        named.append(instance)
+        yield twin.config.url
+
+    sessions = {"deployer": subject.admin, "asker": twin.asker}
+    monkeypatch.setattr(program, "_aws", lambda profile, _: sessions[profile])
+    monkeypatch.setattr(program, "production_trust", lambda _: twin.trust)
+    monkeypatch.setattr(program, "read_config_of_stack", lambda *_, **__: twin.config)
+    monkeypatch.setattr(program, "read_trust", lambda *_: trust)
+    monkeypatch.setattr(program, "SsmHost", lambda *_: TwinHost(twin))
+    monkeypatch.setattr(program, "find_instance", lambda *_: "i-0123456789abcdef0")
+    monkeypatch.setattr(program, "open_tunnel", tunnel)
+    measured = str(twin.folder / "image" / "measurements.json")
+    folders = ("--assembly", str(tmp_path), "--evidence", str(tmp_path / "evidence"))
+    profiles = ("--profile", "deployer", "--asker-profile", "asker")
+    code = program.main(["--tunnel", *profiles, "--measurements", measured, *folders])
+    shown = capsys.readouterr().out
+    assert code == 0, shown
+    assert named == ["i-0123456789abcdef0"]
+    assert shown.count("passed") == 12
+    assert "evidence: " in shown
