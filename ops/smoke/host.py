@@ -13,6 +13,8 @@ from typing import Final, Protocol
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from app.chatbot.tunnel import find_instance
+from app.protocol.errors import AppError
 from ops.smoke.report import CheckError, NotRunError
 
 _ATTEMPTS: Final = 30
@@ -57,12 +59,14 @@ class SsmHost:
         """
         try:
             return self._run(script)
+        except AppError as error:
+            raise NotRunError(str(error)) from None
         except (ClientError, BotoCoreError) as error:
             raise NotRunError(f"the host cannot be reached: {_explain(error)}") from None
 
     def _run(self, script: str) -> tuple[int, str]:
         ssm = self._session.client("ssm")
-        instance = self._instance()
+        instance = find_instance(self._session, self._name)
         sent = ssm.send_command(
             InstanceIds=[instance],
             DocumentName="AWS-RunShellScript",
@@ -84,18 +88,6 @@ class SsmHost:
                 output = done["StandardOutputContent"] + done["StandardErrorContent"]
                 return int(done["ResponseCode"]), output
         raise NotRunError(f"the host {instance} did not answer in time")
-
-    def _instance(self) -> str:
-        client = self._session.client("ec2")
-        filters = [
-            {"Name": "tag:aws:cloudformation:stack-name", "Values": [self._name]},
-            {"Name": "instance-state-name", "Values": ["running"]},
-        ]
-        answer = client.describe_instances(Filters=filters)
-        for reservation in answer["Reservations"]:
-            for instance in reservation["Instances"]:
-                return str(instance["InstanceId"])
-        raise NotRunError(f"no instance of stack {self._name} is running")
 
 
 def require_not_debug(output: str) -> str:
