@@ -7,7 +7,8 @@ Wires the asker's AWS credentials, the approved list and one deployment's addres
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -17,10 +18,13 @@ from botocore.exceptions import ProfileNotFound
 
 from app.chatbot.access import Access
 from app.chatbot.config import ChatbotConfig, read_config
+from app.chatbot.releases_command import import_releases, list_releases
 from app.chatbot.session import Session, connect
+from app.chatbot.stack import read_config_of_stack
 from app.chatbot.terminal import Terminal, ask_once, converse, fail, leave_quietly
 from app.chatbot.transport import Transport
 from app.chatbot.trust import Trust, production_trust
+from app.chatbot.tunnel import find_instance, open_tunnel
 from app.protocol.constants import DEFAULT_MAX_TOKENS
 from app.protocol.errors import AppError, ConfigError
 from app.protocol.question import Options
@@ -31,6 +35,8 @@ examples:
   bin/chat ask "I can't access my email"       one question
   bin/chat ask - < letter.txt                  the question from standard input
   bin/chat ask --json "..."                    one JSON object with answer and proof
+  bin/chat --stack enclave-llm --tunnel        a private deployment, through Session Manager
+  bin/chat releases import releases.json       approve what your reviewer approved
 
 Before anything is sent, the enclave's attestation document is verified against AWS's root and
 your own list of approved releases. Your AWS credentials (boto3's default chain) assume the chat
@@ -47,10 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal = Terminal()
     as_json = getattr(options, "json", False)
     try:
-        config = _config(options)
+        if options.command == "releases":
+            return _releases(options, terminal)
+        aws = _aws(options.profile, options.region)
+        config = _config(options, aws)
         trust = production_trust(options.releases)
-        session = open_session(config, trust, _aws(options.profile))
-        return talk(session, options, terminal)
+        with _reach(config, options, aws) as reached:
+            return talk(open_session(reached, trust, aws), options, terminal)
     except AppError as error:
         return fail(error, terminal, as_json=as_json)
     except KeyboardInterrupt:
@@ -124,6 +133,28 @@ def answer_options(options: argparse.Namespace) -> Options:
     )
 
 
+@contextmanager
+def _reach(
+    config: ChatbotConfig, options: argparse.Namespace, aws: boto3.Session
+) -> Iterator[ChatbotConfig]:
+    """Give *config*, or with --tunnel one that leads through a tunnel while the block runs."""
+    if not options.tunnel:
+        yield config
+        return
+    if not options.stack:
+        raise ConfigError("--tunnel needs --stack, whose instances it leads to")
+    instance = find_instance(aws, options.stack)
+    with open_tunnel(instance, region=config.region, profile=options.profile) as url:
+        # The certificate is the parent's own and names no 127.0.0.1; it was never trust.
+        yield replace(config, url=url, tls_ca=None, any_certificate=True)
+
+
+def _releases(options: argparse.Namespace, terminal: Terminal) -> int:
+    if options.action == "import":
+        return import_releases(options.file, options.releases, terminal, yes=options.yes)
+    return list_releases(options.releases, terminal)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bin/chat",
@@ -134,6 +165,13 @@ def _parser() -> argparse.ArgumentParser:
     folder = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "enclave-llm"
     group = parser.add_argument_group("the deployment")
     group.add_argument("--config", type=Path, default=folder / "chat.json", metavar="FILE")
+    group.add_argument("--stack", metavar="NAME", help="read the addresses of this stack's outputs")
+    group.add_argument("--region", metavar="R", help="of the stack; default: your profile's")
+    group.add_argument(
+        "--tunnel",
+        action="store_true",
+        help="reach an instance of --stack through Session Manager, with no open port",
+    )
     group.add_argument("--url", help="of the parent or its load balancer")
     group.add_argument("--key-arn", help="of the KMS key")
     group.add_argument("--role-arn", help="of the chat role")
@@ -144,6 +182,9 @@ def _parser() -> argparse.ArgumentParser:
         const=True,
         help="take the parent's own certificate: what is sent is sealed to the enclave either way",
     )
+    group.add_argument(
+        "--source-identity", metavar="NAME", help="where the chat role requires sts:SourceIdentity"
+    )
     group.add_argument("--profile", help="AWS profile to use")
     group.add_argument(
         "--releases",
@@ -153,30 +194,42 @@ def _parser() -> argparse.ArgumentParser:
         help="your list of approved releases; what you trust",
     )
     add_answer_arguments(parser)
-    commands = parser.add_subparsers(dest="command", metavar="ask")
+    commands = parser.add_subparsers(dest="command", metavar="ask | releases")
     ask = commands.add_parser("ask", help="ask one question")
     ask.add_argument("question", help="the question, or - for standard input")
     ask.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_releases(commands.add_parser("releases", help="the images you approve"))
     return parser
 
 
-def _config(options: argparse.Namespace) -> ChatbotConfig:
+def _add_releases(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="list | import", required=True)
+    actions.add_parser("list", help="show your list of approved releases, digests in full")
+    install = actions.add_parser("import", help="install another list, after showing what changes")
+    install.add_argument("file", type=Path, help="releases.json, from whoever reviews images")
+    install.add_argument("--yes", action="store_true", help="you have compared the digests")
+
+
+def _config(options: argparse.Namespace, aws: boto3.Session) -> ChatbotConfig:
     given = {
         "url": options.url,
         "key_arn": options.key_arn,
         "chat_role_arn": options.role_arn,
         "tls_ca": options.tls_ca,
         "any_certificate": options.any_certificate,
+        "source_identity": options.source_identity,
     }
     given = {name: value for name, value in given.items() if value is not None}
     if {"url", "key_arn", "chat_role_arn"} <= set(given):
         return ChatbotConfig(**given)
+    if options.stack:
+        return replace(read_config_of_stack(aws, options.stack), **given)
     return replace(read_config(options.config), **given)
 
 
-def _aws(profile: str | None) -> boto3.Session:
+def _aws(profile: str | None, region: str | None) -> boto3.Session:
     try:
-        return boto3.Session(profile_name=profile)
+        return boto3.Session(profile_name=profile, region_name=region)
     except ProfileNotFound:
         raise ConfigError(
             f"there is no AWS profile {profile!r}: aws configure list-profiles"

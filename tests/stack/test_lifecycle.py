@@ -23,6 +23,7 @@ from app.protocol.releases import Release
 from infra.stack import EnclaveStack
 from local.cloud import Cloud, run_cloud
 from local.processes import ROOT
+from local.smoke import make_subject
 from local.stack import NAME, LiveStack, make_stack, read_policies, read_stack
 from local.twin import (
     ACCOUNT,
@@ -34,6 +35,7 @@ from local.twin import (
     run_twin,
     synthesised,
 )
+from ops.smoke.main import run
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -198,6 +200,16 @@ def test_question_under_the_deployed_policies(life: Life) -> None:
         assert "".join(session.ask("I can't access my email."))
         assert session.evidence is not None
         session.close()
+
+
+def test_smoke_under_the_deployed_policies(life: Life) -> None:
+    """
+    With the policies read back from the deployment, bin/smoke's checks all pass.
+    """
+    live = read_policies(life.cloud, life.stack())
+    with run_twin(life.folder / "twin-smoke", deployed=live) as twin:
+        subject = make_subject(twin, deployed=live)
+        assert run(subject, evidence=life.folder / "evidence") == 0
 
 
 def test_diff_shows_the_next_release(life: Life) -> None:

@@ -1,0 +1,63 @@
+"""
+The command `bin/chat releases`: which images an asker approves, and how that list is replaced.
+"""
+
+from pathlib import Path
+
+from app.chatbot.release_list import (
+    compare_lists,
+    describe_change,
+    describe_digests,
+    install_list,
+    read_list,
+)
+from app.chatbot.terminal import Terminal
+from app.protocol.errors import ConfigError
+
+_QUESTION = "Did whoever reviews images for you give you exactly these digests? [yes/no] "
+
+
+def list_releases(path: Path, terminal: Terminal) -> int:
+    """
+    Show the list at *path*; give the exit code.
+
+    Raises:
+        ConfigError: As `read_list`.
+    """
+    releases = read_list(path)
+    for release in releases:
+        terminal.piece(f"{release.name}  approved {release.approved_at.isoformat()}\n")
+        for line in describe_digests(release):
+            terminal.piece(line + "\n")
+    if not releases:
+        terminal.note(f"no release is approved at {path}: no enclave is trusted")
+    return 0
+
+
+def import_releases(new: Path, path: Path, terminal: Terminal, *, yes: bool) -> int:
+    """
+    Show what *new* changes, ask, and install it at *path*; give the exit code, 1 when declined.
+
+    Raises:
+        ConfigError: As `compare_lists` and `install_list`, or nobody is there to be asked.
+    """
+    change = compare_lists(new, path)
+    for line in describe_change(change):
+        terminal.note(line)
+    if not change.added and not change.removed:
+        terminal.note("nothing changes")
+        return 0
+    if not yes and not _confirm(terminal):
+        terminal.note("nothing was changed")
+        return 1
+    backup = install_list(change, path)
+    kept = f"; the earlier list is {backup}" if backup else ""
+    terminal.note(f"installed {path}{kept}")
+    return 0
+
+
+def _confirm(terminal: Terminal) -> bool:
+    if not terminal.source.isatty():
+        raise ConfigError("nobody is at a terminal to be asked: compare the digests, then --yes")
+    terminal.note(_QUESTION)
+    return terminal.source.readline().strip() == "yes"

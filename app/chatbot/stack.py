@@ -1,0 +1,64 @@
+"""
+A deployed stack, as an asker finds it: its outputs give addresses, never trust.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from app.chatbot.config import ChatbotConfig
+from app.protocol.errors import ConfigError
+
+
+def read_config_of_stack(
+    session: boto3.Session, name: str, *, source_identity: str | None = None
+) -> ChatbotConfig:
+    """
+    Read where the deployment of stack *name* is.
+
+    Raises:
+        ConfigError: There is no such stack, it may not be read, or it is no deployment.
+    """
+    try:
+        answer = session.client("cloudformation").describe_stacks(StackName=name)
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "unknown")
+        raise ConfigError(
+            f"stack {name} cannot be read ({code}): check --stack, --region and your credentials"
+        ) from None
+    except BotoCoreError as error:
+        raise ConfigError(
+            f"stack {name} cannot be read ({type(error).__name__}): check --region and log in"
+        ) from None
+    outputs = {
+        item["OutputKey"]: item["OutputValue"] for item in answer["Stacks"][0].get("Outputs", [])
+    }
+    return replace(parse_outputs(outputs, name), source_identity=source_identity)
+
+
+def parse_outputs(outputs: Mapping[str, str], name: str) -> ChatbotConfig:
+    """
+    Parse a stack's outputs.
+
+    Raises:
+        ConfigError: They are not those of a deployment.
+    """
+    wanted = ("Url", "KeyArn", "ChatRoleArn", "ChatJson")
+    if missing := [key for key in wanted if key not in outputs]:
+        raise ConfigError(f"stack {name} has no output {', '.join(missing)}: is it the right one?")
+    try:
+        values = json.loads(outputs["ChatJson"])
+    except ValueError:
+        values = None
+    any_certificate = values.get("any_certificate") if isinstance(values, dict) else None
+    if not isinstance(any_certificate, bool):
+        raise ConfigError(f"stack {name}: its output ChatJson is not what this version writes")
+    return ChatbotConfig(
+        outputs["Url"],
+        outputs["KeyArn"],
+        outputs["ChatRoleArn"],
+        any_certificate=any_certificate,
+    )
