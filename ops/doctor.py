@@ -54,7 +54,7 @@ warning that names the permission.
 
 examples:
   bin/doctor -c chat_principals=arn:aws:iam::111122223333:role/desk -c client_cidrs=10.0.0.0/8
-  bin/doctor -c profile=small -c region=eu-central-1 --json | jq '.findings[] | select(.level != "ok")'
+  bin/doctor -c profile=small -c region=eu-central-1 --json | jq '.findings[].level'
 
 exit codes: 0 fine, warnings aside; 1 problems; 2 wrong usage; 130 stopped
 """
@@ -112,8 +112,9 @@ def read_parameters(deployment: Deployment, region: str) -> tuple[Parameters | N
     sizes = parameters.sizes
     return parameters, ok(
         "parameters",
-        f"stack {deployment.name}: {parameters.fleet_size} of {sizes.instance_type.name}, for "
-        f"{len(parameters.chat_principals)} principals from {', '.join(parameters.client_cidrs)}",
+        f"stack {deployment.name}: {parameters.fleet_size} of {sizes.instance_type.name}, "
+        f"asked by {', '.join(parameters.chat_principals)} from "
+        f"{', '.join(parameters.client_cidrs)}",
     )
 
 

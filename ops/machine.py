@@ -1,5 +1,5 @@
 """
-This machine: the tools and the disk space that building and deploying need.
+The operator's machine: the tools and the disk space that building and deploying need.
 """
 
 import json

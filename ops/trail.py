@@ -6,7 +6,7 @@ GenerateDataKey among them) no less than writes (PutKeyPolicy).
 Source: CloudTrail user guide, "Logging management events", "Advanced event selectors".
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -23,10 +23,10 @@ _TYPES: Final[Mapping[str, frozenset[Kind]]] = {
     "ReadOnly": frozenset({"read"}),
     "WriteOnly": frozenset({"write"}),
 }
-_MATCHES: Final = {
-    "Equals": (lambda value, wanted: value in wanted),
-    "StartsWith": (lambda value, wanted: value.startswith(tuple(wanted))),
-    "EndsWith": (lambda value, wanted: value.endswith(tuple(wanted))),
+_MATCHES: Final[Mapping[str, Callable[[str, str], bool]]] = {
+    "Equals": str.__eq__,
+    "StartsWith": str.startswith,
+    "EndsWith": str.endswith,
 }
 
 
@@ -72,7 +72,7 @@ def read_trails(session: boto3.Session) -> tuple[Trail, ...]:
 
 
 def logged_events(selectors: Mapping[str, object]) -> frozenset[Kind]:
-    """Give which of KMS's management events *selectors*, as GetEventSelectors gives them, let in."""
+    """Give which of KMS's management events pass *selectors*, an answer of GetEventSelectors."""
     match selectors:
         case {"AdvancedEventSelectors": [*advanced]} if advanced:
             return frozenset().union(*map(_advanced_events, advanced))
@@ -102,7 +102,7 @@ def _advanced_events(selector: object) -> frozenset[Kind]:
 
 
 def _admits(fields: Iterable[object], kind: Kind) -> bool:
-    """Tell whether all *fields* admit every KMS event of *kind*; an unknown one may keep some out."""
+    """Tell whether *fields* admit every KMS event of *kind*; an unknown one may keep some out."""
     event = {
         "eventCategory": "Management",
         "eventSource": _KMS,
@@ -122,9 +122,9 @@ def _admits(fields: Iterable[object], kind: Kind) -> bool:
 def _field_admits(field: Mapping[str, object], value: str) -> bool:
     for operator, matches in _MATCHES.items():
         wanted, unwanted = field.get(operator), field.get(f"Not{operator}")
-        if isinstance(wanted, list) and wanted and not matches(value, wanted):
+        if isinstance(wanted, list) and not any(matches(value, item) for item in wanted):
             return False
-        if isinstance(unwanted, list) and unwanted and matches(value, unwanted):
+        if isinstance(unwanted, list) and any(matches(value, item) for item in unwanted):
             return False
     return True
 
