@@ -55,5 +55,5 @@ def find_key_policy(template: Json) -> Json:
         }:
             match resources.get(key):
                 case {"Properties": {"KeyPolicy": {**policy}}}:
-                    return policy
+                    return {str(name): value for name, value in policy.items()}
     raise ConfigError("the template has no key whose ARN it puts out")

@@ -151,7 +151,8 @@ def _synthesise(job: _Job) -> Assembly:
     given = (*job.deployment.given, *(f"{name}={value}" for name, value in place.items()))
     context = [part for item in given for part in ("--context", item)]
     folder = job.workshop.assembly
-    job.cdk("synth", "--quiet", "--output", str(folder), *context)
+    app = ("--app", job.workshop.app) if job.workshop.app else ()
+    job.cdk("synth", "--quiet", *app, "--output", str(folder), *context)
     return read_assembly(folder, job.deployment.name)
 
 

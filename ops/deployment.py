@@ -4,6 +4,7 @@ A deployment as its operator names it: the same `-c name=value` and cdk.json as 
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ class Workshop:
     Attributes:
         kits: The boot kits that may be deployed; the twin has others.
 
-        cdk: The CDK command line; the twin adds an app of its own.
+        cdk: The CDK command line.
+
+        app: The CDK app's command line; None for cdk.json's, the product's own.
 
         assembly: What is synthesised, shown and then deployed.
 
@@ -35,6 +38,7 @@ class Workshop:
 
     kits: frozenset[str] = PRODUCTION_KITS
     cdk: tuple[str, ...] = (str(ROOT / "bin" / "cdk"),)
+    app: str | None = None
     assembly: Path = ROOT / "cdk.out"
     outputs: Path = ROOT / "build"
 
@@ -68,6 +72,7 @@ def add_deployment_arguments(parser: argparse.ArgumentParser) -> None:
         "--context",
         action="append",
         default=[],
+        type=_context,
         metavar="NAME=VALUE",
         help="a parameter, as for bin/cdk; docs/deploy.md lists them",
     )
@@ -78,10 +83,15 @@ def read_deployment(given: Sequence[str], *, root: Path = ROOT) -> Deployment:
     """
     Read the context that *given* and cdk.json in *root* make; the former goes first.
 
+    Args:
+        given: Each name=value.
+
     Raises:
-        ConfigError: One of *given* is not name=value, or cdk.json is not readable.
+        ConfigError: cdk.json is not readable.
     """
-    context = {**_read_context(root / "cdk.json"), **dict(map(_parse_context, given))}
+    context = _read_context(root / "cdk.json") | {
+        name: value for name, _, value in (item.partition("=") for item in given)
+    }
     taken = {name: context.pop(name, None) for name in ("name", "account", "region")}
     return Deployment(
         given=tuple(given),
@@ -93,11 +103,10 @@ def read_deployment(given: Sequence[str], *, root: Path = ROOT) -> Deployment:
     )
 
 
-def _parse_context(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise ConfigError(f"-c {text} is not name=value")
-    return name, value
+def _context(text: str) -> str:
+    if not re.fullmatch(r"[^=]+=.*", text, re.DOTALL):
+        raise argparse.ArgumentTypeError(f"{text} is not name=value")
+    return text
 
 
 def _read_context(path: Path) -> dict[str, object]:

@@ -28,16 +28,18 @@ from ops.principal import read_principal
 EXIT_FAILED: Final = 1
 EXIT_LEFT: Final = 3
 _EPILOG: Final = f"""\
-It needs neither the EIF nor the parameters: the stack's name (-c name=…) and Region are enough. Both
-keys wait {DELETION_WINDOW_DAYS} days for their deletion, in which an administrator can still cancel it
-(aws kms cancel-key-deletion). CloudTrail's events, CloudWatch's metrics, the CDK bootstrap stack and
-the stack's templates in its bucket stay; files that another stack's template names stay, too.
+It needs neither the EIF nor the parameters: the stack's name (-c name=…) and Region are enough.
+
+Both keys wait {DELETION_WINDOW_DAYS} days for their deletion, in which an administrator can still
+cancel it (aws kms cancel-key-deletion). CloudTrail's events, CloudWatch's metrics, the CDK
+bootstrap stack and the stack's templates in its bucket stay, and so do files that another stack's
+template names.
 
 examples:
   bin/destroy
   bin/destroy -c name=trial -c region=eu-central-1 --yes
 
-exit codes: 0 destroyed, and nothing is left but what was said; 1 refused, declined or failed; 2 wrong
+exit codes: 0 destroyed, nothing is left but what was said; 1 refused, declined or failed; 2 wrong
 usage; 3 something of the stack is still there; 130 stopped
 """
 
@@ -122,7 +124,7 @@ def describe_destruction(
     yield from (f"goes   {item}, with all its versions" for item in sorted(own))
     yield from (f"stays  {item}: another stack's template names it" for item in sorted(shared))
     for key_id in live.of_kind("AWS::KMS::Key"):
-        yield f"stays  key {key_id}, opening nothing, {DELETION_WINDOW_DAYS} days until its deletion"
+        yield f"stays  key {key_id}, opening nothing, for {DELETION_WINDOW_DAYS} days"
     yield "stays  CloudTrail's events and CloudWatch's metrics, until their retention ends"
     yield "stays  the CDK bootstrap stack, and the stack's templates in its bucket"
 

@@ -55,10 +55,15 @@ def read_policy(policy: Json) -> PolicyReading:
     account, role = _principals(statements)
     try:
         made = key_policy(account=account, chat_role_arn=role, releases=releases)
-    except KeyPolicyError:
-        expected: list[str] = []
-    else:
-        expected = [_normal(statement) for statement in made["Statement"]]
+    except KeyPolicyError as error:
+        return PolicyReading(
+            releases={release.pcr0.lower(): release for release in releases},
+            account="",
+            chat_role_arn="",
+            foreign=tuple(statements),
+            absent=(f"all of ours: {error}",),
+        )
+    expected = [_normal(statement) for statement in made["Statement"]]
     return PolicyReading(
         releases={release.pcr0.lower(): release for release in releases},
         account=account,
