@@ -93,6 +93,7 @@ class Cloud:
             "AWS_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED": "true",
+            "CDK_VALIDATION": "false",  # tests/infra has it on; here it is most of a synthesis
             "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
             "CDK_HOME": str(self.folder / "cdk-home"),  # it caches which account a key is of
             "CDK_DEFAULT_ACCOUNT": ACCOUNT,

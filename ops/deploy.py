@@ -19,7 +19,7 @@ from app.chatbot.terminal import Terminal
 from app.protocol.errors import ConfigError
 from app.protocol.releases import parse_releases
 from infra.parameters import Parameters
-from ops.assembly import Assembly, read_assembly
+from ops.assembly import Assembly, find_key_policy, read_assembly
 from ops.aws import AwsError, open_session
 from ops.build_outputs import check_outputs, find_release, missing_builders
 from ops.child import ChildError, confirm, run
@@ -33,7 +33,7 @@ from ops.deployment import (
 from ops.doctor import diagnose_place, read_parameters, show
 from ops.finding import has_problem
 from ops.live_stack import read_key_policy, read_live_stack
-from ops.policy_words import PolicyReading, compare_policies, read_policy
+from ops.policy_words import Deployed, compare_policies, read_policy, stays_changed
 from ops.principal import read_principal
 
 EXIT_REFUSED: Final = 1
@@ -100,7 +100,7 @@ def _deploy(options: argparse.Namespace, workshop: Workshop, terminal: Terminal)
         raise ConfigError(finding.text)
     job = _Job(deployment, parameters, session, workshop, options, terminal)
     if options.skip_doctor:
-        terminal.note("the doctor was skipped: what it would have found, AWS will find")
+        terminal.note("the doctor was skipped: neither account, Region nor tools were checked")
     else:
         terminal.note("checking (bin/doctor has more about each)")
         findings = [finding, *diagnose_place(deployment, session, parameters)]
@@ -158,21 +158,40 @@ def _synthesise(job: _Job) -> Assembly:
 
 def _show_changes(job: _Job, assembly: Assembly) -> None:
     job.cdk("diff", job.deployment.name, "--app", str(assembly.path))
-    live = read_live_stack(job.session, job.deployment.name)
-    policy: PolicyReading | None = None
-    if live and "KeyArn" in live.outputs:
-        policy = read_policy(read_key_policy(job.session, live.outputs["KeyArn"]))
-    elif live:
-        job.terminal.note(f"stack {live.name} is {live.status} and puts out no key")
+    deployed, new = _read_deployed(job), read_policy(assembly.key_policy)
     job.terminal.note("\nThe key policy in words")
-    words = compare_policies(
-        policy,
-        read_policy(assembly.key_policy),
-        _release_names(job),
-        live.running if live else (),
-    )
-    for line in words:
+    for line in compare_policies(deployed, new, _release_names(job)):
         job.terminal.note(line)
+    if not new.ours:
+        raise RefusedError("the synthesised key policy is not what this version makes")
+    if stays_changed(deployed, new):
+        _refuse_changed_policy(job, assembly)
+
+
+def _read_deployed(job: _Job) -> Deployed | None:
+    live = read_live_stack(job.session, job.deployment.name)
+    if live is None:
+        return None
+    if "KeyArn" not in live.outputs:
+        job.terminal.note(f"stack {live.name} is {live.status} and puts out no key")
+        return None
+    try:
+        written = read_policy(find_key_policy(live.template))
+    except ConfigError:
+        written = None
+    policy = read_policy(read_key_policy(job.session, live.outputs["KeyArn"]))
+    return Deployed(policy, written, live.running)
+
+
+def _refuse_changed_policy(job: _Job, assembly: Assembly) -> None:
+    path = job.workshop.outputs / "key-policy.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(assembly.key_policy, indent=2) + "\n")
+    raise RefusedError(
+        "the live key policy was changed by hand, and this deployment would leave it so: find out "
+        "who did it, put it right (aws kms put-key-policy --key-id … --policy-name default "
+        f"--policy file://{path}), and deploy again"
+    )
 
 
 def _release_names(job: _Job) -> Mapping[str, str]:

@@ -91,39 +91,85 @@ def describe_policy(reading: PolicyReading, names: Mapping[str, str]) -> Iterato
     yield from _describe_strangeness(reading)
 
 
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """
+    What is deployed already.
+
+    Attributes:
+        live: The policy that KMS has now.
+
+        written: The one of the deployed template; None where there is none to be found.
+
+        running: PCR0 in hex of the releases that its hosts run.
+    """
+
+    live: PolicyReading
+    written: PolicyReading | None
+    running: Sequence[str] = ()
+
+    @property
+    def changed_by_hand(self) -> bool:
+        """Tell whether KMS has another policy than CloudFormation wrote."""
+        return not self.live.ours or self.live != self.written
+
+
+def stays_changed(deployed: Deployed | None, new: PolicyReading) -> bool:
+    """Tell whether a policy changed by hand outlives *new*: CloudFormation compares templates."""
+    return deployed is not None and deployed.changed_by_hand and deployed.written == new
+
+
 def compare_policies(
-    live: PolicyReading | None, new: PolicyReading, names: Mapping[str, str], running: Sequence[str]
+    deployed: Deployed | None, new: PolicyReading, names: Mapping[str, str]
 ) -> Iterator[str]:
     """
     Say which releases open questions after *new* is deployed, and what changes.
 
     Args:
-        live: None where nothing is deployed.
+        deployed: None where nothing is.
 
         names: As `describe_policy` takes them.
-
-        running: PCR0 in hex of the releases that deployed hosts run.
     """
     yield "After this deployment"
     yield from (f"  {line}" for line in describe_policy(new, names))
-    if live is None:
+    if deployed is None:
         yield "Nothing is deployed yet: no release loses anything."
         return
-    added = [item for pcr0, item in new.releases.items() if pcr0 not in live.releases]
-    removed = [item for pcr0, item in live.releases.items() if pcr0 not in new.releases]
+    live = deployed.live
+    removed = _without(live, new)
     yield "Compared with the policy that is live"
-    yield from (f"  added                {_name(release, names)}" for release in added)
-    yield from (f"  removed              {_name(release, names)}" for release in removed)
-    if _same(live, new):
-        yield "  nothing changes"
-    elif live.chat_role_arn != new.chat_role_arn:
-        yield f"  who asks changes     from {live.chat_role_arn or 'nobody known'}"
+    yield from (f"  {line}" for line in _describe_changes(live, new, names))
     for release in removed:
-        yield from _warn_of_removal(release, names, running)
-    if not live.ours:
-        yield "!! The live policy is not what this project writes: somebody changed it by hand."
+        yield from _warn_of_removal(release, names, deployed.running)
+    if deployed.changed_by_hand:
+        yield "!! The live policy is not the deployed template's: somebody changed it by hand."
         yield from (f"  {line}" for line in _describe_strangeness(live))
-        yield "  CloudFormation writes it anew only where the deployed template's policy changes."
+    if stays_changed(deployed, new):
+        yield "!! CloudFormation sees no change and would leave it so."
+
+
+def _describe_changes(
+    live: PolicyReading, new: PolicyReading, names: Mapping[str, str]
+) -> Iterator[str]:
+    lines = [
+        *(f"added                {_name(release, names)}" for release in _without(new, live)),
+        *(f"removed              {_name(release, names)}" for release in _without(live, new)),
+    ]
+    if live.chat_role_arn != new.chat_role_arn:
+        lines.append(f"who asks changes     from {live.chat_role_arn or 'nobody known'}")
+    if not lines:
+        lines = ["nothing changes" if live == new else "the same releases, written otherwise"]
+    yield from lines
+
+
+def _without(one: PolicyReading, other: PolicyReading) -> list[ApprovedPcrs]:
+    """Give the releases of *one* whose PCRs are not all in *other*."""
+    known = {_pcrs(release) for release in other.releases.values()}
+    return [release for release in one.releases.values() if _pcrs(release) not in known]
+
+
+def _pcrs(release: ApprovedPcrs) -> tuple[str, str, str]:
+    return release.pcr0.lower(), release.pcr1.lower(), release.pcr2.lower()
 
 
 def _warn_of_removal(
@@ -143,10 +189,6 @@ def _describe_strangeness(reading: PolicyReading) -> Iterator[str]:
         yield f"MISSING              {sid}"
 
 
-def _same(one: PolicyReading, other: PolicyReading) -> bool:
-    return one == other
-
-
 def _name(release: ApprovedPcrs, names: Mapping[str, str]) -> str:
     pcr0 = release.pcr0.lower()
     return f"release {names.get(pcr0, release.name)} (pcr0 {pcr0[:_SHOWN]}…)"
@@ -158,7 +200,7 @@ def _statements(policy: Json) -> Sequence[object]:
 
 
 def _normal(statement: object) -> str:
-    """Give one spelling: sorted keys, and one value where a list has only one."""
+    """Give one spelling: all sorted, and a value instead of a list with only that."""
     return json.dumps(_unwrap(statement), sort_keys=True)
 
 
@@ -166,6 +208,8 @@ def _unwrap(value: object) -> object:
     if isinstance(value, Mapping):
         return {name: _unwrap(item) for name, item in value.items()}
     if isinstance(value, list):
+        if all(isinstance(item, str) for item in value):
+            value = sorted(value)  # any order means the same
         return _unwrap(value[0]) if len(value) == 1 else [_unwrap(item) for item in value]
     return value
 

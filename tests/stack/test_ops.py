@@ -184,7 +184,8 @@ def test_removing_what_runs_is_warned_about(operation: Operation) -> None:
 
 def test_a_policy_changed_by_hand_is_shown(operation: Operation) -> None:
     """
-    A statement that somebody added to the live policy is shown before the next deployment.
+    A statement that somebody added to the live policy is shown, and a deployment that would leave
+    it there is refused, with the policy that puts it right.
     """
     stack = read_stack(operation.cloud)
     policy = json.loads(read_policies(operation.cloud, stack).key_policy)
@@ -192,21 +193,25 @@ def test_a_policy_changed_by_hand_is_shown(operation: Operation) -> None:
         "Sid": "BackDoor",
         "Effect": "Allow",
         "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
-        "Action": ["kms:Decrypt", *ADMINISTRATION],
+        "Action": sorted(["kms:Decrypt", *ADMINISTRATION]),
         "Resource": "*",
     }
     policy["Statement"].append(back_door)
     kms = operation.cloud.session().client("kms", endpoint_url=operation.cloud.endpoint)
     kms.put_key_policy(KeyId=stack.key_id, PolicyName="default", Policy=json.dumps(policy))
     operation.approve_only("a")
-    done = operation.run("deploy", "--skip-doctor")
+    done = operation.run("deploy", "--skip-doctor", "--yes")
+    assert done.returncode == 1
     assert "somebody changed it by hand" in done.stderr
     assert json.dumps(back_door, sort_keys=True) in done.stderr
+    right = operation.cloud.folder / "operate" / "outputs" / "key-policy.json"
+    assert json.loads(right.read_text()) == policy_for([operation.releases["a"]])
 
 
 def test_roll(operation: Operation) -> None:
     """
-    Old and new approved, the new image is deployed, and the policy is ours again.
+    Old and new approved, the new image is deployed, and the policy is ours again, since the
+    template's own changed.
     """
     operation.approve_only("ab")
     done = operation.run("deploy", "--skip-doctor", "--yes", image="b")

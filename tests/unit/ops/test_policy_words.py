@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.key_policy import ApprovedPcrs, key_policy
-from ops.policy_words import PolicyReading, compare_policies, describe_policy, read_policy
+from ops.policy_words import (
+    Deployed,
+    PolicyReading,
+    compare_policies,
+    describe_policy,
+    read_policy,
+    stays_changed,
+)
 
 ACCOUNT = "111122223333"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/enclave-llm-chat-eu-central-1"
@@ -35,10 +42,13 @@ def statements(value: Mapping[str, object]) -> list[dict[str, object]]:
 def words(
     live: PolicyReading | None,
     new: PolicyReading,
-    names: Mapping[str, str] | None = None,
+    *,
+    written: PolicyReading | None = None,
     running: Sequence[str] = (),
 ) -> str:
-    return "\n".join(compare_policies(live, new, names or {}, running))
+    """Compare; the template wrote what is live, unless the test says otherwise."""
+    deployed = None if live is None else Deployed(live, written or live, running)
+    return "\n".join(compare_policies(deployed, new, {}))
 
 
 def test_first_deployment_word_for_word() -> None:
@@ -46,7 +56,7 @@ def test_first_deployment_word_for_word() -> None:
     Before the first deployment, the operator reads who will open questions, and who not.
     """
     first = release(1, "2026-11")
-    text = words(None, read_policy(policy(first)), {first.pcr0: "2026-11"})
+    text = "\n".join(compare_policies(None, read_policy(policy(first)), {first.pcr0: "2026-11"}))
     assert (
         text
         == f"""\
@@ -64,7 +74,7 @@ def test_roll_and_retirement_word_for_word() -> None:
     Added and removed releases are named; removing what hosts run is warned about most.
     """
     old, new = release(1, "old"), release(2, "new")
-    text = words(read_policy(policy(old)), read_policy(policy(new)), {}, [old.pcr0])
+    text = words(read_policy(policy(old)), read_policy(policy(new)), running=[old.pcr0])
     assert (
         text.partition("Compared")[2]
         == """\
@@ -131,7 +141,7 @@ def test_a_missing_statement_is_told(numbers: list[int], data: st.DataObject) ->
     reading = read_policy(made)
     assert not reading.ours
     text = words(reading, read_policy(policy()))
-    assert "!! The live policy is not what this project writes" in text
+    assert "!! The live policy is not the deployed template" in text
     # Without its first statement, a release's second one has nothing to belong to.
     said = "NOT OURS" if str(gone["Sid"]).startswith("OpenQuestions") else str(gone["Sid"])
     assert said in text or "MISSING              all of ours" in text
@@ -170,7 +180,7 @@ def test_an_added_statement_is_shown(statement: object) -> None:
     made = policy(release(1))
     made["Statement"] = [*statements(made), statement]
     text = words(read_policy(made), read_policy(policy(release(1))))
-    assert "!! The live policy is not what this project writes" in text
+    assert "!! The live policy is not the deployed template" in text
     assert json.dumps(statement, sort_keys=True) in text
 
 
@@ -196,3 +206,32 @@ def test_another_chat_role_is_told() -> None:
     made = policy(release(1))
     other = json.loads(json.dumps(made).replace("enclave-llm-chat", "other-chat"))
     assert "who asks changes" in words(read_policy(other), read_policy(made))
+
+
+def test_a_release_added_by_hand_is_told() -> None:
+    """
+    A live policy that looks like ours, and is not the one that was deployed, is told; where the
+    new template is the deployed one, CloudFormation would leave it, and that is told, too.
+    """
+    written, live = read_policy(policy(release(1))), read_policy(policy(release(1), release(2)))
+    text = words(live, written, written=written)
+    assert "somebody changed it by hand" in text
+    assert "CloudFormation sees no change and would leave it so" in text
+    assert stays_changed(Deployed(live, written), written)
+    new = read_policy(policy(release(3)))
+    text = words(live, new, written=written)
+    assert "somebody changed it by hand" in text
+    assert "would leave it so" not in text
+    assert not stays_changed(Deployed(live, written), new)
+    assert not stays_changed(Deployed(written, written), written)
+
+
+def test_other_measurements_under_the_same_pcr0() -> None:
+    """
+    A release whose PCR1 or PCR2 differ is another one.
+    """
+    one = release(1)
+    other = ApprovedPcrs(one.name, one.pcr0, one.pcr1, release(2).pcr2)
+    text = words(read_policy(policy(one)), read_policy(policy(other)))
+    assert "added                release r1" in text
+    assert "removed              release r1" in text
