@@ -157,8 +157,8 @@ def _synthesise(job: _Job) -> Assembly:
 
 
 def _show_changes(job: _Job, assembly: Assembly) -> None:
-    job.cdk("diff", job.deployment.name, "--app", str(assembly.path))
     deployed, new = _read_deployed(job), read_policy(assembly.key_policy)
+    job.cdk("diff", job.deployment.name, "--app", str(assembly.path))
     job.terminal.note("\nThe key policy in words")
     for line in compare_policies(deployed, new, _release_names(job)):
         job.terminal.note(line)
@@ -175,12 +175,11 @@ def _read_deployed(job: _Job) -> Deployed | None:
     if "KeyArn" not in live.outputs:
         job.terminal.note(f"stack {live.name} is {live.status} and puts out no key")
         return None
-    try:
-        written = read_policy(find_key_policy(live.template))
-    except ConfigError:
-        written = None
-    policy = read_policy(read_key_policy(job.session, live.outputs["KeyArn"]))
-    return Deployed(policy, written, live.running)
+    return Deployed(
+        live=read_policy(read_key_policy(job.session, live.outputs["KeyArn"])),
+        written=read_policy(find_key_policy(live.template)),
+        running=live.running,
+    )
 
 
 def _refuse_changed_policy(job: _Job, assembly: Assembly) -> None:

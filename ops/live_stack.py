@@ -11,10 +11,13 @@ from typing import Final
 
 import boto3
 
+from app.protocol.errors import ConfigError
+from ops.assembly import find_key_policy
 from ops.aws import AwsError, asking
 
 Json = Mapping[str, object]
 
+_EMPTY: Final = "REVIEW_IN_PROGRESS"  # a first change set was made and never carried out
 _MISSING: Final = "ValidationError"  # CloudFormation's word for a stack that does not exist
 _PCR0: Final = re.compile(
     r'\\"pcr0\\": \\"([0-9a-f]{96})\\"'
@@ -59,9 +62,11 @@ class LiveStack:
 
 def read_live_stack(session: boto3.Session, name: str) -> LiveStack | None:
     """
-    Read stack *name*; None where there is none.
+    Read stack *name*; None where there is none, or nothing was ever deployed in it.
 
     Raises:
+        ConfigError: It is a stack of something else.
+
         AwsError: As `asking`.
     """
     client = session.client("cloudformation")
@@ -72,12 +77,19 @@ def read_live_stack(session: boto3.Session, name: str) -> LiveStack | None:
         if error.code != _MISSING:
             raise
         return None
+    if stack["StackStatus"] == _EMPTY:
+        return None
+    template = read_template(session, name)
+    try:
+        find_key_policy(template)
+    except ConfigError as error:
+        raise ConfigError(f"stack {name} is none of ours: {error}: give another name") from None
     return LiveStack(
         name=name,
         stack_id=stack["StackId"],
         status=stack["StackStatus"],
         outputs={item["OutputKey"]: item["OutputValue"] for item in stack.get("Outputs", [])},
-        template=read_template(session, name),
+        template=template,
         resources=tuple(_read_resources(session, name)),
     )
 

@@ -99,13 +99,13 @@ class Deployed:
     Attributes:
         live: The policy that KMS has now.
 
-        written: The one of the deployed template; None where there is none to be found.
+        written: The one of the deployed template.
 
         running: PCR0 in hex of the releases that its hosts run.
     """
 
     live: PolicyReading
-    written: PolicyReading | None
+    written: PolicyReading
     running: Sequence[str] = ()
 
     @property

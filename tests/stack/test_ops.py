@@ -241,6 +241,9 @@ def test_destroy(operation: Operation) -> None:
     session.client("cloudformation", endpoint_url=endpoint).create_stack(
         StackName="other", TemplateBody=json.dumps({"Resources": {"Uses": parameter}})
     )
+    done = operation.cloud.operate("destroy", "--yes", "-c", "name=other")
+    assert done.returncode == 1
+    assert "stack other is none of ours" in done.stderr
     done = operation.cloud.operate("destroy", "--yes")
     assert done.returncode == 0, done.stderr
     assert operation.objects() == [host]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from app.chatbot.terminal import Terminal
+from app.protocol.errors import ConfigError
 from ops.asset_store import AssetObject, find_objects, find_own_objects, without_shared
 from ops.asset_store import remove_objects as remove
 from ops.child import confirm
@@ -252,6 +253,30 @@ def test_no_such_stack(aws: StubbedAws) -> None:
     A stack that does not exist is none, and no error.
     """
     aws.refuses("cloudformation", "describe_stacks", "ValidationError")
+    assert read_live_stack(aws.session, "enclave-llm") is None
+
+
+STACK = {"StackName": "enclave-llm", "StackId": STACK_ID, "CreationTime": datetime.now(UTC)}
+
+
+def test_a_stack_of_something_else_is_refused(aws: StubbedAws) -> None:
+    """
+    A stack that happens to have the name is neither destroyed nor deployed over.
+    """
+    stack = {**STACK, "StackStatus": "CREATE_COMPLETE"}
+    aws.answers("cloudformation", "describe_stacks", {"Stacks": [stack]})
+    body = json.dumps({"Resources": {"Table": {"Type": "AWS::DynamoDB::Table"}}})
+    aws.answers("cloudformation", "get_template", {"TemplateBody": body})
+    with pytest.raises(ConfigError, match="stack enclave-llm is none of ours"):
+        read_live_stack(aws.session, "enclave-llm")
+
+
+def test_a_stack_that_never_was_deployed_is_none(aws: StubbedAws) -> None:
+    """
+    A stack with nothing but a change set is no stack yet.
+    """
+    stack = {**STACK, "StackStatus": "REVIEW_IN_PROGRESS"}
+    aws.answers("cloudformation", "describe_stacks", {"Stacks": [stack]})
     assert read_live_stack(aws.session, "enclave-llm") is None
 
 
