@@ -18,6 +18,7 @@ from app.chatbot.config import ChatbotConfig
 from app.chatbot.terminal import Terminal
 from app.protocol.errors import ConfigError
 from app.protocol.releases import parse_releases
+from infra.approved_image import RECORD_NAME
 from infra.parameters import Parameters
 from ops.assembly import Assembly, find_key_policy, read_assembly
 from ops.aws import AwsError, open_session
@@ -214,11 +215,25 @@ def _put(job: _Job) -> int:
         job.terminal.note("bin/smoke is not in this version: nothing has proven the deployment")
         return 0
     try:
-        run((str(_SMOKE), "--config", str(chat)), job.terminal)
+        run((str(_SMOKE), *_smoke_arguments(job)), job.terminal)
     except ChildError as error:
         job.terminal.note(f"deploy: it is deployed and not proven: {error}")
         return EXIT_NOT_PROVEN
     return 0
+
+
+def _smoke_arguments(job: _Job) -> tuple[str, ...]:
+    """Give what names the deployment to bin/smoke; an internal balancer needs a tunnel."""
+    profile = ("--profile", job.options.profile) if job.options.profile else ()
+    tunnel = () if job.parameters.public else ("--tunnel",)
+    place = ("--stack", job.deployment.name, "--region", job.session.region_name)
+    files = {
+        "--releases": job.parameters.releases,
+        "--measurements": job.parameters.eif.with_name(RECORD_NAME),
+        "--assembly": job.workshop.assembly,
+    }
+    given = (part for name, path in files.items() for part in (name, str(path)))
+    return (*place, *profile, *tunnel, *given)
 
 
 def write_chat_json(folder: Path, name: str) -> Path:
