@@ -6,8 +6,10 @@ says what this proves and what not.
 """
 
 import os
+import shlex
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -54,17 +56,31 @@ class Cloud:
         Raises:
             subprocess.TimeoutExpired: It has not ended after 180 s.
         """
+        return self._run(str(ROOT / "bin" / "cdk"), *arguments, "--no-color")
+
+    def operate(self, command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """
+        Run the operator's *command* (deploy, destroy or doctor) with the twin's kits, as `cdk`.
+
+        Raises:
+            subprocess.TimeoutExpired: It has not ended after 180 s.
+        """
+        folder = str(self.folder / "operate")
+        return self._run(sys.executable, "-m", "local.operate", folder, command, *arguments)
+
+    def _run(self, *command: str) -> "subprocess.CompletedProcess[str]":
         done = subprocess.run(
-            (str(ROOT / "bin" / "cdk"), *arguments, "--no-color"),
+            command,
             cwd=ROOT,
             env=self._environment(),
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=_COMMAND_SECONDS,
             check=False,
         )
-        with (self.folder / "cdk.log").open("a") as log:
-            log.write(f"$ cdk {' '.join(arguments)}\n{done.stdout}{done.stderr}")
+        with (self.folder / "commands.log").open("a") as log:
+            log.write(f"$ {shlex.join(command)}\n{done.stdout}{done.stderr}")
         return done
 
     def _environment(self) -> dict[str, str]:
@@ -77,6 +93,8 @@ class Cloud:
             "AWS_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED": "true",
+            "CDK_VALIDATION": "false",  # tests/infra has it on; here it is most of a synthesis
+            "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
             "CDK_HOME": str(self.folder / "cdk-home"),  # it caches which account a key is of
             "CDK_DEFAULT_ACCOUNT": ACCOUNT,
             "CDK_DEFAULT_REGION": REGION,

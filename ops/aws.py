@@ -1,0 +1,90 @@
+"""
+AWS as the operator's commands ask it: boto3, with its many errors made two.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
+
+from app.protocol.errors import ConfigError
+
+# How services say that a caller may not: they do not agree on one word.
+_DENIED: Final = re.compile(r"AccessDenied|UnauthorizedOperation|AuthorizationError|NotAuthorized")
+
+
+class AwsError(Exception):
+    """
+    AWS did not answer what was asked.
+
+    Attributes:
+        code: AWS's own word, or empty where nobody answered.
+    """
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NotAllowedError(AwsError):
+    """
+    The caller may not ask.
+
+    Attributes:
+        permission: The IAM action that is missing.
+    """
+
+    def __init__(self, permission: str, code: str) -> None:
+        super().__init__(f"AWS refused {permission}", code)
+        self.permission = permission
+
+
+@contextmanager
+def asking(permission: str) -> Iterator[None]:
+    """
+    Ask AWS for what needs *permission*, such as kms:GetKeyPolicy.
+
+    Raises:
+        NotAllowedError: The caller has not got it.
+
+        AwsError: Anything else failed: no credentials, nobody there, no such thing.
+    """
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if _DENIED.search(code):
+            raise NotAllowedError(permission, code) from None
+        raise AwsError(f"{permission} failed: {error}", code) from None
+    except BotoCoreError as error:
+        raise AwsError(f"{permission} failed: {error}") from None
+
+
+def open_session(
+    *, profile: str | None, region: str | None, environment: Mapping[str, str] = os.environ
+) -> boto3.Session:
+    """
+    Give a session for the Region that the CDK command line would use, too.
+
+    Args:
+        region: Goes first, then AWS_REGION, AWS_DEFAULT_REGION and the profile.
+
+    Raises:
+        ConfigError: There is no such profile, or no Region is named.
+    """
+    names = (region, environment.get("AWS_REGION"), environment.get("AWS_DEFAULT_REGION"))
+    try:
+        session = boto3.Session(
+            profile_name=profile, region_name=next((name for name in names if name), None)
+        )
+    except ProfileNotFound:
+        raise ConfigError(
+            f"there is no AWS profile {profile!r}: aws configure list-profiles"
+        ) from None
+    if not session.region_name:
+        raise ConfigError("no Region is named: set AWS_REGION, or add -c region=…")
+    return session

@@ -1,0 +1,237 @@
+"""
+The doctor: everything that a deployment needs, checked before money is spent. Changes nothing.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import boto3
+
+from app.chatbot.terminal import Terminal, leave_quietly
+from app.protocol.constants import KMS_HOSTS
+from app.protocol.errors import ConfigError
+from infra.parameters import Parameters, parse_parameters
+from ops.aws import AwsError, NotAllowedError, open_session
+from ops.bootstrap import check_bootstrap, read_bootstrap
+from ops.build_outputs import check_outputs
+from ops.deployment import (
+    ROOT,
+    Deployment,
+    Workshop,
+    add_deployment_arguments,
+    read_deployment,
+)
+from ops.finding import Finding, Level, has_problem, ok, problem, warning
+from ops.machine import (
+    check_cdk,
+    check_disk,
+    check_node,
+    check_session_manager,
+    read_machine,
+)
+from ops.placement import (
+    check_enclave_support,
+    check_quota,
+    check_zones,
+    read_enclave_support,
+    read_offerings,
+    read_quota,
+    read_zones,
+)
+from ops.principal import Principal, check_principal, read_principal
+from ops.trail import check_trails, read_trails
+
+EXIT_PROBLEMS: Final = 1
+EXIT_USAGE: Final = 2
+_EPILOG: Final = """\
+It only reads: parameters, build outputs, tools and disk here; in AWS who you are, zones, instance
+type, quota, the CDK bootstrap stack and CloudTrail's trails. A check that you may not make is a
+warning that names the permission.
+
+examples:
+  bin/doctor -c chat_principals=arn:aws:iam::111122223333:role/desk -c client_cidrs=10.0.0.0/8
+  bin/doctor -c profile=small -c region=eu-central-1 --json | jq '.findings[].level'
+
+exit codes: 0 fine, warnings aside; 1 problems; 2 wrong usage; 130 stopped
+"""
+
+
+def main(arguments: Sequence[str] | None = None, *, workshop: Workshop | None = None) -> int:
+    """Run the command; give its exit code."""
+    options = _parser().parse_args(arguments)
+    terminal = Terminal()
+    try:
+        findings = _diagnose_all(options, workshop or Workshop())
+        if options.json:
+            terminal.piece(json.dumps(_to_json(findings), indent=2) + "\n")
+        else:
+            show(findings, terminal)
+    except ConfigError as error:
+        terminal.note(f"doctor: {error}")
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        terminal.note("stopped")
+        return 130
+    except BrokenPipeError:
+        return leave_quietly()
+    return EXIT_PROBLEMS if has_problem(findings) else 0
+
+
+def show(findings: Iterable[Finding], terminal: Terminal) -> None:
+    """Show *findings*, and count them."""
+    counts = dict.fromkeys(Level, 0)
+    for finding in findings:
+        counts[finding.level] += 1
+        terminal.piece("".join(f"{line}\n" for line in finding.lines()))
+    terminal.piece(
+        f"{counts[Level.OK]} ok, {counts[Level.WARNING]} warnings, "
+        f"{counts[Level.PROBLEM]} problems\n"
+    )
+
+
+def _diagnose_all(options: argparse.Namespace, workshop: Workshop) -> tuple[Finding, ...]:
+    deployment = read_deployment(options.context)
+    session = open_session(profile=options.profile, region=deployment.region)
+    parameters, finding = read_parameters(deployment, session.region_name)
+    findings = [finding, *diagnose_place(deployment, session, parameters)]
+    if parameters is not None:
+        findings += check_outputs(parameters, workshop.kits)
+    return tuple(findings)
+
+
+def read_parameters(deployment: Deployment, region: str) -> tuple[Parameters | None, Finding]:
+    """Parse the parameters; None where they are not right, and what is wrong."""
+    try:
+        parameters = parse_parameters(deployment.context, root=ROOT, region=region)
+    except ConfigError as error:
+        return None, problem("parameters", str(error), "docs/deploy.md lists them")
+    sizes = parameters.sizes
+    return parameters, ok(
+        "parameters",
+        f"stack {deployment.name}: {parameters.fleet_size} of {sizes.instance_type.name}, "
+        f"asked by {', '.join(parameters.chat_principals)} from "
+        f"{', '.join(parameters.client_cidrs)}",
+    )
+
+
+def diagnose_place(
+    deployment: Deployment, session: boto3.Session, parameters: Parameters | None
+) -> Iterator[Finding]:
+    """
+    Check this machine, then the account and Region of *session*.
+
+    Args:
+        parameters: None leaves out what depends on them.
+    """
+    eif = parameters.eif if parameters else Path()
+    machine = read_machine(ROOT, eif)
+    yield from (check_node(machine), check_cdk(machine), check_session_manager(machine))
+    if parameters:
+        yield check_disk(machine)
+    yield _check_region(session.region_name)
+    principal, finding = _identify(session, deployment.account)
+    yield finding
+    if principal is None:
+        yield warning(
+            "account",
+            "without credentials neither zones, instance type, quota, bootstrap nor CloudTrail "
+            "were checked",
+            "log in and run bin/doctor again",
+        )
+        return
+    yield from _diagnose_account(deployment, session, principal)
+    if parameters:
+        yield from _diagnose_fleet(session, parameters)
+
+
+def _check_region(region: str) -> Finding:
+    if region in KMS_HOSTS:
+        return ok("Region", f"{region} has Nitro Enclaves and KMS")
+    return problem(
+        "Region",
+        f"{region} is none that this version knows to have both Nitro Enclaves and KMS",
+        f"choose one (-c region=…) of {', '.join(KMS_HOSTS)}",
+    )
+
+
+def _identify(session: boto3.Session, account: str | None) -> tuple[Principal | None, Finding]:
+    try:
+        principal = read_principal(session)
+    except AwsError as error:
+        remedy = "log in: aws sso login, aws configure, or AWS_PROFILE"
+        return None, problem("credentials", str(error), remedy)
+    return principal, check_principal(principal, account)
+
+
+def _diagnose_account(
+    deployment: Deployment, session: boto3.Session, principal: Principal
+) -> Iterator[Finding]:
+    region = session.region_name
+    yield _make(
+        "CDK bootstrap",
+        lambda: check_bootstrap(
+            read_bootstrap(session, deployment.qualifier), principal.account, region
+        ),
+    )
+    yield _make("CloudTrail", lambda: check_trails(read_trails(session), region))
+
+
+def _diagnose_fleet(session: boto3.Session, parameters: Parameters) -> Iterator[Finding]:
+    region, instance = session.region_name, parameters.sizes.instance_type
+
+    def zones() -> Finding:
+        offering = read_offerings(session, instance.name)
+        return check_zones(read_zones(session), offering, instance.name, region)
+
+    yield _make("zones", zones)
+    yield _make(
+        "instance type",
+        lambda: check_enclave_support(read_enclave_support(session, instance.name), instance),
+    )
+    yield _make(
+        "vCPU quota",
+        lambda: check_quota(
+            read_quota(session), fleet_size=parameters.fleet_size, instance=instance, region=region
+        ),
+    )
+
+
+def _make(check: str, make: Callable[[], Finding]) -> Finding:
+    """Make a check; one that may not or cannot be made is never passed."""
+    try:
+        return make()
+    except NotAllowedError as error:
+        return warning(
+            check,
+            f"not checked: you lack {error.permission}",
+            f"get {error.permission}, or have it checked by somebody who may",
+        )
+    except AwsError as error:
+        return problem(check, f"not checked: {error}", "try again; AWS did not answer as expected")
+
+
+def _to_json(findings: Sequence[Finding]) -> dict[str, object]:
+    return {
+        "ok": not has_problem(findings),
+        "findings": [finding.to_dict() for finding in findings],
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bin/doctor",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_deployment_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""
+Placement: whether this account may start the fleet's instances where the stack would.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import boto3
+
+from infra.instances import InstanceType
+from ops.aws import AwsError, asking
+from ops.finding import Finding, ok, problem
+
+ZONES: Final = 2  # infra.network's: the first ones that Fn::GetAZs gives
+_THREADS_A_CORE: Final = 2  # what infra.instances counts enclave cores with
+_QUOTA: Final = "L-1216C47A"  # Service Quotas: Running On-Demand Standard instances, in vCPUs
+
+
+@dataclass(frozen=True, slots=True)
+class EnclaveSupport:
+    """What EC2 says of an instance type."""
+
+    supported: bool
+    vcpus: int
+    threads_a_core: int
+    memory_mib: int
+
+
+def read_zones(session: boto3.Session) -> tuple[str, ...]:
+    """
+    Read the zones that Fn::GetAZs gives, in its order.
+
+    Source: CloudFormation template reference, Fn::GetAZs: only zones with a default subnet, unless
+        there is none.
+
+    Raises:
+        AwsError: As `asking`.
+    """
+    ec2 = session.client("ec2")
+    with asking("ec2:DescribeAvailabilityZones"):
+        available = ec2.describe_availability_zones(
+            Filters=[
+                {"Name": "state", "Values": ["available"]},
+                {"Name": "zone-type", "Values": ["availability-zone"]},
+            ]
+        )["AvailabilityZones"]
+    with asking("ec2:DescribeSubnets"):
+        subnets = ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])
+    names = {str(zone["ZoneName"]) for zone in available}
+    preferred = names & {str(subnet["AvailabilityZone"]) for subnet in subnets["Subnets"]}
+    return tuple(sorted(preferred or names))
+
+
+def read_offerings(session: boto3.Session, instance_type: str) -> frozenset[str]:
+    """
+    Read the zones that offer *instance_type*.
+
+    Raises:
+        AwsError: As `asking`.
+    """
+    with asking("ec2:DescribeInstanceTypeOfferings"):
+        answer = session.client("ec2").describe_instance_type_offerings(
+            LocationType="availability-zone",
+            Filters=[{"Name": "instance-type", "Values": [instance_type]}],
+        )
+    return frozenset(offering["Location"] for offering in answer["InstanceTypeOfferings"])
+
+
+def check_zones(
+    zones: Sequence[str], offering: frozenset[str], instance_type: str, region: str
+) -> Finding:
+    """Check that the zones which the stack takes offer the instance type."""
+    check, taken = "zones", zones[:ZONES]
+    missing = [zone for zone in taken if zone not in offering]
+    if len(taken) < ZONES:
+        return problem(
+            check,
+            f"{region} has {len(taken)} zone for this account, and the stack takes {ZONES}",
+            "choose another Region (-c region=…)",
+        )
+    if missing:
+        return problem(
+            check,
+            f"the stack takes {' and '.join(taken)}, and {instance_type} is not offered in "
+            f"{' and '.join(missing)}, only in {', '.join(sorted(offering)) or 'no zone'}",
+            "choose another type (-c instance_type=…) or Region (-c region=…)",
+        )
+    return ok(check, f"{instance_type} is offered in {' and '.join(taken)}, which the stack takes")
+
+
+def read_enclave_support(session: boto3.Session, instance_type: str) -> EnclaveSupport:
+    """
+    Read what EC2 says of *instance_type*.
+
+    Raises:
+        AwsError: As `asking`.
+    """
+    with asking("ec2:DescribeInstanceTypes"):
+        answer = session.client("ec2").describe_instance_types(InstanceTypes=[instance_type])
+    found = answer["InstanceTypes"][0]
+    return EnclaveSupport(
+        supported=found.get("NitroEnclavesSupport") == "supported",
+        vcpus=found["VCpuInfo"]["DefaultVCpus"],
+        threads_a_core=found["VCpuInfo"]["DefaultThreadsPerCore"],
+        memory_mib=found["MemoryInfo"]["SizeInMiB"],
+    )
+
+
+def check_enclave_support(support: EnclaveSupport, instance: InstanceType) -> Finding:
+    """Check that EC2 knows *instance* as we do, and that it can be a parent."""
+    check = "instance type"
+    if not support.supported:
+        return problem(
+            check,
+            f"EC2 says that {instance.name} does not support Nitro Enclaves",
+            "choose another type (-c instance_type=…)",
+        )
+    found = (support.vcpus, support.threads_a_core, support.memory_mib)
+    expected = (instance.vcpus, _THREADS_A_CORE, instance.memory_mib)
+    if found != expected:
+        return problem(
+            check,
+            f"EC2 says that {instance.name} has {_describe(*found)}; sizes are reckoned with "
+            f"{_describe(*expected)}",
+            "choose another type, and report this: infra/instances.py is wrong about it",
+        )
+    return ok(check, f"{instance.name} supports Nitro Enclaves and has {_describe(*found)}")
+
+
+def _describe(vcpus: int, threads: int, memory_mib: int) -> str:
+    return f"{vcpus} vCPUs, {threads} a core, {memory_mib:,} MiB"
+
+
+def read_quota(session: boto3.Session) -> int:
+    """
+    Read how many vCPUs of On-Demand standard instances may run.
+
+    Raises:
+        AwsError: As `asking`.
+    """
+    client = session.client("service-quotas")
+    try:
+        with asking("servicequotas:GetServiceQuota"):
+            quota = client.get_service_quota(ServiceCode="ec2", QuotaCode=_QUOTA)
+    except AwsError as error:
+        if error.code != "NoSuchResourceException":
+            raise
+        with asking("servicequotas:GetAWSDefaultServiceQuota"):  # nobody ever changed it
+            quota = client.get_aws_default_service_quota(ServiceCode="ec2", QuotaCode=_QUOTA)
+    return int(quota["Quota"]["Value"])
+
+
+def check_quota(quota: int, *, fleet_size: int, instance: InstanceType, region: str) -> Finding:
+    """Check that the fleet fits, and one instance more, as during an update."""
+    check, needed = "vCPU quota", (fleet_size + 1) * instance.vcpus
+    reckoning = f"{fleet_size} + 1 of {instance.name} need {needed} vCPUs"
+    if quota < needed:
+        return problem(
+            check,
+            f"{reckoning}, and the quota for On-Demand standard instances is {quota}",
+            f"ask for more: aws service-quotas request-service-quota-increase --region {region} "
+            f"--service-code ec2 --quota-code {_QUOTA} --desired-value {needed}",
+        )
+    return ok(
+        check,
+        f"{reckoning} of the {quota} that this account may run; what else runs counts, too",
+    )

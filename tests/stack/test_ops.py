@@ -1,0 +1,265 @@
+"""
+The operator's commands against MiniStack: the doctor, a deployment, a roll, and its end.
+
+They run as the product's own, given the twin's kits and app by `local.operate`. MiniStack knows
+neither Service Quotas nor which zones offer a type: the doctor's checks of those are tested with
+botocore's Stubber (tests/unit/ops), and here that their failure is no pass. Each test is one step.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from app.chatbot.config import read_config
+from app.protocol.releases import Release, encode_releases
+from infra.key_policy import ADMINISTRATION
+from local.cloud import Cloud, run_cloud
+from local.process_image import EIF_NAME
+from local.processes import ROOT
+from local.stack import NAME, read_policies, read_stack
+from local.twin import ACCOUNT, ASKER_ARN, DEMO_WEIGHTS, REGION, approve, policy_for
+from tests.stack.test_lifecycle import make_host, other_source
+
+pytestmark = pytest.mark.timeout(300)
+BUCKET = f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}"
+
+
+@dataclass
+class Operation:
+    """
+    What the steps share.
+
+    Attributes:
+        folder: Holds images, the host's software and the list of releases.
+    """
+
+    cloud: Cloud
+    folder: Path
+    releases: dict[str, Release] = field(default_factory=dict)
+    failed: bool = False
+
+    def approve_only(self, names: str) -> None:
+        """Let releases.json have the releases in *names*."""
+        listed = [self.releases[name] for name in names]
+        (self.folder / "releases.json").write_bytes(encode_releases(listed))
+
+    def run(self, command: str, *options: str, image: str = "a") -> "CompletedProcess[str]":
+        """Run *command* for the deployment of *image*."""
+        values = {
+            "name": NAME,
+            "profile": "small",
+            "chat_principals": ASKER_ARN,
+            "client_cidrs": "10.0.0.0/8",
+            "releases": str(self.folder / "releases.json"),
+            "eif": str(self.folder / image / EIF_NAME),
+            "host": str(self.folder / "host"),
+        }
+        context = [part for name, value in values.items() for part in ("-c", f"{name}={value}")]
+        return self.cloud.operate(command, *context, *options)
+
+    def objects(self) -> list[str]:
+        """Name what the bootstrap bucket holds, of all versions, but templates."""
+        session, endpoint = self.cloud.session(), self.cloud.endpoint
+        s3 = session.client("s3", endpoint_url=endpoint)
+        versions = s3.list_object_versions(Bucket=BUCKET).get("Versions", [])
+        return sorted(item["Key"] for item in versions if not item["Key"].endswith(".json"))
+
+
+@pytest.fixture(scope="module")
+def operation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operation]:
+    """An empty cloud that nothing is bootstrapped in, and two images."""
+    folder = tmp_path_factory.mktemp("ops")
+    make_host(folder / "host")
+    with run_cloud(folder / "cloud") as cloud:
+        operation = Operation(cloud, folder)
+        operation.releases["a"] = approve(ROOT, DEMO_WEIGHTS, folder / "a")
+        source = other_source(folder / "source", "the next version")
+        operation.releases["b"] = approve(source, DEMO_WEIGHTS, folder / "b")
+        operation.approve_only("a")
+        yield operation
+
+
+@pytest.fixture(autouse=True)
+def in_order(operation: Operation, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail at once what builds on a step that failed."""
+    assert not operation.failed, "an earlier step failed"
+    before = request.session.testsfailed
+    yield
+    operation.failed = request.session.testsfailed > before
+
+
+def levels(done: "CompletedProcess[str]") -> Mapping[str, str]:
+    return {item["check"]: item["level"] for item in json.loads(done.stdout)["findings"]}
+
+
+def test_doctor_in_an_empty_account(operation: Operation) -> None:
+    """
+    Without bootstrap stack and trail the doctor finds both, passes nothing that it could not ask,
+    and knows the image that was built.
+    """
+    done = operation.run("doctor", "--json")
+    found = levels(done)
+    assert done.returncode == 1, done.stderr
+    assert found["CDK bootstrap"] == found["CloudTrail"] == "problem"
+    assert found["zones"] == found["vCPU quota"] == "problem"
+    assert found["credentials"] == "warning", "MiniStack takes everybody for the root user"
+    assert found["EIF"] == found["sizes"] == found["host software"] == "ok"
+
+
+def test_deploy_refuses_what_the_doctor_refuses(operation: Operation) -> None:
+    """
+    With problems nothing is built or synthesised.
+    """
+    done = operation.run("deploy", "--yes")
+    assert done.returncode == 1
+    assert "the doctor found problems" in done.stderr
+    assert not (operation.cloud.folder / "operate").exists()
+
+
+def test_doctor_after_mending(operation: Operation) -> None:
+    """
+    What was mended is no longer found.
+    """
+    session, endpoint = operation.cloud.session(), operation.cloud.endpoint
+    done = operation.cloud.cdk("bootstrap", f"aws://{ACCOUNT}/{REGION}", "--app", "")
+    assert done.returncode == 0, done.stderr
+    trails = session.client("cloudtrail", endpoint_url=endpoint)
+    trails.create_trail(Name="all", S3BucketName="trail", IsMultiRegionTrail=True)
+    trails.start_logging(Name="all")
+    found = levels(operation.run("doctor", "--json"))
+    assert found["CDK bootstrap"] == found["CloudTrail"] == "ok"
+
+
+def test_deploy_never_approves_by_itself(operation: Operation) -> None:
+    """
+    An image that is not on the list is not deployed, and the command that approves is named.
+    """
+    done = operation.run("deploy", "--skip-doctor", "--yes", image="b")
+    assert done.returncode == 1
+    assert "bin/releases add, or this again with --approve" in done.stderr
+
+
+def test_deploy_asks(operation: Operation) -> None:
+    """
+    With nobody to confirm, it shows who will open questions, and deploys nothing.
+    """
+    done = operation.run("deploy", "--skip-doctor")
+    assert done.returncode == 1
+    assert f"opens questions      release {operation.releases['a'].name}" in done.stderr
+    assert "Nothing is deployed yet" in done.stderr
+    assert "nobody is at the terminal" in done.stderr
+    assert operation.objects() == []
+
+
+def test_deploy(operation: Operation) -> None:
+    """
+    It deploys, and an asker's configuration is what the stack put out.
+    """
+    done = operation.run("deploy", "--skip-doctor", "--yes")
+    assert done.returncode == 0, done.stderr
+    stack = read_stack(operation.cloud)
+    assert stack.status == "CREATE_COMPLETE"
+    config = read_config(operation.cloud.folder / "operate" / "outputs" / "chat.json")
+    assert (config.url, config.key_arn) == (stack.outputs["Url"], stack.outputs["KeyArn"])
+    assert config.any_certificate
+    assert "nothing has proven the deployment" in done.stderr or (ROOT / "bin" / "smoke").exists()
+    assert len(operation.objects()) == 2
+
+
+def test_removing_what_runs_is_warned_about(operation: Operation) -> None:
+    """
+    A deployment that takes the running release away says so before it asks.
+    """
+    operation.approve_only("b")
+    done = operation.run("deploy", "--skip-doctor", image="b")
+    assert f"added                release {operation.releases['b'].name}" in done.stderr
+    assert "removed              release process" in done.stderr
+    assert "!! The deployed hosts run it NOW" in done.stderr
+    assert done.returncode == 1
+
+
+def test_a_policy_changed_by_hand_is_shown(operation: Operation) -> None:
+    """
+    A statement that somebody added to the live policy is shown, and a deployment that would leave
+    it there is refused, with the policy that puts it right.
+    """
+    stack = read_stack(operation.cloud)
+    policy = json.loads(read_policies(operation.cloud, stack).key_policy)
+    back_door = {
+        "Sid": "BackDoor",
+        "Effect": "Allow",
+        "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
+        "Action": sorted(["kms:Decrypt", *ADMINISTRATION]),
+        "Resource": "*",
+    }
+    policy["Statement"].append(back_door)
+    kms = operation.cloud.session().client("kms", endpoint_url=operation.cloud.endpoint)
+    kms.put_key_policy(KeyId=stack.key_id, PolicyName="default", Policy=json.dumps(policy))
+    operation.approve_only("a")
+    done = operation.run("deploy", "--skip-doctor", "--yes")
+    assert done.returncode == 1
+    assert "somebody changed it by hand" in done.stderr
+    assert json.dumps(back_door, sort_keys=True) in done.stderr
+    right = operation.cloud.folder / "operate" / "outputs" / "key-policy.json"
+    assert json.loads(right.read_text()) == policy_for([operation.releases["a"]])
+
+
+def test_roll(operation: Operation) -> None:
+    """
+    Old and new approved, the new image is deployed, and the policy is ours again, since the
+    template's own changed.
+    """
+    operation.approve_only("ab")
+    done = operation.run("deploy", "--skip-doctor", "--yes", image="b")
+    assert done.returncode == 0, done.stderr
+    live = read_policies(operation.cloud, read_stack(operation.cloud)).key_policy
+    assert json.loads(live) == policy_for([operation.releases["a"], operation.releases["b"]])
+    assert len(operation.objects()) == 3
+
+
+def test_destroy_asks(operation: Operation) -> None:
+    """
+    With nobody to confirm, it shows what would go, both images among it, and destroys nothing.
+    """
+    done = operation.cloud.operate("destroy")
+    assert done.returncode == 1
+    assert sum(line.startswith("goes   s3://") for line in done.stderr.splitlines()) == 3
+    assert read_stack(operation.cloud).status == "UPDATE_COMPLETE"
+
+
+def test_destroy(operation: Operation) -> None:
+    """
+    The stack goes, with the images of every deployment; what another stack names stays.
+    """
+    host = next(key for key in operation.objects() if key.endswith(".zip"))
+    session, endpoint = operation.cloud.session(), operation.cloud.endpoint
+    parameter = {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": host}}
+    session.client("cloudformation", endpoint_url=endpoint).create_stack(
+        StackName="other", TemplateBody=json.dumps({"Resources": {"Uses": parameter}})
+    )
+    done = operation.cloud.operate("destroy", "--yes", "-c", "name=other")
+    assert done.returncode == 1
+    assert "stack other is none of ours" in done.stderr
+    done = operation.cloud.operate("destroy", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert operation.objects() == [host]
+    assert done.stderr.count("stays  key ") == 4, "both keys, before and after"
+    assert "nothing else of it is left" in done.stderr
+
+
+def test_destroy_again_finds_what_is_left(operation: Operation) -> None:
+    """
+    Without a stack it looks for what the name tells: a log group that came back is left over.
+    """
+    done = operation.cloud.operate("destroy", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert f"there is no stack {NAME}" in done.stderr
+    logs = operation.cloud.session().client("logs", endpoint_url=operation.cloud.endpoint)
+    logs.create_log_group(logGroupName=f"/enclave-llm/{NAME}/flows")
+    done = operation.cloud.operate("destroy", "--yes")
+    assert done.returncode == 3
+    assert f"left   log group /enclave-llm/{NAME}/flows" in done.stderr

@@ -1,0 +1,3 @@
+from tests.stubbed import aws
+
+__all__ = ["aws"]

@@ -1,0 +1,135 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from app.protocol.errors import ConfigError
+from app.protocol.releases import PRODUCTION_KITS, encode_releases
+from infra.parameters import Parameters, parse_parameters
+from local.process_image import EIF_NAME
+from local.stack import KITS
+from local.twin import DEMO_WEIGHTS, approve
+from ops.build_outputs import check_outputs, find_release, missing_builders
+from ops.deploy import write_chat_json
+from ops.deployment import ROOT, read_deployment
+from ops.finding import Level
+from tests.stack.test_lifecycle import make_host
+
+GIVEN = ("chat_principals=arn:aws:iam::111122223333:role/desk", "client_cidrs=10.0.0.0/8")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an EIF, its record, the list it is on, and the host's software."""
+    folder = tmp_path_factory.mktemp("built")
+    release = approve(ROOT, DEMO_WEIGHTS, folder)
+    (folder / "releases.json").write_bytes(encode_releases([release]))
+    make_host(folder / "host")
+    return folder
+
+
+def parameters(folder: Path, **changes: str) -> Parameters:
+    values = {
+        "releases": str(folder / "releases.json"),
+        "eif": str(folder / EIF_NAME),
+        "host": str(folder / "host"),
+        **changes,
+    }
+    given = (*GIVEN, *(f"{name}={value}" for name, value in values.items()))
+    return parse_parameters(read_deployment(given).context, root=ROOT, region="us-east-1")
+
+
+def test_whole_outputs_are_ok(built: Path) -> None:
+    """
+    What infra will take is ok, with the release's name and the sizes.
+    """
+    found = {item.check: item for item in check_outputs(parameters(built), KITS)}
+    assert {item.level for item in found.values()} == {Level.OK}
+    assert set(found) == {"EIF", "sizes", "host software"}
+
+
+def test_the_twins_kit_is_refused_in_production(built: Path) -> None:
+    """
+    An image of the twin's kit is a problem for everybody but the twin.
+    """
+    found = check_outputs(parameters(built), PRODUCTION_KITS)
+    assert found[0].level is Level.PROBLEM
+    assert "kit process is not trusted here" in found[0].text
+    with pytest.raises(ConfigError, match="kit process is not trusted here"):
+        find_release(built / EIF_NAME, built / "releases.json", kits=PRODUCTION_KITS)
+
+
+def test_sizes_that_do_not_fit(built: Path) -> None:
+    """
+    An enclave larger than its instance is a problem with both numbers.
+    """
+    found = check_outputs(parameters(built, enclave_memory_mib="262144"), KITS)
+    assert found[1].check == "sizes"
+    assert found[1].level is Level.PROBLEM
+    assert "262,144" in found[1].text
+
+
+def test_altered_outputs_are_problems(built: Path, tmp_path: Path) -> None:
+    """
+    One flipped byte of the EIF, one more file of the host, and both are problems with a remedy.
+    """
+    for name in (EIF_NAME, "measurements.json", "releases.json"):
+        (tmp_path / name).write_bytes((built / name).read_bytes())
+    eif = bytearray((tmp_path / EIF_NAME).read_bytes())
+    eif[-1] ^= 1
+    (tmp_path / EIF_NAME).write_bytes(eif)
+    make_host(tmp_path / "host")
+    (tmp_path / "host" / "more").touch()
+    image, host = check_outputs(parameters(tmp_path), KITS)
+    assert (image.level, host.level) == (Level.PROBLEM, Level.PROBLEM)
+    assert image.remedy == "build it with bin/build-eif"
+    assert host.remedy == "make it with bin/build-host"
+
+
+def test_release_of_an_image(built: Path, tmp_path: Path) -> None:
+    """
+    An image is found on the list by its record, and is on no empty list.
+    """
+    found = find_release(built / EIF_NAME, built / "releases.json", kits=KITS)
+    assert found is not None
+    assert found.kit == "process"
+    (tmp_path / "releases.json").write_bytes(encode_releases([]))
+    assert find_release(built / EIF_NAME, tmp_path / "releases.json", kits=KITS) is None
+    with pytest.raises(ConfigError, match=r"releases\.json"):
+        find_release(built / EIF_NAME, tmp_path / "none" / "releases.json", kits=KITS)
+
+
+def test_builders_of_what_is_missing(built: Path, tmp_path: Path) -> None:
+    """
+    Nothing is built that is there, or that would be built elsewhere than it is looked for.
+    """
+    assert missing_builders(parameters(built)) == ()
+    with pytest.raises(ConfigError, match="bin/build-host makes"):
+        missing_builders(parameters(built, host=str(tmp_path / "host")))
+
+
+CHAT = {
+    "url": "https://llm.example.org:5001",
+    "key_arn": "arn:aws:kms:eu-central-1:111122223333:key/11111111-2222-3333-4444-555555555555",
+    "chat_role_arn": "arn:aws:iam::111122223333:role/enclave-llm-chat-eu-central-1",
+    "any_certificate": True,
+}
+
+
+def test_chat_json_of_the_outputs(tmp_path: Path) -> None:
+    """
+    The asker's configuration is what the stack put out, and nothing else.
+    """
+    outputs = {"enclave-llm": {"ChatJson": json.dumps(CHAT), "Url": "…"}}
+    (tmp_path / "outputs.json").write_text(json.dumps(outputs))
+    assert json.loads(write_chat_json(tmp_path, "enclave-llm").read_text()) == CHAT
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"enclave-llm": {"ChatJson": "[]"}}', "[]"])
+def test_outputs_of_another_shape(tmp_path: Path, text: str) -> None:
+    """
+    Outputs that are not the stack's are refused with one sentence.
+    """
+    (tmp_path / "outputs.json").write_text(text)
+    with pytest.raises(ConfigError, match="has no addresses of enclave-llm"):
+        write_chat_json(tmp_path, "enclave-llm")

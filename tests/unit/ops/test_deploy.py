@@ -1,0 +1,207 @@
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from app.chatbot.terminal import Terminal
+from app.protocol.releases import Release, encode_releases
+from infra.key_policy import policy_of
+from local.process_image import EIF_NAME
+from local.stack import KITS
+from local.twin import DEMO_WEIGHTS, approve
+from ops import deploy
+from ops.child import ChildError
+from ops.deployment import ROOT, Workshop
+from ops.finding import Finding, ok, problem
+from tests.stack.test_lifecycle import make_host
+from tests.stubbed import ACCOUNT, REGION, StubbedAws
+from tests.unit.ops.test_build_outputs import CHAT
+
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/enclave-llm-chat-{REGION}"
+
+
+def template(release: Release) -> Mapping[str, object]:
+    policy = policy_of(account=ACCOUNT, chat_role_arn=ROLE, releases=[release])
+    return {
+        "Resources": {"Key1": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": policy}}},
+        "Outputs": {"KeyArn": {"Value": {"Fn::GetAtt": ["Key1", "Arn"]}}},
+    }
+
+
+@dataclass
+class Desk:
+    """
+    An operator's desk on which commands are only written down.
+
+    Attributes:
+        ran: The commands, by name and subcommand.
+
+        failing: Those that fail.
+    """
+
+    folder: Path
+    release: Release
+    ran: list[str] = field(default_factory=list)
+    failing: set[str] = field(default_factory=set)
+
+    def run(self, command: Sequence[str], _terminal: Terminal) -> None:
+        """Do what the command's outputs show of it."""
+        names = ("synth", "diff", "deploy", "add")
+        verb = next((part for part in command if part in names), "")
+        name = f"{Path(command[0]).name} {verb}".strip()
+        self.ran.append(name)
+        if name in self.failing:
+            raise ChildError(f"{name} ended with 1")
+        if name == "cdk synth":
+            (self.folder / "assembly").mkdir(exist_ok=True)
+            file = self.folder / "assembly" / "enclave-llm.template.json"
+            file.write_text(json.dumps(template(self.release)))
+        if name == "cdk deploy":
+            outputs = {"enclave-llm": {"ChatJson": json.dumps(CHAT)}}
+            (self.folder / "outputs" / "outputs.json").write_text(json.dumps(outputs))
+        if name == "releases add":
+            self.approve()
+
+    def approve(self) -> None:
+        """Put the image on the list."""
+        (self.folder / "releases.json").write_bytes(encode_releases([self.release]))
+
+    def deploy(self, *options: str) -> int:
+        """Deploy the image on the desk; give the exit code."""
+        values = {
+            "chat_principals": f"arn:aws:iam::{ACCOUNT}:role/desk",
+            "client_cidrs": "10.0.0.0/8",
+            "profile": "small",
+            "releases": str(self.folder / "releases.json"),
+            "eif": str(self.folder / EIF_NAME),
+            "host": str(self.folder / "host"),
+        }
+        context = [part for name, value in values.items() for part in ("-c", f"{name}={value}")]
+        workshop = Workshop(
+            kits=KITS, assembly=self.folder / "assembly", outputs=self.folder / "outputs"
+        )
+        return deploy.main((*context, *options), workshop=workshop)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws: StubbedAws) -> Desk:
+    """A desk with everything built and approved, and an account with nothing deployed."""
+    desk = Desk(tmp_path, approve(ROOT, DEMO_WEIGHTS, tmp_path))
+    desk.approve()
+    make_host(tmp_path / "host")
+    monkeypatch.setattr(deploy, "run", desk.run)
+    monkeypatch.setattr(deploy, "open_session", lambda **_given: aws.session)
+    monkeypatch.setattr(deploy, "diagnose_place", lambda *_given: [ok("all", "is well")])
+    monkeypatch.setattr(deploy, "_SMOKE", tmp_path / "smoke")
+    (tmp_path / "smoke").touch()
+    arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/jdoe"
+    identity = {"Account": ACCOUNT, "Arn": arn, "UserId": "x"}
+    aws.answers("sts", "get_caller_identity", identity)
+    aws.refuses("cloudformation", "describe_stacks", "ValidationError")
+    return desk
+
+
+WHOLE = ["cdk synth", "cdk diff", "cdk deploy", "smoke"]
+
+
+def test_everything_in_order(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Synthesis, what changes, deployment, proof; the policy in words comes before the yes.
+    """
+    assert desk.deploy("--yes") == 0
+    assert desk.ran == WHOLE
+    notes = capsys.readouterr().err
+    assert f"opens questions      release {desk.release.name}" in notes
+    assert json.loads((desk.folder / "outputs" / "chat.json").read_text()) == CHAT
+
+
+def test_smoke_that_fails(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    A deployment that is not proven has an exit code of its own.
+    """
+    desk.failing.add("smoke")
+    assert desk.deploy("--yes") == 3
+    assert "it is deployed and not proven" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", ["cdk synth", "cdk diff", "cdk deploy"])
+def test_a_step_that_fails_ends_it(desk: Desk, step: str) -> None:
+    """
+    Nothing comes after a step that failed.
+    """
+    desk.failing.add(step)
+    assert desk.deploy("--yes") == 1
+    assert desk.ran == WHOLE[: WHOLE.index(step) + 1]
+
+
+@pytest.mark.parametrize(("typed", "code"), [("yes\n", 0), ("y\n", 1), ("\n", 1), ("", 1)])
+def test_only_a_yes_deploys(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
+) -> None:
+    """
+    At a terminal, the whole word deploys and nothing else does.
+    """
+    person = io.StringIO(typed)
+    monkeypatch.setattr(person, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", person)
+    assert desk.deploy() == code
+    assert ("cdk deploy" in desk.ran) is (code == 0)
+
+
+def test_the_doctor_has_a_veto(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A problem keeps from deploying, unless the doctor is skipped, which is said.
+    """
+    findings: list[Finding] = [problem("quota", "is low", "ask for more")]
+    monkeypatch.setattr(deploy, "diagnose_place", lambda *_given: findings)
+    assert desk.deploy("--yes") == 1
+    assert desk.ran == []
+    assert desk.deploy("--yes", "--skip-doctor") == 0
+    assert "the doctor was skipped" in capsys.readouterr().err
+
+
+def test_an_image_is_approved_only_when_told(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    What is not on the list is refused, and approved by bin/releases if the operator says so.
+    """
+    (desk.folder / "releases.json").write_bytes(encode_releases([]))
+    assert desk.deploy("--yes") == 1
+    assert desk.ran == []
+    assert "bin/releases add" in capsys.readouterr().err
+    assert desk.deploy("--yes", "--approve") == 0
+    assert desk.ran == ["releases add", *WHOLE]
+
+
+def test_what_is_missing_is_built(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Missing outputs are built first; a builder that fails ends it.
+    """
+    monkeypatch.setattr(deploy, "missing_builders", lambda _parameters: ("build-host",))
+    desk.failing.add("build-host")
+    assert desk.deploy("--yes") == 1
+    assert desk.ran == ["build-host"]
+    assert "build-host ended with 1" in capsys.readouterr().err
+
+
+def test_ctrl_c(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Ctrl-C is no stack trace, and says that CloudFormation goes on.
+    """
+
+    def stop(_command: Sequence[str], _terminal: Terminal) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(deploy, "run", stop)
+    assert desk.deploy("--yes") == 130
+    assert "CloudFormation goes on" in capsys.readouterr().err

@@ -1,0 +1,400 @@
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+from app.protocol.errors import ConfigError
+from infra.parameters import parse_parameters
+from ops import doctor
+from ops.aws import open_session
+from ops.deployment import ROOT, Deployment, read_deployment
+from ops.doctor import diagnose_place, read_parameters
+from ops.finding import Finding, Level, has_problem, ok, problem, warning
+from ops.machine import (
+    Machine,
+    check_cdk,
+    check_disk,
+    check_node,
+    check_session_manager,
+)
+from tests.stubbed import ACCOUNT, REGION, StubbedAws
+
+GIB = 1024**3
+GIVEN = (
+    "chat_principals=arn:aws:iam::111122223333:role/desk",
+    "client_cidrs=10.0.0.0/8",
+    "profile=small",
+)
+TRAIL = f"arn:aws:cloudtrail:{REGION}:{ACCOUNT}:trail/all"
+ZONES = [f"{REGION}{letter}" for letter in "abc"]
+M5_XLARGE = {
+    "NitroEnclavesSupport": "supported",
+    "VCpuInfo": {"DefaultVCpus": 4, "DefaultThreadsPerCore": 2},
+    "MemoryInfo": {"SizeInMiB": 16384},
+}
+Call = tuple[str, str]
+Answers = dict[Call, Mapping[str, object] | str]  # a text is a refusal, with that code
+
+
+def zones(*names: str) -> dict[str, object]:
+    return {"AvailabilityZones": [{"ZoneName": name} for name in names]}
+
+
+def offered(*names: str) -> dict[str, object]:
+    return {"InstanceTypeOfferings": [{"Location": name} for name in names]}
+
+
+def healthy() -> Answers:
+    """An account in which everything is as it should be, asked in this order."""
+    arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/jdoe"
+    return {
+        ("sts", "get_caller_identity"): {"Account": ACCOUNT, "Arn": arn, "UserId": "x"},
+        ("ssm", "get_parameter"): {"Parameter": {"Value": "21"}},
+        ("cloudtrail", "describe_trails"): {
+            "trailList": [{"Name": "all", "TrailARN": TRAIL, "IsMultiRegionTrail": True}]
+        },
+        ("cloudtrail", "get_trail_status"): {"IsLogging": True},
+        ("cloudtrail", "get_event_selectors"): {
+            "EventSelectors": [{"ReadWriteType": "All", "IncludeManagementEvents": True}]
+        },
+        ("ec2", "describe_instance_type_offerings"): offered(*ZONES),
+        ("ec2", "describe_availability_zones"): zones(*ZONES),
+        ("ec2", "describe_subnets"): {"Subnets": []},
+        ("ec2", "describe_instance_types"): {"InstanceTypes": [M5_XLARGE]},
+        ("service-quotas", "get_service_quota"): {"Quota": {"Value": 8.0}},
+    }
+
+
+def diagnose(aws: StubbedAws, answers: Answers, *given: str) -> dict[str, Finding]:
+    """Give findings by check, for an account that gives these answers."""
+    for (service, method), answer in answers.items():
+        if isinstance(answer, str):
+            aws.refuses(service, method, answer)
+        else:
+            aws.answers(service, method, answer)
+    deployment = read_deployment((*GIVEN, *given))
+    parameters = parse_parameters(deployment.context, root=ROOT, region=REGION)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(doctor, "read_machine", lambda _root, _eif: HERE)
+        found = list(diagnose_place(deployment, aws.session, parameters))
+    return {finding.check: finding for finding in found}
+
+
+IN_AWS = ("credentials", "CDK bootstrap", "CloudTrail", "zones", "instance type", "vCPU quota")
+
+
+def test_healthy_account(aws: StubbedAws) -> None:
+    """
+    Where all is well, every check in AWS says so, and who deploys.
+    """
+    found = diagnose(aws, healthy())
+    assert [found[check].level for check in IN_AWS] == [Level.OK] * len(IN_AWS)
+    assert "role deployer (session jdoe) of account 111122223333" in found["credentials"].text
+    aws.assert_all_asked()
+
+
+FAULTS: list[tuple[str, Call, Mapping[str, object] | str, str]] = [
+    (
+        "vCPU quota",
+        ("service-quotas", "get_service_quota"),
+        {"Quota": {"Value": 7.0}},
+        "1 + 1 of m5.xlarge need 8 vCPUs, and the quota for On-Demand standard instances is 7",
+    ),
+    (
+        "zones",
+        ("ec2", "describe_instance_type_offerings"),
+        offered(ZONES[1], ZONES[2]),
+        "m5.xlarge is not offered in eu-central-1a, only in eu-central-1b, eu-central-1c",
+    ),
+    ("zones", ("ec2", "describe_instance_type_offerings"), offered(), "only in no zone"),
+    ("zones", ("ec2", "describe_availability_zones"), zones(ZONES[0]), "has 1 zone"),
+    (
+        "instance type",
+        ("ec2", "describe_instance_types"),
+        {"InstanceTypes": [{**M5_XLARGE, "NitroEnclavesSupport": "unsupported"}]},
+        "does not support Nitro Enclaves",
+    ),
+    (
+        "instance type",
+        ("ec2", "describe_instance_types"),
+        {
+            "InstanceTypes": [
+                {**M5_XLARGE, "VCpuInfo": {"DefaultVCpus": 4, "DefaultThreadsPerCore": 1}}
+            ]
+        },
+        "4 vCPUs, 1 a core",
+    ),
+    (
+        "instance type",
+        ("ec2", "describe_instance_types"),
+        {"InstanceTypes": [{**M5_XLARGE, "MemoryInfo": {"SizeInMiB": 8192}}]},
+        "8,192 MiB; sizes are reckoned with 4 vCPUs, 2 a core, 16,384 MiB",
+    ),
+    ("CDK bootstrap", ("ssm", "get_parameter"), "ParameterNotFound", "is not bootstrapped"),
+    (
+        "CDK bootstrap",
+        ("ssm", "get_parameter"),
+        {"Parameter": {"Value": "5"}},
+        "its version is 5, expected 6 or later",
+    ),
+    (
+        "CloudTrail",
+        ("cloudtrail", "get_trail_status"),
+        {"IsLogging": False},
+        "no trail in eu-central-1 logs KMS's read and write management events",
+    ),
+    (
+        "CloudTrail",
+        ("cloudtrail", "get_event_selectors"),
+        {
+            "EventSelectors": [
+                {
+                    "ReadWriteType": "All",
+                    "IncludeManagementEvents": True,
+                    "ExcludeManagementEventSources": ["kms.amazonaws.com"],
+                }
+            ]
+        },
+        "read and write",
+    ),
+    (
+        "CloudTrail",
+        ("cloudtrail", "get_event_selectors"),
+        {"EventSelectors": [{"ReadWriteType": "WriteOnly", "IncludeManagementEvents": True}]},
+        "logs KMS's read management events (there is all)",
+    ),
+    ("vCPU quota", ("service-quotas", "get_service_quota"), "InternalError", "not checked"),
+]
+
+
+@pytest.mark.parametrize(("check", "call", "answer", "says"), FAULTS)
+def test_each_fault_is_a_problem(
+    aws: StubbedAws, check: str, call: Call, answer: Mapping[str, object] | str, says: str
+) -> None:
+    """
+    Each fault is a problem, says what is wrong with its numbers, and what to do; the rest is ok.
+    """
+    found = diagnose(aws, {**healthy(), call: answer})
+    assert found[check].level is Level.PROBLEM
+    assert says in found[check].text
+    assert found[check].remedy
+    assert [name for name in IN_AWS if found[name].level is not Level.OK] == [check]
+
+
+REFUSALS = [
+    ("CDK bootstrap", ("ssm", "get_parameter"), "AccessDeniedException", "ssm:GetParameter"),
+    ("zones", ("ec2", "describe_subnets"), "UnauthorizedOperation", "ec2:DescribeSubnets"),
+    (
+        "instance type",
+        ("ec2", "describe_instance_types"),
+        "UnauthorizedOperation",
+        "ec2:DescribeInstanceTypes",
+    ),
+    (
+        "vCPU quota",
+        ("service-quotas", "get_service_quota"),
+        "AccessDeniedException",
+        "servicequotas:GetServiceQuota",
+    ),
+    (
+        "CloudTrail",
+        ("cloudtrail", "get_event_selectors"),
+        "AccessDeniedException",
+        "cloudtrail:GetEventSelectors",
+    ),
+]
+
+
+@pytest.mark.parametrize(("check", "call", "code", "permission"), REFUSALS)
+def test_what_may_not_be_checked_is_a_warning(
+    aws: StubbedAws, check: str, call: Call, code: str, permission: str
+) -> None:
+    """
+    A check that the caller may not make is a warning that names the permission, never passed.
+    """
+    found = diagnose(aws, {**healthy(), call: code})
+    assert found[check].level is Level.WARNING
+    assert permission in found[check].text
+
+
+def test_quota_that_nobody_changed(aws: StubbedAws) -> None:
+    """
+    An account without a quota of its own has AWS's default.
+    """
+    call = ("service-quotas", "get_service_quota")
+    default = ("service-quotas", "get_aws_default_service_quota")
+    answers = {**healthy(), call: "NoSuchResourceException", default: {"Quota": {"Value": 5.0}}}
+    assert "is 5" in diagnose(aws, answers)["vCPU quota"].text
+
+
+def test_zones_are_those_of_the_default_subnets(aws: StubbedAws) -> None:
+    """
+    Fn::GetAZs gives zones with a default subnet, where there is one, and the doctor reckons so.
+    """
+    subnets = {"Subnets": [{"AvailabilityZone": zone} for zone in reversed(ZONES[1:])]}
+    found = diagnose(aws, {**healthy(), ("ec2", "describe_subnets"): subnets})
+    assert f"offered in {ZONES[1]} and {ZONES[2]}" in found["zones"].text
+
+
+def test_wrong_account_is_a_problem(aws: StubbedAws) -> None:
+    """
+    Credentials of another account than the one named are a problem.
+    """
+    found = diagnose(aws, healthy(), "account=444455556666")
+    assert found["credentials"].level is Level.PROBLEM
+    assert "444455556666" in found["credentials"].text
+
+
+def test_root_user_is_warned(aws: StubbedAws) -> None:
+    """
+    The root user may deploy, and is told not to.
+    """
+    root = {"Account": ACCOUNT, "Arn": f"arn:aws:iam::{ACCOUNT}:root", "UserId": "x"}
+    found = diagnose(aws, {**healthy(), ("sts", "get_caller_identity"): root})
+    assert found["credentials"].level is Level.WARNING
+
+
+def test_without_credentials_nothing_is_passed(aws: StubbedAws) -> None:
+    """
+    Expired credentials are a problem, and the checks that need some are told as not made.
+    """
+    found = diagnose(aws, {("sts", "get_caller_identity"): "ExpiredToken"})
+    assert found["credentials"].level is Level.PROBLEM
+    assert found["account"].level is Level.WARNING
+    assert not {"zones", "vCPU quota", "CloudTrail"} & set(found)
+
+
+def test_unknown_region_is_a_problem(aws: StubbedAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A Region that is not on the measured list is a problem.
+    """
+    monkeypatch.setattr(doctor, "KMS_HOSTS", {"us-east-1": ""})
+    assert diagnose(aws, healthy())["Region"].level is Level.PROBLEM
+
+
+def test_wrong_parameters_are_a_problem() -> None:
+    """
+    What the stack would refuse at synthesis, the doctor says first.
+    """
+    deployment = Deployment((), {"fleet_sise": "2"}, "enclave-llm", None, None, "hnb659fds")
+    parameters, finding = read_parameters(deployment, REGION)
+    assert parameters is None
+    assert finding.level is Level.PROBLEM
+    assert "fleet_sise is no parameter" in finding.text
+
+
+HERE = Machine(
+    node="22.4.0",
+    npm=True,
+    cdk="2.1148.1",
+    pinned_cdk="2.1148.1",
+    session_manager=True,
+    free_bytes=100 * GIB,
+    eif_bytes=2 * GIB,
+)
+
+
+def on(**changes: object) -> Machine:
+    values = {name: getattr(HERE, name) for name in Machine.__slots__}
+    return Machine(**{**values, **changes})
+
+
+MACHINES = [
+    (check_node(HERE), Level.OK, "node 22.4.0"),
+    (check_node(on(node=None)), Level.PROBLEM, "no working node"),
+    (check_node(on(node="18.20.0")), Level.PROBLEM, "18.20.0"),
+    (check_node(on(npm=False)), Level.PROBLEM, "npm is not"),
+    (check_cdk(HERE), Level.OK, "2.1148.1"),
+    (check_cdk(on(cdk=None)), Level.OK, "will install 2.1148.1"),
+    (check_cdk(on(cdk="3.0.0")), Level.PROBLEM, "3.0.0, expected 2.1148.1"),
+    (check_session_manager(HERE), Level.OK, "is there"),
+    (check_session_manager(on(session_manager=False)), Level.WARNING, "is not there"),
+    (check_disk(HERE), Level.OK, "2 copies of the EIF need 5.0"),
+    (check_disk(on(free_bytes=4 * GIB)), Level.PROBLEM, "4.0 GiB are free"),
+    (check_disk(on(eif_bytes=None, free_bytes=11 * GIB)), Level.OK, "11 GiB"),
+    (check_disk(on(eif_bytes=None, free_bytes=9 * GIB)), Level.WARNING, "9.0 GiB"),
+]
+
+
+@pytest.mark.parametrize(("finding", "level", "says"), MACHINES)
+def test_machine(finding: Finding, level: Level, says: str) -> None:
+    """
+    What is missing here is said with its numbers, and how bad that is.
+    """
+    assert finding.level is level
+    assert says in finding.text
+    assert bool(finding.remedy) is (level is not Level.OK)
+
+
+@pytest.mark.parametrize(
+    ("findings", "bad"),
+    [
+        ([], False),
+        ([ok("a", "b"), warning("a", "b", "c")], False),
+        ([problem("a", "b", "c")], True),
+    ],
+)
+def test_only_problems_keep_from_deploying(findings: Iterable[Finding], *, bad: bool) -> None:
+    """
+    Warnings do not keep anybody from deploying.
+    """
+    assert has_problem(findings) is bad
+
+
+@pytest.mark.parametrize(
+    ("environment", "region", "expected"),
+    [
+        ({}, "eu-west-1", "eu-west-1"),
+        ({"AWS_REGION": "us-west-2", "AWS_DEFAULT_REGION": "us-east-1"}, None, "us-west-2"),
+        ({"AWS_DEFAULT_REGION": "us-east-1"}, None, "us-east-1"),
+    ],
+)
+def test_region_as_the_cdk_takes_it(
+    environment: dict[str, str], region: str | None, expected: str
+) -> None:
+    """
+    The Region is the one that was named, else the environment's, as for the CDK command line.
+    """
+    session = open_session(profile=None, region=region, environment=environment)
+    assert session.region_name == expected
+
+
+def test_unknown_profile_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """
+    A profile that does not exist is no stack trace.
+    """
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="no AWS profile 'nobody'"):
+        open_session(profile="nobody", region=REGION, environment={})
+
+
+def run_doctor(*arguments: str, region: str = REGION) -> "subprocess.CompletedProcess[str]":
+    """Run the program with no credentials and no network."""
+    environment = {"AWS_EC2_METADATA_DISABLED": "true", "HOME": "/nowhere", "PATH": "/usr/bin"}
+    return subprocess.run(
+        (sys.executable, "-m", "ops.doctor", *arguments),
+        cwd=ROOT,
+        env={**environment, **({"AWS_REGION": region} if region else {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_exit_codes() -> None:
+    """
+    Problems exit with 1, also as JSON; wrong usage with 2, whoever notices.
+    """
+    context = [part for item in GIVEN for part in ("-c", item)]
+    done = run_doctor(*context, "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert found["ok"] is False
+    assert {"check", "level", "text", "remedy"} == set(found["findings"][0])
+    levels = {item["check"]: item["level"] for item in found["findings"]}
+    assert levels["credentials"] == "problem"
+    assert run_doctor("-c", "nothing").returncode == 2
+    assert run_doctor(*context, region="").returncode == 2
