@@ -25,6 +25,7 @@ def main(arguments: Sequence[str]) -> int:
         app=f"{sys.executable} -m local.app",
         assembly=Path(folder) / "assembly",
         outputs=Path(folder) / "outputs",
+        smoke=None,  # nothing here boots an instance that could answer
     )
     return _COMMANDS[command](rest, workshop=workshop)
 

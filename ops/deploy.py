@@ -39,7 +39,6 @@ from ops.principal import read_principal
 
 EXIT_REFUSED: Final = 1
 EXIT_NOT_PROVEN: Final = 3
-_SMOKE: Final = ROOT / "bin" / "smoke"
 _EPILOG: Final = """\
 in this order: bin/doctor's checks; bin/build-eif and bin/build-host where their outputs are
 missing; the image must be on releases.json; synthesis; what changes, the key policy in words and
@@ -211,11 +210,12 @@ def _put(job: _Job) -> int:
         f"an asker keeps {chat} as ~/.config/enclave-llm/chat.json, and gets releases.json from "
         "whoever reviews images, not from the deployment"
     )
-    if not _SMOKE.exists():
-        job.terminal.note("bin/smoke is not in this version: nothing has proven the deployment")
+    smoke = job.workshop.smoke
+    if smoke is None or not smoke.exists():
+        job.terminal.note("there is no bin/smoke here: nothing has proven the deployment")
         return 0
     try:
-        run((str(_SMOKE), *_smoke_arguments(job)), job.terminal)
+        run((str(smoke), *_smoke_arguments(job)), job.terminal)
     except ChildError as error:
         job.terminal.note(f"deploy: it is deployed and not proven: {error}")
         return EXIT_NOT_PROVEN

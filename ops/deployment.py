@@ -34,6 +34,8 @@ class Workshop:
         assembly: What is synthesised, shown and then deployed.
 
         outputs: Folder for outputs.json and chat.json.
+
+        smoke: What proves a deployment; None where no instance starts.
     """
 
     kits: frozenset[str] = PRODUCTION_KITS
@@ -41,6 +43,7 @@ class Workshop:
     app: str | None = None
     assembly: Path = ROOT / "cdk.out"
     outputs: Path = ROOT / "build"
+    smoke: Path | None = ROOT / "bin" / "smoke"
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,10 @@ class Desk:
         }
         context = [part for name, value in values.items() for part in ("-c", f"{name}={value}")]
         workshop = Workshop(
-            kits=KITS, assembly=self.folder / "assembly", outputs=self.folder / "outputs"
+            kits=KITS,
+            assembly=self.folder / "assembly",
+            outputs=self.folder / "outputs",
+            smoke=self.folder / "smoke",
         )
         return deploy.main((*context, *options), workshop=workshop)
 
@@ -95,7 +98,6 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws: StubbedAws) -> De
     monkeypatch.setattr(deploy, "run", desk.run)
     monkeypatch.setattr(deploy, "open_session", lambda **_given: aws.session)
     monkeypatch.setattr(deploy, "diagnose_place", lambda *_given: [ok("all", "is well")])
-    monkeypatch.setattr(deploy, "_SMOKE", tmp_path / "smoke")
     (tmp_path / "smoke").touch()
     arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/jdoe"
     identity = {"Account": ACCOUNT, "Arn": arn, "UserId": "x"}
