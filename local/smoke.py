@@ -88,7 +88,7 @@ def make_subject(
         trust=twin.trust,
         asker=twin.asker,
         admin=_admin(twin),
-        built=parse_build_record((twin.folder / "image" / "measurements.json").read_bytes()),
+        built=parse_build_record(twin.record.read_bytes()),
         chat_role_trust=json.loads(expected.chat_role_trust),
         live_trust=lambda: json.loads(live.chat_role_trust),
         host=host or TwinHost(twin),

@@ -102,6 +102,12 @@ class Twin:
         return self.trust.releases[0]
 
     @property
+    def record(self) -> Path:
+        """The build record of the image that runs."""
+        kit = self.release.kit
+        return self.folder / ("image" if kit == KIT else "") / "measurements.json"
+
+    @property
     def parent_saw(self) -> Path:
         """The folder of request and answer bodies that crossed the parent."""
         return self.folder / "parent_saw"

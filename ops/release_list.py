@@ -48,10 +48,13 @@ class ReleaseList:
         path: Of releases.json.
 
         kept: Folder of the images, each `<pcr0>.eif`.
+
+        kits: The boot kits it may list; another only in the twin.
     """
 
     path: Path
     kept: Path
+    kits: frozenset[str] = PRODUCTION_KITS
 
     def read(self) -> tuple[Release, ...]:
         """
@@ -61,7 +64,7 @@ class ReleaseList:
             RefusedError: It is missing or malformed.
         """
         try:
-            return parse_releases(self.path.read_bytes(), kits=PRODUCTION_KITS)
+            return parse_releases(self.path.read_bytes(), kits=self.kits)
         except OSError:
             raise RefusedError(
                 f"there is no {self.path}: restore it from version control"
@@ -72,7 +75,7 @@ class ReleaseList:
     def write(self, releases: tuple[Release, ...]) -> None:
         """Replace the list, whole or not at all."""
         text = encode_releases(releases)
-        parse_releases(text, kits=PRODUCTION_KITS)  # what is written can be read
+        parse_releases(text, kits=self.kits)  # what is written can be read
         with _new_file(self.path) as fresh:
             fresh.write_bytes(text)
 
@@ -97,9 +100,9 @@ def add_release(releases: ReleaseList, eif: Path, *, name: str | None, now: date
     listed = releases.read()
     text = _read_record(eif)
     record = _parse_record(text, eif)
-    if record.kit not in PRODUCTION_KITS:
+    if record.kit not in releases.kits:
         raise RefusedError(
-            f"the image was built with kit {record.kit}, expected {', '.join(PRODUCTION_KITS)}: "
+            f"the image was built with kit {record.kit}, expected {', '.join(releases.kits)}: "
             "others run in the twin alone"
         )
     release = _make_release(record, name, now)

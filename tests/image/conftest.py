@@ -27,6 +27,7 @@ from local.emulator.build_qemu import build_qemu, require_packages
 from local.emulator.machine import Place, boot, enclave_socket, require_platform, write_signer
 from local.pki import Identity, make_chain, make_root
 from local.processes import Child
+from local.twin import Twin, run_twin
 from tests.image.probe import Probe, pack_probe, wait_for_probe
 
 _SECONDS = 600  # the first test may build QEMU
@@ -143,3 +144,12 @@ def running(
         measured = measure_eif(probe_eif)
         pcrs = Measurements(measured.pcr0, measured.pcr1, measured.pcr2)
         yield RunningProbe(probe, machine, place, root, probe_eif, pcrs)
+
+
+@pytest.fixture(scope="session")
+def twin(qemu: Path, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
+    """All parties, the enclave emulated: the built image, booted once for all tests."""
+    del qemu  # only so that it is skipped as one
+    image = built / "enclave.eif"
+    with run_twin(tmp_path_factory.mktemp("twin"), image=image, note=print) as running:
+        yield running

@@ -13,20 +13,11 @@ from app.protocol.attestation import require_pcrs
 from app.protocol.errors import PcrMismatchError
 from app.protocol.question import Options
 from image.measure import measure_eif
-from local.twin import Twin, run_twin
+from local.twin import Twin
 from tests.integration.canary import Canaries
 from tests.support import make_release
 
 QUESTION = "I can't access my email. My user name is jdoe."
-
-
-@pytest.fixture(scope="module")
-def twin(qemu: Path, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
-    """All parties, the enclave emulated."""
-    del qemu  # only so that it is skipped as one
-    image = built / "enclave.eif"
-    with run_twin(tmp_path_factory.mktemp("twin"), image=image, note=print) as running:
-        yield running
 
 
 @pytest.fixture
