@@ -12,6 +12,7 @@ from typing import Final
 from image.errors import ImageError
 from image.measure import PCR_BYTES, ImageMeasurements
 
+RECORD_NAME: Final = "measurements.json"  # beside the EIF
 HASH_ALGORITHM: Final = "Sha384 { ... }"  # the words of nitro-cli
 _SHA256_BYTES: Final = 32
 _FIELDS: Final = frozenset({"Measurements", "kit", "weights_sha256", "eif_bytes", "eif_sha256"})

@@ -11,9 +11,8 @@ from app.protocol.errors import ConfigError
 from app.protocol.releases import Measurements, Release, parse_releases
 from image.errors import ImageError
 from image.measure import ImageMeasurements, measure_eif
-from image.record import BuildRecord, parse_build_record
+from image.record import RECORD_NAME, BuildRecord, parse_build_record
 
-RECORD_NAME: Final = "measurements.json"  # beside the EIF; bin/build-eif writes both
 _BUILD: Final = "build it with bin/build-eif"
 
 

@@ -16,7 +16,7 @@ from image.cpio import Entry, FileContent, file_entry, write_cpio
 from image.files import write_whole
 from image.kit import BootKit
 from image.pack import pack_eif
-from image.record import BuildRecord, encode_build_record
+from image.record import RECORD_NAME, BuildRecord, encode_build_record
 
 KIT: Final = "process"
 EIF_NAME: Final = "enclave.eif"
@@ -47,7 +47,7 @@ def pack_process_image(folder: Path, root: Path, weights: Path, *, digest: bytes
         write_cpio(out, _application(root, weights))
     kit = BootKit(KIT, kernel, "process", boot)
     record = pack_eif(folder / EIF_NAME, kit, application, weights_sha256=digest)
-    write_whole(folder / "measurements.json", encode_build_record(record))
+    write_whole(folder / RECORD_NAME, encode_build_record(record))
     for path in (kernel, boot, application):
         path.unlink()
     return record

@@ -35,6 +35,7 @@ from app.parent.config import ParentConfig
 from app.protocol.constants import KMS_PROXY_PORT
 from app.protocol.errors import ConfigError, UnavailableError
 from app.protocol.releases import Release, encode_releases
+from image.record import RECORD_NAME
 from infra.key_policy import KeyPolicy, policy_of
 from infra.trust_policy import trust_policy
 from local.aws import TwinAws
@@ -105,7 +106,7 @@ class Twin:
     def record(self) -> Path:
         """The build record of the image that runs."""
         kit = self.release.kit
-        return self.folder / ("image" if kit == KIT else "") / "measurements.json"
+        return self.folder / ("image" if kit == KIT else "") / RECORD_NAME
 
     @property
     def parent_saw(self) -> Path:

@@ -9,8 +9,8 @@ from typing import Final
 from app.protocol.errors import ConfigError
 from app.protocol.releases import Measurements, Release, parse_releases
 from image.errors import ImageError
-from image.record import parse_build_record
-from infra.approved_image import RECORD_NAME, ApprovedImage, load_approved_image
+from image.record import RECORD_NAME, parse_build_record
+from infra.approved_image import ApprovedImage, load_approved_image
 from infra.host_files import MANIFEST_NAME, require_host_software
 from infra.instances import require_sizes
 from infra.parameters import Parameters

@@ -18,7 +18,7 @@ from app.chatbot.config import ChatbotConfig
 from app.chatbot.terminal import Terminal
 from app.protocol.errors import ConfigError
 from app.protocol.releases import parse_releases
-from infra.approved_image import RECORD_NAME
+from image.record import RECORD_NAME
 from infra.parameters import Parameters
 from ops.assembly import Assembly, find_key_policy, read_assembly
 from ops.aws import AwsError, open_session

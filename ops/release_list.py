@@ -28,9 +28,8 @@ from app.protocol.releases import (
 )
 from image.errors import ImageError
 from image.measure import ImageMeasurements, measure_eif
-from image.record import BuildRecord, parse_build_record
+from image.record import RECORD_NAME, BuildRecord, parse_build_record
 
-RECORD_NAME: Final = "measurements.json"  # beside the EIF; bin/build-eif writes both
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _BUILD: Final = "build it with bin/build-eif"
 

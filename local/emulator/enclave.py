@@ -20,7 +20,7 @@ from image.files import write_whole
 from image.kit_debian import debian_kit
 from image.metadata import parse_metadata
 from image.pack import pack_eif
-from image.record import encode_build_record
+from image.record import RECORD_NAME, encode_build_record
 from local.emulator import machine
 from local.emulator.build_qemu import build_qemu, require_packages
 from local.emulator.machine import Note
@@ -100,7 +100,7 @@ def prepare_enclave(eif: Path, folder: Path, *, ca: Path, note: Note) -> Emulate
     except ImageError as error:
         raise ConfigError(str(error)) from None
     (folder / "application.cpio").unlink()
-    write_whole(target.with_name("measurements.json"), encode_build_record(record))
+    write_whole(target.with_name(RECORD_NAME), encode_build_record(record))
     measurements = measurements_of(record)
     name = f"debian-{measurements.pcr0.hex()[:8]}"
     release = Release(name, "debian", measurements, digest, datetime.now(UTC))
