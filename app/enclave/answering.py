@@ -5,13 +5,15 @@ Everything an asker's bytes go through inside the enclave is in `Answerer.answer
 SPEC.md sections 4 to 6.
 """
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from app.enclave.data_keys import DataKeys
+from app.enclave.data_keys import DataKeys, QuestionKey
 from app.enclave.engine import Engine, Finish, Generation
+from app.enclave.engine_cache import PrefixName
 from app.enclave.key_ring import KeyRing
 from app.enclave.nsm import Nsm
 from app.protocol.answer import (
@@ -32,6 +34,7 @@ from app.protocol.sealing import digest_request, parse_sealed_request
 
 _GRACE_SECONDS: Final = 5  # the engine keeps the deadline itself; this is for one that hangs
 _POLL_SECONDS: Final = 0.25  # how soon a silent hang-up is noticed without padding
+_PREFIX_LABEL: Final = b"enclave-llm/1 prefix"
 _MOST_RECEIPT_FRAMES: Final = 13  # the NSM's device answers at most 12,288 bytes
 
 
@@ -75,8 +78,12 @@ class Answerer:
         digest = digest_request(request)
         try:
             deadline = time.monotonic() + ANSWER_DEADLINE_SECONDS
-            question, sealer, header = self._prepare(authorization, envelope, digest)
-            generation = self.engine.start(question, deadline=deadline)
+            question_key = self.data_keys.question_key(authorization)
+            question = _open(envelope, authorization, question_key)
+            sealer, header = self._make_sealer(authorization, digest)
+            generation = self.engine.start(
+                question, deadline=deadline, prefix=_name_prefix(question_key)
+            )
         except AppError as error:
             secret = authorization.answer_secret
             peer.send(seal_error(error, answer_secret=secret, request_digest=digest))
@@ -93,16 +100,9 @@ class Answerer:
             generation.cancel()
         return finish
 
-    def _prepare(
-        self, authorization: Authorization, envelope: bytes, digest: bytes
-    ) -> tuple[Question, AnswerSealer, bytes]:
-        question = open_question(
-            envelope,
-            data_key=self.data_keys.question_key(authorization),
-            key_arn=authorization.key_arn,
-            conversation=authorization.conversation,
-            turn=authorization.turn,
-        )
+    def _make_sealer(
+        self, authorization: Authorization, digest: bytes
+    ) -> tuple[AnswerSealer, bytes]:
         answer_key = self.data_keys.answer_key(authorization)
         header = encode_header(answer_key.wrapped)
         sealer = AnswerSealer(
@@ -111,7 +111,7 @@ class Answerer:
             answer_secret=authorization.answer_secret,
             request_digest=digest,
         )
-        return question, sealer, header
+        return sealer, header
 
     def _receipt(
         self, digest: bytes, sealer: AnswerSealer, finish: Finish, code: str | None
@@ -130,6 +130,21 @@ class Answerer:
         return self.nsm.attest(user_data=user_data, nonce=nonce, public_key=None)
 
 
+def _open(envelope: bytes, authorization: Authorization, key: QuestionKey) -> Question:
+    return open_question(
+        envelope,
+        data_key=key.key,
+        key_arn=authorization.key_arn,
+        conversation=authorization.conversation,
+        turn=authorization.turn,
+    )
+
+
+def _name_prefix(key: QuestionKey) -> PrefixName:
+    """Name what the next turn may reuse so that only holders of the question key find it."""
+    return PrefixName(hashlib.sha256(_PREFIX_LABEL + key.key).digest(), key.ends)
+
+
 class _AnswerStream:
     """
     The frames of one answer, on the beat or as text comes.
@@ -146,6 +161,7 @@ class _AnswerStream:
         self._peer = peer
         self._deadline = deadline
         self._text = bytearray()
+        self._place = 0
         self._beat = time.monotonic()
         self.code: str | None = None
 
@@ -190,14 +206,24 @@ class _AnswerStream:
     def _send_on_beat(self) -> None:
         self._wait()
         self._text += self._generation.take(0).encode()
-        self._peer.send(self._sealer.seal_text(self._cut()))
+        self._peer.send(self._seal_place() or self._sealer.seal_text(self._cut()))
 
     def _send_at_once(self) -> None:
         self._text += self._generation.take(_POLL_SECONDS).encode()
+        if told := self._seal_place():
+            self._peer.send(told)
         while self._text:
             self._peer.send(self._sealer.seal_text(self._cut()))
         if self._peer.gone():
             raise BrokenPipeError
+
+    def _seal_place(self) -> bytes | None:
+        """Seal the place among those that wait, if it has changed."""
+        place = self._generation.place
+        if place == self._place:
+            return None
+        self._place = place
+        return self._sealer.seal_place(place)
 
     def _cut(self) -> bytes:
         piece = bytes(self._text[:MAX_DATA_BYTES])

@@ -33,6 +33,14 @@ class Kms(Protocol):
         """Make an answer key for the conversation of *authorization*."""
 
 
+@dataclass(frozen=True, slots=True)
+class QuestionKey:
+    """A question key in clear, 32 bytes, and when it is over by the clock of `DataKeys`."""
+
+    key: bytes = field(repr=False)
+    ends: float
+
+
 class DataKeys:
     """
     Gives the data keys of a conversation, from KMS or from a cache. Threads may share it.
@@ -46,9 +54,9 @@ class DataKeys:
         self._questions: _Cache[bytes] = _Cache(clock)
         self._answers: _Cache[AnswerKey] = _Cache(clock)
 
-    def question_key(self, authorization: Authorization) -> bytes:
+    def question_key(self, authorization: Authorization) -> QuestionKey:
         """
-        Give the question key of *authorization*, 32 bytes.
+        Give the question key of *authorization*.
 
         Raises:
             DeniedError: KMS refused.
@@ -57,9 +65,10 @@ class DataKeys:
 
             NsmError: The NSM gave no document to ask KMS with.
         """
-        return self._questions.find(
+        entry = self._questions.find(
             _name(authorization), lambda: self._kms.open_question_key(authorization)
         )
+        return QuestionKey(entry.key, entry.ends)
 
     def answer_key(self, authorization: Authorization) -> AnswerKey:
         """
@@ -74,7 +83,7 @@ class DataKeys:
         """
         return self._answers.find(
             _name(authorization), lambda: self._kms.make_answer_key(authorization)
-        )
+        ).key
 
 
 class _Name(NamedTuple):
@@ -108,7 +117,7 @@ class _Cache(Generic[_Key]):
         self._entries: dict[_Name, _Entry[_Key]] = {}
         self._turns: WeakValueDictionary[_Name, threading.Lock] = WeakValueDictionary()
 
-    def find(self, name: _Name, ask: Callable[[], _Key]) -> _Key:
+    def find(self, name: _Name, ask: Callable[[], _Key]) -> _Entry[_Key]:
         """Give the key called *name*; ask for it when it is not here. Failures are not kept."""
         with self._lock:
             turn = self._turns.setdefault(name, threading.Lock())
@@ -118,7 +127,7 @@ class _Cache(Generic[_Key]):
             if entry is None:
                 entry = _Entry(ask(), now + DATA_KEY_CACHE_SECONDS)
                 self._keep(name, entry)
-        return entry.key
+        return entry
 
     def _current(self, name: _Name, now: float) -> _Entry[_Key] | None:
         """Drop every entry whose time is over, then look *name* up."""

@@ -1,13 +1,14 @@
 """
 An engine: what turns a question into an answer, piece by piece.
 
-The server knows only this interface; an adapter (`engine_transformers`) fills it. One engine
-serves all conversations, and nothing of one is visible in another.
+The server knows only this interface; `engine_openvino` fills it. One engine serves all
+conversations, and nothing of one is visible in another.
 """
 
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.enclave.engine_cache import PrefixName
 from app.protocol.question import FinishReason, Question
 
 
@@ -27,6 +28,10 @@ class Generation(Protocol):
     def finish(self) -> Finish | None:
         """How it ended; None until it has, and while text is left to take."""
 
+    @property
+    def place(self) -> int:
+        """Its place among those that wait, the next one 1; 0 once it has begun or ended."""
+
     def take(self, timeout_seconds: float) -> str:
         """
         Give all text that came since the last call, whole characters only.
@@ -43,12 +48,17 @@ class Generation(Protocol):
 class Engine(Protocol):
     """A loaded model that answers questions, several at once."""
 
-    def start(self, question: Question, *, deadline: float) -> Generation:
+    def start(
+        self, question: Question, *, deadline: float, prefix: PrefixName | None = None
+    ) -> Generation:
         """
         Begin to answer *question*; returns at once.
 
         Args:
             deadline: `time.monotonic()` after which the generation ends with reason `error`.
+
+            prefix: Where the conversation may leave keys and values for its next turn, and
+                finds those of its last; None computes the whole prompt and leaves nothing.
 
         Raises:
             TooLongError: Its prompt does not fit this model's context; numbers are
@@ -56,7 +66,7 @@ class Engine(Protocol):
 
             UnsupportedError: The model's chat template refuses these roles in this order.
 
-            EngineError: The model failed on this prompt.
+            EngineError: Template or tokenizer fail on this question.
 
             BusyError: `MAX_ACTIVE_ANSWERS` are under way and `MAX_WAITING_ANSWERS` wait.
         """

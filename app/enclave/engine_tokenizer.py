@@ -1,44 +1,56 @@
 """
 The tokenizer of a weights package: prompts to tokens, and tokens to text.
+
+A model made for chat brings a template, rendered in jinja2's immutable sandbox with the same
+settings and helpers as transformers has; every other model continues a plain transcript.
 """
 
+import json
 from collections.abc import Sequence
-from typing import Protocol, cast
+from datetime import UTC, datetime
+from typing import Final, NoReturn, cast
 
-from jinja2 import TemplateError
-from transformers import AutoTokenizer
+import tokenizers
+from jinja2 import Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from app.enclave.prompt import plain_transcript
+from app.enclave.prompt import TRANSCRIPT_STOPS, plain_transcript
 from app.enclave.weights import Weights
 from app.protocol.errors import UnsupportedError, WeightsError
 from app.protocol.question import Question
 
-
-class _Backend(Protocol):
-    """The Rust tokenizer itself, which is safe to share between threads, unlike its wrapper."""
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> object:
-        """Give an encoding, whose `ids` are the tokens of *text*."""
-
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
-        """Give the text of *ids*."""
+TOKENIZER_NAME: Final = "tokenizer.json"
+TEMPLATE_NAME: Final = "chat_template.jinja"
 
 
 class Tokenizer:
-    """Prompts to tokens, and tokens to text."""
+    """
+    Prompts to tokens, and tokens to text. Threads may share it.
+
+    Raises:
+        WeightsError: The package's tokenizer or template cannot be read.
+    """
 
     def __init__(self, weights: Weights) -> None:
-        self._wrapper = AutoTokenizer.from_pretrained(
-            weights.folder, local_files_only=True, trust_remote_code=False
-        )
-        backend = getattr(self._wrapper, "backend_tokenizer", None)
-        if backend is None:
-            raise WeightsError("the model has no tokenizer.json")
-        backend.no_truncation()
-        backend.no_padding()
-        self._backend = cast("_Backend", backend)
-        self.end_id: int | None = self._wrapper.eos_token_id
-        self.plain = self._wrapper.chat_template is None
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(weights.folder / TOKENIZER_NAME))
+        except Exception as error:  # noqa: BLE001 - it raises nothing more specific
+            raise WeightsError("the tokenizer cannot be read") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        path = weights.folder / TEMPLATE_NAME
+        self._template = _compile(path.read_text("utf-8")) if path.is_file() else None
+        self._texts = {"bos_token": weights.bos_text, "eos_token": weights.eos_text}
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Strings that end every answer: where a plain transcript would go on."""
+        return () if self._template else TRANSCRIPT_STOPS
+
+    @property
+    def strip_start(self) -> bool:
+        """Whether white space before an answer's first word is left out."""
+        return self._template is None
 
     def encode(self, question: Question) -> list[int]:
         """
@@ -47,21 +59,47 @@ class Tokenizer:
         Raises:
             UnsupportedError: The model's chat template refuses these roles in this order.
         """
-        text = plain_transcript(question.messages) if self.plain else self._render(question)
-        encoding = self._backend.encode(text, add_special_tokens=self.plain)
-        return cast("list[int]", encoding.ids)  # type: ignore[attr-defined]  # no stubs
+        plain = self._template is None
+        text = plain_transcript(question.messages) if plain else self._render(question)
+        encoding = self._tokenizer.encode(text, add_special_tokens=plain)
+        return cast("list[int]", encoding.ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""
-        return self._backend.decode(ids, skip_special_tokens=True)
+        return cast("str", self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def _render(self, question: Question) -> str:
-        """Render the model's template; transformers does so in jinja2's immutable sandbox."""
+        assert self._template is not None  # noqa: S101 - asked before
         messages = [{"role": m.role, "content": m.text} for m in question.messages]
         try:
-            rendered = self._wrapper.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
+            return self._template.render(
+                messages=messages, add_generation_prompt=True, tools=None, **self._texts
             )
         except TemplateError:
             raise UnsupportedError("the model's template refuses these roles") from None
-        return cast("str", rendered)
+
+
+def _compile(source: str) -> Template:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = _now
+    try:
+        return environment.from_string(source)
+    except TemplateError as error:
+        raise WeightsError("the chat template cannot be read") from error
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    """Write *value* as templates expect it: not escaped for HTML."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _now(pattern: str) -> str:
+    return datetime.now(UTC).strftime(pattern)

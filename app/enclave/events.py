@@ -24,6 +24,11 @@ _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 class Event(StrEnum):
     """What may be reported."""
 
+    CPU_AMX = "cpu_amx"
+    CPU_AVX512_VNNI = "cpu_avx512_vnni"
+    CPU_AVX512 = "cpu_avx512"
+    CPU_AVX2 = "cpu_avx2"
+    CPU_OTHER = "cpu_other"
     STARTED = "started"
     STOPPED = "stopped"
     REFUSED_CLOCK = "refused_to_start_clock"

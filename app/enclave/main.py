@@ -5,7 +5,6 @@ Nothing here is configured after measurement: no flags, no environment, no files
 own. The twin calls `run` with a platform of its own, from a program that is no part of any image.
 """
 
-import os
 import signal
 import socket
 import threading
@@ -17,7 +16,8 @@ from typing import Final
 
 from app.enclave.answering import Answerer
 from app.enclave.data_keys import DataKeys
-from app.enclave.engine_transformers import load_engine
+from app.enclave.engine_cpu import count_cores, name_instructions
+from app.enclave.engine_openvino import load_engine
 from app.enclave.events import Event, refuse_to_start, report, silence
 from app.enclave.key_ring import KeyRing
 from app.enclave.kms import KmsClient
@@ -59,7 +59,7 @@ class Platform:
 
         ca_bundle: File of certificate authorities for KMS; None for botocore's own.
 
-        threads: For the engine; one core is left for I/O.
+        threads: For the engine.
     """
 
     nsm: Nsm
@@ -80,6 +80,7 @@ def run(platform: Platform, stop: threading.Event) -> None:
     """
     started = time.monotonic()
     drift = require_clock(platform.nsm, now=utc_now())
+    report(name_instructions(), threads=platform.threads)
     weights = load_weights(platform.weights_folder)
     engine = load_engine(weights, threads=platform.threads)
     try:
@@ -156,7 +157,7 @@ def main() -> None:
             connect_kms=_connect_kms,
             ca_bundle=None,
             weights_folder=WEIGHTS_FOLDER,
-            threads=max(1, (os.cpu_count() or 2) - 1),
+            threads=count_cores(),
         )
         run(platform, stop_on_signals())
     except (AppError, OSError) as error:

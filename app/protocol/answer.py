@@ -33,6 +33,8 @@ _HEAD_BYTES: Final = 3  # type and length
 MAX_DATA_BYTES: Final = FRAME_PLAINTEXT_BYTES - _HEAD_BYTES
 _TEXT: Final = 0
 _RECEIPT: Final = 1
+_PLACE: Final = 2
+_MAX_PLACE: Final = 2**16 - 1
 
 
 def encode_header(wrapped_answer_key: bytes) -> bytes:
@@ -111,6 +113,10 @@ class AnswerSealer(_Stream):
         """Seal up to `MAX_DATA_BYTES` of UTF-8 into a frame message; nothing gives a dummy."""
         return self._seal(_TEXT, data, final=final)
 
+    def seal_place(self, place: int) -> bytes:
+        """Seal the answer's place among those that wait, 0 once it has begun."""
+        return self._seal(_PLACE, min(place, _MAX_PLACE).to_bytes(2), final=False)
+
     def seal_receipt(self, part: bytes, *, final: bool = False) -> bytes:
         """Seal a part of the receipt, 1 to `MAX_DATA_BYTES`, into a frame message."""
         return self._seal(_RECEIPT, part, final=final)
@@ -131,6 +137,10 @@ class AnswerOpener(_Stream):
 
     `open` frames as they come, then `finish`. Text is given as soon as its frame has opened:
     it is the enclave's, in order; that it is all of it only `finish` says.
+
+    Attributes:
+        place: The answer's place among those that wait, as the last frame that told said; 0
+            once it has begun, None before the enclave has told.
     """
 
     def __init__(
@@ -142,6 +152,7 @@ class AnswerOpener(_Stream):
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._receipt = bytearray()
         self._answer_digest: bytes | None = None
+        self.place: int | None = None
         self.finished = False
 
     def open(self, kind: Kind, body: bytes) -> str:
@@ -173,9 +184,17 @@ class AnswerOpener(_Stream):
                 self._decode(b"", final=True)
             self._receipt += data
             return ""
+        if kind == _PLACE:
+            self._take_place(data)
+            return ""
         if data and self._answer_digest is not None:
             raise ProtocolError("text after the receipt has begun")
         return self._decode(data)
+
+    def _take_place(self, data: bytes) -> None:
+        if len(data) != 2 or self._answer_digest is not None:
+            raise ProtocolError("place is malformed, or comes after the receipt has begun")
+        self.place = int.from_bytes(data)
 
     def _decode(self, data: bytes, *, final: bool = False) -> str:
         try:
@@ -199,7 +218,7 @@ def _parse_frame(plaintext: bytes) -> tuple[int, bytes]:
     if len(plaintext) != FRAME_PLAINTEXT_BYTES:
         raise ProtocolError(f"frame of {len(plaintext)} bytes, expected {FRAME_PLAINTEXT_BYTES}")
     kind, end = plaintext[0], _HEAD_BYTES + int.from_bytes(plaintext[1:_HEAD_BYTES])
-    if kind not in {_TEXT, _RECEIPT} or end > len(plaintext) or plaintext[end:].strip(b"\0"):
+    if kind not in {_TEXT, _RECEIPT, _PLACE} or end > len(plaintext) or plaintext[end:].strip(b"\0"):
         raise ProtocolError("frame is malformed")
     return kind, plaintext[_HEAD_BYTES:end]
 

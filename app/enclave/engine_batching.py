@@ -1,0 +1,392 @@
+"""
+The batching engine: many answers under way in one model, a token each in every step.
+
+Answers join and leave the running batch between steps. A prompt is shown to the model in pieces
+beside the tokens of the others, so that a long one stalls nobody. Who waits is taken in turn by
+conversation, when the cache of keys and values has room for prompt and answer.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol
+
+import numpy as np
+
+from app.enclave.completion import Completion
+from app.enclave.engine import Finish
+from app.enclave.engine_cache import CachedTokens, KvCache, PrefixName, blocks_for
+from app.enclave.engine_model import Model, Rows
+from app.enclave.engine_sampling import Logits, choose_token
+from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
+from app.protocol.errors import AppError, BusyError, EngineError, TooLongError
+from app.protocol.question import FinishReason, Options, Question
+
+PREFILL_TOKENS: Final = 256  # of prompts in one step, all together
+CLOSE_SECONDS: Final = 30.0  # one step takes far less
+
+logger = logging.getLogger(__name__)
+
+
+class Tokenizer(Protocol):
+    """Prompts to tokens, and tokens to text."""
+
+    def encode(self, question: Question) -> list[int]:
+        """Give the tokens of the prompt."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Give the text of *ids*, special tokens left out."""
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Strings that end every answer."""
+
+    @property
+    def strip_start(self) -> bool:
+        """Whether white space before an answer's first word is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    What one model allows.
+
+    Attributes:
+        context_tokens: Of prompt and completion together.
+
+        end_ids: Tokens that end an answer.
+    """
+
+    context_tokens: int
+    end_ids: frozenset[int]
+
+
+@dataclass(eq=False, slots=True)
+class _Sequence:
+    """What the engine's thread alone touches of one answer."""
+
+    prompt: list[int] = field(repr=False)
+    options: Options
+    most_tokens: int
+    prefix: PrefixName | None
+    random: np.random.Generator
+    completion: Completion = field(repr=False)
+    ahead: list[int] = field(default_factory=list, repr=False)  # what the model has not seen
+    cached: CachedTokens | None = field(default=None, repr=False)
+
+    @property
+    def conversation(self) -> object:
+        """What is taken in turn: those of one conversation, or this one alone."""
+        return self.prefix.name if self.prefix else self
+
+
+class BatchedGeneration:
+    """One answer under way; see `Generation` for what its methods promise."""
+
+    def __init__(self, engine: "BatchingEngine", sequence: _Sequence, *, deadline: float) -> None:
+        self._engine = engine
+        self._changed = threading.Condition()
+        self._text = ""
+        self._finish: Finish | None = None
+        self.sequence = sequence
+        self.deadline = deadline
+
+    @property
+    def finish(self) -> Finish | None:
+        """How it ended; None until it has, and while text is left to take."""
+        with self._changed:
+            return None if self._text else self._finish
+
+    @property
+    def place(self) -> int:
+        """How many answers begin before it; 0 once it has begun."""
+        return self._engine.place(self)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come, though text may be left to take."""
+        return self._finish is not None
+
+    def take(self, timeout_seconds: float) -> str:
+        """Give all text that came since the last call, waiting up to *timeout_seconds*."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._text or self._finish, timeout_seconds)
+            text, self._text = self._text, ""
+            return text
+
+    def cancel(self) -> None:
+        """Stop generating and free the slot at once."""
+        self.end("error")
+        with self._changed:
+            self._text = ""
+        self._engine.leave(self)
+
+    def put(self, text: str) -> None:
+        """Add *text*, unless the answer has ended."""
+        with self._changed:
+            if text and self._finish is None:
+                self._text += text
+                self._changed.notify_all()
+
+    def end(self, reason: FinishReason) -> None:
+        """End with *reason*, unless it has ended."""
+        with self._changed:
+            if self._finish is None:
+                made = self.sequence.completion.tokens
+                self._finish = Finish(reason, len(self.sequence.prompt), made)
+                self._changed.notify_all()
+
+
+class _Part(NamedTuple):
+    """One answer's part of a step: how many of its next tokens the model sees."""
+
+    generation: BatchedGeneration
+    tokens: int
+
+
+class BatchingEngine:
+    """A loaded model; see `Engine` for what its methods promise."""
+
+    def __init__(self, model: Model, tokenizer: Tokenizer, limits: Limits) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._limits = limits
+        self._cache = KvCache(model.blocks)
+        self._changed = threading.Condition()
+        self._active: list[BatchedGeneration] = []
+        self._waiting: list[BatchedGeneration] = []
+        self._leaving: list[BatchedGeneration] = []  # their blocks are the thread's to free
+        self._closed = False
+        self._encoding = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def start(
+        self, question: Question, *, deadline: float, prefix: PrefixName | None = None
+    ) -> BatchedGeneration:
+        """
+        Begin to answer *question*; returns at once.
+
+        Raises:
+            TooLongError: Its prompt does not fit; numbers are (prompt tokens, context length).
+
+            UnsupportedError: The model's chat template refuses these roles in this order.
+
+            EngineError: Template or tokenizer fail on this question.
+
+            BusyError: As many answers as may are under way and wait, or the engine is closed.
+        """
+        self._require_room()  # before the work of encoding, and again after it
+        prompt = self._encode(question)
+        most = self._limits.context_tokens
+        if len(prompt) >= most:
+            raise TooLongError(
+                f"prompt is {len(prompt)} tokens, the context holds {most}",
+                numbers=(len(prompt), most),
+            )
+        sequence = self._make_sequence(prompt, question.options, prefix)
+        generation = BatchedGeneration(self, sequence, deadline=deadline)
+        with self._changed:
+            self._require_room()
+            self._waiting.append(generation)
+            self._changed.notify_all()
+        return generation
+
+    def is_alive(self) -> bool:
+        """Tell whether its thread runs."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """End every generation and free the model."""
+        self._end_all()
+        self._thread.join(CLOSE_SECONDS)
+        del self._model
+
+    def place(self, generation: BatchedGeneration) -> int:
+        """Give how many begin before *generation*, at most; 0 when it has begun or ended."""
+        with self._changed:
+            if generation not in self._waiting:
+                return 0
+            return self._waiting.index(generation) + 1
+
+    def leave(self, generation: BatchedGeneration) -> None:
+        """Give the slot of *generation*, which has ended, to the next that waits."""
+        with self._changed:
+            if generation in self._waiting:
+                self._waiting.remove(generation)
+            if generation in self._active:
+                self._active.remove(generation)
+                self._leaving.append(generation)
+            self._changed.notify_all()
+
+    def _end_all(self) -> None:
+        with self._changed:
+            self._closed = True
+            ended = self._active + self._waiting
+            self._changed.notify_all()
+        for generation in ended:
+            generation.cancel()
+
+    def _encode(self, question: Question) -> list[int]:
+        """Give the prompt's tokens, one prompt at a time: long ones take a core each."""
+        with self._encoding:
+            try:
+                return self._tokenizer.encode(question)
+            except AppError:
+                raise
+            except Exception:  # noqa: BLE001 - whatever a template or a tokenizer raises
+                raise EngineError from None
+
+    def _require_room(self) -> None:
+        with self._changed:
+            taken = len(self._active) + len(self._waiting)
+        if self._closed or taken >= MAX_ACTIVE_ANSWERS + MAX_WAITING_ANSWERS:
+            raise BusyError(f"{taken} answers are under way or wait")
+
+    def _make_sequence(
+        self, prompt: list[int], options: Options, prefix: PrefixName | None
+    ) -> _Sequence:
+        return _Sequence(
+            prompt=prompt,
+            options=options,
+            most_tokens=min(options.max_tokens, self._limits.context_tokens - len(prompt)),
+            prefix=prefix,
+            random=np.random.default_rng(options.seed),  # without one, the system's randomness
+            completion=Completion(
+                self._tokenizer.decode,
+                stops=(*options.stop, *self._tokenizer.stops),
+                strip_start=self._tokenizer.strip_start,
+            ),
+        )
+
+    def _run(self) -> None:
+        """Step after step, until the engine is closed."""
+        try:
+            while not self._closed:
+                self._free_blocks()
+                if step := self._next_step():
+                    self._take_step(step)
+        finally:
+            self._end_all()  # whatever ended this thread, nobody waits for it
+
+    def _free_blocks(self) -> None:
+        """Take back the blocks of who has left, and wipe what nobody keeps."""
+        with self._changed:
+            leaving, self._leaving = self._leaving, []
+        for generation in leaving:
+            sequence = generation.sequence
+            if sequence.cached is not None:
+                self._cache.give_back(sequence.cached, sequence.prefix)
+                sequence.cached = None
+        self._cache.expire(time.monotonic())
+        self._wipe()
+
+    def _wipe(self) -> None:
+        if self._cache.freed:
+            self._model.wipe(self._cache.freed)
+            self._cache.freed.clear()
+
+    def _next_step(self) -> list[_Part]:
+        """Wait for work, end what is past its deadline, let in who may come, and plan."""
+        with self._changed:
+            end = self._cache.next_end
+            self._changed.wait_for(
+                lambda: self._closed or self._active or self._waiting or self._leaving,
+                None if end is None else max(0, end - time.monotonic()),
+            )
+            self._end_late()
+            self._admit()
+            return self._plan()
+
+    def _end_late(self) -> None:
+        now = time.monotonic()
+        for generation in [g for g in self._active + self._waiting if now > g.deadline]:
+            generation.end("error")
+            self.leave(generation)
+
+    def _admit(self) -> None:
+        """Let in who waits, in turn by conversation, while slots and blocks last."""
+        while self._waiting and len(self._active) < MAX_ACTIVE_ANSWERS:
+            busy = Counter(g.sequence.conversation for g in self._active)
+            generation = min(self._waiting, key=lambda g: busy[g.sequence.conversation])
+            sequence = generation.sequence
+            tokens = len(sequence.prompt) + sequence.most_tokens
+            if blocks_for(tokens) > self._cache.available:
+                return  # whoever comes later does not pass: it could wait for ever
+            sequence.cached = self._cache.lend(sequence.prompt, tokens, sequence.prefix)
+            sequence.ahead = sequence.prompt[len(sequence.cached.tokens) :]
+            self._waiting.remove(generation)
+            self._active.append(generation)
+
+    def _plan(self) -> list[_Part]:
+        """Give every answer its next token, and prompts, in turn, what a step has room for."""
+        room = PREFILL_TOKENS
+        step = []
+        for generation in self._active:
+            ahead = len(generation.sequence.ahead)
+            tokens = ahead if ahead == 1 else min(ahead, room)
+            room -= tokens if ahead > 1 else 0
+            if tokens:
+                step.append(_Part(generation, tokens))
+        return step
+
+    def _take_step(self, step: list[_Part]) -> None:
+        """Let the model see its tokens, and add one to each answer whose prompt it has seen."""
+        self._wipe()  # blocks that making room has freed
+        try:
+            logits = self._model.forward([_rows(part) for part in step])
+            for part, row in zip(step, _share(step, logits), strict=True):
+                self._advance(part, row)
+        except Exception as error:  # noqa: BLE001 - whatever a model raises, others may come
+            logger.error("step failed: %s", type(error).__name__)  # noqa: TRY400 - no content
+            for generation, _ in step:
+                generation.end("error")
+        for generation, _ in step:
+            if generation.ended:
+                self.leave(generation)
+
+    def _advance(self, part: _Part, logits: Logits | None) -> None:
+        """Note that the model has seen the tokens of *part*; choose the next from *logits*."""
+        sequence = part.generation.sequence
+        assert sequence.cached is not None  # noqa: S101 - it was let in
+        sequence.cached.tokens += sequence.ahead[: part.tokens]
+        del sequence.ahead[: part.tokens]
+        if logits is not None and not part.generation.ended:
+            self._add(part.generation, choose_token(logits, sequence.options, sequence.random))
+
+    def _add(self, generation: BatchedGeneration, token: int) -> None:
+        """Add *token* to the answer and see whether it ends there."""
+        sequence = generation.sequence
+        completion = sequence.completion
+        if token in self._limits.end_ids:
+            generation.put(completion.end())
+            generation.end("stop")
+            return
+        generation.put(completion.push(token))
+        sequence.ahead = [token]
+        if completion.has_stopped():
+            generation.end("stop")
+        elif completion.tokens >= sequence.most_tokens:
+            generation.put(completion.end())
+            generation.end("stop" if completion.has_stopped() else "length")
+
+
+def _rows(part: _Part) -> Rows:
+    sequence = part.generation.sequence
+    assert sequence.cached is not None  # noqa: S101 - it was let in
+    return Rows(
+        tokens=sequence.ahead[: part.tokens],
+        past=len(sequence.cached.tokens),
+        blocks=sequence.cached.blocks,
+        wanted=int(part.tokens == len(sequence.ahead)),
+    )
+
+
+def _share(step: list[_Part], logits: Sequence[Logits]) -> Iterator[Logits | None]:
+    """Give each part its logits; None while its prompt is not all seen."""
+    rows = iter(logits)
+    for part in step:
+        yield next(rows) if part.tokens == len(part.generation.sequence.ahead) else None

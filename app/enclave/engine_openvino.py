@@ -1,0 +1,50 @@
+"""
+The OpenVINO engine: a weights package, checked on this processor and ready to answer.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from app.enclave.engine_batching import BatchingEngine, Limits
+from app.enclave.engine_cache import blocks_for
+from app.enclave.engine_model import Model, OpenVinoModel, Rows
+from app.enclave.engine_tokenizer import Tokenizer
+from app.enclave.weights import Check, Weights
+from app.protocol.constants import MAX_ACTIVE_ANSWERS
+from app.protocol.errors import WeightsError
+
+_MEMORY_SHARE: Final = 2  # of what is free, one part in so many is for keys and values
+_EXACT: Final = "fp32"
+
+
+def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
+    """
+    Load the model of *weights*, whose files are checked, and start its thread.
+
+    Keys and values get room for `MAX_ACTIVE_ANSWERS` whole contexts, or half of the memory
+    that is free, if that is less.
+
+    Args:
+        threads: The model's: as many as there are physical cores is best.
+
+    Raises:
+        WeightsError: OpenVINO cannot load it; memory does not hold one context; or the model
+            computes something else on this processor than where the package was made.
+    """
+    model = OpenVinoModel(
+        weights.folder,
+        threads=threads,
+        most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
+        most_bytes=_free_bytes() // _MEMORY_SHARE,
+        exact=weights.precision == _EXACT,
+    )
+    if model.blocks < blocks_for(weights.context_length):
+        needed = blocks_for(weights.context_length) * model.block_bytes * _MEMORY_SHARE
+        raise WeightsError(
+            f"one context's keys and values need {needed / 2**20:.0f} MiB of free memory, "
+            f"there are {_free_bytes() / 2**20:.0f}: give the enclave more"
+        )
+    require_check(model, weights.check)
+    limits = Limits(weights.context_length, weights.end_ids)
+    return BatchingEngine(model, Tokenizer(weights), limits)
