@@ -81,7 +81,7 @@ class ScriptedModel:
     fail_at: int | None = None
     steps: list[list[Rows]] = field(default_factory=list)
     held: dict[int, list[int]] = field(default_factory=dict)
-    made: dict[int, int] = field(default_factory=dict)
+    made: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def forward(self, batch: Sequence[Rows]) -> NDArray[np.float32]:
         if self.gate is not None:
@@ -102,8 +102,9 @@ class ScriptedModel:
         return rows.wanted > 0
 
     def choose(self, rows: Rows) -> NDArray[np.float32]:
-        key = rows.blocks[0]
-        place = self.made[key] = self.made.get(key, -1) + 1
+        place, end = self.made.get(rows.blocks[0], (0, -1))
+        place = place + 1 if end == rows.past else 0  # else another answer, in a kept prefix
+        self.made[rows.blocks[0]] = place, rows.past + len(rows.tokens)
         logits = np.zeros(VOCABULARY, np.float32)
         logits[self.script[place] if place < len(self.script) else END_ID] = 1
         return logits
