@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
@@ -403,7 +403,7 @@ def _rows(part: _Part) -> Rows:
     )
 
 
-def _share(step: list[_Part], logits: Sequence[Logits]) -> Iterator[Logits | None]:
+def _share(step: list[_Part], logits: Iterable[Logits]) -> Iterator[Logits | None]:
     """Give each part its logits; None while its prompt is not all seen."""
     rows = iter(logits)
     for part in step:

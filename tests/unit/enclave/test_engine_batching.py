@@ -2,7 +2,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from app.enclave.engine_batching import (
 )
 from app.enclave.engine_cache import BLOCK_TOKENS, PrefixName, blocks_for
 from app.enclave.engine_model import Rows
+from app.enclave.engine_sampling import choose_token
 from app.enclave.prompt import TRANSCRIPT_STOPS
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import BusyError, EngineError, TooLongError
@@ -435,7 +435,7 @@ def test_failure(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """
     A step that raises ends its answers with `error`; others are made, and no log has content.
     """
-    engine, model = make("abc", fail_at=1)
+    engine, _ = make("abc", fail_at=1)
     text, finish = read(start(engine, ask("hello")))
     assert (text, finish.reason) == ("a", "error")
     assert read(start(engine, ask("hello")))[0] == "abc"
@@ -449,12 +449,11 @@ def test_failure_of_one(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     gate = threading.Semaphore(0)
     engine, _ = make("abc", gate=gate)
-    choose = engine_batching.choose_token
 
     def fail(logits: NDArray[np.float32], options: Options, random: np.random.Generator) -> int:
         if options.seed == 13:
             raise ValueError
-        return choose(logits, options, random)
+        return choose_token(logits, options, random)
 
     monkeypatch.setattr(engine_batching, "choose_token", fail)
     one, other = (start(engine, ask("hello", seed=seed)) for seed in (13, 14))
@@ -463,7 +462,7 @@ def test_failure_of_one(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(other)[0] == "abc"
 
 
-def test_tokenizer_fails(make: Make, tokenizer: BytesTokenizer) -> None:
+def test_tokenizer_fails(make: Make) -> None:
     """
     Whatever a tokenizer raises is the one documented error, without its message.
     """
