@@ -88,7 +88,7 @@ def _compile(source: str) -> Template:
     environment.globals["strftime_now"] = _now
     try:
         return environment.from_string(source)
-    except TemplateError as error:
+    except (TemplateError, SyntaxError) as error:
         raise WeightsError("the chat template cannot be read") from error
 
 
