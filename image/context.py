@@ -17,9 +17,7 @@ from image.weights import MANIFEST_NAME
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCKERFILE: Final = ROOT / "app" / "enclave" / "Dockerfile"
 MODULES: Final = ROOT / "tests" / "golden" / "enclave_modules.txt"
-# The engine's packages, in one place: another engine brings other locks.
 LOCKED: Final = ROOT / "requirements" / "enclave.txt"
-UNLOCKED: Final = ROOT / "requirements" / "torch.txt"
 _PLATFORMS: Final = (*(f"manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)), "any")
 _OLD_PLATFORMS: Final = ("manylinux2014_x86_64",)
 
@@ -75,21 +73,20 @@ def read_weights_digest(folder: Path) -> bytes:
 
 def fetch_wheels(folder: Path) -> Path:
     """
-    Fetch the enclave's wheels below *folder*, by hash where they are locked; give where they are.
+    Fetch the enclave's wheels below *folder*, by hash; give where they are.
 
     Those of an earlier build with the same locks are taken as they are.
 
     Raises:
         ImageError: pip cannot get one of them.
     """
-    locks = hashlib.sha256(LOCKED.read_bytes() + UNLOCKED.read_bytes()).hexdigest()
+    locks = hashlib.sha256(LOCKED.read_bytes()).hexdigest()
     target = folder / f"wheels-{locks[:12]}"
     if target.is_dir():
         return target
     part = folder / f".{target.name}.part"
     shutil.rmtree(part, ignore_errors=True)
-    for arguments in (("--require-hashes", "-r", str(LOCKED)), ("-r", str(UNLOCKED))):
-        run((*_pip(part), *arguments), seconds=1800)
+    run((*_pip(part), "--require-hashes", "-r", str(LOCKED)), seconds=1800)
     part.rename(target)
     return target
 

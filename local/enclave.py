@@ -8,6 +8,7 @@ differs from `app.enclave.main`. Started by `local.twin`.
 import argparse
 from pathlib import Path
 
+from app.enclave.engine_cpu import count_cores
 from app.enclave.events import refuse_to_start, silence
 from app.enclave.main import Platform, explain, run, stop_on_signals
 from app.enclave.nsm import NsmClient
@@ -30,7 +31,7 @@ def main() -> None:
         connect_kms=connect_to(options.kms),
         ca_bundle=options.ca,
         weights_folder=options.weights,
-        threads=1,  # fastest for a model as small as the demo's, and leaves cores to the others
+        threads=count_cores(),
     )
     try:
         run(platform, stop_on_signals())

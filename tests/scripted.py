@@ -12,6 +12,7 @@ from typing import Final
 from app.enclave.answering import Answerer
 from app.enclave.data_keys import DataKeys
 from app.enclave.engine import Finish
+from app.enclave.engine_cache import PrefixName
 from app.enclave.key_ring import KeyRing
 from app.enclave.kms import AnswerKey
 from app.enclave.nsm import Nsm
@@ -43,14 +44,19 @@ class ScriptedEngine:
     reason: FinishReason | None = "stop"
     refusal: Exception | None = None
     questions: list[Question] = field(default_factory=list)
+    prefixes: list[PrefixName | None] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     generations: list["ScriptedGeneration"] = field(default_factory=list)
     closed: bool = False
     alive: bool = True
     keeps_deadline: bool = True
 
-    def start(self, question: Question, *, deadline: float) -> "ScriptedGeneration":
+    def start(
+        self, question: Question, *, deadline: float, prefix: PrefixName | None = None
+    ) -> "ScriptedGeneration":
         """Begin, or refuse."""
         self.questions.append(question)
+        self.prefixes.append(prefix)
         if self.refusal is not None:
             raise self.refusal
         generation = ScriptedGeneration(self, deadline)
@@ -87,6 +93,11 @@ class ScriptedGeneration:
             return None
         return Finish(script.reason, 12, self.taken)
 
+    @property
+    def place(self) -> int:
+        """The next of the places that the test wants told, then 0."""
+        return self._engine.places.pop(0) if self._engine.places else 0
+
     def take(self, timeout_seconds: float) -> str:
         """Give the pieces that are due."""
         end = time.monotonic() + timeout_seconds
@@ -111,6 +122,7 @@ class ScriptedGeneration:
 class ScriptedKms:
     """Gives the samples' data keys, or fails."""
 
+    question_key: bytes = DATA_KEY
     question_failure: AppError | None = None
     answer_failure: AppError | None = None
     calls: list[str] = field(default_factory=list)
@@ -121,7 +133,7 @@ class ScriptedKms:
         self.calls.append("question")
         if self.question_failure is not None:
             raise self.question_failure
-        return DATA_KEY
+        return self.question_key
 
     def make_answer_key(self, authorization: Authorization) -> AnswerKey:
         """Give an answer key, wrapped as its own digest."""
@@ -161,6 +173,7 @@ class Asker:
             conversation=authorization.conversation,
             turn=authorization.turn,
         )
+        self.places: list[int] = []
         self.authorization = authorization
         self.request = seal_request(
             authorization, envelope, public_key=public_key, manifest_digest=MANIFEST.digest
@@ -182,7 +195,11 @@ class Asker:
             answer_secret=self.authorization.answer_secret,
             request_digest=digest_request(self.request),
         )
-        text = "".join(opener.open(*frame) for frame in frames)
+        text = ""
+        for frame in frames:
+            text += opener.open(*frame)
+            if opener.place is not None and opener.place != (self.places or [None])[-1]:
+                self.places.append(opener.place)
         signed, answer_digest = opener.finish()
         receipt, _ = verify_receipt(
             signed,

@@ -75,4 +75,4 @@ class Engine(Protocol):
         """Tell whether it can still answer; if not, only a new process can."""
 
     def close(self) -> None:
-        """End every generation and free the model."""
+        """End every generation; nothing can be asked any more."""

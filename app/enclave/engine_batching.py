@@ -10,7 +10,8 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -192,6 +193,7 @@ class BatchingEngine:
         with self._changed:
             self._require_room()
             self._waiting.append(generation)
+            self._order()
             self._changed.notify_all()
         return generation
 
@@ -200,17 +202,15 @@ class BatchingEngine:
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """End every generation and free the model."""
+        """End every generation and wait for the step under way."""
         self._end_all()
         self._thread.join(CLOSE_SECONDS)
-        del self._model
 
     def place(self, generation: BatchedGeneration) -> int:
-        """Give how many begin before *generation*, at most; 0 when it has begun or ended."""
+        """Give the place of *generation* among those that wait; 0 when it does not."""
         with self._changed:
-            if generation not in self._waiting:
-                return 0
-            return self._waiting.index(generation) + 1
+            waits = generation in self._waiting
+            return self._waiting.index(generation) + 1 if waits else 0
 
     def leave(self, generation: BatchedGeneration) -> None:
         """Give the slot of *generation*, which has ended, to the next that waits."""
@@ -220,7 +220,18 @@ class BatchingEngine:
             if generation in self._active:
                 self._active.remove(generation)
                 self._leaving.append(generation)
+            self._order()
             self._changed.notify_all()
+
+    def _order(self) -> None:
+        """Put those that wait in turn: first of the conversation with the fewest before it."""
+        before = Counter(g.sequence.conversation for g in self._active)
+        left, self._waiting = self._waiting, []
+        while left:
+            generation = min(left, key=lambda g: before[g.sequence.conversation])
+            left.remove(generation)
+            before[generation.sequence.conversation] += 1
+            self._waiting.append(generation)
 
     def _end_all(self) -> None:
         with self._changed:
@@ -308,18 +319,16 @@ class BatchingEngine:
             self.leave(generation)
 
     def _admit(self) -> None:
-        """Let in who waits, in turn by conversation, while slots and blocks last."""
+        """Let in who waits, in turn, while slots and blocks last."""
         while self._waiting and len(self._active) < MAX_ACTIVE_ANSWERS:
-            busy = Counter(g.sequence.conversation for g in self._active)
-            generation = min(self._waiting, key=lambda g: busy[g.sequence.conversation])
+            generation = self._waiting[0]
             sequence = generation.sequence
             tokens = len(sequence.prompt) + sequence.most_tokens
             if blocks_for(tokens) > self._cache.available:
                 return  # whoever comes later does not pass: it could wait for ever
             sequence.cached = self._cache.lend(sequence.prompt, tokens, sequence.prefix)
             sequence.ahead = sequence.prompt[len(sequence.cached.tokens) :]
-            self._waiting.remove(generation)
-            self._active.append(generation)
+            self._active.append(self._waiting.pop(0))
 
     def _plan(self) -> list[_Part]:
         """Give every answer its next token, and prompts, in turn, what a step has room for."""
@@ -336,15 +345,13 @@ class BatchingEngine:
     def _take_step(self, step: list[_Part]) -> None:
         """Let the model see its tokens, and add one to each answer whose prompt it has seen."""
         self._wipe()  # blocks that making room has freed
-        try:
+        everyone = [part.generation for part in step]
+        with _contained(everyone):
             logits = self._model.forward([_rows(part) for part in step])
             for part, row in zip(step, _share(step, logits), strict=True):
-                self._advance(part, row)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises, others may come
-            logger.error("step failed: %s", type(error).__name__)  # noqa: TRY400 - no content
-            for generation, _ in step:
-                generation.end("error")
-        for generation, _ in step:
+                with _contained([part.generation]):
+                    self._advance(part, row)
+        for generation in everyone:
             if generation.ended:
                 self.leave(generation)
 
@@ -374,6 +381,17 @@ class BatchingEngine:
             generation.end("stop" if completion.has_stopped() else "length")
 
 
+@contextmanager
+def _contained(generations: Sequence[BatchedGeneration]) -> Iterator[None]:
+    """Let a failure end *generations* alone."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever a model raises, the others go on
+        logger.error("generation failed: %s", type(error).__name__)  # noqa: TRY400 - no content
+        for generation in generations:
+            generation.end("error")
+
+
 def _rows(part: _Part) -> Rows:
     sequence = part.generation.sequence
     assert sequence.cached is not None  # noqa: S101 - it was let in
@@ -385,7 +403,7 @@ def _rows(part: _Part) -> Rows:
     )
 
 
-def _share(step: list[_Part], logits: Sequence[Logits]) -> Iterator[Logits | None]:
+def _share(step: list[_Part], logits: Iterable[Logits]) -> Iterator[Logits | None]:
     """Give each part its logits; None while its prompt is not all seen."""
     rows = iter(logits)
     for part in step:

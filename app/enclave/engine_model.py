@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as operations
 from openvino._offline_transformations import paged_attention_transformation
 
-from app.enclave.engine_cache import BLOCK_TOKENS
+from app.enclave.engine_cache import blocks_for
 from app.protocol.errors import EngineError, WeightsError
 
 _MODEL_NAME: Final = "openvino_model.xml"
@@ -48,6 +48,11 @@ class Rows:
     past: int
     blocks: Sequence[int]
     wanted: int
+
+    @property
+    def end(self) -> int:
+        """How many tokens the model has seen after the step."""
+        return self.past + len(self.tokens)
 
 
 class Model(Protocol):
@@ -109,7 +114,8 @@ class OpenVinoModel:
         shape = openvino.Shape([self.blocks, *_block_shape(port)])
         tensor = openvino.Tensor(port.element_type, shape)
         self._request.set_tensor(port.any_name, tensor)
-        return tensor.data
+        cache: NDArray[np.generic] = tensor.data
+        return cache
 
     def forward(self, batch: Sequence[Rows]) -> NDArray[np.float32]:
         """Show the model all tokens of *batch* and give the logits that are wanted."""
@@ -175,24 +181,20 @@ def _block_bytes(port: openvino.ConstOutput) -> int:
 
 def _encode(batch: Sequence[Rows]) -> dict[str, NDArray[np.generic]]:
     """Give the inputs of paged attention for *batch*."""
-    lengths = [len(rows.tokens) for rows in batch]
-    begins = np.concatenate([[0], np.cumsum(lengths)])
-    needed = [math.ceil((rows.past + n) / BLOCK_TOKENS) for rows, n in zip(batch, lengths, strict=True)]
-    blocks = [rows.blocks[:count] for rows, count in zip(batch, needed, strict=True)]
-    ends = zip(batch, begins[1:], strict=True)
-    wanted = [np.arange(end - rows.wanted, end) for rows, end in ends]
+    begins = np.cumsum([0, *(len(rows.tokens) for rows in batch)])
+    blocks = [rows.blocks[: blocks_for(rows.end)] for rows in batch]
+    places = zip(batch, begins[1:], strict=True)
+    wanted = [np.arange(end - rows.wanted, end) for rows, end in places]
     if not any(map(len, wanted)):
         wanted = [np.zeros(1)]  # the model cannot compute none
-    positions = [np.arange(rows.past, rows.past + n) for rows, n in zip(batch, lengths, strict=True)]
+    positions = [np.arange(rows.past, rows.end) for rows in batch]
     return {
         "input_ids": np.concatenate([rows.tokens for rows in batch]).astype(np.int64),
         "position_ids": np.concatenate(positions).astype(np.int64),
         "past_lens": np.array([rows.past for rows in batch], np.int32),
         "subsequence_begins": begins.astype(np.int32),
         "block_indices": np.concatenate(blocks).astype(np.int32),
-        "block_indices_begins": np.concatenate([[0], np.cumsum(needed)]).astype(np.int32),
-        "max_context_len": np.array(
-            max(rows.past + n for rows, n in zip(batch, lengths, strict=True)), np.int32
-        ),
+        "block_indices_begins": np.cumsum([0, *map(len, blocks)]).astype(np.int32),
+        "max_context_len": np.array(max(rows.end for rows in batch), np.int32),
         _WANTED: np.concatenate(wanted).astype(np.int64),
     }

@@ -2,6 +2,7 @@
 The OpenVINO engine: a weights package, checked on this processor and ready to answer.
 """
 
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.errors import WeightsError
 
 _MEMORY_SHARE: Final = 2  # of what is free, one part in so many is for keys and values
+_MEMORY_INFO: Final = Path("/proc/meminfo")
 _EXACT: Final = "fp32"
 
 
@@ -48,3 +50,36 @@ def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
     require_check(model, weights.check)
     limits = Limits(weights.context_length, weights.end_ids)
     return BatchingEngine(model, Tokenizer(weights), limits)
+
+
+def require_check(model: Model, check: Check) -> None:
+    """
+    Require that *model* thinks of a text what it thought where the package was made.
+
+    A processor without VNNI may saturate 8-bit products, and would answer worse in silence.
+
+    Raises:
+        WeightsError: The mean log-probability of the tokens differs by more than the package
+            tolerates.
+    """
+    blocks = list(range(blocks_for(len(check.tokens))))
+    wanted = len(check.tokens) - 1
+    logits = model.forward([Rows(check.tokens[:-1], 0, blocks, wanted)]).astype(np.float64)
+    model.wipe(blocks)
+    logits -= logits.max(axis=-1, keepdims=True)
+    chosen = logits[np.arange(wanted), check.tokens[1:]]
+    mean = float((chosen - np.log(np.exp(logits).sum(axis=-1))).mean())
+    if not abs(mean - check.mean_logprob) <= check.tolerance:
+        raise WeightsError(
+            f"this processor computes another model: mean log-probability {mean:.3f} of the "
+            f"package's check, expected {check.mean_logprob:.3f} within {check.tolerance:.3f}"
+        )
+
+
+def _free_bytes() -> int:
+    """Give the bytes of memory that are free or could be."""
+    for line in _MEMORY_INFO.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    raise WeightsError("the kernel does not say how much memory is free")

@@ -47,7 +47,7 @@ def _kept_tokens(chances: NDArray[np.float64], options: Options) -> NDArray[np.i
     if chances[tokens].sum() < options.top_p * mass and len(tokens) < most:
         tokens = _likeliest(chances, most)
     before = chances[tokens].cumsum() - chances[tokens]
-    return tokens[before < options.top_p * mass]
+    return tokens[: int((before < options.top_p * mass).sum())]
 
 
 def _likeliest(chances: NDArray[np.float64], count: int) -> NDArray[np.intp]:

@@ -8,7 +8,7 @@ settings and helpers as transformers has; every other model continues a plain tr
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final, NoReturn, cast
+from typing import Final, NoReturn
 
 import tokenizers
 from jinja2 import Template, TemplateError
@@ -34,7 +34,7 @@ class Tokenizer:
     def __init__(self, weights: Weights) -> None:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(weights.folder / TOKENIZER_NAME))
-        except Exception as error:  # noqa: BLE001 - it raises nothing more specific
+        except Exception as error:
             raise WeightsError("the tokenizer cannot be read") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -62,11 +62,11 @@ class Tokenizer:
         plain = self._template is None
         text = plain_transcript(question.messages) if plain else self._render(question)
         encoding = self._tokenizer.encode(text, add_special_tokens=plain)
-        return cast("list[int]", encoding.ids)
+        return list(encoding.ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""
-        return cast("str", self._tokenizer.decode(ids, skip_special_tokens=True))
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
 
     def _render(self, question: Question) -> str:
         assert self._template is not None  # noqa: S101 - asked before
@@ -88,7 +88,7 @@ def _compile(source: str) -> Template:
     environment.globals["strftime_now"] = _now
     try:
         return environment.from_string(source)
-    except TemplateError as error:
+    except (TemplateError, SyntaxError) as error:
         raise WeightsError("the chat template cannot be read") from error
 
 

@@ -218,7 +218,8 @@ def _parse_frame(plaintext: bytes) -> tuple[int, bytes]:
     if len(plaintext) != FRAME_PLAINTEXT_BYTES:
         raise ProtocolError(f"frame of {len(plaintext)} bytes, expected {FRAME_PLAINTEXT_BYTES}")
     kind, end = plaintext[0], _HEAD_BYTES + int.from_bytes(plaintext[1:_HEAD_BYTES])
-    if kind not in {_TEXT, _RECEIPT, _PLACE} or end > len(plaintext) or plaintext[end:].strip(b"\0"):
+    known = kind in {_TEXT, _RECEIPT, _PLACE}
+    if not known or end > len(plaintext) or plaintext[end:].strip(b"\0"):
         raise ProtocolError("frame is malformed")
     return kind, plaintext[_HEAD_BYTES:end]
 

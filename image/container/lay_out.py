@@ -25,8 +25,15 @@ UNUSED = ("test", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "p
 # Of packages: what compilers, test runners and type checkers read.
 UNUSED_FOLDERS = frozenset({"tests", "__pycache__"})
 UNUSED_SUFFIXES = frozenset({".pyi", ".a", ".h", ".hpp", ".cuh", ".pyc"})
+# Of OpenVINO: headers, other devices than the processor, readers of other formats than its own.
 UNUSED_PARTS = (
-    "torch/include", "torch/test", "torch/share", "torch/bin/protoc", "torch/bin/protoc-3.13.0.0",
+    "openvino/cmake", "openvino/include", "openvino/tools", "openvino/torch", "openvino/frontend/*/",
+    "openvino/libs/*.json", "openvino/libs/*.pc", "openvino/libs/libopenvino_auto*",
+    "openvino/libs/libopenvino_c.so*", "openvino/libs/libopenvino_gguf*",
+    "openvino/libs/libopenvino_hetero*", "openvino/libs/libopenvino_intel_[gn]pu*",
+    "openvino/libs/libopenvino_jax*", "openvino/libs/libopenvino_onnx*",
+    "openvino/libs/libopenvino_paddle*", "openvino/libs/libopenvino_pytorch*",
+    "openvino/libs/libopenvino_tensorflow*",
 )  # fmt: skip
 MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp", "var")
 
@@ -94,11 +101,10 @@ def place_of(name: PurePosixPath) -> PurePosixPath | None:
 
 def prune(site: Path) -> None:
     """Remove what no program runs."""
-    for name in UNUSED_PARTS:
-        path = site / name
+    for path in [path for pattern in UNUSED_PARTS for path in site.glob(pattern)]:
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.exists():
+        else:
             path.unlink()
     for path in list(walk(site)):
         if path.is_dir() and path.name in UNUSED_FOLDERS:

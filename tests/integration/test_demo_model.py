@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-
 from app.enclave.engine_transformers import TransformersEngine, load_engine
+
 from app.enclave.weights import Weights, load_weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.question import Message, Options, Question

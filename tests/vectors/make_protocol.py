@@ -395,7 +395,16 @@ def answers() -> Iterator[tuple[str, Vector]]:
         vector([answer_frame(0, part(0, b"a"), digest=OTHER)], "", no, "of another request"),
     )
     yield "answer-altered", vector([flip(first, 1)], "", no, "a bit of a frame is another")
-    yield "answer-type", vector([answer_frame(0, part(2, b"a"))], "", bad, "no data has type 2")
+    yield "answer-type", vector([answer_frame(0, part(3, b"a"))], "", bad, "no data has type 3")
+    yield (
+        "answer-waited",
+        vector(
+            [answer_frame(0, part(2, b"\0\3")), answer_frame(1, part(2, b"\0\0")),
+             answer_frame(2, part(0, b"a")), answer_frame(3, part(1, b"the receipt"), final=True)],
+            "a", "success", "the third in the queue, then begun",
+        ),
+    )  # fmt: skip
+    yield "answer-place", vector([answer_frame(0, part(2, b"\3"))], "", bad, "a place of one byte")
     yield (
         "answer-junk",
         vector([answer_frame(0, flip(part(0, b"a"), -1))], "", bad, "junk after the data"),

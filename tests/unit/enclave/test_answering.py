@@ -1,6 +1,6 @@
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -11,7 +11,7 @@ from app.enclave.answering import Answerer
 from app.enclave.engine import Finish
 from app.enclave.nsm import NsmClient
 from app.protocol import answer
-from app.protocol.constants import BEAT_SECONDS, FRAME_COUNT_BUCKETS
+from app.protocol.constants import BEAT_SECONDS, DATA_KEY_CACHE_SECONDS, FRAME_COUNT_BUCKETS
 from app.protocol.errors import (
     AppError,
     BusyError,
@@ -25,7 +25,7 @@ from app.protocol.errors import (
 )
 from app.protocol.messages import Kind, encode_hint
 from app.protocol.question import Options, Padding, Question
-from tests.samples import AUTHORIZATION, changed, make_question
+from tests.samples import AUTHORIZATION, DATA_KEY, changed, make_question
 from tests.scripted import Asker, ScriptedEngine, ScriptedKms, make_answerer
 from tests.support import make_nsm, make_nsm_client
 
@@ -267,6 +267,40 @@ def test_characters_across_frames(
     engine.pieces = ["é🐻" * 2000]
     asker, peer, _ = ask(answerer, Options(padding=padding))
     assert asker.read(peer.messages)[0] == "é🐻" * 2000
+
+
+@pytest.mark.parametrize("padding", ["constant", "off"])
+def test_place(answerer: Answerer, engine: ScriptedEngine, padding: Padding) -> None:
+    """
+    Each change of the place in the queue is told, in frames that replace dummies.
+    """
+    engine.places, engine.seconds = [2, 1], 0.01
+    asker, peer, _ = ask(answerer, Options(padding=padding))
+    assert asker.read(peer.messages)[0] == "Nobody but you."
+    assert asker.places == [2, 1, 0]
+    if padding == "constant":
+        assert len(peer.messages) - 1 in FRAME_COUNT_BUCKETS
+
+
+def test_prefix(answerer: Answerer, engine: ScriptedEngine, kms: ScriptedKms) -> None:
+    """
+    The engine finds a conversation's prefix by a digest of its question key alone, until the
+    key is over: neither the conversation's id nor the question change it, another key does.
+    """
+    public_key = answerer.key_ring.public_key()
+    other = replace(AUTHORIZATION, conversation=b"another".ljust(16))
+    for authorization in (AUTHORIZATION, replace(AUTHORIZATION, turn=1), other):
+        asker = Asker(public_key, make_question(options=OFF), authorization=authorization)
+        answerer.answer(asker.request, ListPeer())
+    kms.question_key = bytes(32)
+    third = replace(AUTHORIZATION, wrapped_question_key=b"of another key")
+    asker = Asker(public_key, make_question(options=OFF), authorization=third, data_key=bytes(32))
+    answerer.answer(asker.request, ListPeer())
+    first, again, elsewhere, foreign = (prefix for prefix in engine.prefixes if prefix)
+    assert first.name == again.name == elsewhere.name != foreign.name
+    assert first == again
+    assert DATA_KEY not in first.name
+    assert 0 < first.ends - time.monotonic() <= DATA_KEY_CACHE_SECONDS
 
 
 def test_unknown_key(answerer: Answerer, engine: ScriptedEngine, kms: ScriptedKms) -> None:

@@ -173,7 +173,7 @@ def test_parallel_requests(kms: CountingKms, clock: Clock) -> None:
     keys = DataKeys(kms, clock)
     got: list[bytes] = []
     threads = [
-        threading.Thread(target=lambda: got.append(keys.question_key(AUTHORIZATION)))
+        threading.Thread(target=lambda: got.append(keys.question_key(AUTHORIZATION).key))
         for _ in range(4)
     ]
     threads[0].start()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.enclave.engine import Finish
+from app.enclave.engine_cache import PrefixName
 from app.enclave.preflight import (
     PreflightError,
     require_answer,
@@ -113,7 +114,12 @@ class FixedEngine:
     def is_alive(self) -> bool:
         return True
 
-    def start(self, question: Question, *, deadline: float) -> "FixedEngine":
+    place = 0
+
+    def start(
+        self, question: Question, *, deadline: float, prefix: PrefixName | None = None
+    ) -> "FixedEngine":
+        assert prefix is None
         assert question.messages[-1].text
         self.deadline = deadline
         return self

@@ -92,6 +92,7 @@ def test_all_frames_are_equal_in_length() -> None:
         sealer.seal_text(b"a" * MAX_DATA_BYTES),
         sealer.seal_text(),
         sealer.seal_receipt(b"part"),
+        sealer.seal_place(3),
         sealer.seal_text(final=True),
         seal_error(KmsError(), answer_secret=ANSWER_SECRET, request_digest=REQUEST_DIGEST),
     ]
@@ -262,6 +263,20 @@ def test_text_after_the_receipt() -> None:
         opener.open(*parse_message(sealer.seal_text(b"more")))
 
 
+def test_place() -> None:
+    """
+    A place is told without text, and the last one told holds; one beyond two bytes is capped.
+    """
+    sealer, opener = make_sealer(), make_opener()
+    assert opener.place is None
+    for place, told in ((3, 3), (2**20, 65_535), (0, 0)):
+        assert opener.open(*parse_message(sealer.seal_place(place))) == ""
+        assert opener.place == told
+    opener.open(*parse_message(sealer.seal_receipt(b"part")))
+    with pytest.raises(ProtocolError):
+        opener.open(*parse_message(sealer.seal_place(1)))
+
+
 def test_final_without_a_receipt() -> None:
     """
     A final frame alone makes no answer whole.
@@ -294,6 +309,7 @@ def test_text_that_ends_inside_a_character() -> None:
     "plaintext",
     [
         b"\2\0\0" + bytes(1021),
+        b"\3\0\0" + bytes(1021),
         b"\0\3\xfe" + bytes(1021),
         b"\0\xff\xff" + bytes(1021),
         b"\0\0\0" + bytes(1020) + b"\1",
@@ -303,7 +319,7 @@ def test_text_that_ends_inside_a_character() -> None:
         bytes(1025),
         b"",
     ],
-    ids=["type", "length", "longest", "last", "after", "head", "short", "long", "empty"],
+    ids=["place", "type", "length", "longest", "last", "after", "head", "short", "long", "empty"],
 )
 def test_malformed_frame(plaintext: bytes) -> None:
     """

@@ -1,0 +1,112 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.enclave.engine_tokenizer import TEMPLATE_NAME, TOKENIZER_NAME, Tokenizer
+from app.enclave.prompt import TRANSCRIPT_STOPS, plain_transcript
+from app.enclave.weights import Weights, load_weights
+from app.protocol.errors import UnsupportedError, WeightsError
+from app.protocol.question import Message, Question
+
+DEMO = Path(__file__).parents[3] / "local" / "demo_model" / "weights"
+TURNS = (Message("user", "Hello"), Message("assistant", "Hi."), Message("user", "Where am I?"))
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}\n"
+    "{% if m.role == 'system' %}{{ raise_exception('no ' + m.content) }}{% endif %}\n"
+    "<{{ m.role }}>{{ m['content'] | trim }}{{ eos_token }}\n"
+    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Weights:
+    """The demo model's package, in a folder where a template may be added."""
+    shutil.copy(DEMO / TOKENIZER_NAME, tmp_path)
+    return replace(load_weights(DEMO), folder=tmp_path, bos_text="<s>", eos_text="</s>")
+
+
+def with_template(weights: Weights, template: str) -> Tokenizer:
+    (weights.folder / TEMPLATE_NAME).write_text(template)
+    return Tokenizer(weights)
+
+
+def test_plain(weights: Weights) -> None:
+    """
+    Without a template the prompt is a plain transcript, ended where the next question would be.
+    """
+    tokenizer = Tokenizer(weights)
+    ids = tokenizer.encode(Question(TURNS))
+    assert tokenizer.decode(ids) == plain_transcript(TURNS)
+    assert (tokenizer.stops, tokenizer.strip_start) == (TRANSCRIPT_STOPS, True)
+
+
+def test_template(weights: Weights) -> None:
+    """
+    A chat template is rendered as transformers renders it: lines of blocks alone leave nothing,
+    and special tokens in it are single tokens.
+    """
+    tokenizer = with_template(weights, CHAT)
+    rendered = tokenizer._render(Question(TURNS))
+    assert rendered == "<s><user>Hello</s>\n<assistant>Hi.</s>\n<user>Where am I?</s>\n<assistant>"
+    ids = tokenizer.encode(Question(TURNS))
+    assert ids.count(1) == 1
+    assert ids.count(2) == len(TURNS)
+    assert (tokenizer.stops, tokenizer.strip_start) == ((), False)
+
+
+def test_asker_s_text_is_no_template(weights: Weights) -> None:
+    """
+    What an asker writes is never rendered.
+    """
+    tokenizer = with_template(weights, CHAT)
+    assert "{{ 7 * 7 }}" in tokenizer._render(Question((Message("user", "{{ 7 * 7 }}"),)))
+
+
+def test_refused_roles(weights: Weights) -> None:
+    """
+    Roles that the template refuses are refused, without the template's words.
+    """
+    tokenizer = with_template(weights, CHAT)
+    with pytest.raises(UnsupportedError) as caught:
+        tokenizer.encode(Question((Message("system", "secret"), Message("user", "Hello"))))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages.__class__.__mro__ }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{% set _ = messages.append(1) %}",
+    ],
+)
+def test_sandbox(weights: Weights, template: str) -> None:
+    """
+    A template that reaches for Python's insides, or changes what it was given, is refused.
+    """
+    with pytest.raises(UnsupportedError):
+        with_template(weights, template).encode(Question(TURNS))
+
+
+def test_helpers(weights: Weights) -> None:
+    """
+    The helpers that templates of real models call are there.
+    """
+    template = "{{ messages[0] | tojson }} {{ strftime_now('%Y') }}{% break %}"
+    with pytest.raises(WeightsError):
+        with_template(weights, template)  # a break outside of a loop
+    template = template.replace("{% break %}", "{% for m in messages %}{% break %}{% endfor %}")
+    rendered = with_template(weights, template)._render(Question((Message("user", "<é>"),)))
+    assert rendered.startswith('{"role": "user", "content": "<é>"} 2')
+
+
+@pytest.mark.parametrize("name", [TOKENIZER_NAME, TEMPLATE_NAME])
+def test_unreadable(weights: Weights, name: str) -> None:
+    """
+    A tokenizer or a template that cannot be read is refused.
+    """
+    (weights.folder / name).write_text("{% if %}")
+    with pytest.raises(WeightsError):
+        Tokenizer(weights)
