@@ -4,10 +4,13 @@ The machine that figures were taken on: processor, cores, memory, system, and wh
 
 import os
 import platform
+import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
-_ISA = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx2")
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_ISA: Final = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx2")
 
 
 def describe_machine() -> dict[str, object]:
@@ -32,22 +35,57 @@ def describe_machine() -> dict[str, object]:
 
 class OtherWork:
     """
-    How busy the machine was with what is not ours, from making it on: cores, on average.
+    How many cores were busy with what is not ours, since this was made.
 
-    Reads the whole machine's time and that of this process and the children it has waited for
-    or that still run, whose ids are given.
+    Ours are this process and all that it has started, directly or not.
     """
 
     def __init__(self) -> None:
-        self._before = _busy_seconds()
+        self._started = time.perf_counter()
+        self._before = _busy_seconds() - _our_seconds()
 
-    def busy(self) -> float:
-        """Give the seconds of processor time that the whole machine has used since."""
-        return _busy_seconds() - self._before
+    def cores(self) -> float:
+        """Give the average; what cannot be told apart of a few milliseconds is in it."""
+        seconds = time.perf_counter() - self._started
+        return max(0.0, (_busy_seconds() - _our_seconds() - self._before) / seconds)
 
 
 def _busy_seconds() -> float:
     """Give the processor seconds that were not idle since boot, all cores, what hosts stole too."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     idle = ticks[3] + ticks[4]
-    return (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK")
+    return (sum(ticks) - idle) / _TICKS
+
+
+def _our_seconds() -> float:
+    """Give what this process and everything below it has used, the ended ones included."""
+    times: dict[int, float] = {}
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            words = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended meanwhile
+        pid = int(path.parent.name)
+        times[pid] = sum(map(int, words[11:15])) / _TICKS  # its own, and of those it waited for
+        children.setdefault(int(words[1]), []).append(pid)
+    ours, found = [os.getpid()], 0.0
+    while ours:
+        pid = ours.pop()
+        found += times.get(pid, 0)
+        ours += children.get(pid, [])
+    return found
+
+
+def process_seconds(pid: int) -> float:
+    """Give the processor seconds that process *pid* has used, all its threads."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, words[11:13])) / _TICKS
+
+
+def memory_bytes(pid: int, field: str = "VmRSS") -> int:
+    """Give the resident memory of process *pid*, or its peak with `VmHWM`."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return 0

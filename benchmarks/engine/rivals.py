@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from benchmarks.engine.contender import Answers, Prompt
+from benchmarks.engine.machine import memory_bytes
 from benchmarks.engine.shapes import CACHE, ROOT, Shape, gguf_of, package_of, source_of
 
 BENCH_PYTHON: Final = ROOT / ".venv-bench" / "bin" / "python"  # VENV=.venv-bench bin/setup bench
@@ -105,7 +106,7 @@ class Contender:
 
     def peak_bytes(self) -> int:
         """Give the most memory that its process, or that of its engine, has held."""
-        return sum(_peak_bytes(pid) for pid in self._pids)
+        return sum(memory_bytes(pid, "VmHWM") for pid in self._pids)
 
     def end(self) -> None:
         """End it by the end of its input; one that does not listen is killed."""
@@ -123,13 +124,6 @@ class Contender:
         if not line:
             raise SystemExit(f"{self.name} ended; see {_log_of(self.name)}")
         return json.loads(line)
-
-
-def _peak_bytes(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def _log_of(name: str) -> Path:

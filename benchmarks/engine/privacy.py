@@ -1,0 +1,180 @@
+"""
+What the privacy path costs in processor time, at both ends: everything but the model.
+
+The enclave runs with a hollow engine, whose 128 pieces come by the clock, so that what chatbot and
+enclave use is the path's alone: verifying, sealing, KMS's exchange, frames, the receipt. The
+relay's share and that of the twin's KMS and STS, which is AWS's when deployed, are given apart.
+"""
+
+import argparse
+import cProfile
+import json
+import pstats
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from app.chatbot.session import Session
+from app.protocol.question import Options, Padding
+from benchmarks.engine.hollow_enclave import PROFILE
+from benchmarks.engine.host import Desk
+from benchmarks.engine.machine import describe_machine, process_seconds
+from benchmarks.engine.rivals import start_host
+from benchmarks.engine.shapes import CACHE, NEW_TOKENS, ROOT
+from local.twin import DEMO_WEIGHTS
+
+_RESULT: Final = ROOT / "benchmarks" / "engine" / "results" / "privacy.json"
+_PROGRAM: Final = "--program=benchmarks.engine.hollow_enclave"
+_TEXT: Final = "What does the dental plan pay for a crown, and whom do I ask? " * 8
+_ENDS: Final = ("chatbot", "enclave")
+_STEPS: Final = {
+    "chatbot": (
+        "connect", "verify_enclave", "question_key", "credentials_for_enclave", "seal_question",
+        "seal_request", "post_chat", "open_answer_key", "verify_receipt",
+    ),
+    "enclave": (
+        "answer", "key_ring", "question_key", "answer_key", "open_question", "send_text",
+        "seal_text", "sign_receipt", "send_receipt",
+    ),
+}  # fmt: skip
+
+Seconds = dict[str, float]
+
+
+def main() -> int:
+    """Measure each situation with padding off and on; print and write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.engine.privacy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--questions", type=int, default=40, help="a situation; default: 40")
+    parser.add_argument("--result", type=Path, default=_RESULT, help="default: %(default)s")
+    options = parser.parse_args()
+    report: dict[str, object] = {"machine": describe_machine(), "questions": options.questions}
+    with start_host(CACHE / "twins" / "hollow", DEMO_WEIGHTS, _PROGRAM) as pids:
+        desk = Desk(CACHE / "twins" / "hollow")
+        report["milliseconds"] = [
+            {"situation": name, "padding": padding, **_measure(ask, pids, options.questions)}
+            for padding in ("off", "constant")
+            for name, ask in _situations(desk, Options(max_tokens=NEW_TOKENS, padding=padding))
+        ]
+    report["profile"] = _profile(options.questions)
+    print("\n".join(_table(report)))
+    options.result.parent.mkdir(parents=True, exist_ok=True)
+    options.result.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+def _situations(desk: Desk, options: Options) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Give what an asker does for one question in each situation."""
+
+    def ask_in_new_session() -> None:
+        session = desk.connect()
+        _ask(session, options)
+        session.close()
+
+    yield "new session: verify, both roles, all keys", ask_in_new_session
+    session = desk.connect()
+
+    def ask_in_new_conversation() -> None:
+        session.new_conversation()
+        _ask(session, options)
+
+    yield "new conversation of a verified session", ask_in_new_conversation
+
+    def ask_next_turn() -> None:
+        session.history = ()  # as long a question each time
+        _ask(session, options)
+
+    session.new_conversation()
+    _ask(session, options)
+    yield "next turn of a conversation", ask_next_turn
+    session.close()
+
+
+def _ask(session: Session, options: Options) -> None:
+    for _ in session.ask(_TEXT, options):
+        pass
+    if session.evidence is None or session.evidence.receipt.completion_tokens != options.max_tokens:
+        raise SystemExit("an answer did not come whole")
+
+
+def _measure(ask: Callable[[], None], pids: Mapping[str, int], questions: int) -> Seconds:
+    """Give processor milliseconds a question of every party, *ask* called once before."""
+    ask()
+    before = _used(pids)
+    wall = []
+    for _ in range(questions):
+        started = time.perf_counter()
+        ask()
+        wall.append(time.perf_counter() - started)
+    used = {
+        name: 1000 * (after - before[name]) / questions for name, after in _used(pids).items()
+    }
+    both = sum(used[end] for end in _ENDS)
+    return {**used, "both_ends": both, "wall": 1000 * statistics.median(wall)}
+
+
+def _used(pids: Mapping[str, int]) -> Seconds:
+    return {
+        "chatbot": time.process_time(),
+        **{name: process_seconds(pid) for name, pid in pids.items()},
+    }
+
+
+def _profile(questions: int) -> dict[str, dict[str, float]]:
+    """Give processor milliseconds a question by step, new sessions, padding off, profiled."""
+    mine = cProfile.Profile(time.thread_time)
+    folder = CACHE / "twins" / "profiled"
+    with _wanted(PROFILE), start_host(folder, DEMO_WEIGHTS, _PROGRAM):
+        _, ask = next(_situations(Desk(folder), Options(max_tokens=NEW_TOKENS, padding="off")))
+        ask()
+        for _ in range(questions):
+            mine.runcall(ask)
+    ends = {"chatbot": (pstats.Stats(mine), questions), "enclave": (pstats.Stats(str(PROFILE)), questions + 1)}
+    return {end: _by_step(stats, count, _STEPS[end]) for end, (stats, count) in ends.items()}
+
+
+@contextmanager
+def _wanted(path: Path) -> Iterator[None]:
+    """Have the next hollow enclave write its profile to *path*."""
+    mark = path.with_name(path.name + ".wanted")
+    mark.touch()
+    try:
+        yield
+    finally:
+        mark.unlink()
+
+
+def _by_step(stats: pstats.Stats, questions: int, steps: tuple[str, ...]) -> Seconds:
+    """Give cumulative milliseconds a question of each function of ours called as in *steps*."""
+    found: Seconds = {}
+    for (path, _, name), (_, _, _, cumulative, _) in stats.stats.items():  # type: ignore[attr-defined]
+        if name in steps and "/app/" in path:
+            key = f"{Path(path).stem}.{name}"
+            found[key] = found.get(key, 0) + 1000 * cumulative / questions
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _table(report: Mapping[str, object]) -> Iterator[str]:
+    yield "| padding | situation | chatbot ms | enclave ms | both ends ms | parent ms | KMS, STS, NSM ms | wall ms |"
+    yield "|---" * 8 + "|"
+    rows = report["milliseconds"]
+    assert isinstance(rows, list)  # noqa: S101 - made above
+    for row in rows:
+        cells = [f"{row[name]:.1f}" for name in ("chatbot", "enclave", "both_ends", "parent", "aws")]
+        yield f"| {row['padding']} | {row['situation']} | {' | '.join(cells)} | {row['wall']:.0f} |"
+    profile = report["profile"]
+    assert isinstance(profile, dict)  # noqa: S101 - made above
+    for end, steps in profile.items():
+        yield f"\n{end}, by step, processor ms a question, profiled:"
+        yield from (f"  {name:32} {value:6.2f}" for name, value in steps.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
