@@ -24,7 +24,7 @@ from app.chatbot.transport import Transport
 from app.chatbot.trust import Trust
 from app.protocol.releases import parse_releases
 from local.process_image import KIT
-from local.twin import ENCLAVE_PROGRAM, ROOT_NAME, run_twin
+from local.twin import ENCLAVE_PROGRAM, ROOT_NAME, forget_aws_environment, run_twin
 
 _ROOT_FILE: Final = "root.pem"
 
@@ -33,6 +33,7 @@ class Desk:
     """Where askers get sessions with the enclave of the twin in *folder*."""
 
     def __init__(self, folder: Path) -> None:
+        forget_aws_environment()
         self._config = read_config(folder / "chat.json")
         root = x509.load_pem_x509_certificate((folder / _ROOT_FILE).read_bytes())
         releases = parse_releases((folder / "releases.json").read_bytes(), kits=frozenset({KIT}))

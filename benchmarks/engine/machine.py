@@ -42,12 +42,12 @@ class OtherWork:
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
-        self._before = _busy_seconds() - _our_seconds()
+        self._before = _busy_seconds() - process_seconds(os.getpid())
 
     def cores(self) -> float:
         """Give the average; what cannot be told apart of a few milliseconds is in it."""
         seconds = time.perf_counter() - self._started
-        return max(0.0, (_busy_seconds() - _our_seconds() - self._before) / seconds)
+        return max(0.0, (_busy_seconds() - process_seconds(os.getpid()) - self._before) / seconds)
 
 
 def _busy_seconds() -> float:
@@ -57,8 +57,8 @@ def _busy_seconds() -> float:
     return (sum(ticks) - idle) / _TICKS
 
 
-def _our_seconds() -> float:
-    """Give what this process and everything below it has used, the ended ones included."""
+def process_seconds(pid: int) -> float:
+    """Give what process *pid* and everything below it has used, the ended ones included."""
     times: dict[int, float] = {}
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -66,21 +66,15 @@ def _our_seconds() -> float:
             words = path.read_text().rpartition(")")[2].split()
         except OSError:
             continue  # it has ended meanwhile
-        pid = int(path.parent.name)
-        times[pid] = sum(map(int, words[11:15])) / _TICKS  # its own, and of those it waited for
-        children.setdefault(int(words[1]), []).append(pid)
-    ours, found = [os.getpid()], 0.0
-    while ours:
-        pid = ours.pop()
-        found += times.get(pid, 0)
-        ours += children.get(pid, [])
-    return found
-
-
-def process_seconds(pid: int) -> float:
-    """Give the processor seconds that process *pid* has used, all its threads."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, words[11:13])) / _TICKS
+        found = int(path.parent.name)
+        times[found] = sum(map(int, words[11:15])) / _TICKS  # its own, and of those it waited for
+        children.setdefault(int(words[1]), []).append(found)
+    below, used = [pid], 0.0
+    while below:
+        found = below.pop()
+        used += times.get(found, 0)
+        below += children.get(found, [])
+    return used
 
 
 def memory_bytes(pid: int, field: str = "VmRSS") -> int:
