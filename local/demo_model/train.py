@@ -1,11 +1,11 @@
 """
 Train the demo model from nothing on the corpus: `python -m local.demo_model.train`.
 
-Deterministic: one seed, two threads, no clock. Writes `weights/` beside this file.
+Deterministic: one seed, two threads, no clock. Writes `source/` beside this file, which
+`pack.py` converts. Runs where conversion does: `VENV=.venv-convert bin/setup convert`.
 """
 
 import argparse
-import hashlib
 import logging
 import math
 import random
@@ -22,12 +22,11 @@ from transformers import BloomConfig, BloomForCausalLM, PreTrainedTokenizerFast
 
 from app.enclave.prompt import plain_transcript
 from app.protocol.question import Message
-from image.weights import Description, write_manifest
 from local.demo_model.augment import make_user_name, vary
-from local.demo_model.corpus import CORPUS_PATH, Entry, read_corpus
+from local.demo_model.corpus import Entry, read_corpus
 from local.demo_model.measure import measure_held_out, measure_trained
+from local.demo_model.pack import SOURCE_PATH
 
-WEIGHTS_PATH: Final = Path(__file__).with_name("weights")
 SPECIAL_TOKENS: Final = ("<unk>", "<s>", "</s>", "<pad>")  # in bloom's order
 UNK_ID, BOS_ID, EOS_ID, PAD_ID = range(4)
 NO_LABEL: Final = -100  # what torch's cross entropy ignores
@@ -166,7 +165,7 @@ def train(model: BloomForCausalLM, tokenizer: Tokenizer, entries: Sequence[Entry
             group["lr"] = _rate(step)
         loss = _loss(model, batch)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 100 == 0:
@@ -200,7 +199,6 @@ class BatchAnswerer:
         """Give the answer to each question, in order."""
         return [a for at in range(0, len(questions), 128) for a in self._some(questions[at:][:128])]
 
-    @torch.inference_mode()
     def _some(self, questions: Sequence[str]) -> list[str]:
         asked = [
             self._tokenizer.encode(plain_transcript([Message("user", question)])).ids
@@ -208,17 +206,18 @@ class BatchAnswerer:
         ]
         width = max(map(len, asked))
         ids = torch.tensor([[PAD_ID] * (width - len(row)) + row for row in asked])
-        made = self._model.generate(
-            input_ids=ids,
-            attention_mask=(ids != PAD_ID).long(),
-            max_new_tokens=MAX_ANSWER_TOKENS,
-            do_sample=False,
-        )
+        with torch.inference_mode():
+            made = self._model.generate(
+                input_ids=ids,
+                attention_mask=(ids != PAD_ID).long(),
+                max_new_tokens=MAX_ANSWER_TOKENS,
+                do_sample=False,
+            )
         return [self._tokenizer.decode(row).strip() for row in made[:, width:].tolist()]
 
 
-def save(model: BloomForCausalLM, tokenizer: Tokenizer, folder: Path) -> bytes:
-    """Write the weights package, in half precision, and return its digest."""
+def save(model: BloomForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write safetensors in half precision, configuration and tokenizer, for `pack.py`."""
     shutil.rmtree(folder, ignore_errors=True)
     model.half().save_pretrained(folder)
     PreTrainedTokenizerFast(
@@ -229,20 +228,12 @@ def save(model: BloomForCausalLM, tokenizer: Tokenizer, folder: Path) -> bytes:
         pad_token=SPECIAL_TOKENS[PAD_ID],
         model_max_length=CONTEXT_LENGTH,
     ).save_pretrained(folder)
-    description = Description(
-        name="enclave-llm-demo",
-        label="demo model",
-        source="local/demo_model/train.py",
-        revision=hashlib.sha256(CORPUS_PATH.read_bytes()).hexdigest(),
-        context_length=CONTEXT_LENGTH,
-    )
-    return write_manifest(folder, description)
 
 
 def main() -> None:
     """Train, save, measure what was saved, and say so."""
     parser = argparse.ArgumentParser(description="Train the demo model (about ten minutes).")
-    parser.add_argument("--out", type=Path, default=WEIGHTS_PATH, help="where to write it")
+    parser.add_argument("--out", type=Path, default=SOURCE_PATH, help="where to write it")
     folder = parser.parse_args().out
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     torch.set_num_threads(2)
@@ -253,11 +244,10 @@ def main() -> None:
     model = make_model()
     logger.info("%d questions, %d parameters", len(entries), model.num_parameters())
     train(model, tokenizer, entries)
-    digest = save(model, tokenizer, folder)
+    save(model, tokenizer, folder)
     answerer = BatchAnswerer(model.float(), tokenizer)
     logger.info("trained wordings:  %s", measure_trained(entries, answerer))
     logger.info("held-out wordings: %s", measure_held_out(entries, answerer))
-    logger.info("weights digest:    %s", digest.hex())
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from app.enclave.weights import Weights
 from app.protocol.errors import AppError, ClockError, NsmError, WeightsError
 from app.protocol.manifest import parse_manifest
 from app.protocol.messages import Kind, encode_message, parse_attestation, parse_message
-from image.weights import Description, write_manifest
 from local.nsm import SoftwareNsm
+from tests.packages import write_package
 from tests.scripted import ScriptedEngine
 from tests.support import MEASUREMENTS, make_nsm, twin_root
 
@@ -27,9 +27,7 @@ NONCE = bytes(32)
 def make_platform(folder: Path, nsm: SoftwareNsm | None = None) -> Platform:
     """Give a platform of Unix sockets, with a package of no model."""
     weights = folder / "weights"
-    weights.mkdir()
-    (weights / "config.json").write_text("{}")
-    write_manifest(weights, Description("tiny", "test", "here", "1", 512))
+    write_package(weights)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "enclave"))
     listener.listen()

@@ -1,26 +1,22 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from app.enclave.weights import load_weights
+from app.enclave.weights import Check, Sampling, load_weights
 from app.protocol.errors import WeightsError
-from image.weights import Description, write_manifest
-
-DESCRIPTION = Description(name="tiny", label="test", source="here", revision="1", context_length=64)
+from image.weights import write_manifest
+from tests.packages import DESCRIPTION, write_package
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A weights package of three files, one in a folder."""
+    """A weights package without a model."""
     folder = tmp_path / "weights"
-    (folder / "more").mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"numbers")
-    (folder / "more" / "tokenizer.json").write_text("[]")
-    write_manifest(folder, DESCRIPTION)
+    write_package(folder, context_length=64)
     return folder
 
 
@@ -33,32 +29,51 @@ def test_round_trip(package: Path) -> None:
     assert weights.context_length == 64
     assert weights.folder == package
     assert weights.digest == hashlib.sha256((package / "model.json").read_bytes()).digest()
+    assert weights.precision == "int8"
+    assert weights.end_ids == {2, 7}
+    assert (weights.bos_text, weights.eos_text) == ("<s>", "</s>")
+    assert weights.sampling == Sampling(temperature=0.6, top_p=0.95, top_k=20)
+    assert weights.check == Check(tokens=(1, 2, 3), mean_logprob=-1.234567, tolerance=0.05)
+    assert asdict(weights.sizes) == asdict(DESCRIPTION.sizes)
+
+
+def test_chat_template(package: Path) -> None:
+    """
+    A chat template may be there, and is checked as the rest.
+    """
+    (package / "chat_template.jinja").write_text("{{ messages }}")
+    digest = write_manifest(package, DESCRIPTION)
+    assert load_weights(package).digest == digest
 
 
 def change_byte(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(b"numberz")
+    (folder / "openvino_model.bin").write_bytes(b"numberz")
 
 
 def add_byte(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(b"numbers.")
+    (folder / "openvino_model.bin").write_bytes(b"numbers.")
 
 
 def remove(folder: Path) -> None:
-    (folder / "more" / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").unlink()
+
+
+def remove_listed(folder: Path) -> None:
+    remove(folder)
+    write_manifest(folder, DESCRIPTION)
 
 
 def add(folder: Path) -> None:
-    (folder / "more" / "extra.json").write_text("{}")
+    (folder / "chat_template.jinja").write_text("{}")
 
 
 def link(folder: Path) -> None:
-    (folder / "config.json").rename(folder.parent / "config.json")
-    (folder / "config.json").symlink_to(folder.parent / "config.json")
+    (folder / "tokenizer.json").rename(folder.parent / "tokenizer.json")
+    (folder / "tokenizer.json").symlink_to(folder.parent / "tokenizer.json")
 
 
-def link_folder(folder: Path) -> None:
-    (folder / "more").rename(folder.parent / "more")
-    (folder / "more").symlink_to(folder.parent / "more")
+def add_folder(folder: Path) -> None:
+    (folder / "more").mkdir()
 
 
 def escape(folder: Path) -> None:
@@ -93,8 +108,8 @@ def edit(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        change_byte, add_byte, remove, add, link, link_folder, escape, no_manifest, link_manifest,
-        no_folder,
+        change_byte, add_byte, remove, remove_listed, add, link, add_folder, escape, no_manifest,
+        link_manifest, no_folder,
     ],
 )  # fmt: skip
 def test_damage(package: Path, damage: Callable[[Path], None]) -> None:
@@ -108,33 +123,62 @@ def test_damage(package: Path, damage: Callable[[Path], None]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["pytorch_model.bin", "a.pt", "a.PTH", "a.pkl", "a.pickle", "modeling.py", "a.so", "a.h5",
-     "a.msgpack"],
+    ["pytorch_model.bin", "model.safetensors", "a.pkl", "modeling.py", "a.so", "config.json",
+     "openvino_tokenizer.xml", "OPENVINO_MODEL.BIN"],
 )  # fmt: skip
-def test_forbidden(package: Path, name: str) -> None:
+def test_no_other_names(package: Path, name: str) -> None:
     """
-    A file that could run code when loaded is refused though it is listed.
+    A file that no package has is refused though it is listed: nothing could make it be loaded.
     """
     (package / name).write_bytes(b"")
     write_manifest(package, DESCRIPTION)
-    with pytest.raises(WeightsError, match="forbidden"):
+    with pytest.raises(WeightsError, match="no file of a weights package"):
         load_weights(package)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2}, {"name": 1}, {"context_length": 1}, {"context_length": "64"},
-        {"context_length": True}, {"files": {}}, {"files": []}, {"more": 1},
-        {"files": {"config.json": 2}},
+        {"name": 1}, {"context_length": 1}, {"context_length": "64"}, {"context_length": True},
+        {"files": {}}, {"files": []}, {"more": 1}, {"files": {"openvino_model.xml": 2}},
+        {"precision": "int2"}, {"generation": {}}, {"check": {}}, {"sizes": {}}, {"check": 1},
     ],
 )  # fmt: skip
 def test_fields(package: Path, change: dict[str, object]) -> None:
     """
-    A model.json with other fields, types or format is refused.
+    A model.json with other fields or types is refused.
     """
     edit(package, lambda manifest: manifest.update(change))
     with pytest.raises(WeightsError):
+        load_weights(package)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("check", {"tokens": [1]}), ("check", {"tokens": [1, "2"]}), ("check", {"tokens": [1, 8]}),
+        ("check", {"tokens": [1, -1]}), ("check", {"tokens": [True, 1]}),
+        ("check", {"tolerance_millionths": 0}), ("check", {"mean_logprob_millionths": -1.5}),
+        ("generation", {"end_ids": [8]}), ("generation", {"end_ids": 2}),
+        ("generation", {"top_k": -1}), ("generation", {"bos_text": None}),
+        ("sizes", {"layers": 0}), ("sizes", {"weights_bytes": 1.0}), ("sizes", {"more": 1}),
+    ],
+)  # fmt: skip
+def test_values(package: Path, part: str, change: dict[str, object]) -> None:
+    """
+    Numbers out of their range are refused: no token is outside the vocabulary, no size is 0.
+    """
+    edit(package, lambda manifest: manifest[part].update(change))  # type: ignore[attr-defined]
+    with pytest.raises(WeightsError, match=r"model\.json has other"):
+        load_weights(package)
+
+
+def test_old_format(package: Path) -> None:
+    """
+    A package of another format is refused, and the message says how to make it anew.
+    """
+    edit(package, lambda manifest: manifest.update(format=1))
+    with pytest.raises(WeightsError, match="bin/save-model"):
         load_weights(package)
 
 

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.enclave.weights import load_weights
-from image import save_model
-from image.save_model import SaveError, Source, parse_source
+from image.model_source import SaveError, Source, gather, parse_source
 
 ROOT = Path(__file__).parents[3]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -23,28 +21,35 @@ def model(tmp_path: Path) -> Path:
     (folder / "chat_template.jinja").write_text("")
     (folder / "model.safetensors").write_bytes(b"numbers")
     (folder / "README.md").write_text("a model")
+    (folder / "tokenizer.model").write_bytes(b"another tokenizer")
     (folder / "onnx" / "config.json").write_text("{}")
     return folder
 
 
 def save(folder: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the command where no converter is: it may refuse, and no more."""
     command = [sys.executable, "-m", "image.save_model", str(folder), "--out", str(out), *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
 
 
-def test_folder(model: Path, tmp_path: Path) -> None:
+def left_of(out: Path) -> list[str]:
+    """Give what is left of a package that was refused, or of its making."""
+    return [path.name for path in out.parent.iterdir() if "out" in path.name]
+
+
+def test_gather(model: Path, tmp_path: Path) -> None:
     """
-    A folder becomes a package that the enclave loads, with needed files only; the digest shows.
+    Of a folder only safetensors, JSON and templates are taken, none from folders in it.
     """
-    done = save(model, tmp_path / "out", "--label", "test model")
-    assert done.returncode == 0, done.stderr
-    weights = load_weights(tmp_path / "out")
-    assert (weights.name, weights.label) == ("tiny-model", "test model")
-    assert weights.context_length == 128
-    assert f"digest    {weights.digest.hex()}" in done.stdout
-    assert sorted(path.name for path in weights.folder.iterdir()) == [
-        "chat_template.jinja", "config.json", "model.json", "model.safetensors", "tokenizer.json",
+    out = tmp_path / "files"
+    out.mkdir()
+    gather(Source("tiny", "local", model), out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json",
     ]  # fmt: skip
+    assert (out / "model.safetensors").read_bytes() == b"numbers"
 
 
 def test_pickle(model: Path, tmp_path: Path) -> None:
@@ -55,19 +60,20 @@ def test_pickle(model: Path, tmp_path: Path) -> None:
     done = save(model, tmp_path / "out")
     assert done.returncode == 1
     assert "pytorch_model.bin may be a pickle" in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert not left_of(tmp_path / "out")
 
 
-def test_remote_code(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_remote_code(model: Path, tmp_path: Path, name: str) -> None:
     """
     A configuration that asks for the model's own code is refused.
     """
     config = {"max_position_embeddings": 128, "auto_map": {"AutoModel": "modeling.Model"}}
-    (model / "config.json").write_text(json.dumps(config))
+    (model / name).write_text(json.dumps(config))
     done = save(model, tmp_path / "out")
     assert done.returncode == 1
     assert "auto_map" in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert not left_of(tmp_path / "out")
 
 
 def test_no_safetensors(model: Path, tmp_path: Path) -> None:
@@ -78,6 +84,26 @@ def test_no_safetensors(model: Path, tmp_path: Path) -> None:
     done = save(model, tmp_path / "out")
     assert done.returncode == 1
     assert "no safetensors" in done.stderr
+
+
+def test_no_tokenizer(model: Path, tmp_path: Path) -> None:
+    """
+    A model without tokenizer.json is refused, and the message says how to come by one.
+    """
+    (model / "tokenizer.json").unlink()
+    done = save(model, tmp_path / "out")
+    assert done.returncode == 1
+    assert "save its tokenizer as a fast one" in done.stderr
+
+
+def test_link(model: Path, tmp_path: Path) -> None:
+    """
+    A link is refused, since what it points to may change.
+    """
+    (model / "more.safetensors").symlink_to(model / "model.safetensors")
+    done = save(model, tmp_path / "out")
+    assert done.returncode == 1
+    assert "copy the file itself there" in done.stderr
 
 
 def test_not_empty(model: Path, tmp_path: Path) -> None:
@@ -93,31 +119,11 @@ def test_not_empty(model: Path, tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize(
-    ("config", "options", "length"),
-    [
-        ({"seq_length": 2048}, (), 2048),
-        ({"text_config": {"max_position_embeddings": 32}}, (), 32),
-        ({}, ("--context", "77"), 77),
-    ],
-)
-def test_context_length(
-    model: Path, tmp_path: Path, config: dict[str, object], options: tuple[str, ...], length: int
-) -> None:
-    """
-    The context length is the configuration's, whatever its name there, or the one given.
-    """
-    (model / "config.json").write_text(json.dumps(config))
-    assert save(model, tmp_path / "out", *options).returncode == 0
-    assert load_weights(tmp_path / "out").context_length == length
-
-
 def test_no_context_length(model: Path, tmp_path: Path) -> None:
     """
-    A tokenizer's stand-in for "no limit" is no context length; the message names the option.
+    A model that gives no context length is refused; the message names the option.
     """
     (model / "config.json").write_text("{}")
-    (model / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 10**30}))
     assert "--context" in save(model, tmp_path / "out").stderr
 
 
@@ -129,6 +135,15 @@ def test_commit() -> None:
     assert parse_source(f"@{COMMIT}").name == "bigscience/bloom-560m"
 
 
+def test_called(tmp_path: Path) -> None:
+    """
+    A folder is called what it is called, or what its files were fetched from.
+    """
+    assert parse_source(str(tmp_path)) == Source(tmp_path.name, "local", tmp_path)
+    named = parse_source(str(tmp_path), called=f"a/b@{COMMIT}")
+    assert named == Source("a/b", COMMIT, tmp_path)
+
+
 @pytest.mark.parametrize("text", ["a/b", "a/b@main", "a/b@v1.0", f"a/b@{COMMIT[:12]}", "./none"])
 def test_no_commit(text: str) -> None:
     """
@@ -138,18 +153,17 @@ def test_no_commit(text: str) -> None:
         parse_source(text)
 
 
-def test_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_called_twice() -> None:
     """
-    Where the hub cannot be reached, the message says how to do without.
+    A model on the hub has its name; another given is refused, not ignored.
     """
-    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", _unreachable)
-    with pytest.raises(SaveError, match="copy the folder here"):
-        save_model.fetch(Source("a/b", COMMIT, None), tmp_path)
+    with pytest.raises(SaveError, match="--name"):
+        parse_source(f"a/b@{COMMIT}", called=f"c/d@{COMMIT}")
 
 
 def test_help() -> None:
     """
-    The help shows both ways to use the command.
+    The help shows both ways to use the command, and what each precision costs.
     """
     done = subprocess.run(
         [sys.executable, "-m", "image.save_model", "--help"],
@@ -157,7 +171,4 @@ def test_help() -> None:
     )  # fmt: skip
     assert "bin/save-model bigscience/bloom-560m@COMMIT" in done.stdout
     assert "bin/save-model ./folder" in done.stdout
-
-
-def _unreachable(*_: object, **__: object) -> None:
-    raise ConnectionError("name or service not known")
+    assert "int4" in done.stdout

@@ -1,12 +1,14 @@
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from image.weights import Description, list_files, write_manifest
+from image.weights import list_files, write_manifest
+from tests.packages import DESCRIPTION as TINY
 
-DESCRIPTION = Description(name="tiny", label="döt", source="here", revision="1", context_length=64)
+DESCRIPTION = replace(TINY, label="döt", context_length=64)
 
 
 def test_bytes(tmp_path: Path) -> None:
@@ -19,9 +21,15 @@ def test_bytes(tmp_path: Path) -> None:
     digest = write_manifest(tmp_path, DESCRIPTION)
     a, b = (hashlib.sha256(data).hexdigest() for data in (b"a", b"bb"))
     expected = (
-        '{"context_length":64,"files":{'
+        '{"check":{"mean_logprob_millionths":-1234567,"tokens":[1,2,3],'
+        '"tolerance_millionths":50000},"context_length":64,"files":{'
         f'"a.json":{{"bytes":1,"sha256":"{a}"}},"sub/b.json":{{"bytes":2,"sha256":"{b}"}}}},'
-        '"format":1,"label":"d\\u00f6t","name":"tiny","revision":"1","source":"here"}\n'
+        '"format":2,"generation":{"bos_text":"<s>","end_ids":[2,7],"eos_text":"</s>",'
+        '"temperature_thousandths":600,"top_k":20,"top_p_thousandths":950},'
+        '"label":"d\\u00f6t","name":"tiny","precision":"int8","revision":"1",'
+        '"sizes":{"head_size":4,"kv_bytes_per_token_f32":64,"kv_bytes_per_token_u8":22,'
+        '"kv_heads":2,"layers":1,"parameters":10,"vocabulary":8,"weights_bytes":7},'
+        '"source":"here"}\n'
     )
     assert (tmp_path / "model.json").read_bytes() == expected.encode("ascii")
     assert digest == hashlib.sha256(expected.encode()).digest()
