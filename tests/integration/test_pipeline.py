@@ -1,7 +1,5 @@
 """Questions through all parties: real chatbot, parent, enclave and the twin's KMS."""
 
-import json
-import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +13,10 @@ from app.protocol.constants import FRAME_COUNT_BUCKETS, MAX_QUESTION_BYTES, QUES
 from app.protocol.errors import AttestationError, ProtocolError, TooLongError, UnavailableError
 from app.protocol.frames import FrameReader
 from app.protocol.question import Message, Options
-from image.weights import MANIFEST_NAME, encode_manifest
 from local.demo import last_exchange
 from local.pki import make_root
 from local.twin import DEMO_WEIGHTS, Twin, run_twin
+from tests.support import copy_endless
 
 EMAIL = "I can't access my email. My user name is jdoe."
 FAST = Options(padding="off")
@@ -113,26 +111,13 @@ def test_padding_hides_lengths(twin: Twin, session: Session) -> None:
     assert sizes.pop() > QUESTION_BUCKETS[0]
 
 
-def copy_with_context(source: Path, target: Path, *, context: int) -> None:
-    """Copy a package whose model, with ALiBi, takes prompts of any length, and let it."""
-    shutil.copytree(source, target)
-    manifest = json.loads((target / MANIFEST_NAME).read_text())
-    manifest["context_length"] = context
-    (target / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
-
-
 def test_questions_and_answers_far_over_what_kms_encrypts(tmp_path: Path) -> None:
     """More than KMS's 4,096 bytes work both ways, with a model whose context is long enough."""
-    copy_with_context(DEMO_WEIGHTS, tmp_path / "weights", context=20_000)
+    copy_endless(DEMO_WEIGHTS, tmp_path / "weights", context=20_000)
     with run_twin(tmp_path / "twin", weights=tmp_path / "weights") as twin:
         session = twin.connect()
         question = "the answer to the question and the rest " * 150
-        options = Options(max_tokens=4000, padding="off", temperature=2, seed=5)
-        answer = ""
-        for _ in range(4):  # a model beyond what it was trained on may stop early
-            answer += ask(session, question if not answer else "and the rest", options)
-            if len(answer.encode()) > 5000:
-                break
+        answer = ask(session, question, Options(max_tokens=3000, padding="off"))
         session.close()
     assert len(question) > 5000
     assert len(answer.encode()) > 5000
