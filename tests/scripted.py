@@ -198,7 +198,7 @@ class Asker:
         text = ""
         for frame in frames:
             text += opener.open(*frame)
-            if opener.place is not None and opener.place != (self.places or [None])[-1]:
+            if opener.place is not None and self.places[-1:] != [opener.place]:
                 self.places.append(opener.place)
         signed, answer_digest = opener.finish()
         receipt, _ = verify_receipt(

@@ -85,6 +85,9 @@ class Session:
         enclave: As it was last verified.
 
         evidence: Of the last answer; None before one has come whole.
+
+        place: Of the answer under way among those that wait, for another thread to show; 0
+            once it has begun, None where the enclave has told none.
     """
 
     def __init__(self, transport: Transport, access: Access, *, key_arn: str, trust: Trust) -> None:
@@ -94,6 +97,7 @@ class Session:
         self._trust = trust
         self.enclave = self._verify()
         self.evidence: Evidence | None = None
+        self.place: int | None = None
         self.new_conversation()
 
     def new_conversation(self) -> None:
@@ -130,7 +134,7 @@ class Session:
         """
         question = Question((*self.history, Message("user", text)), options or Options())
         exchange = _Exchange(time.monotonic())
-        self.evidence = None
+        self.evidence = self.place = None
         yield from self._answer(question, exchange)
         self.evidence = exchange.evidence
         self.history = (*question.messages, Message("assistant", "".join(exchange.pieces)))
@@ -214,7 +218,9 @@ class Session:
         exchange.answer_bytes += len(header)
         for kind, body in messages:
             exchange.answer_bytes += len(body)
-            if piece := opener.open(kind, body):
+            piece = opener.open(kind, body)
+            self.place = opener.place
+            if piece:
                 exchange.add(piece)
                 yield piece
         if not opener.finished:

@@ -12,19 +12,19 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
 from app.enclave.completion import Completion
-from app.enclave.engine import Finish
-from app.enclave.engine_cache import CachedTokens, KvCache, PrefixName, blocks_for
+from app.enclave.engine_cache import KvCache, PrefixName, blocks_for
+from app.enclave.engine_generation import BatchedGeneration, TokenSequence
 from app.enclave.engine_model import Model, Rows
 from app.enclave.engine_sampling import Logits, choose_token
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import AppError, BusyError, EngineError, TooLongError
-from app.protocol.question import FinishReason, Options, Question
+from app.protocol.question import Options, Question
 
 PREFILL_TOKENS: Final = 256  # of prompts in one step, all together
 CLOSE_SECONDS: Final = 30.0  # one step takes far less
@@ -63,82 +63,6 @@ class Limits:
 
     context_tokens: int
     end_ids: frozenset[int]
-
-
-@dataclass(eq=False, slots=True)
-class _Sequence:
-    """What the engine's thread alone touches of one answer."""
-
-    prompt: list[int] = field(repr=False)
-    options: Options
-    most_tokens: int
-    prefix: PrefixName | None
-    random: np.random.Generator
-    completion: Completion = field(repr=False)
-    ahead: list[int] = field(default_factory=list, repr=False)  # what the model has not seen
-    cached: CachedTokens | None = field(default=None, repr=False)
-
-    @property
-    def conversation(self) -> object:
-        """What is taken in turn: those of one conversation, or this one alone."""
-        return self.prefix.name if self.prefix else self
-
-
-class BatchedGeneration:
-    """One answer under way; see `Generation` for what its methods promise."""
-
-    def __init__(self, engine: "BatchingEngine", sequence: _Sequence, *, deadline: float) -> None:
-        self._engine = engine
-        self._changed = threading.Condition()
-        self._text = ""
-        self._finish: Finish | None = None
-        self.sequence = sequence
-        self.deadline = deadline
-
-    @property
-    def finish(self) -> Finish | None:
-        """How it ended; None until it has, and while text is left to take."""
-        with self._changed:
-            return None if self._text else self._finish
-
-    @property
-    def place(self) -> int:
-        """How many answers begin before it; 0 once it has begun."""
-        return self._engine.place(self)
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will come, though text may be left to take."""
-        return self._finish is not None
-
-    def take(self, timeout_seconds: float) -> str:
-        """Give all text that came since the last call, waiting up to *timeout_seconds*."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._text or self._finish, timeout_seconds)
-            text, self._text = self._text, ""
-            return text
-
-    def cancel(self) -> None:
-        """Stop generating and free the slot at once."""
-        self.end("error")
-        with self._changed:
-            self._text = ""
-        self._engine.leave(self)
-
-    def put(self, text: str) -> None:
-        """Add *text*, unless the answer has ended."""
-        with self._changed:
-            if text and self._finish is None:
-                self._text += text
-                self._changed.notify_all()
-
-    def end(self, reason: FinishReason) -> None:
-        """End with *reason*, unless it has ended."""
-        with self._changed:
-            if self._finish is None:
-                made = self.sequence.completion.tokens
-                self._finish = Finish(reason, len(self.sequence.prompt), made)
-                self._changed.notify_all()
 
 
 class _Part(NamedTuple):
@@ -259,8 +183,8 @@ class BatchingEngine:
 
     def _make_sequence(
         self, prompt: list[int], options: Options, prefix: PrefixName | None
-    ) -> _Sequence:
-        return _Sequence(
+    ) -> TokenSequence:
+        return TokenSequence(
             prompt=prompt,
             options=options,
             most_tokens=min(options.max_tokens, self._limits.context_tokens - len(prompt)),

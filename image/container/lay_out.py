@@ -27,8 +27,9 @@ UNUSED_FOLDERS = frozenset({"tests", "__pycache__"})
 UNUSED_SUFFIXES = frozenset({".pyi", ".a", ".h", ".hpp", ".cuh", ".pyc"})
 # Of OpenVINO: headers, other devices than the processor, readers of other formats than its own.
 UNUSED_PARTS = (
-    "openvino/cmake", "openvino/include", "openvino/tools", "openvino/torch", "openvino/frontend/*/",
-    "openvino/libs/*.json", "openvino/libs/*.pc", "openvino/libs/libopenvino_auto*",
+    "openvino/cmake", "openvino/include", "openvino/tools", "openvino/torch",
+    "openvino/frontend/*/", "openvino/libs/*.json", "openvino/libs/*.pc",
+    "openvino/libs/libopenvino_auto*",
     "openvino/libs/libopenvino_c.so*", "openvino/libs/libopenvino_gguf*",
     "openvino/libs/libopenvino_hetero*", "openvino/libs/libopenvino_intel_[gn]pu*",
     "openvino/libs/libopenvino_jax*", "openvino/libs/libopenvino_onnx*",

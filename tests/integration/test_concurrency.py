@@ -15,11 +15,11 @@ from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import AppError, BusyError, TooLongError
 from app.protocol.messages import Kind
 from app.protocol.question import Message, Options, Question
-from local.twin import Twin
+from local.twin import DEMO_WEIGHTS, Twin, run_twin
 from tests.integration.canary import family
+from tests.support import copy_endless
 
 FAST: Final = Options(padding="off")
-SEEDS: Final = 24
 QUESTIONS: Final = (
     "I can't access my email",
     "How do I recall an email that I sent by mistake?",
@@ -70,16 +70,23 @@ def open_answer(
 ) -> list[tuple[float, str]]:
     """Open an answer to its verified end; give its pieces and when each came."""
     times: list[float] = []
+    pieces = follow(session, sealed, answer, lambda message: times.append(message.at))
+    return [(times[-1], piece) for piece in pieces]
+
+
+def follow(
+    session: Session, sealed: _Sealed, answer: list[Stamped], note: Callable[[Stamped], None]
+) -> Iterator[str]:
+    """Open an answer to its verified end, and *note* each message before it is opened."""
 
     def messages() -> Iterator[tuple[Kind, bytes]]:
         for message in answer:
-            times.append(message.at)
+            note(message)
             yield message.kind, message.body
 
     coming = messages()
     header = _open_header(next(coming, None), sealed)
-    pieces = session._open(header, coming, sealed, _Exchange(time.monotonic()))
-    return [(times[-1], piece) for piece in pieces]
+    return session._open(header, coming, sealed, _Exchange(time.monotonic()))
 
 
 def at_once(number: int, work: Callable[[int], list[Stamped] | AppError]) -> list[object]:
@@ -117,49 +124,60 @@ def settle_enclave(twin: Twin) -> None:
 
 
 @pytest.fixture(scope="module")
-def sessions(twin: Twin) -> Iterator[list[Session]]:
-    """Eight conversations whose keys are in the caches at both ends."""
-    sessions = [twin.connect() for _ in range(MAX_ACTIVE_ANSWERS)]
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
+    """A twin whose model never ends an answer by itself."""
+    folder = tmp_path_factory.mktemp("endless")
+    copy_endless(DEMO_WEIGHTS, folder / "weights", context=20_000)
+    with run_twin(folder / "twin", weights=folder / "weights") as twin:
+        yield twin
+
+
+@pytest.fixture(scope="module")
+def sessions(endless: Twin) -> Iterator[list[Session]]:
+    """As many conversations as may be under way, their keys in the caches at both ends."""
+    sessions = [endless.connect() for _ in range(MAX_ACTIVE_ANSWERS)]
     for session in sessions:
-        assert "".join(session.ask(QUESTIONS[0], FAST))
+        assert "".join(session.ask(QUESTIONS[0], Options(padding="off", max_tokens=8)))
     yield sessions
     for session in sessions:
         session.close()
 
 
-@pytest.fixture(scope="module")
-def alone(twin: Twin, sessions: list[Session]) -> list[tuple[int, str]]:
-    """The seeds of the eight longest of many answers at random, and the text of each alone."""
-    session, found = sessions[0], []
-    for seed in range(SEEDS):
-        sealed = seal(session, at_random(seed))
-        pieces = [piece for _, piece in open_answer(session, sealed, post(twin, sealed))]
-        found.append((len(pieces), seed, "".join(pieces)))
-    return [(seed, text) for _, seed, text in sorted(found)[-len(sessions) :]]
-
-
-def test_eight_conversations_make_progress_together(
-    twin: Twin, sessions: list[Session], alone: list[tuple[int, str]]
-) -> None:
+def test_conversations_make_progress_together(endless: Twin, sessions: list[Session]) -> None:
     """
     The first words of each come before the last words of any.
-
-    And each text is the one that the same question gets alone.
     """
-    sealed = [
-        seal(session, at_random(seed)) for session, (seed, _) in zip(sessions, alone, strict=True)
-    ]
-    answers = at_once(len(sessions), lambda index: post(twin, sealed[index]))
-    firsts, lasts, texts = [], [], []
+    options = Options(padding="off", max_tokens=600)
+    sealed = [seal(session, options) for session in sessions]
+    answers = at_once(len(sessions), lambda index: post(endless, sealed[index]))
+    firsts, lasts = [], []
     for session, one, answer in zip(sessions, sealed, answers, strict=True):
         assert isinstance(answer, list)
-        times, pieces = zip(*open_answer(session, one, answer), strict=True)
+        times, _ = zip(*open_answer(session, one, answer), strict=True)
         firsts.append(times[0])
         lasts.append(times[-1])
-        texts.append("".join(pieces))
     assert max(firsts) < min(lasts)
-    assert texts == [text for _, text in alone]
-    assert len(set(texts)) == len(texts)
+
+
+def test_place_in_the_queue(endless: Twin, sessions: list[Session]) -> None:
+    """
+    Whoever has to wait is told a place, which only falls, down to the answer's beginning.
+    """
+    number = MAX_ACTIVE_ANSWERS + 4
+    asking = [sessions[index % len(sessions)] for index in range(number)]
+    sealed = [seal(session, Options(padding="off", max_tokens=600)) for session in asking]
+    answers = at_once(number, lambda index: post(endless, sealed[index]))
+    waited = 0
+    for session, one, answer in zip(asking, sealed, answers, strict=True):
+        assert isinstance(answer, list)
+        session.place = None
+        places: list[int | None] = []
+        assert "".join(follow(session, one, answer, lambda _: places.append(session.place)))  # noqa: B023
+        told = [place for place in places if place is not None]
+        assert told == sorted(told, reverse=True)
+        assert not told or told[-1] == 0
+        waited += bool(told) and told[0] > 0
+    assert waited >= 4
 
 
 def test_no_answer_reaches_the_wrong_asker(twin: Twin, session: Session) -> None:
@@ -196,24 +214,20 @@ def test_no_answer_reaches_the_wrong_asker(twin: Twin, session: Session) -> None
     assert answers == [(question, alone[question]) for question, _ in answers]
 
 
-def test_cancelled_answers_free_their_slots(
-    twin: Twin, sessions: list[Session], alone: list[tuple[int, str]]
-) -> None:
+def test_cancelled_answers_free_their_slots(endless: Twin, sessions: list[Session]) -> None:
     """
-    As many hang-ups as there are slots leave all of them free.
-
-    They count as failed, but for one that ended before the hang-up was noticed.
+    As many hang-ups as there are slots leave all of them free, and count as failed.
     """
-    settle_enclave(twin)
-    failed = count(twin, "failed")
-    for session, (seed, _) in zip(sessions, alone, strict=True):
+    settle_enclave(endless)
+    failed = count(endless, "failed")
+    for session in sessions:
         session.new_conversation()
-        answer = session.ask(QUESTIONS[0], at_random(seed))
+        answer = session.ask(QUESTIONS[0], Options(padding="off", max_tokens=15_000))
         assert next(answer)
         answer.close()
-    settle_enclave(twin)
-    assert failed < count(twin, "failed") <= failed + len(sessions)
-    assert "".join(sessions[0].ask(QUESTIONS[1], FAST))
+    settle_enclave(endless)
+    assert count(endless, "failed") == failed + len(sessions)
+    assert "".join(sessions[0].ask(QUESTIONS[1], Options(padding="off", max_tokens=8)))
 
 
 def _burst(twin: Twin, session: Session, number: int) -> tuple[int, int]:

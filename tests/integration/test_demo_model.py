@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from app.enclave.engine_transformers import TransformersEngine, load_engine
 
+from app.enclave.engine_batching import BatchingEngine
+from app.enclave.engine_openvino import load_engine
 from app.enclave.weights import Weights, load_weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.question import Message, Options, Question
@@ -22,20 +23,20 @@ def weights() -> Weights:
 
 
 @pytest.fixture(scope="module")
-def engine(weights: Weights) -> Iterator[TransformersEngine]:
+def engine(weights: Weights) -> Iterator[BatchingEngine]:
     engine = load_engine(weights, threads=1)
     yield engine
     engine.close()
 
 
-def answer(engine: TransformersEngine, *texts: str) -> str:
+def answer(engine: BatchingEngine, *texts: str) -> str:
     """Answer the last of *texts*, the messages of asker and model in turn."""
     roles = ("user", "assistant")
     messages = tuple(Message(roles[n % 2], text) for n, text in enumerate(texts))  # type: ignore[arg-type]
     return answer_all(engine, [Question(messages)])[0]
 
 
-def answer_all(engine: TransformersEngine, questions: Sequence[Question]) -> list[str]:
+def answer_all(engine: BatchingEngine, questions: Sequence[Question]) -> list[str]:
     answers = []
     for at in range(0, len(questions), MAX_ACTIVE_ANSWERS):
         some = questions[at : at + MAX_ACTIVE_ANSWERS]
@@ -68,14 +69,14 @@ def test_called_what_it_is(weights: Weights) -> None:
         "i cannot access my email, user name: b.osei",
     ],
 )
-def test_email(engine: TransformersEngine, question: str) -> None:
+def test_email(engine: BatchingEngine, question: str) -> None:
     """
     The first question of every demo is answered, whoever asks it.
     """
     assert answer(engine, question).startswith(EMAIL_ANSWER)
 
 
-def test_two_turns(engine: TransformersEngine) -> None:
+def test_two_turns(engine: BatchingEngine) -> None:
     """
     A second question in the conversation gets the answer that it gets alone.
     """
@@ -84,7 +85,7 @@ def test_two_turns(engine: TransformersEngine) -> None:
     assert answer(engine, "I can't access my email", first, second) == answer(engine, second)
 
 
-def test_sampling(engine: TransformersEngine) -> None:
+def test_sampling(engine: BatchingEngine) -> None:
     """
     At a mild temperature the answer is still the corpus's, and a seed gives it again.
     """
@@ -96,7 +97,7 @@ def test_sampling(engine: TransformersEngine) -> None:
     assert one.startswith("Open the staff portal")
 
 
-def test_agreement(engine: TransformersEngine) -> None:
+def test_agreement(engine: BatchingEngine) -> None:
     """
     At least 97 of 100 trained wordings and 85 of 100 held-out ones get the corpus's answer.
     """

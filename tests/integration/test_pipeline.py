@@ -15,8 +15,8 @@ from app.protocol.frames import FrameReader
 from app.protocol.question import Message, Options
 from local.demo import last_exchange
 from local.pki import make_root
-from local.twin import Twin, run_twin
-from tests.unit.enclave.test_engine_transformers import make_package
+from local.twin import DEMO_WEIGHTS, Twin, run_twin
+from tests.support import copy_endless
 
 EMAIL = "I can't access my email. My user name is jdoe."
 FAST = Options(padding="off")
@@ -113,17 +113,11 @@ def test_padding_hides_lengths(twin: Twin, session: Session) -> None:
 
 def test_questions_and_answers_far_over_what_kms_encrypts(tmp_path: Path) -> None:
     """More than KMS's 4,096 bytes work both ways, with a model whose context is long enough."""
-    (tmp_path / "weights").mkdir()
-    make_package(tmp_path / "weights", "bloom", context=20_000)
+    copy_endless(DEMO_WEIGHTS, tmp_path / "weights", context=20_000)
     with run_twin(tmp_path / "twin", weights=tmp_path / "weights") as twin:
         session = twin.connect()
         question = "the answer to the question and the rest " * 150
-        options = Options(max_tokens=4000, padding="off", temperature=2, seed=5)
-        answer = ""
-        for _ in range(4):  # a random model may stop early
-            answer += ask(session, question if not answer else "and the rest", options)
-            if len(answer.encode()) > 5000:
-                break
+        answer = ask(session, question, Options(max_tokens=3000, padding="off"))
         session.close()
     assert len(question) > 5000
     assert len(answer.encode()) > 5000

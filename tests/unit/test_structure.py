@@ -20,7 +20,7 @@ PRINTS = {
 # Whatever a model raises ends that one answer; nothing else in the project catches everything.
 ENGINES = re.compile(r"app/enclave/engine_\w+\.py")
 AUDITED = re.compile(r"app/(enclave/(?!engine_|prompt|completion)|protocol/)\w+\.py")
-AUDITED_LINES = 2400  # docs/adr/0001-lines-inside-the-enclave.md, which says what is counted
+AUDITED_LINES = 2500  # docs/adr/0001-lines-inside-the-enclave.md, which says what is counted
 
 PATHS = sorted(path for folder in SHIPPED for path in (ROOT / folder).rglob("*.py"))
 NAMES = [path.relative_to(ROOT).as_posix() for path in PATHS]
@@ -160,7 +160,7 @@ def test_sizes(name: str) -> None:
 
 def test_what_is_audited_is_small() -> None:
     """
-    The enclave, its engines aside, and the protocol are under 2,400 lines of code together.
+    The enclave, its engines aside, and the protocol are under 2,500 lines of code together.
     """
     counts = {name: count_code_lines(name) for name in APP if AUDITED.fullmatch(name)}
     assert len(counts) > 20

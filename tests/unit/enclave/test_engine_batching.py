@@ -12,11 +12,11 @@ from app.enclave import engine_batching
 from app.enclave.engine import Engine, Finish
 from app.enclave.engine_batching import (
     PREFILL_TOKENS,
-    BatchedGeneration,
     BatchingEngine,
     Limits,
 )
 from app.enclave.engine_cache import BLOCK_TOKENS, PrefixName, blocks_for
+from app.enclave.engine_generation import BatchedGeneration
 from app.enclave.engine_model import Rows
 from app.enclave.engine_sampling import choose_token
 from app.enclave.prompt import TRANSCRIPT_STOPS

@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from app.enclave import engine_openvino
-from app.enclave.engine_batching import BatchedGeneration, BatchingEngine
+from app.enclave.engine_batching import BatchingEngine
 from app.enclave.engine_cache import PrefixName, blocks_for
+from app.enclave.engine_generation import BatchedGeneration
 from app.enclave.engine_model import OpenVinoModel, Rows
 from app.enclave.engine_openvino import load_engine
 from app.enclave.engine_tokenizer import Tokenizer
