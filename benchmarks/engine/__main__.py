@@ -79,15 +79,17 @@ def _parse() -> argparse.Namespace:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="CONTENDER", default=NAMES)
-    parser.add_argument("--askers", nargs="+", type=int, choices=range(1, MOST_ASKERS + 1),
-                        metavar="N", default=_ASKERS, help="at the same time; default: 1 4 8 16")  # fmt: skip
-    parser.add_argument("--model", nargs="+", choices=SHAPES, help="default: all; quick: the first")
-    parser.add_argument("--rounds", type=int, help="default: 3; quick: 1")
-    parser.add_argument("--quick", action="store_true", help="one round of one model")
-    parser.add_argument("--threads", type=int, default=describe_machine()["cores"],
-                        help="of each engine; default: all cores")  # fmt: skip
-    parser.add_argument("--results", type=Path, default=_RESULTS, help="folder; default: %(default)s")
+    add = parser.add_argument
+    cores = describe_machine()["cores"]
+    counts = range(1, MOST_ASKERS + 1)
+    add("--only", nargs="+", choices=NAMES, metavar="CONTENDER", default=NAMES)
+    add("--askers", nargs="+", type=int, choices=counts, metavar="N", default=_ASKERS,
+        help="who ask at the same time; default: 1 4 8 16")  # fmt: skip
+    add("--model", nargs="+", choices=SHAPES, help="default: all; quick: the first")
+    add("--rounds", type=int, help="default: 3; quick: 1")
+    add("--quick", action="store_true", help="one round of one model")
+    add("--threads", type=int, default=cores, help="of each engine; default: all cores")
+    add("--results", type=Path, default=_RESULTS, help="folder; default: %(default)s")
     options = parser.parse_args()
     options.model = options.model or list(SHAPES)[: 1 if options.quick else None]
     options.rounds = options.rounds or (_QUICK_ROUNDS if options.quick else 3)
@@ -129,7 +131,7 @@ def _measure(shape: Shape, options: argparse.Namespace) -> dict[str, object]:
             for contender in contenders
         ]
     figures = {key: make_figure(answers) for key, answers in runs.items()}
-    weights = {entry["name"]: entry["weights_bytes"] for entry in loaded}
+    weights = {name: _weights_bytes(name, shape) for name in names}
     return {
         "shape": shape.name,
         "prompt_tokens": PROMPT_TOKENS,
@@ -171,14 +173,21 @@ def _run_rounds(
                 others.setdefault(key, []).append(other.cores())
                 speed = sum(answers.tokens) / answers.seconds
                 beside = f"{others[key][-1]:.2f} cores busy with other work"
-                _note(f"round {number}  {contender.name:20} {count:2}  {speed:6.1f} tok/s  {beside}")
+                _note(
+                    f"round {number}  {contender.name:20} {count:2}  {speed:6.1f} tok/s  {beside}"
+                )
     return runs, others
 
 
 def _describe(name: str, shape: Shape) -> dict[str, object]:
+    what = next(rival.what for rival in RIVALS if rival.name == name)
+    return {"name": name, "what": what, "weights_bytes": _weights_bytes(name, shape)}
+
+
+def _weights_bytes(name: str, shape: Shape) -> float:
+    """Give the bytes of weights that every token reads; input and output share one table."""
     rival = next(rival for rival in RIVALS if rival.name == name)
-    size = rival.weights_of(shape).stat().st_size * rival.share
-    return {"name": name, "what": rival.what, "weights_bytes": size}
+    return rival.weights_of(shape).stat().st_size * rival.share
 
 
 def _encode(

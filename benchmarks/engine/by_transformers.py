@@ -7,6 +7,7 @@ from: tokenise, `generate()`, next question. In bf16 all questions of a run are 
 
 import argparse
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final
 
@@ -19,15 +20,13 @@ from benchmarks.engine.shapes import SHAPES, source_of
 _TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-class _FirstToken(StoppingCriteria):
+class _FirstToken(StoppingCriteria):  # type: ignore[misc]  # transformers is not installed here
     """Stops nothing, and notes when it was asked first: after the first token."""
 
     def __init__(self) -> None:
         self.at: float | None = None
 
-    def __call__(
-        self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object
-    ) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
         """Note the time."""
         del scores
         if self.at is None:
@@ -41,7 +40,7 @@ class _Model:
         self._model = AutoModelForCausalLM.from_pretrained(source, dtype=_TYPES[kind]).eval()
         self._model.generation_config.eos_token_id = None
 
-    def one_by_one(self, prompts: list[Prompt], new_tokens: int) -> Answers:
+    def one_by_one(self, prompts: Sequence[Prompt], new_tokens: int) -> Answers:
         """Answer one question after the other; who asks last waits for all."""
         started = time.perf_counter()
         parts = [self._generate([prompt], new_tokens, started) for prompt in prompts]
@@ -52,11 +51,11 @@ class _Model:
             parts[0].sample,
         )
 
-    def together(self, prompts: list[Prompt], new_tokens: int) -> Answers:
+    def together(self, prompts: Sequence[Prompt], new_tokens: int) -> Answers:
         """Answer all questions in one batch; all prompts have one length."""
         return self._generate(prompts, new_tokens, time.perf_counter())
 
-    def _generate(self, prompts: list[Prompt], new_tokens: int, started: float) -> Answers:
+    def _generate(self, prompts: Sequence[Prompt], new_tokens: int, started: float) -> Answers:
         first = _FirstToken()
         tokens = torch.tensor([prompt.tokens for prompt in prompts])
         with torch.inference_mode():

@@ -105,7 +105,7 @@ def _profiled(answer: Callable[..., Finish | None]) -> Callable[..., Finish | No
 
 
 if __name__ == "__main__":
-    app.enclave.main.load_engine = _load_hollow
+    setattr(app.enclave.main, "load_engine", _load_hollow)  # noqa: B010 - of another type
     if Path(os.fspath(PROFILE) + ".wanted").exists():
         Answerer.answer = _profiled(Answerer.answer)  # type: ignore[method-assign]
     main()

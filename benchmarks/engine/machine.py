@@ -16,9 +16,8 @@ _ISA: Final = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", 
 def describe_machine() -> dict[str, object]:
     """Give what a reader needs to place figures."""
     info = Path("/proc/cpuinfo").read_text()
-    fields = dict(
-        (part.strip() for part in line.split(":", 1)) for line in info.splitlines() if ":" in line
-    )
+    pairs = (line.partition(":") for line in info.splitlines())
+    fields = {name.strip(): value.strip() for name, _, value in pairs}
     memory = Path("/proc/meminfo").read_text().split()
     flags = set(fields.get("flags", "").split())
     return {

@@ -7,6 +7,7 @@ its own, and decoding costs what it costs with theirs.
 
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +49,9 @@ def write_tokenizer(folder: Path, vocabulary: int) -> None:
         "model": model,
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), "utf-8")
-    names = dict(zip(("unk_token", "bos_token", "eos_token", "pad_token"), SPECIAL_TOKENS, strict=True))
+    names = dict(
+        zip(("unk_token", "bos_token", "eos_token", "pad_token"), SPECIAL_TOKENS, strict=True)
+    )
     config = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
 
@@ -60,13 +63,13 @@ def _byte_characters() -> list[str]:
     return [chr(number) for number in printable] + [chr(256 + n) for n in range(len(others))]
 
 
-def _merges() -> itertools.chain[tuple[str, str]]:
+def _merges() -> Iterator[tuple[str, str]]:
     """Give syllables, words of two, those after a space, and words of three."""
-    pairs = itertools.product(_SYLLABLES, repeat=2)
-    words = ["".join(pair) for pair in pairs]
+    pairs = [(left, right) for left in _SYLLABLES for right in _SYLLABLES]
+    words = [left + right for left, right in pairs]
     return itertools.chain(
         ((syllable[0], syllable[1]) for syllable in _SYLLABLES),
-        itertools.product(_SYLLABLES, repeat=2),
+        pairs,
         ((_SPACE, word) for word in words),
         itertools.product(words, _SYLLABLES),
     )

@@ -70,12 +70,12 @@ def _write_gguf(shape: Shape, safetensors: Path, path: Path) -> None:
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
     _write_numbers(writer, shape, layers)
     names = gguf.get_tensor_name_map(architecture, layers)
-    for name, tensor in _tensors(safetensors):
+    for name, whole in _tensors(safetensors):
         known = names.get_name(name.removeprefix("transformer."), try_suffixes=(".weight", ".bias"))
         if known is None:
             raise SystemExit(f"{name} has no place in llama.cpp's {shape.architecture}")
-        if "query_key_value" in name:
-            tensor = _part_by_kind(tensor, int(config["n_head"]))
+        fused = "query_key_value" in name
+        tensor = _part_by_kind(whole, int(config["n_head"])) if fused else whole
         writer.add_tensor(known, np.ascontiguousarray(tensor))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from app.chatbot.session import Session
-from app.protocol.question import Options, Padding
+from app.protocol.question import Options
 from benchmarks.engine.hollow_enclave import PROFILE
 from benchmarks.engine.host import Desk
 from benchmarks.engine.machine import describe_machine, process_seconds
@@ -113,9 +113,7 @@ def _measure(ask: Callable[[], None], pids: Mapping[str, int], questions: int) -
         started = time.perf_counter()
         ask()
         wall.append(time.perf_counter() - started)
-    used = {
-        name: 1000 * (after - before[name]) / questions for name, after in _used(pids).items()
-    }
+    used = {name: 1000 * (after - before[name]) / questions for name, after in _used(pids).items()}
     both = sum(used[end] for end in _ENDS)
     return {**used, "both_ends": both, "wall": 1000 * statistics.median(wall)}
 
@@ -135,7 +133,10 @@ def _profile(questions: int) -> dict[str, dict[str, float]]:
         ask()
         for _ in range(questions):
             mine.runcall(ask)
-    ends = {"chatbot": (pstats.Stats(mine), questions), "enclave": (pstats.Stats(str(PROFILE)), questions + 1)}
+    ends = {
+        "chatbot": (pstats.Stats(mine), questions),
+        "enclave": (pstats.Stats(str(PROFILE)), questions + 1),
+    }
     return {end: _by_step(stats, count, _STEPS[end]) for end, (stats, count) in ends.items()}
 
 
@@ -161,12 +162,15 @@ def _by_step(stats: pstats.Stats, questions: int, steps: tuple[str, ...]) -> Sec
 
 
 def _table(report: Mapping[str, object]) -> Iterator[str]:
-    yield "| padding | situation | chatbot ms | enclave ms | both ends ms | parent ms | KMS, STS, NSM ms | wall ms |"
-    yield "|---" * 8 + "|"
+    heads = ("chatbot", "enclave", "both ends", "parent", "KMS, STS, NSM", "wall")
+    yield "| padding | situation | " + " | ".join(f"{head} ms" for head in heads) + " |"
+    yield "|---" * (2 + len(heads)) + "|"
     rows = report["milliseconds"]
     assert isinstance(rows, list)  # noqa: S101 - made above
     for row in rows:
-        cells = [f"{row[name]:.1f}" for name in ("chatbot", "enclave", "both_ends", "parent", "aws")]
+        cells = [
+            f"{row[name]:.1f}" for name in ("chatbot", "enclave", "both_ends", "parent", "aws")
+        ]
         yield f"| {row['padding']} | {row['situation']} | {' | '.join(cells)} | {row['wall']:.0f} |"
     profile = report["profile"]
     assert isinstance(profile, dict)  # noqa: S101 - made above

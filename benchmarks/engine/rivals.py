@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from benchmarks.engine.contender import Answers, Prompt
 from benchmarks.engine.machine import memory_bytes
@@ -118,12 +118,13 @@ class Contender:
             self._process.kill()
             self._process.wait()
 
-    def _read(self) -> dict[str, object]:
+    def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         line = self._process.stdout.readline()
         if not line:
             raise SystemExit(f"{self.name} ended; see {_log_of(self.name)}")
-        return json.loads(line)
+        read: dict[str, Any] = json.loads(line)
+        return read
 
 
 def _log_of(name: str) -> Path:
@@ -137,7 +138,7 @@ def start_rivals(
     """Start the contenders *names* of *shape* one by one; end them afterwards."""
     (CACHE / "logs").mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        twins: dict[str, dict[str, int]] = {}
+        twins: dict[str, Mapping[str, int]] = {}
         contenders = []
         for name in names:
             note(f"loading {name}")
@@ -154,7 +155,7 @@ def start_rivals(
 
 def _command(
     stack: ExitStack,
-    twins: dict[str, dict[str, int]],
+    twins: dict[str, Mapping[str, int]],
     name: str,
     shape: Shape,
     threads: int,

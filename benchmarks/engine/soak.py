@@ -22,7 +22,7 @@ from typing import Final
 
 from app.chatbot.session import Session
 from app.enclave.weights import load_weights
-from app.protocol.question import Options
+from app.protocol.question import Options, Padding
 from benchmarks.engine.host import Desk
 from benchmarks.engine.machine import describe_machine, memory_bytes
 from benchmarks.engine.rivals import start_host
@@ -37,7 +37,23 @@ _SESSION_REQUESTS: Final = 10
 # conversations leave their prefixes for the next turn.
 _WARM_SHARE: Final = 4
 _SAMPLES: Final = 100
-_WORDS: Final = "what how when does the a dental plan pay for my account email password reset".split()
+_WORDS: Final = [
+    "what",
+    "how",
+    "when",
+    "does",
+    "the",
+    "a",
+    "dental",
+    "plan",
+    "pay",
+    "for",
+    "my",
+    "account",
+    "email",
+    "password",
+    "reset",
+]
 _SEED: Final = 11
 
 
@@ -82,9 +98,7 @@ def main() -> int:
 class _Soak:
     """Askers that share one count of requests."""
 
-    def __init__(
-        self, desk: Desk, requests: int, pids: Mapping[str, int]
-    ) -> None:
+    def __init__(self, desk: Desk, requests: int, pids: Mapping[str, int]) -> None:
         self._desk = desk
         self._pids = pids
         self._numbers = iter(range(1, requests + 1))
@@ -136,7 +150,7 @@ class _Soak:
             tokens = self._chance.randint(1, _MOST_TOKENS)
             text = f"{' '.join(self._chance.choices(_WORDS, k=self._chance.randint(1, 60)))}?"
         session.new_conversation()
-        padding = "constant" if number % 20 == 0 else "off"
+        padding: Padding = "constant" if number % 20 == 0 else "off"
         answer = session.ask(text, Options(max_tokens=tokens, padding=padding))
         if number % 7 == 0:
             next(answer, None)

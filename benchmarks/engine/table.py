@@ -11,9 +11,11 @@ _GIB: Final = 2**30
 def write_table(report: Mapping[str, Any]) -> Iterator[str]:
     """Give the lines for one report as `python -m benchmarks.engine` writes it."""
     machine = report["machine"]
-    yield f"{report['shape']}, {report['prompt_tokens']} tokens of prompt and {report['new_tokens']}"
-    yield f"new ones, {report['threads']} threads. {machine['cores']} cores of {machine['processor']}"
-    yield f"({', '.join(machine['instructions'])}), {machine['system']}, {machine['taken']}."
+    tokens = f"{report['prompt_tokens']} tokens of prompt and {report['new_tokens']} new ones"
+    yield f"{report['shape']}, {tokens}, {report['threads']} threads, {report['rounds']} rounds."
+    yield f"{machine['cores']} cores of {machine['processor']},"
+    yield f"{', '.join(machine['instructions'])},"
+    yield f"{machine['system']}, {machine['taken']}."
     if bandwidth := report.get("bytes_per_second"):
         yield f"Memory is read at {bandwidth / 1e9:.1f} GB/s."
     yield ""
@@ -52,7 +54,7 @@ def _speed(figure: Mapping[str, Any] | None, original: Mapping[str, Any] | None)
     total = figure["total_tokens_per_second"]
     if original is None:
         return f"{total:.1f}"
-    return f"{total:.1f} ({total / original['total_tokens_per_second']:.1f} ×)"
+    return f"{total:.1f} ({total / original['total_tokens_per_second']:.1f} x)"
 
 
 def _goals(report: Mapping[str, Any]) -> Iterator[str]:
@@ -61,6 +63,6 @@ def _goals(report: Mapping[str, Any]) -> Iterator[str]:
     yield "| goal | measured | |"
     yield "|---|---|---|"
     for goal in report["goals"]:
-        what = f"{goal['ours']}, {goal['askers']} ≥ {goal['least']} × {goal['theirs']}"
+        what = f"{goal['ours']}, {goal['askers']} ≥ {goal['least']} x {goal['theirs']}"
         verdict = "reached" if goal["reached"] else "**missed**"
-        yield f"| {what}, {goal['their_askers']} | {goal['ratio']:.2f} × | {verdict} |"
+        yield f"| {what}, {goal['their_askers']} | {goal['ratio']:.2f} x | {verdict} |"
