@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from app.chatbot.session import Session
-from app.protocol.question import Options
+from app.protocol.question import Options, Padding
 from benchmarks.engine.hollow_enclave import PROFILE
 from benchmarks.engine.host import Desk
 from benchmarks.engine.machine import describe_machine, process_seconds
@@ -52,7 +52,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--questions", type=int, default=40, help="a situation; default: 40")
+    parser.add_argument("--questions", type=int, default=20, help="a situation; default: 20")
     parser.add_argument("--result", type=Path, default=_RESULT, help="default: %(default)s")
     options = parser.parse_args()
     report: dict[str, object] = {"machine": describe_machine(), "questions": options.questions}
@@ -60,8 +60,7 @@ def main() -> int:
         desk = Desk(CACHE / "twins" / "hollow")
         report["milliseconds"] = [
             {"situation": name, "padding": padding, **_measure(ask, pids, options.questions)}
-            for padding in ("off", "constant")
-            for name, ask in _situations(desk, Options(max_tokens=NEW_TOKENS, padding=padding))
+            for padding, name, ask in _situations(desk)
         ]
     report["profile"] = _profile(options.questions)
     print("\n".join(_table(report)))
@@ -70,37 +69,30 @@ def main() -> int:
     return 0
 
 
-def _situations(desk: Desk, options: Options) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Give what an asker does for one question in each situation."""
-
-    def ask_in_new_session() -> None:
-        session = desk.connect()
-        _ask(session, options)
-        session.close()
-
-    yield "new session: verify, both roles, all keys", ask_in_new_session
+def _situations(desk: Desk) -> Iterator[tuple[Padding, str, Callable[[], None]]]:
+    """Give what an asker does for one question in each situation, with the padding it is for."""
+    yield "off", "new session: verify, both roles, all keys", lambda: _ask_anew(desk)
     session = desk.connect()
-
-    def ask_in_new_conversation() -> None:
-        session.new_conversation()
-        _ask(session, options)
-
-    yield "new conversation of a verified session", ask_in_new_conversation
-
-    def ask_next_turn() -> None:
-        session.history = ()  # as long a question each time
-        _ask(session, options)
-
-    session.new_conversation()
-    _ask(session, options)
-    yield "next turn of a conversation", ask_next_turn
+    yield "off", "new conversation of a verified session", lambda: _ask(session, new=True)
+    yield "off", "next turn of a conversation", lambda: _ask(session)
+    padded = "new conversation of a verified session"
+    yield "constant", padded, lambda: _ask(session, new=True, padding="constant")
     session.close()
 
 
-def _ask(session: Session, options: Options) -> None:
-    for _ in session.ask(_TEXT, options):
+def _ask_anew(desk: Desk) -> None:
+    session = desk.connect()
+    _ask(session)
+    session.close()
+
+
+def _ask(session: Session, *, new: bool = False, padding: Padding = "off") -> None:
+    if new:
+        session.new_conversation()
+    session.history = ()  # every question is as long
+    for _ in session.ask(_TEXT, Options(max_tokens=NEW_TOKENS, padding=padding)):
         pass
-    if session.evidence is None or session.evidence.receipt.completion_tokens != options.max_tokens:
+    if session.evidence is None or session.evidence.receipt.completion_tokens != NEW_TOKENS:
         raise SystemExit("an answer did not come whole")
 
 
@@ -129,10 +121,10 @@ def _profile(questions: int) -> dict[str, dict[str, float]]:
     mine = cProfile.Profile(time.thread_time)
     folder = CACHE / "twins" / "profiled"
     with _wanted(PROFILE), start_host(folder, DEMO_WEIGHTS, _PROGRAM):
-        _, ask = next(_situations(Desk(folder), Options(max_tokens=NEW_TOKENS, padding="off")))
-        ask()
+        desk = Desk(folder)
+        _ask_anew(desk)
         for _ in range(questions):
-            mine.runcall(ask)
+            mine.runcall(_ask_anew, desk)
     ends = {
         "chatbot": (pstats.Stats(mine), questions),
         "enclave": (pstats.Stats(str(PROFILE)), questions + 1),
