@@ -47,7 +47,7 @@ CHECK_TOKENS: Final = 48
 CHECK_TOLERANCE_MILLIONTHS: Final = 100_000
 INT4_GROUP: Final = 64  # weights that share a scale; smaller where the model's width needs it
 # Nothing is quantized but the weights: other processors compute the same, but for rounding.
-_EXACT: Final = {
+EXACT: Final = {
     "INFERENCE_PRECISION_HINT": "f32",
     "KV_CACHE_PRECISION": "f32",
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
@@ -105,7 +105,7 @@ def make_check(folder: Path, tokenizer: Path) -> Check:
     tokens = tuple(encoding.ids[:CHECK_TOKENS])
     if len(tokens) < 2:
         raise SaveError(f"{TOKENIZER_NAME} makes {len(tokens)} tokens of the check's text, not 2")
-    model = openvino.Core().compile_model(folder / GRAPH_NAME, "CPU", _EXACT)
+    model = openvino.Core().compile_model(folder / GRAPH_NAME, "CPU", EXACT)
     logprob = mean_logprob(compute_logits(model, tokens), tokens)
     return Check(
         tokens=tokens,
