@@ -166,7 +166,7 @@ def table(found: Sequence[Quality]) -> str:
     for q in found:
         shares = (f"{100 * n / q.total:.1f} %" for n in (q.same, q.near, q.right))
         size = f"{q.weights_bytes:,}"
-        lines.append(f"| {q.precision} | {size} | {q.perplexity:.4f} | {' | '.join(shares)} |")
+        lines.append(f"| {q.precision} | {size} | {q.perplexity:.5f} | {' | '.join(shares)} |")
     return "\n".join(lines)
 
 
