@@ -39,6 +39,7 @@ from ops.principal import read_principal
 
 EXIT_REFUSED: Final = 1
 EXIT_NOT_PROVEN: Final = 3
+_NEEDS_KIT: Final = "build-eif"
 _EPILOG: Final = """\
 in this order: bin/doctor's checks; bin/build-eif and bin/build-host where their outputs are
 missing; the image must be on releases.json; synthesis; what changes, the key policy in words and
@@ -47,6 +48,7 @@ build/chat.json; bin/smoke.
 
 examples:
   bin/deploy -c chat_principals=arn:aws:iam::111122223333:role/desk -c client_cidrs=10.0.0.0/8
+  bin/deploy -c … --kit-dir kit      the first time: boot files that bin/build-eif is given
   bin/deploy -c … --yes              in a script that somebody has reviewed
 
 exit codes: 0 deployed and proven (or bin/smoke is not there, which is said); 1 refused, declined or
@@ -117,11 +119,18 @@ def _deploy(options: argparse.Namespace, workshop: Workshop, terminal: Terminal)
 
 
 def _build(job: _Job) -> None:
-    for command in missing_builders(job.parameters):
+    kit: Path | None = job.options.kit_dir
+    commands = missing_builders(job.parameters)
+    if kit is not None and _NEEDS_KIT not in commands:
+        job.terminal.note(
+            f"{job.parameters.eif} is there: nothing is built, and --kit-dir is not used"
+        )
+    for command in commands:
         path = ROOT / "bin" / command
         if not path.exists():
             raise RefusedError(f"bin/{command} is not in this version: build by hand")
-        run((str(path),), job.terminal)
+        given = ("--kit-dir", str(kit.resolve())) if kit and command == _NEEDS_KIT else ()
+        run((str(path), *given), job.terminal)
 
 
 def _require_approved(job: _Job) -> None:
@@ -263,6 +272,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_deployment_arguments(parser)
     parser.add_argument("--yes", action="store_true", help="deploy without asking")
+    parser.add_argument(
+        "--kit-dir", type=Path, metavar="DIR", help="boot files for bin/build-eif, if it has to run"
+    )
     parser.add_argument("--approve", action="store_true", help="bin/releases add what was built")
     parser.add_argument("--skip-doctor", action="store_true", help="make no checks before")
     return parser
