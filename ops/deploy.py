@@ -21,7 +21,7 @@ from app.protocol.releases import parse_releases
 from image.record import RECORD_NAME
 from infra.parameters import Parameters
 from ops.assembly import Assembly, find_key_policy, read_assembly
-from ops.aws import AwsError, open_session
+from ops.aws import open_session
 from ops.build_outputs import check_outputs, find_release, missing_builders
 from ops.child import ChildError, confirm, run
 from ops.deployment import (
@@ -32,12 +32,12 @@ from ops.deployment import (
     read_deployment,
 )
 from ops.doctor import diagnose_place, read_parameters, show
+from ops.ending import RefusedError, run_to_end
 from ops.finding import has_problem
 from ops.live_stack import read_key_policy, read_live_stack
 from ops.policy_words import Deployed, compare_policies, read_policy, stays_changed
 from ops.principal import read_principal
 
-EXIT_REFUSED: Final = 1
 EXIT_NOT_PROVEN: Final = 3
 _NEEDS_KIT: Final = "build-eif"
 _EPILOG: Final = """\
@@ -73,25 +73,16 @@ class _Job:
         run((*self.workshop.cdk, *arguments, *profile), self.terminal)
 
 
-class RefusedError(Exception):
-    """Nothing was deployed; the message says why and what to do."""
-
-
 def main(arguments: Sequence[str] | None = None, *, workshop: Workshop | None = None) -> int:
     """Run the command; give its exit code."""
     options = _parser().parse_args(arguments)
     terminal = Terminal()
-    try:
-        return _deploy(options, workshop or Workshop(), terminal)
-    except (ConfigError, RefusedError, ChildError, AwsError) as error:
-        terminal.note(f"deploy: {error}")
-        return EXIT_REFUSED
-    except KeyboardInterrupt:
-        terminal.note(
-            "stopped; CloudFormation goes on with what it has begun: bin/deploy again, once it is "
-            "done, shows where that led"
-        )
-        return 130
+    return run_to_end(
+        "deploy",
+        lambda: _deploy(options, workshop or Workshop(), terminal),
+        terminal,
+        again="shows where that led",
+    )
 
 
 def _deploy(options: argparse.Namespace, workshop: Workshop, terminal: Terminal) -> int:
