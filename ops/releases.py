@@ -102,7 +102,7 @@ def _retire(releases: ReleaseList, options: argparse.Namespace) -> int:
     if not retire_release(releases, options.name, attested=attested):
         print(
             "no release is left, and none can be deployed: approve another and deploy it; to close "
-            "this one at once, disable the key (docs/deploy.md)"
+            "this one at once, disable the key (docs/operations.md)"
         )
     print(f"retired {options.name}: deploy to take it out of the key policy")
     return 0

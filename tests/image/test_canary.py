@@ -63,6 +63,7 @@ def stage(twin: Twin) -> Iterator[Stage]:
         excused=excused,
         differs=DIFFERS,
         console=True,
+        max_tokens=16,
     )
     with pytest.MonkeyPatch.context() as patch:
         stage.perform(patch)

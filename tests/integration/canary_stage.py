@@ -10,7 +10,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -40,8 +40,6 @@ from tests.integration.canary import (
     read_memory,
 )
 
-FAST: Final = Options(padding="off")
-UNIQUE: Final = Options(padding="off", temperature=2, max_tokens=60)  # makes what no file has
 SECRET: Final = f"zebra{os.urandom(8).hex()}"  # in all that is sealed
 OPEN: Final = f"okapi{os.urandom(8).hex()}"  # in what a client sends in clear, wrongly
 KMS_SECRET: Final = os.urandom(32)  # what KMS answers in clear, against its contract
@@ -99,6 +97,8 @@ class Stage:
         differs: Codes and statuses that are others than those of `CODES` and `STATUSES` here.
 
         console: Whether the enclave's log is a console, with more on it than events.
+
+        max_tokens: Of one answer; an emulated enclave makes few in the time that an answer has.
     """
 
     twin: Twin
@@ -108,6 +108,7 @@ class Stage:
     excused: Mapping[Path, str] = field(default_factory=dict)
     differs: Mapping[str, str | int] = field(default_factory=dict)
     console: bool = False
+    max_tokens: int = 60
     secrets: Canaries = field(default_factory=Canaries)
     in_clear: Canaries = field(default_factory=Canaries)
     codes: dict[str, str] = field(default_factory=dict)
@@ -119,9 +120,19 @@ class Stage:
     held_by_parent: bool = False
     processes: dict[str, bytes] = field(default_factory=dict)  # arguments and environments
 
-    def ask(self, text: str, options: Options = FAST) -> str:
+    @property
+    def options(self) -> Options:
+        """What to ask with, unless padding is wanted."""
+        return Options(padding="off", max_tokens=self.max_tokens)
+
+    @property
+    def unique(self) -> Options:
+        """What to ask with for an answer that is in no file."""
+        return replace(self.options, temperature=2)
+
+    def ask(self, text: str, options: Options | None = None) -> str:
         """Ask and note the answer as a secret; give the error's code, or `answered`."""
-        return self.note(self.session.ask(f"{SECRET} {text}", options))
+        return self.note(self.session.ask(f"{SECRET} {text}", options or self.options))
 
     def note(self, pieces: Generator[str]) -> str:
         """Take an answer to its end, good or bad."""
@@ -272,13 +283,14 @@ def _converse(stage: Stage) -> None:
         Message("user", f"{SECRET} of the asker before"),
         Message("assistant", f"{SECRET} of the model before"),
     )
-    options = Options(stop=(f"{SECRET} to stop at",), seed=7)
+    stop = (f"{SECRET} to stop at",)
+    options = Options(stop=stop, seed=7, max_tokens=stage.max_tokens)
     pieces = session.ask(f"{SECRET} I can't access my email.", options)
     text = next(piece for piece in pieces if piece)
     stage.search_memory("in mid-answer")
     stage.secrets.add_text("answer", text + "".join(pieces))
     assert session.evidence is not None
-    assert stage.ask("and at random?", UNIQUE) == "answered"
+    assert stage.ask("and at random?", stage.unique) == "answered"
     stage.search_memory("after an answer")
 
 
@@ -324,12 +336,12 @@ def _fail_at_asking(stage: Stage) -> None:
     session.new_conversation()
     session.history = (Message("system", f"{SECRET} of the system"),)
     codes["empty question"] = stage.note(session.ask(" "))
-    empty = Question((*session.history, Message("user", "?")), FAST)
+    empty = Question((*session.history, Message("user", "?")), stage.options)
     object.__setattr__(empty, "messages", (*session.history, Message("user", " ")))
     codes["empty question of another client"] = stage.post(empty)
     codes["over the cap"] = stage.ask("x" * MAX_QUESTION_BYTES)
     codes["over the model's context"] = stage.ask("How do I book leave? " * 400)
-    question = Question((Message("user", f"{SECRET} in a request of its own"),), FAST)
+    question = Question((Message("user", f"{SECRET} in a request of its own"),), stage.options)
     sealed = session._seal(question).request
     codes["altered request"] = stage.post_sealed(sealed[:-1] + bytes([sealed[-1] ^ 1]))
     codes["unknown key"] = stage.post_sealed(sealed[:1] + bytes(8) + sealed[9:])
@@ -376,7 +388,7 @@ def _fail_at_nsm(stage: Stage) -> None:
     """Have the NSM fail between the first word of an answer and its receipt."""
     assert stage.ask("to have keys in the cache") == "answered"
     with stage.failing_nsm():
-        stage.codes["NSM fails before the receipt"] = stage.ask("without a receipt", UNIQUE)
+        stage.codes["NSM fails before the receipt"] = stage.ask("without a receipt", stage.unique)
         path = f"/v1/attestation?nonce={bytes(32).hex()}"
         stage.http("attestation without NSM", "GET", path)
     assert stage.ask("with a receipt again") == "answered"
@@ -384,7 +396,7 @@ def _fail_at_nsm(stage: Stage) -> None:
 
 def _lose_enclave(stage: Stage) -> None:
     """Kill the enclave in mid-answer, then ask on."""
-    pieces = stage.session.ask(f"{SECRET} that is not answered", UNIQUE)
+    pieces = stage.session.ask(f"{SECRET} that is not answered", stage.unique)
     first = next(pieces)
     stage.twin.enclave.kill()
     stage.codes["enclave dies in mid-answer"] = stage.note(pieces)

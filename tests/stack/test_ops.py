@@ -215,6 +215,9 @@ def test_scaling_out_and_public_access(operation: Operation) -> None:
     balancing = session.client("elbv2", endpoint_url=endpoint)
     (balancer,) = balancing.describe_load_balancers()["LoadBalancers"]
     assert balancer["Scheme"] == "internet-facing"
+    (targets,) = balancing.describe_target_groups()["TargetGroups"]
+    assert targets["LoadBalancerArns"] == [balancer["LoadBalancerArn"]]
+    assert group["TargetGroupARNs"] == [targets["TargetGroupArn"]]
     alarms = session.client("cloudwatch", endpoint_url=endpoint)
     named = alarms.describe_alarms(AlarmNames=[f"{NAME}-TooFewParents"])
     assert [alarm["Threshold"] for alarm in named["MetricAlarms"]] == [2]
@@ -323,10 +326,15 @@ def test_destroy_asks(operation: Operation) -> None:
 def test_destroy(operation: Operation) -> None:
     """
     The stack goes, with the images of every deployment; what another stack names stays. So it
-    does when its key was disabled before, as after a compromise.
+    does when its key was disabled and its instances ended before, as after a compromise.
     """
     kms = operation.cloud.session().client("kms", endpoint_url=operation.cloud.endpoint)
     kms.disable_key(KeyId=read_stack(operation.cloud).key_id)
+    scaling = operation.cloud.session().client("autoscaling", endpoint_url=operation.cloud.endpoint)
+    (group,) = scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
+    scaling.update_auto_scaling_group(
+        AutoScalingGroupName=group["AutoScalingGroupName"], MinSize=0, DesiredCapacity=0
+    )
     host = next(key for key in operation.objects() if key.endswith(".zip"))
     session, endpoint = operation.cloud.session(), operation.cloud.endpoint
     parameter = {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": host}}
