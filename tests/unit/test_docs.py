@@ -20,7 +20,7 @@ PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("loca
 def test_every_promised_test_exists(path: str, name: str) -> None:
     """Pages promise tests by name; a renamed or removed one is noticed."""
     tree = ast.parse((ROOT / path).read_text())
-    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.alias)}
     assert any(found.startswith("test_") for found in names)
     assert not name or name in names
 
