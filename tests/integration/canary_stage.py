@@ -40,7 +40,7 @@ from tests.integration.canary import (
     read_memory,
 )
 
-SECRET: Final = f"zebra{os.urandom(8).hex()}"  # in all that is sealed
+SECRET: Final = f"zebra{os.urandom(4).hex()}"  # in all that is sealed; short, as the model reads it
 OPEN: Final = f"okapi{os.urandom(8).hex()}"  # in what a client sends in clear, wrongly
 KMS_SECRET: Final = os.urandom(32)  # what KMS answers in clear, against its contract
 HALF: Final = os.urandom(48)  # of a body that never comes whole: the parent holds it
@@ -131,7 +131,12 @@ class Stage:
         return replace(self.options, temperature=2)
 
     def ask(self, text: str, options: Options | None = None) -> str:
-        """Ask and note the answer as a secret; give the error's code, or `answered`."""
+        """
+        Ask without what was said before, under the same keys, and note the answer as a secret.
+
+        Gives the error's code, or `answered`.
+        """
+        self.session.history = ()
         return self.note(self.session.ask(f"{SECRET} {text}", options or self.options))
 
     def note(self, pieces: Generator[str]) -> str:
