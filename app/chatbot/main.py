@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 import boto3
-from botocore.exceptions import ProfileNotFound
 
 from app.chatbot.access import Access
+from app.chatbot.aws import open_aws
 from app.chatbot.config import ChatbotConfig, read_config
 from app.chatbot.releases_command import import_releases, list_releases
 from app.chatbot.session import Session, connect
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "releases":
             return _releases(options, terminal)
-        aws = _aws(options.profile, options.region)
+        aws = open_aws(options.profile, options.region)
         config = _config(options, aws)
         trust = production_trust(options.releases)
         with _reach(config, options, aws) as reached:
@@ -225,15 +225,6 @@ def _config(options: argparse.Namespace, aws: boto3.Session) -> ChatbotConfig:
     if options.stack:
         return replace(read_config_of_stack(aws, options.stack), **given)
     return replace(read_config(options.config), **given)
-
-
-def _aws(profile: str | None, region: str | None) -> boto3.Session:
-    try:
-        return boto3.Session(profile_name=profile, region_name=region)
-    except ProfileNotFound:
-        raise ConfigError(
-            f"there is no AWS profile {profile!r}: aws configure list-profiles"
-        ) from None
 
 
 if __name__ == "__main__":

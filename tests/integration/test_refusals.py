@@ -41,6 +41,7 @@ from local.demo import last_exchange
 from local.kms_call import Json
 from local.nsm import SoftwareNsm
 from local.pki import make_root
+from local.smoke import _admin
 from local.twin import Twin, policy_for
 
 if TYPE_CHECKING:
@@ -507,3 +508,23 @@ def test_leaked_enclave_credentials_are_useless(twin: Twin) -> None:
         with pytest.raises(ClientError, match="AccessDenied"):
             kms.generate_data_key(KeyId=arn, KeySpec="AES_256", EncryptionContext=context)
     kms.close()
+
+
+def test_disabled_key_opens_nothing_new(twin: Twin) -> None:
+    """
+    What an operator does first when something is wrong: no new conversation gets anywhere, while
+    one under way has its keys until they are 15 minutes old. An enabled key serves as before.
+    """
+    admin, key = _admin(twin).client("kms"), twin.config.key_arn.rpartition("/")[2]
+    session = twin.connect()
+    assert "".join(session.ask(QUESTION, FAST))
+    admin.disable_key(KeyId=key)
+    try:
+        assert "".join(session.ask(QUESTION, FAST))
+        session.new_conversation()
+        with pytest.raises((DeniedError, KmsError)):
+            "".join(session.ask(QUESTION, FAST))
+    finally:
+        admin.enable_key(KeyId=key)
+    assert "".join(session.ask(QUESTION, FAST))
+    session.close()
