@@ -1,5 +1,5 @@
 """
-The chatbot's program: `bin/chat` and `bin/chat ask`.
+The chatbot's program: `bin/chat` and its commands.
 
 Wires the asker's AWS credentials, the approved list and one deployment's addresses together.
 """
@@ -18,6 +18,7 @@ from botocore.exceptions import ProfileNotFound
 from app.chatbot.config import ChatbotConfig, read_config
 from app.chatbot.library import config_folder, open_session
 from app.chatbot.releases_command import import_releases, list_releases
+from app.chatbot.serve_command import serve_sessions
 from app.chatbot.session import Session
 from app.chatbot.stack import read_config_of_stack
 from app.chatbot.terminal import Terminal, ask_once, converse, fail, leave_quietly
@@ -33,6 +34,7 @@ examples:
   bin/chat ask "I can't access my email"       one question
   bin/chat ask - < letter.txt                  the question from standard input
   bin/chat ask --json "..."                    one JSON object with answer and proof
+  bin/chat serve --port 8011                   OpenAI's API, for programs (docs/clients.md)
   bin/chat --stack enclave-llm --tunnel        a private deployment, through Session Manager
   bin/chat releases import releases.json       approve what your reviewer approved
 
@@ -57,6 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = _config(options, aws)
         trust = production_trust(options.releases)
         with _reach(config, options, aws) as reached:
+            if options.command == "serve":
+                return serve_sessions(
+                    lambda: open_session(reached, trust, aws),
+                    answer_options(options),
+                    terminal,
+                    port=options.port,
+                    token_file=options.token_file,
+                )
             return talk(open_session(reached, trust, aws), options, terminal)
     except AppError as error:
         return fail(error, terminal, as_json=as_json)
@@ -177,12 +187,23 @@ def _parser() -> argparse.ArgumentParser:
         help="your list of approved releases; what you trust",
     )
     add_answer_arguments(parser)
-    commands = parser.add_subparsers(dest="command", metavar="ask | releases")
+    commands = parser.add_subparsers(dest="command", metavar="ask | serve | releases")
     ask = commands.add_parser("ask", help="ask one question")
     ask.add_argument("question", help="the question, or - for standard input")
     ask.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_serve(commands.add_parser("serve", help="an OpenAI-compatible API on 127.0.0.1"))
     _add_releases(commands.add_parser("releases", help="the images you approve"))
     return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="default: a free one")
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="keep the token here from one start to the next; default: a fresh one each time",
+    )
 
 
 def _add_releases(parser: argparse.ArgumentParser) -> None:
