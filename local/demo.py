@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from app.chatbot.conversation import converse, show_banner
 from app.chatbot.main import add_answer_arguments, answer_options
+from app.chatbot.serve_command import serve_sessions
 from app.chatbot.session import Session
 from app.chatbot.terminal import (
     Terminal,
-    converse,
-    describe_enclave,
     describe_receipt,
     fail,
     leave_quietly,
@@ -59,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ready = time.monotonic() - started
             if options.interactive:
                 converse(session, wanted, terminal)
+            elif options.serve:
+                serve_sessions(twin.connect, wanted, terminal, port=options.port)
             elif options.json:
                 terminal.piece(json.dumps(_ask_as_json(twin, session, options, ready)) + "\n")
             else:
@@ -85,6 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON object")
     how.add_argument("--interactive", action="store_true", help="talk instead")
+    how.add_argument(
+        "--serve", action="store_true", help="an OpenAI-compatible API instead (docs/clients.md)"
+    )
+    parser.add_argument("--port", type=int, default=0, help="for --serve; default: a free one")
     parser.add_argument(
         "--enclave",
         choices=("process", "qemu"),
@@ -107,14 +113,14 @@ def _show(
     twin: Twin, session: Session, question: str, options: Options, terminal: Terminal
 ) -> None:
     """Show proof, question, answer and receipt, then what the others saw."""
-    for line in describe_enclave(session):
-        terminal.note(line)
+    show_banner(session, terminal)
     terminal.note(f"\n> {question}")
     for piece in session.ask(question, options):
         terminal.piece(piece)
     terminal.piece("\n")
     if session.evidence:
-        terminal.note("\n" + describe_receipt(session.evidence))
+        terminal.note("")
+        terminal.tell(describe_receipt(session.evidence))
     for line in describe_others(twin, question):
         terminal.note(line)
 
