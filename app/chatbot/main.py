@@ -5,7 +5,6 @@ Wires the asker's AWS credentials, the approved list and one deployment's addres
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +15,13 @@ from typing import Final
 import boto3
 from botocore.exceptions import ProfileNotFound
 
-from app.chatbot.access import Access
 from app.chatbot.config import ChatbotConfig, read_config
+from app.chatbot.library import config_folder, open_session
 from app.chatbot.releases_command import import_releases, list_releases
-from app.chatbot.session import Session, connect
+from app.chatbot.session import Session
 from app.chatbot.stack import read_config_of_stack
 from app.chatbot.terminal import Terminal, ask_once, converse, fail, leave_quietly
-from app.chatbot.transport import Transport
-from app.chatbot.trust import Trust, production_trust
+from app.chatbot.trust import production_trust
 from app.chatbot.tunnel import find_instance, open_tunnel
 from app.protocol.constants import DEFAULT_MAX_TOKENS
 from app.protocol.errors import AppError, ConfigError
@@ -67,21 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return leave_quietly()
-
-
-def open_session(config: ChatbotConfig, trust: Trust, aws: boto3.Session) -> Session:
-    """
-    Verify the enclave of *config* under *trust* and give a session with it.
-
-    Raises:
-        AppError: As `connect`.
-    """
-    return connect(
-        Transport(config.url, tls_ca=config.tls_ca, any_certificate=config.any_certificate),
-        Access(config, session=aws),
-        key_arn=config.key_arn,
-        trust=trust,
-    )
 
 
 def talk(session: Session, options: argparse.Namespace, terminal: Terminal) -> int:
@@ -162,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    folder = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "enclave-llm"
+    folder = config_folder()
     group = parser.add_argument_group("the deployment")
     group.add_argument("--config", type=Path, default=folder / "chat.json", metavar="FILE")
     group.add_argument("--stack", metavar="NAME", help="read the addresses of this stack's outputs")

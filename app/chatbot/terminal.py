@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Final, TextIO
 
 from app.chatbot.advice import advise, exit_code
-from app.chatbot.session import Evidence, Session
+from app.chatbot.exchange import Evidence
+from app.chatbot.session import Session
 from app.protocol.errors import AppError
 from app.protocol.question import Options
 

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 import app.chatbot.session as chatbot
 from app.chatbot.advice import advise
+from app.chatbot.exchange import Exchange
 from app.chatbot.session import Session
 from app.protocol import cbor
 from app.protocol.answer import AnswerOpener
@@ -127,7 +128,7 @@ class Stage:
 
     def post(self, question: Question) -> str:
         """Ask what the chatbot's own checks would not let through."""
-        exchange = chatbot._Exchange(time.monotonic())
+        exchange = Exchange(time.monotonic())
         answer = self.session._answer(question, exchange)
         assert isinstance(answer, Generator)
         return self.note(answer)

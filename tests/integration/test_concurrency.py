@@ -10,7 +10,8 @@ from typing import Final
 import pytest
 import urllib3
 
-from app.chatbot.session import Session, _Exchange, _open_header, _Sealed
+from app.chatbot.exchange import Exchange
+from app.chatbot.session import Session, _open_header, _Sealed
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import AppError, BusyError, TooLongError
 from app.protocol.messages import Kind
@@ -78,7 +79,7 @@ def open_answer(
 
     coming = messages()
     header = _open_header(next(coming, None), sealed)
-    pieces = session._open(header, coming, sealed, _Exchange(time.monotonic()))
+    pieces = session._open(header, coming, sealed, Exchange(time.monotonic()))
     return [(times[-1], piece) for piece in pieces]
 
 

@@ -18,7 +18,9 @@ import urllib3
 
 from app.chatbot import transport as chatbot_transport
 from app.chatbot.advice import advise
-from app.chatbot.session import Session, _Exchange, _open_header, _Sealed, connect
+from app.chatbot.cut_off import Stop
+from app.chatbot.exchange import Exchange
+from app.chatbot.session import Session, _open_header, _Sealed, connect
 from app.chatbot.transport import Transport
 from app.protocol.errors import (
     AppError,
@@ -150,7 +152,7 @@ def recorded(twin: Twin) -> Iterator[tuple[Session, Recorded]]:
     ends = tuple(sum(map(len, frames[: number + 1])) for number in range(len(frames)))
     coming = iter(messages)
     header = _open_header(next(coming), sealed)
-    text = "".join(session._open(header, coming, sealed, _Exchange(time.monotonic())))
+    text = "".join(session._open(header, coming, sealed, Exchange(time.monotonic())))
     yield session, Recorded(sealed, b"".join(frames), ends, text)
     session.close()
 
@@ -540,7 +542,10 @@ class Forgetful:
                 counts.asked += 1
                 return super().get_attestation(nonce)
 
-            def post_chat(self, sealed: bytes) -> Generator[tuple[Kind, bytes]]:
+            def post_chat(
+                self, sealed: bytes, stop: Stop | None = None
+            ) -> Generator[tuple[Kind, bytes]]:
+                del stop
                 counts.posted.append(sealed)
                 yield Kind.HINT, UnknownKeyError.code.encode()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from botocore.exceptions import ClientError
 
+from app.chatbot.cut_off import Stop
 from app.chatbot.session import Session, connect
 from app.chatbot.transport import Transport
 from app.protocol.answer import AnswerOpener, AnswerSealer, encode_header
@@ -67,9 +68,11 @@ class HostileParent:
             def get_attestation(self, nonce: bytes) -> bytes:
                 return parent.rewrite_attestation(nonce, super().get_attestation(nonce))
 
-            def post_chat(self, sealed: bytes) -> Generator[tuple[Kind, bytes]]:
+            def post_chat(
+                self, sealed: bytes, stop: Stop | None = None
+            ) -> Generator[tuple[Kind, bytes]]:
                 parent.posted.append(sealed)
-                yield from parent.rewrite_answer(list(super().post_chat(sealed)))
+                yield from parent.rewrite_answer(list(super().post_chat(sealed, stop)))
 
         return Hostile(self.twin.config.url, tls_ca=self.twin.config.tls_ca)
 
