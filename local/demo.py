@@ -22,12 +22,18 @@ from app.chatbot.terminal import (
     leave_quietly,
     to_json,
 )
+from app.chatbot.web_command import add_web_arguments, serve_page
 from app.protocol.errors import AppError
 from app.protocol.question import Options
 from local.processes import ROOT
 from local.twin import Twin, run_twin
 
 QUESTION: Final = "I can't access my email. My user name is jdoe."
+_SUGGESTIONS: Final = (
+    QUESTION,
+    "How do I enrol in the dental plan?",
+    "How do I book leave?",
+)
 _FOLDER: Final = ROOT / ".twin" / "demo"
 _IMAGE: Final = ROOT / "build" / "enclave.eif"
 _SHOWN_BYTES: Final = 24
@@ -54,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = answer_options(options)
         image = options.image if options.enclave == "qemu" else None
         with run_twin(options.folder, image=image, console=options.console, note=note) as twin:
+            if options.web:
+                _serve_page(twin, wanted, options, terminal)
+                return 0
             note("verifying the enclave")
             session = twin.connect()
             ready = time.monotonic() - started
@@ -85,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON object")
     how.add_argument("--interactive", action="store_true", help="talk instead")
+    how.add_argument("--web", action="store_true", help="talk in your browser, with the proof")
+    add_web_arguments(parser)
     parser.add_argument(
         "--enclave",
         choices=("process", "qemu"),
@@ -101,6 +112,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_answer_arguments(parser)
     return parser
+
+
+def _serve_page(
+    twin: Twin, wanted: Options, options: argparse.Namespace, terminal: Terminal
+) -> None:
+    serve_page(
+        twin.connect,
+        wanted,
+        port=options.port,
+        browser=not options.no_browser,
+        note=terminal.note,
+        suggestions=_SUGGESTIONS,
+    )
 
 
 def _show(

@@ -21,8 +21,9 @@ from app.chatbot.releases_command import import_releases, list_releases
 from app.chatbot.session import Session
 from app.chatbot.stack import read_config_of_stack
 from app.chatbot.terminal import Terminal, ask_once, converse, fail, leave_quietly
-from app.chatbot.trust import production_trust
+from app.chatbot.trust import Trust, production_trust
 from app.chatbot.tunnel import find_instance, open_tunnel
+from app.chatbot.web_command import add_web_arguments, serve_page
 from app.protocol.constants import DEFAULT_MAX_TOKENS
 from app.protocol.errors import AppError, ConfigError
 from app.protocol.question import Options
@@ -33,6 +34,7 @@ examples:
   bin/chat ask "I can't access my email"       one question
   bin/chat ask - < letter.txt                  the question from standard input
   bin/chat ask --json "..."                    one JSON object with answer and proof
+  bin/chat web                                 a page in your browser, with the proof beside it
   bin/chat --stack enclave-llm --tunnel        a private deployment, through Session Manager
   bin/chat releases import releases.json       approve what your reviewer approved
 
@@ -57,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = _config(options, aws)
         trust = production_trust(options.releases)
         with _reach(config, options, aws) as reached:
+            if options.command == "web":
+                return _show_page(reached, trust, aws, options, terminal)
             return talk(open_session(reached, trust, aws), options, terminal)
     except AppError as error:
         return fail(error, terminal, as_json=as_json)
@@ -65,6 +69,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return leave_quietly()
+
+
+def _show_page(
+    config: ChatbotConfig,
+    trust: Trust,
+    aws: boto3.Session,
+    options: argparse.Namespace,
+    terminal: Terminal,
+) -> int:
+    serve_page(
+        lambda: open_session(config, trust, aws),
+        answer_options(options),
+        port=options.port,
+        browser=not options.no_browser,
+        note=terminal.note,
+    )
+    return 0
 
 
 def talk(session: Session, options: argparse.Namespace, terminal: Terminal) -> int:
@@ -177,10 +198,11 @@ def _parser() -> argparse.ArgumentParser:
         help="your list of approved releases; what you trust",
     )
     add_answer_arguments(parser)
-    commands = parser.add_subparsers(dest="command", metavar="ask | releases")
+    commands = parser.add_subparsers(dest="command", metavar="ask | web | releases")
     ask = commands.add_parser("ask", help="ask one question")
     ask.add_argument("question", help="the question, or - for standard input")
     ask.add_argument("--json", action="store_true", help="print one JSON object")
+    add_web_arguments(commands.add_parser("web", help="talk in your browser, on 127.0.0.1"))
     _add_releases(commands.add_parser("releases", help="the images you approve"))
     return parser
 

@@ -56,26 +56,41 @@ async function converse(question) {
   select(exchange, view);
   try {
     for await (const event of ask(page.id, question)) take(event, exchange, view);
-    if (!view.done) finish(exchange, view, { type: "failed", failure: gone() });
+    if (!view.done) finish(exchange, view, { failure: gone() });
   } catch (error) {
-    finish(exchange, view, { type: "failed", failure: gone(error) });
+    finish(exchange, view, { failure: gone(error) });
   }
   setRunning(null);
 }
 
 function take(event, exchange, view) {
-  if (event.type === "progress") view.outcome.textContent = event.text;
-  if (event.type === "sight") exchange.sight = event.sight;
-  if (event.type === "frames") exchange.frames.push(...event.frames);
-  if (event.type === "piece") {
-    exchange.answer += event.text;
-    exchange.pieces.push([event.at, event.text.length]);
-    view.answer.append(event.text);
-    keepInSight();
+  if (event.sight) exchange.sight = event.sight;
+  if (event.type === "news") {
+    view.outcome.textContent = progress(event);
+    const { first, seen } = event.frames;
+    exchange.frames.splice(first, Infinity, ...seen);
+    for (const [at, text] of event.pieces) {
+      exchange.answer += text;
+      exchange.pieces.push([at, text.length]);
+      view.answer.append(text);
+    }
+    if (event.pieces.length) keepInSight();
+  } else {
+    finish(exchange, view, event);
   }
-  if (event.proof) showProof(event.proof);
-  if (["whole", "stopped", "failed"].includes(event.type)) finish(exchange, view, event);
   if (page.shown === exchange) drawSoon(exchange);
+}
+
+function progress({ state, place, seconds }) {
+  const queue = place ? `number ${place} of those that wait` : "the model is reading it";
+  const words = {
+    sealing: "Sealing the question",
+    sent: "Sealed and sent; the enclave has not opened it yet",
+    waiting: `Opened inside the enclave; ${queue}`,
+    answering: "Answering",
+    whole: "Checking the receipt",
+  };
+  return `${words[state]} · ${seconds.toFixed(1)} s`;
 }
 
 function finish(exchange, view, event) {
@@ -89,7 +104,7 @@ function finish(exchange, view, event) {
     const failure = make("div", { class: "failure", role: "alert" });
     failure.append(...explain(event.failure, "h3"));
     view.item.append(failure);
-    if (event.untrusted) setState("bad", event.state);
+    if (event.failure.untrusted) setState("bad", "Not trusted");
   }
   if (event.type === "whole") speak(`Answer: ${exchange.answer} ${event.outcome}`);
   if (event.type === "stopped") speak(event.outcome);
@@ -120,6 +135,7 @@ function select(exchange, view) {
   }
   showReceipt(exchange.receipt);
   showSight(exchange);
+  find("sight-body").closest(".evidence").scrollTop = find("sight").offsetTop - find("proof").offsetTop;
 }
 
 function showNothing() {
@@ -179,6 +195,7 @@ function setView(view) {
   for (const button of document.querySelectorAll(".views button")) {
     button.setAttribute("aria-pressed", String(button.dataset.view === view));
   }
+  document.querySelector(".evidence").scrollTop = 0;
 }
 
 function speak(text) {

@@ -11,6 +11,8 @@ const MARKS = {
 /** Show the steps of one verification. */
 export function showProof(proof) {
   find("proof-lead").textContent = proof.lead;
+  find("notice").textContent = proof.notice;
+  find("notice").hidden = !proof.notice;
   find("steps").replaceChildren(...proof.steps.map(step));
   find("again").hidden = false;
 }
@@ -21,11 +23,14 @@ export function showReceipt(steps) {
   find("receipt-steps").replaceChildren(...(steps ?? []).map(step));
 }
 
-function step({ outcome, what, values }) {
+function step({ name, says, values, outcome }) {
   const [word, path] = MARKS[outcome];
   const mark = draw("svg", { class: "mark", viewBox: "0 0 20 20", "aria-hidden": "true" },
     draw("circle", { cx: 10, cy: 10, r: 10 }), draw("path", { d: path }));
-  const said = make("span", { class: "what" }, make("span", { class: "hidden" }, `${word}: `), what);
-  const body = values.length ? disclose(said, values) : said;
+  const said = [
+    make("span", { class: "what" }, name[0].toUpperCase() + name.slice(1), make("span", { class: "hidden" }, `, ${word}.`)),
+    make("span", { class: "says" }, says),
+  ];
+  const body = values.length ? disclose(said, values) : make("div", {}, ...said);
   return make("li", { "data-outcome": outcome }, mark, body);
 }

@@ -3,8 +3,7 @@
 import { draw, find, make } from "./elements.js";
 
 const WIDTH = 1000;
-const LANES = { yours: 14, theirs: 66 };
-const TALL = 26;
+const TALL = 24;
 
 /** Show the sight of one exchange; again whenever more of it has come. */
 export function showSight(exchange) {
@@ -24,43 +23,38 @@ export function showSight(exchange) {
 }
 
 function showLanes({ pieces, sight, frames }) {
+  const blocks = frames.filter(([, , kind]) => kind === "frame");
   const end = Math.max(0.5, ...frames.map(([at]) => at), ...pieces.map(([at]) => at));
-  const x = (at) => (at / end) * WIDTH;
   const most = Math.max(1, ...pieces.map(([, length]) => length));
-  const svg = find("lanes");
-  svg.setAttribute("viewBox", `0 0 ${WIDTH} 100`);
-  svg.replaceChildren(
-    ...lane("theirs", frames.map(([at]) => [x(at), TALL])),
-    ...lane("yours", pieces.map(([at, length]) => [x(at), TALL * (0.2 + 0.8 * (length / most))])),
-  );
-  find("lanes-words").textContent = `Above, text as you read it: ${pieces.length} pieces. Below, `
-    + `frames as the parent saw them: ${frames.length}, ${beat(frames, sight)}. `
-    + `${end.toFixed(1)} s from left to right.`;
+  drawLane("yours", end, pieces.map(([at, length]) => [at, 0.2 + 0.8 * (length / most)]));
+  drawLane("theirs", end, blocks.map(([at]) => [at, 1]));
+  find("lanes-words").textContent = `${end.toFixed(1)} s from left to right. The text came to you in `
+    + `${pieces.length} pieces; the parent carried ${blocks.length} frames, ${beat(blocks, sight)}.`;
 }
 
 function beat(frames, sight) {
   const sizes = new Set(frames.map(([, bytes]) => bytes));
-  if (sizes.size !== 1) return "of several sizes";
+  if (sizes.size !== 1) return "none yet";
   const size = `${count([...sizes][0])} bytes each`;
-  return sight.padding === "constant" ? `${size}, on a steady beat, full or empty` : size;
+  return sight.padding === "constant" ? `${size}, sent on a steady beat, full or empty` : size;
 }
 
-function lane(kind, marks) {
-  const base = LANES[kind] + TALL;
-  const line = draw("line", { class: "axis", x1: 0, x2: WIDTH, y1: base + 1, y2: base + 1 });
-  return [line, ...marks.map(([x, tall]) => draw("rect", {
-    class: kind, x: Math.max(0, x - 6), y: base - tall, width: 5, height: tall,
-  }))];
+function drawLane(kind, end, marks) {
+  const line = draw("line", { class: "axis", x1: 0, x2: WIDTH, y1: TALL, y2: TALL });
+  const rects = marks.map(([at, part]) => draw("rect", {
+    class: kind, x: Math.max(0, (at / end) * WIDTH - 6), y: TALL * (1 - part), width: 5,
+    height: TALL * part,
+  }));
+  find(`lane-${kind}`).replaceChildren(line, ...rects);
 }
 
-function showNumbers({ sight, seconds }) {
+function showNumbers({ sight, pieces, seconds }) {
   const rows = [
     ["Words of yours in what it carried", String(sight.words_found)],
     ["Your question, in letters", count(sight.question_characters)],
     ["…as the parent sees it, in bytes", count(sight.request_bytes)],
     ["Frames of the answer", count(sight.frames)],
-    ["…of these with text in them", sight.frames_with_text === null ? "known to you alone"
-      : `${count(sight.frames_with_text)}, which it cannot tell`],
+    ["…with text in them, which it cannot tell", count(pieces.length)],
   ];
   if (seconds) rows.push(["Time from question to end", `${seconds.toFixed(1)} s`]);
   find("numbers").replaceChildren(
