@@ -12,6 +12,10 @@ from app.protocol.errors import AppError, AttestationError, PcrMismatchError
 
 _NOT_SENT: Final = "Nothing of your question has left this machine."
 _REPORT: Final = "Do not retry with sensitive text. Tell whoever runs the deployment."
+_UNFINISHED: Final = (
+    "What stands above, if anything, is genuine but unfinished. It is not part of the conversation."
+)
+_NO_KEYS: Final = "Without its keys, nobody can open the question or write the answer."
 _AGAIN: Final = "Ask again; report it if it repeats."
 
 # By code: a title, what happened, what it means, what to do next.
@@ -26,8 +30,7 @@ _TOLD: Final = {
         "This enclave runs something else",
         "The enclave is genuine, but its image is none on your list of approved releases.",
         f"Nobody you trust has reviewed what would read your question. {_NOT_SENT}",
-        "If a new release was announced, get its reviewed releases.json and import it with "
-        "bin/chat releases import. Otherwise tell whoever runs the deployment.",
+        "If a release was announced: bin/chat releases import its reviewed list. If not, report it.",
     ),
     "clock": (
         "The clocks disagree",
@@ -38,21 +41,19 @@ _TOLD: Final = {
     "receipt": (
         "The receipt does not verify",
         "An answer came, but the enclave's signed receipt is not the one to it.",
-        "What is shown may not be the whole answer to your question. It is not part of the "
-        "conversation.",
+        "What is shown may be no whole answer to your question. It is not in the conversation.",
         "Do not rely on it. Tell whoever runs the deployment.",
     ),
     "sealed": (
         "Bytes were altered on the way",
         "A part of the exchange does not open: it was changed, moved, or is another answer's.",
-        "What stands above this is genuine; the rest is missing. The parent could not read any of "
-        "it. The answer is not part of the conversation.",
+        _UNFINISHED,
         _AGAIN,
     ),
     "truncated": (
         "The answer was cut off",
         "The connection ended before the answer's last frame.",
-        "What stands above is genuine and unfinished. It is not part of the conversation.",
+        _UNFINISHED,
         _AGAIN,
     ),
     "question": (
@@ -100,20 +101,19 @@ _TOLD: Final = {
     "denied": (
         "AWS refused",
         "KMS or STS did not grant what this question needs.",
-        "Without its keys, nobody can open the question or write the answer.",
-        "Check that your identity may assume the chat role, that this machine's clock is right, "
-        "and that this release is still approved in the key's policy.",
+        _NO_KEYS,
+        "Check your right to assume the chat role, this machine's clock, and the key's policy.",
     ),
     "kms": (
         "KMS did not answer as expected",
         "AWS KMS or STS could not be reached, or answered out of its contract.",
-        "Without its keys, nobody can open the question or write the answer.",
+        _NO_KEYS,
         "Check the network and try again.",
     ),
     "deadline": (
         "The answer took too long",
         "Its time ran out inside the enclave.",
-        "What stands above is genuine and unfinished. It is not part of the conversation.",
+        _UNFINISHED,
         "Ask for less, with --max-tokens.",
     ),
     "unavailable": (
@@ -131,7 +131,7 @@ _TOLD: Final = {
     "internal": (
         "The enclave failed",
         "It could not finish the answer, and says no more by design.",
-        "What stands above, if anything, is unfinished. It is not part of the conversation.",
+        _UNFINISHED,
         _AGAIN,
     ),
 }

@@ -14,15 +14,15 @@ from app.protocol.errors import AppError
 
 Json = dict[str, object]
 
-# As `proof` names and orders them, for an enclave that did not get through all.
-_STEPS: Final = {
-    "chain": "The document's certificate leads to the root that this program knows beforehand.",
-    "signature": "A Nitro Secure Module signed the document, and nothing in it was changed since.",
-    "freshness": "It was made for a random number that this program had just drawn.",
-    "not debug": "The enclave is not in debug mode, in which its parent could read along.",
-    "image": "It runs exactly a release that stands on your approved list.",
-    "manifest": "What it says of its model is attested, and its weights are those approved.",
-    "key": "Questions are sealed to a key that was made inside the enclave.",
+# Of the steps that `proof` tells in this order: what they require, for an enclave that failed one.
+REQUIRED: Final = {
+    "chain": "The document's certificate must lead to the root that this program knows beforehand.",
+    "signature": "A Nitro Secure Module must have signed it, and nothing may have changed since.",
+    "freshness": "It must be recent, and made for the random number that this program drew.",
+    "not debug": "The enclave must not be in debug mode, in which its parent could read along.",
+    "image": "It must run exactly a release that stands on your approved list.",
+    "manifest": "What it says of its model must be attested, and its weights be those approved.",
+    "key": "It must attest the key that questions are sealed to.",
 }
 # What a release of another kit than Amazon's cannot prove; only the twin takes one.
 _NOTICES: Final = {
@@ -51,7 +51,8 @@ def find_refused(error: AppError) -> Json:
     failure = tell_failure(error)
     failed, passed = failed_step(error) or (None, ())
     steps = [
-        _describe(Step(name, says), _outcome(name, failed, passed)) for name, says in _STEPS.items()
+        _describe(Step(name, says), _outcome(name, failed, passed))
+        for name, says in REQUIRED.items()
     ]
     return {
         "verified": False,

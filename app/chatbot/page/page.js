@@ -78,7 +78,12 @@ function take(event, exchange, view) {
   } else {
     finish(exchange, view, event);
   }
-  if (page.shown === exchange) drawSoon(exchange);
+  if (page.shown !== exchange) return;
+  if (event.sight && event.type === "news") {
+    showSight(exchange);
+    turnToSight();
+  }
+  drawSoon(exchange);
 }
 
 function progress({ state, place, seconds }) {
@@ -135,7 +140,13 @@ function select(exchange, view) {
   }
   showReceipt(exchange.receipt);
   showSight(exchange);
-  find("sight-body").closest(".evidence").scrollTop = find("sight").offsetTop - find("proof").offsetTop;
+  turnToSight();
+}
+
+/** Where proof and sight are one column, bring the sight up. */
+function turnToSight() {
+  if (!page.shown.sight) return;
+  document.querySelector(".evidence").scrollTop = find("sight").offsetTop - find("proof").offsetTop;
 }
 
 function showNothing() {

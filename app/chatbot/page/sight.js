@@ -29,7 +29,8 @@ function showLanes({ pieces, sight, frames }) {
   drawLane("yours", end, pieces.map(([at, length]) => [at, 0.2 + 0.8 * (length / most)]));
   drawLane("theirs", end, blocks.map(([at]) => [at, 1]));
   find("lanes-words").textContent = `${end.toFixed(1)} s from left to right. The text came to you in `
-    + `${pieces.length} pieces; the parent carried ${blocks.length} frames, ${beat(blocks, sight)}.`;
+    + `${pieces.length} pieces; the parent carried ${blocks.length} `
+    + `${blocks.length === 1 ? "frame" : "frames"}, ${beat(blocks, sight)}.`;
 }
 
 function beat(frames, sight) {
