@@ -120,9 +120,9 @@ def _serve_page(
     serve_page(
         twin.connect,
         wanted,
+        terminal,
         port=options.port,
         browser=not options.no_browser,
-        note=terminal.note,
         suggestions=_SUGGESTIONS,
     )
 

@@ -30,7 +30,7 @@ _TOLD: Final = {
         "This enclave runs something else",
         "The enclave is genuine, but its image is none on your list of approved releases.",
         f"Nobody you trust has reviewed what would read your question. {_NOT_SENT}",
-        "If a release was announced: bin/chat releases import its reviewed list. If not, report it.",
+        "If a release was announced, bin/chat releases import its list; if not, report it.",
     ),
     "clock": (
         "The clocks disagree",

@@ -1,12 +1,12 @@
 """
-The chatbot's program: `bin/chat` and `bin/chat ask`.
+The chatbot's program: `bin/chat` and its commands.
 
 Wires the asker's AWS credentials, the approved list and one deployment's addresses together.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +18,11 @@ from botocore.exceptions import ProfileNotFound
 from app.chatbot.config import ChatbotConfig, read_config
 from app.chatbot.library import config_folder, open_session
 from app.chatbot.releases_command import import_releases, list_releases
+from app.chatbot.serve_command import serve_sessions
 from app.chatbot.session import Session
 from app.chatbot.stack import read_config_of_stack
 from app.chatbot.terminal import Terminal, ask_once, converse, fail, leave_quietly
-from app.chatbot.trust import Trust, production_trust
+from app.chatbot.trust import production_trust
 from app.chatbot.tunnel import find_instance, open_tunnel
 from app.chatbot.web_command import add_web_arguments, serve_page
 from app.protocol.constants import DEFAULT_MAX_TOKENS
@@ -35,6 +36,7 @@ examples:
   bin/chat ask - < letter.txt                  the question from standard input
   bin/chat ask --json "..."                    one JSON object with answer and proof
   bin/chat web                                 a page in your browser, with the proof beside it
+  bin/chat serve --port 8011                   OpenAI's API, for programs (docs/clients.md)
   bin/chat --stack enclave-llm --tunnel        a private deployment, through Session Manager
   bin/chat releases import releases.json       approve what your reviewer approved
 
@@ -59,9 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = _config(options, aws)
         trust = production_trust(options.releases)
         with _reach(config, options, aws) as reached:
-            if options.command == "web":
-                return _show_page(reached, trust, aws, options, terminal)
-            return talk(open_session(reached, trust, aws), options, terminal)
+            return _run(options, lambda: open_session(reached, trust, aws), terminal)
     except AppError as error:
         return fail(error, terminal, as_json=as_json)
     except KeyboardInterrupt:
@@ -71,21 +71,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return leave_quietly()
 
 
-def _show_page(
-    config: ChatbotConfig,
-    trust: Trust,
-    aws: boto3.Session,
-    options: argparse.Namespace,
-    terminal: Terminal,
-) -> int:
-    serve_page(
-        lambda: open_session(config, trust, aws),
-        answer_options(options),
-        port=options.port,
-        browser=not options.no_browser,
-        note=terminal.note,
-    )
-    return 0
+def _run(options: argparse.Namespace, connect: Callable[[], Session], terminal: Terminal) -> int:
+    """Do what was asked for with the sessions that *connect* gives; give the exit code."""
+    if options.command == "web":
+        return serve_page(
+            connect,
+            answer_options(options),
+            terminal,
+            port=options.port,
+            browser=not options.no_browser,
+        )
+    if options.command == "serve":
+        return serve_sessions(
+            connect,
+            answer_options(options),
+            terminal,
+            port=options.port,
+            token_file=options.token_file,
+        )
+    return talk(connect(), options, terminal)
 
 
 def talk(session: Session, options: argparse.Namespace, terminal: Terminal) -> int:
@@ -198,13 +202,24 @@ def _parser() -> argparse.ArgumentParser:
         help="your list of approved releases; what you trust",
     )
     add_answer_arguments(parser)
-    commands = parser.add_subparsers(dest="command", metavar="ask | web | releases")
+    commands = parser.add_subparsers(dest="command", metavar="ask | web | serve | releases")
     ask = commands.add_parser("ask", help="ask one question")
     ask.add_argument("question", help="the question, or - for standard input")
     ask.add_argument("--json", action="store_true", help="print one JSON object")
     add_web_arguments(commands.add_parser("web", help="talk in your browser, on 127.0.0.1"))
+    _add_serve(commands.add_parser("serve", help="an OpenAI-compatible API on 127.0.0.1"))
     _add_releases(commands.add_parser("releases", help="the images you approve"))
     return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="default: a free one")
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="keep the token here from one start to the next; default: a fresh one each time",
+    )
 
 
 def _add_releases(parser: argparse.ArgumentParser) -> None:

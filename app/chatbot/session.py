@@ -75,6 +75,7 @@ class Session:
         self._access = access
         self._key_arn = parse_key_arn(key_arn)
         self._trust = trust
+        self._doubted = False
         self.enclave = self._verify()
         self.evidence: Evidence | None = None
         self.new_conversation()
@@ -126,6 +127,10 @@ class Session:
         exchange = Exchange(time.monotonic())
         return Answer(self._ask(text, options or Options(), exchange), exchange)
 
+    def doubt(self) -> None:
+        """Have the enclave verified again before anything more is sent."""
+        self._doubted = True
+
     @property
     def root_name(self) -> str:
         """The name of the root that documents are verified under."""
@@ -161,8 +166,10 @@ class Session:
         """Send the question until an enclave knows the key it is sealed to."""
         for attempt in range(_ATTEMPTS):
             age = (datetime.now(UTC) - self.enclave.verified_at).total_seconds()
-            if attempt or not 0 <= age < MAX_DOCUMENT_AGE_SECONDS:
+            if attempt or self._doubted or not 0 <= age < MAX_DOCUMENT_AGE_SECONDS:
+                self.doubt()  # until it is verified: a failure below is not the last word on it
                 self.enclave = self._verify()
+                self._doubted = False
             exchange.require_wanted()
             sealed = self._seal(question)
             exchange.send(sealed.request)

@@ -1,5 +1,5 @@
 """
-`bin/chat web`: serves the page until it is interrupted, and says where it is.
+The command `bin/chat web`: a page for one browser of this machine.
 """
 
 import argparse
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from app.chatbot.local_http import listen, serve, url_of
 from app.chatbot.session import Session
+from app.chatbot.terminal import Terminal
 from app.chatbot.visit import Visit
 from app.chatbot.web import Web
 from app.protocol.question import Options
@@ -22,33 +23,40 @@ def add_web_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def serve_page(
-    open_session: Callable[[], Session],
+    connect: Callable[[], Session],
     options: Options,
+    terminal: Terminal,
     *,
-    port: int,
-    browser: bool,
-    note: Callable[[str], None],
+    port: int = 0,
+    browser: bool = True,
     suggestions: tuple[str, ...] = (),
-) -> None:
+) -> int:
     """
-    Serve the page until SIGINT or SIGTERM.
+    Serve the page, which verifies the enclave when it opens, until Ctrl-C; gives exit code 0.
 
     Args:
-        browser: Whether to open it in the person's browser, where there is one.
+        options: What shapes every answer.
 
-        note: Is told the link.
+        port: Of 127.0.0.1; 0 for a free one.
+
+        browser: Whether to open the page in the person's browser, where there is one.
+
+        suggestions: Questions to begin with.
 
     Raises:
         ConfigError: The port cannot be had.
     """
-    visit = Visit(open_session, options, suggestions)
+    visit = Visit(connect, options, suggestions)
     web = Web(visit)
-    with listen(port) as listener:
-        link = f"{url_of(listener)}/?token={web.token}"
-        note(f"The page, for one browser, once:\n\n    {link}\n\nCtrl-C ends it.")
-        if browser:
-            webbrowser.open(link)
-        try:
+    try:
+        with listen(port) as listener:
+            link = f"{url_of(listener)}/?token={web.token}"
+            terminal.note(f"page      for one browser, once; Ctrl-C stops\n\n{link}\n")
+            if browser:
+                webbrowser.open(link)
             serve(web.application(), listener)
-        finally:
-            visit.close()
+    except KeyboardInterrupt:
+        terminal.note("stopped")
+    finally:
+        visit.close()
+    return 0
