@@ -122,7 +122,7 @@ def _serve_page(
         wanted,
         terminal,
         port=options.port,
-        browser=not options.no_browser,
+        browser=options.open,
         suggestions=_SUGGESTIONS,
     )
 

@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace, connect: Callable[[], Session], terminal: 
             answer_options(options),
             terminal,
             port=options.port,
-            browser=not options.no_browser,
+            browser=options.open,
         )
     if options.command == "serve":
         return serve_sessions(

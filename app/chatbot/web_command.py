@@ -18,7 +18,10 @@ def add_web_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the page."""
     parser.add_argument("--port", type=int, default=0, metavar="N", help="default: any free one")
     parser.add_argument(
-        "--no-browser", action="store_true", help="print the link only; open it yourself"
+        "--open",
+        action="store_true",
+        help="open the link in your browser; it is then among that program's arguments, which "
+        "other users of this machine can see",
     )
 
 
@@ -28,7 +31,7 @@ def serve_page(
     terminal: Terminal,
     *,
     port: int = 0,
-    browser: bool = True,
+    browser: bool = False,
     suggestions: tuple[str, ...] = (),
 ) -> int:
     """
@@ -39,7 +42,7 @@ def serve_page(
 
         port: Of 127.0.0.1; 0 for a free one.
 
-        browser: Whether to open the page in the person's browser, where there is one.
+        browser: Whether to open the page in the person's browser, too.
 
         suggestions: Questions to begin with.
 
@@ -51,7 +54,8 @@ def serve_page(
     try:
         with listen(port) as listener:
             link = f"{url_of(listener)}/?token={web.token}"
-            terminal.note(f"page      for one browser, once; Ctrl-C stops\n\n{link}\n")
+            terminal.note("Open this link in your browser; it works once. Ctrl-C ends the page.\n")
+            terminal.note(f"    {link}\n")
             if browser:
                 webbrowser.open(link)
             serve(web.application(), listener)
