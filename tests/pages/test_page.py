@@ -72,8 +72,7 @@ def test_what_the_parent_saw_stands_beside_what_the_asker_saw(opened: OpenPage, 
     frames = page.locator("#lane-theirs rect").count()
     assert frames in FRAME_COUNT_BUCKETS
     assert 0 < page.locator("#lane-yours rect").count() < frames
-    words = page.locator("#numbers dt", has_text="Words of yours")
-    assert words.locator("xpath=following-sibling::dd[1]").inner_text() == "0"
+    expect(page.locator("#sight-lead")).to_contain_text("saw this of them: none of your words")
 
 
 def test_an_answer_is_stopped_and_the_conversation_goes_on(opened: OpenPage) -> None:

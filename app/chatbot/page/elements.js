@@ -18,7 +18,7 @@ export function draw(name, attributes = {}, ...children) {
 export function disclose(summary, values) {
   const list = make("dl", { class: "values" });
   for (const [name, value] of values) {
-    list.append(make("dt", {}, name), make("dd", { tabindex: "0" }, value));
+    list.append(make("dt", {}, name), make("dd", {}, value));
   }
   return make("details", {}, make("summary", {}, ...[summary].flat()), list);
 }

@@ -10,8 +10,9 @@ export function showSight(exchange) {
   const { sight } = exchange;
   find("sight-body").hidden = !sight;
   if (!sight) return;
+  const words = sight.words_found || "none";
   find("sight-lead").textContent = "The parent is the server between you and the enclave. "
-    + "It carried your question and its answer, and this is all it could see of them.";
+    + `It carried your question and its answer, and saw this of them: ${words} of your words.`;
   showLanes(exchange);
   find("wrote").textContent = exchange.question;
   find("read").textContent = exchange.answer || "…";
@@ -51,7 +52,6 @@ function drawLane(kind, end, marks) {
 
 function showNumbers({ sight, pieces, seconds }) {
   const rows = [
-    ["Words of yours in what it carried", String(sight.words_found)],
     ["Your question, in letters", count(sight.question_characters)],
     ["…as the parent sees it, in bytes", count(sight.request_bytes)],
     ["Frames of the answer", count(sight.frames)],
