@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from app.chatbot.conversation import converse, show_banner
 from app.chatbot.main import add_answer_arguments, answer_options
 from app.chatbot.session import Session
 from app.chatbot.terminal import (
     Terminal,
-    converse,
-    describe_enclave,
     describe_receipt,
     fail,
     leave_quietly,
@@ -131,14 +130,14 @@ def _show(
     twin: Twin, session: Session, question: str, options: Options, terminal: Terminal
 ) -> None:
     """Show proof, question, answer and receipt, then what the others saw."""
-    for line in describe_enclave(session):
-        terminal.note(line)
+    show_banner(session, terminal)
     terminal.note(f"\n> {question}")
     for piece in session.ask(question, options):
         terminal.piece(piece)
     terminal.piece("\n")
     if session.evidence:
-        terminal.note("\n" + describe_receipt(session.evidence))
+        terminal.note("")
+        terminal.tell(describe_receipt(session.evidence))
     for line in describe_others(twin, question):
         terminal.note(line)
 

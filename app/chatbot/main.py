@@ -16,12 +16,15 @@ import boto3
 from botocore.exceptions import ProfileNotFound
 
 from app.chatbot.config import ChatbotConfig, read_config
+from app.chatbot.conversation import ask_once, converse
 from app.chatbot.library import config_folder, open_session
+from app.chatbot.prompt_line import read_secret
 from app.chatbot.releases_command import import_releases, list_releases
 from app.chatbot.serve_command import serve_sessions
 from app.chatbot.session import Session
 from app.chatbot.stack import read_config_of_stack
-from app.chatbot.terminal import Terminal, ask_once, converse, fail, leave_quietly
+from app.chatbot.terminal import Terminal, fail, leave_quietly
+from app.chatbot.transcript import open_transcript
 from app.chatbot.trust import production_trust
 from app.chatbot.tunnel import find_instance, open_tunnel
 from app.chatbot.web_command import add_web_arguments, serve_page
@@ -45,7 +48,11 @@ your own list of approved releases. Your AWS credentials (boto3's default chain)
 role; what the enclave gets of them works for one conversation, inside that image, for 15 minutes.
 
 exit codes: 0 answered, 1 failed, 2 wrong usage, 3 the enclave is not trusted (this question was not
-sent), 4 the answer is not whole, or its receipt does not verify
+sent), 4 the answer is not whole, or its receipt does not verify, 130 stopped by Ctrl-C. A
+conversation ends with 0, whatever single answers in it came to.
+
+NO_COLOR is honoured. Where output is no terminal it is plain: answers on standard output, all else
+on standard error.
 """
 
 
@@ -55,8 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal = Terminal()
     as_json = getattr(options, "json", False)
     try:
-        if options.command == "releases":
-            return _releases(options, terminal)
+        if options.command in {"read", "releases"}:
+            return _stay_here(options, terminal)
         aws = _aws(options.profile, options.region)
         config = _config(options, aws)
         trust = production_trust(options.releases)
@@ -157,7 +164,12 @@ def _reach(
         yield replace(config, url=url, tls_ca=None, any_certificate=True)
 
 
-def _releases(options: argparse.Namespace, terminal: Terminal) -> int:
+def _stay_here(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Do what needs files alone."""
+    if options.command == "read":
+        passphrase = read_secret(terminal, "passphrase")
+        terminal.piece(open_transcript(options.file, passphrase) + "\n")
+        return 0
     if options.action == "import":
         return import_releases(options.file, options.releases, terminal, yes=options.yes)
     return list_releases(options.releases, terminal)
@@ -202,12 +214,14 @@ def _parser() -> argparse.ArgumentParser:
         help="your list of approved releases; what you trust",
     )
     add_answer_arguments(parser)
-    commands = parser.add_subparsers(dest="command", metavar="ask | web | serve | releases")
+    commands = parser.add_subparsers(dest="command", metavar="ask | web | serve | read | releases")
     ask = commands.add_parser("ask", help="ask one question")
     ask.add_argument("question", help="the question, or - for standard input")
     ask.add_argument("--json", action="store_true", help="print one JSON object")
     add_web_arguments(commands.add_parser("web", help="talk in your browser, on 127.0.0.1"))
     _add_serve(commands.add_parser("serve", help="an OpenAI-compatible API on 127.0.0.1"))
+    read = commands.add_parser("read", help="show a conversation that /save kept")
+    read.add_argument("file", type=Path)
     _add_releases(commands.add_parser("releases", help="the images you approve"))
     return parser
 

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from app.chatbot.conversation import show_banner
 from app.chatbot.conversations import Conversations
 from app.chatbot.local_http import listen, make_token, serve, url_of
 from app.chatbot.openai_server import make_application
 from app.chatbot.session import Session
-from app.chatbot.terminal import Terminal, describe_enclave
+from app.chatbot.terminal import Terminal
 from app.protocol.errors import ConfigError
 from app.protocol.question import Options
 
@@ -42,8 +43,7 @@ def serve_sessions(
     first = connect()
     conversations = Conversations(first, connect)
     try:
-        for line in describe_enclave(first):
-            terminal.note(line)
+        show_banner(first, terminal)
         with listen(port) as listener:
             terminal.note(f"serving   {conversations.model}, OpenAI-compatible; Ctrl-C stops")
             terminal.piece(f"export OPENAI_BASE_URL={url_of(listener)}/v1\n")
