@@ -106,7 +106,8 @@ def test_what_is_no_object_is_refused(door: Door, body: bytes) -> None:
 def test_nothing_is_asked_before_verification(door: Door) -> None:
     """Without a verified session no page has a name, so none can ask, with whatever it sends."""
     cookie = door.enter()
-    for page in ("", None, 0, [], "0" * 32):
+    pages: tuple[object, ...] = ("", None, 0, [], "0" * 32)
+    for page in pages:
         body = {"page": page, "text": "How do I book leave?"}
         for path in PATHS[1:]:
             answer = door.post(path, body, content_type="application/json", cookie=cookie)

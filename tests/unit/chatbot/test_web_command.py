@@ -1,4 +1,5 @@
 import socket
+import webbrowser
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -30,7 +31,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(web_command, "serve", interrupted)
-    monkeypatch.setattr(web_command.webbrowser, "open", links.append)
+    monkeypatch.setattr(webbrowser, "open", links.append)
     return links
 
 
