@@ -13,6 +13,7 @@ from typing import Final
 
 from app.chatbot.conversation import converse, show_banner
 from app.chatbot.main import add_answer_arguments, answer_options
+from app.chatbot.serve_command import serve_sessions
 from app.chatbot.session import Session
 from app.chatbot.terminal import (
     Terminal,
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ready = time.monotonic() - started
             if options.interactive:
                 converse(session, wanted, terminal)
+            elif options.serve:
+                serve_sessions(twin.connect, wanted, terminal, port=options.port)
             elif options.json:
                 terminal.piece(json.dumps(_ask_as_json(twin, session, options, ready)) + "\n")
             else:
@@ -94,7 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--json", action="store_true", help="print one JSON object")
     how.add_argument("--interactive", action="store_true", help="talk instead")
     how.add_argument("--web", action="store_true", help="talk in your browser, with the proof")
-    add_web_arguments(parser)
+    how.add_argument(
+        "--serve", action="store_true", help="an OpenAI-compatible API instead (docs/clients.md)"
+    )
+    add_web_arguments(parser)  # --port is for --serve, too
     parser.add_argument(
         "--enclave",
         choices=("process", "qemu"),

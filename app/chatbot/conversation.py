@@ -106,6 +106,9 @@ class _Conversation:
 
     def _save(self, path: Path) -> None:
         transcript = Transcript(self.session.history, tuple(self.evidence))
+        if not transcript.messages:
+            self.terminal.note("there is nothing to save yet")
+            return
         try:
             passphrase = read_secret(self.terminal, "passphrase", "once more  ")
             save_transcript(path, transcript, passphrase)

@@ -26,7 +26,6 @@ from app.chatbot.local_http import bearer, is_token, read_body
 from app.chatbot.openai_request import Asked, RequestError, parse_chat, parse_completion
 from app.chatbot.openai_response import (
     Endpoint,
-    Failure,
     Shape,
     describe_model,
     error_body,
@@ -115,7 +114,7 @@ class _Server:
         return await self._answer(request, "completion")
 
     async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
-        asked = _PARSERS[endpoint](await read_body(request, _MAX_BODY_BYTES), self._defaults)
+        asked = _PARSERS[endpoint](await _read(request), self._defaults)
         self._require_model(asked.model)
         shape = Shape(endpoint, asked.model, asked.include_usage)
         running = _Running(self._conversations, asked, self._threads)
@@ -131,7 +130,9 @@ class _Server:
             watch.cancel()
             raise
         return StreamingResponse(
-            _events(shape, first, pieces, running, watch), media_type="text/event-stream"
+            _events(shape, first, pieces, running, watch),
+            headers={"cache-control": "no-store"},
+            media_type="text/event-stream",
         )
 
     def _require_model(self, name: str) -> None:
@@ -232,6 +233,13 @@ async def _ending(task: "asyncio.Task[None]") -> AsyncIterator[None]:
         task.cancel()
 
 
+async def _read(request: Request) -> bytes:
+    try:
+        return await read_body(request, _MAX_BODY_BYTES)
+    except TooLongError as error:
+        raise HTTPException(413, str(error)) from None
+
+
 async def _stop_when_gone(request: Request, running: _Running) -> None:
     """Stop the answer when its client hangs up."""
     while (await request.receive())["type"] != "http.disconnect":
@@ -241,13 +249,11 @@ async def _stop_when_gone(request: Request, running: _Running) -> None:
 
 def _answer_error(_: Request, error: AppError | RequestError) -> Response:
     failure = fail(error)
-    if isinstance(error, TooLongError):
-        failure = Failure(413, failure.headers, failure.body)
     return JSONResponse(failure.body, failure.status, failure.headers)
 
 
 def _answer_http(_: Request, error: HTTPException) -> Response:
-    code = "model_not_found" if "model" in error.detail else None
+    code = "model_not_found" if error.detail.startswith("the model") else None
     body = error_body(error.detail, "invalid_request_error", code)
     return JSONResponse(body, error.status_code)
 

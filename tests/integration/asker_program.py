@@ -1,5 +1,5 @@
 """
-`bin/chat` as a process of its own, with a twin's trust in place of the asker's: for terminals.
+`bin/chat` as a process of its own, with a twin's trust in place of the asker's.
 
 The first argument is the twin's folder, with `root.pem` added; the rest are the program's.
 """
@@ -15,14 +15,19 @@ from app.chatbot.trust import Trust
 from app.protocol.releases import parse_releases
 
 
+def twins_trust(releases: Path) -> Trust:
+    """Give what *releases*, a file in the twin's folder, and the root beside it say."""
+    text = releases.read_bytes()
+    root = x509.load_pem_x509_certificate((releases.parent / "root.pem").read_bytes())
+    return Trust(root, "the twin's root", parse_releases(text, kits=frozenset({"process"})))
+
+
 def main() -> int:
     """Run the program; give its exit code."""
     folder = Path(sys.argv[1])
-    root = x509.load_pem_x509_certificate((folder / "root.pem").read_bytes())
-    releases = parse_releases((folder / "releases.json").read_bytes(), kits=frozenset({"process"}))
-    trust = Trust(root, "the twin's root", releases)
-    with patch.object(program, "production_trust", lambda _: trust):
-        return program.main(["--config", str(folder / "chat.json"), *sys.argv[2:]])
+    files = ["--config", str(folder / "chat.json"), "--releases", str(folder / "releases.json")]
+    with patch.object(program, "production_trust", twins_trust):
+        return program.main([*files, *sys.argv[2:]])
 
 
 if __name__ == "__main__":

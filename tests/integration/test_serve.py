@@ -320,6 +320,9 @@ def test_what_changes_nothing_is_accepted(api: Api, expected: str) -> None:
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
         ({"model": None}, "model"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, None),
+        ({"seed": 10**30}, "seed"),
+        ({"max_tokens": True}, "max_tokens"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "messages"),
         ({"messages": [{"role": "tool", "content": "a"}]}, "messages[0].role"),
@@ -330,7 +333,9 @@ def test_what_changes_nothing_is_accepted(api: Api, expected: str) -> None:
         ),
     ],
 )
-def test_values_out_of_range_are_refused_by_name(api: Api, change: Json, parameter: str) -> None:
+def test_values_out_of_range_are_refused_by_name(
+    api: Api, change: Json, parameter: str | None
+) -> None:
     """What is malformed is named, and not quoted."""
     status, answer = api.post({"model": MODEL, "messages": ASKED, **change})
     assert status == 400
@@ -341,13 +346,20 @@ def test_values_out_of_range_are_refused_by_name(api: Api, change: Json, paramet
 
 def test_bodies_that_are_no_requests(api: Api) -> None:
     """No JSON, other JSON and too much of it get errors of the same shape; unknown paths, too."""
-    for body, status in ((b"{", 400), (b"[]", 400), (b"", 400), (b" " * (2 << 20) + b"{}", 413)):
+    for body, status in (
+        (b"{", 400),
+        (b"[]", 400),
+        (b"", 400),
+        (b'"\xff"', 400),
+        (b"[" * 9999, 400),
+        (b" " * (2 << 20) + b"{}", 413),
+    ):
         got, answer = api.post(body)
         assert got == status
         assert {"message", "type", "param", "code"} == set(answer["error"])
     long = [{"role": "user", "content": "x" * 300_000}]
     got, answer = api.post({"model": MODEL, "messages": long})
-    assert got == 413
+    assert got == 400
     assert answer["error"]["code"] == "context_length_exceeded"
     assert "262,140" in answer["error"]["message"]
     assert api.post({}, "/v1/embeddings")[0] == 404
@@ -358,7 +370,7 @@ def test_longer_than_the_model_reads(api: Api) -> None:
     status, answer = api.post(
         {"model": MODEL, "messages": [{"role": "user", "content": "x " * 3000}]}
     )
-    assert status == 413
+    assert status == 400
     assert "the limit is 1,024" in answer["error"]["message"]
 
 
@@ -483,6 +495,7 @@ class BentParent:
     attested: int = 0
     forget: int = 0  # how many requests to answer with unknown_key
     frames: int | None = None  # how many messages of an answer to let through
+    altered: int | None = None  # which message of an answer to change
     attest: Callable[[bytes, bytes], bytes] = lambda _, body: body
 
     def connect(self) -> Session:
@@ -504,7 +517,10 @@ class BentParent:
                 for number, message in enumerate(super().post_chat(sealed, stop)):
                     if parent.frames is not None and number >= parent.frames:
                         return
-                    yield message
+                    if number == parent.altered:
+                        yield message[0], message[1][:-1] + bytes([message[1][-1] ^ 1])
+                    else:
+                        yield message
 
         config = self.twin.config
         transport = Bent(config.url, tls_ca=config.tls_ca)
@@ -579,6 +595,18 @@ def test_an_answer_that_is_cut_never_ends_well(twin: Twin) -> None:
         status, answer = api.post({"model": MODEL, "messages": ASKED})
         assert (status, answer["error"]["code"]) == (502, "truncated")
         assert "choices" not in answer
+
+
+def test_an_answer_that_is_altered_is_not_passed_on(twin: Twin) -> None:
+    """A changed bit in a frame is an error of its own, which no client tries again by itself."""
+    parent = BentParent(twin)
+    with serve(parent.connect) as api:
+        parent.altered = 1
+        with pytest.raises(APIStatusError) as raised:
+            api.client.chat.completions.create(model=MODEL, messages=ASKED, stream=True)
+        assert (raised.value.status_code, raised.value.code) == (502, "sealed")
+        assert raised.value.response.headers["x-should-retry"] == "false"
+        assert "altered" in raised.value.message
 
 
 def test_many_clients_at_once(api: Api, expected: str) -> None:
