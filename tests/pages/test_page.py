@@ -75,6 +75,26 @@ def test_what_the_parent_saw_stands_beside_what_the_asker_saw(opened: OpenPage, 
     expect(page.locator("#sight-lead")).to_contain_text("saw this of them: none of your words")
 
 
+def test_each_answer_keeps_what_belongs_to_it(opened: OpenPage) -> None:
+    """The panels show the last answer's receipt and traffic, or those of the one selected."""
+    page = opened.page
+    opened.ask(QUESTION)
+    opened.expect_outcome(WHOLE)
+    first = page.locator("#request-bytes").inner_text()
+    opened.ask("Still nothing. Who can help me?")
+    opened.expect_outcome(WHOLE, number=1)
+    opened.keep("conversation")
+    assert page.locator("#wrote").inner_text() == "Still nothing. Who can help me?"
+    assert page.locator("#request-bytes").inner_text() != first
+    page.locator(".outcome").first.click()
+    expect(page.locator("#wrote")).to_have_text(QUESTION)
+    assert page.locator("#request-bytes").inner_text() == first
+    pressed = page.locator(".outcome[aria-pressed=true]")
+    expect(pressed).to_have_count(1)
+    assert opened.visit._session is not None
+    assert len(opened.visit._session.history) == 4
+
+
 def test_an_answer_is_stopped_and_the_conversation_goes_on(opened: OpenPage) -> None:
     """Escape ends the answer, it is called unfinished, and the next question is answered."""
     opened.ask(QUESTION)
