@@ -71,7 +71,11 @@ class Visit:
             self._close()
 
     async def ask(self, question: str) -> AsyncIterator[Json]:
-        """Ask, and tell the news; the last event is `whole`, `stopped` or `failed`."""
+        """
+        Ask, and tell the news; the last event is `whole`, `stopped` or `failed`.
+
+        An enclave that was verified anew meanwhile is told with the answer that it wrote.
+        """
         session = self._session
         if session is None or self._using.locked():
             yield describe_failure(BusyError("another question is under way"))
@@ -84,8 +88,10 @@ class Visit:
             with self._using:
                 telling.drive()
 
+        enclave = session.enclave
         async for event in telling.follow(drive):
-            yield event
+            anew = event["type"] == "whole" and session.enclave is not enclave
+            yield event | {"found": find_verified(session)} if anew else event
 
     def _verify(self) -> Json:
         with self._using:

@@ -194,20 +194,43 @@ def test_who_does_not_answer_is_asked_again(opening: Opening, twin: Twin) -> Non
         opened.expect_outcome("^Receipt verified")
 
 
+def let_the_proof_age(opened: OpenPage) -> Session:
+    """Make the page's session verify again before the next question."""
+    session = opened.visit._session
+    assert session is not None
+    verified = session.enclave
+    object.__setattr__(verified, "verified_at", verified.verified_at - timedelta(seconds=301))
+    return session
+
+
+def test_an_enclave_that_is_verified_anew_shows_its_new_proof(opened: OpenPage) -> None:
+    """What stands in the proof is what the last answer was asked under."""
+    session = let_the_proof_age(opened)
+    before = session.enclave.attestation.nonce
+    opened.ask(QUESTION)
+    opened.expect_outcome("^Receipt verified")
+    nonce = session.enclave.attestation.nonce
+    assert nonce is not None
+    assert nonce != before
+    opened.page.locator("#steps summary", has_text="Freshness").click()
+    expect(opened.page.locator("#steps dd:visible").first).to_have_text(nonce.hex())
+
+
 def test_an_enclave_that_changes_under_way_is_refused(opening: Opening, twin: Twin) -> None:
     """Verification that fails at a later question tells so; the question is not sent."""
     parent = HostileParent(twin)
     with opening(parent.connect) as opened:
         opened.expect_state("Verified")
         parent.rewrite_attestation = another_image(twin)
-        session = opened.visit._session
-        assert session is not None
-        verified = session.enclave
-        object.__setattr__(verified, "verified_at", verified.verified_at - timedelta(seconds=301))
+        let_the_proof_age(opened)
         opened.ask(QUESTION)
         expect(opened.page.locator(".failure h3")).to_have_text("This enclave runs something else")
         opened.expect_state("^Not trusted$")
-    assert parent.posted == []
+        assert parent.posted == []
+        parent.rewrite_attestation = lambda _, body: body
+        opened.ask(QUESTION)
+        opened.expect_outcome("^Receipt verified")
+        opened.expect_state("^Verified")
 
 
 def test_a_program_that_has_ended_is_told(opened: OpenPage) -> None:

@@ -105,6 +105,10 @@ function finish(exchange, view, event) {
   exchange.receipt = event.receipt ?? null;
   view.outcome.textContent = event.outcome ?? "Not whole; not in the conversation";
   view.outcome.dataset.state = event.type === "whole" ? "good" : "plain";
+  if (event.found) {
+    showProof(event.found.proof);
+    setState("good", event.found.state);
+  }
   if (event.failure) {
     const failure = make("div", { class: "failure", role: "alert" });
     failure.append(...explain(event.failure, "h3"));
