@@ -94,7 +94,7 @@ class _Conversation:
         command, _, argument = line.partition(" ")
         if command == "/proof":
             for value in describe_fully(self.session):
-                self.terminal.note(value)
+                self.terminal.tell(value)
         elif command == "/new":
             self.session.new_conversation()
             self.evidence.clear()

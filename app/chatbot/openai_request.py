@@ -58,6 +58,12 @@ class Asked:
     include_usage: bool
 
 
+def _is_neutral(name: str, value: object) -> bool:
+    """Tell whether *value* changes nothing; 0.0 is 0 here, and false is not."""
+    neutral = _NEUTRAL.get(name)
+    return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -69,7 +75,7 @@ class _Body(BaseModel):
         return {
             name: item
             for name, item in value.items()
-            if item is not None and not (name in _NEUTRAL and item == _NEUTRAL[name])
+            if item is not None and not _is_neutral(name, item)
         }
 
 

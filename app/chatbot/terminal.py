@@ -23,6 +23,7 @@ from app.chatbot.proof import prove_answer, prove_enclave
 from app.chatbot.session import Session
 from app.protocol.errors import AppError
 
+_LABEL_WIDTH: Final = 10
 # All control characters but tab and newline, and those that reorder a line.
 _CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -40,12 +41,13 @@ class Terminal:
         _write(self.notes, line + "\n")
 
     def tell(self, line: str, style: str = "bold green") -> None:
-        """Write one line beside the answers; at a terminal its first word stands out."""
+        """Write one line beside the answers; at a terminal its label, ten wide, stands out."""
         if not self.notes.isatty():
             self.note(line)
             return
-        word, space, rest = clean(line).partition(" ")
-        self.console().print(Text.assemble((word, style), space, rest), soft_wrap=True)
+        line = clean(line)
+        label, rest = line[:_LABEL_WIDTH], line[_LABEL_WIDTH:]
+        self.console().print(Text.assemble((label, style), rest), soft_wrap=True)
 
     def console(self) -> Console:
         """Give what draws beside the answers; colours are off where NO_COLOR is set."""
@@ -100,9 +102,9 @@ def describe_fully(session: Session) -> Iterator[str]:
     if session.evidence:
         steps = (*steps, prove_answer(session.evidence))
     for step in steps:
-        yield f"{step.name:10}{step.says}"
+        yield f"{step.name:{_LABEL_WIDTH}}{step.says}"
         for name, value in step.values.items():
-            yield f"{'':10}{name:18}{value}"
+            yield f"{'':{_LABEL_WIDTH}}{name:18}{value}"
 
 
 def to_json(question: str, answer: str, evidence: Evidence) -> dict[str, object]:

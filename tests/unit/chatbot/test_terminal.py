@@ -44,14 +44,14 @@ def test_short_form(digest: bytes, shown: str) -> None:
 
 
 @pytest.mark.parametrize("colour", [True, False])
-def test_first_words_stand_out(monkeypatch: pytest.MonkeyPatch, *, colour: bool) -> None:
-    """At a terminal a line's first word is coloured, unless NO_COLOR is set; no control gets in."""
+def test_labels_stand_out(monkeypatch: pytest.MonkeyPatch, *, colour: bool) -> None:
+    """At a terminal a line's label is coloured, unless NO_COLOR is set; no control gets in."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     if not colour:
         monkeypatch.setenv("NO_COLOR", "1")
     terminal = Terminal(io.StringIO(), Tty(), Tty())
-    terminal.tell("enclave  \x1b[31m [red]is[/red] " + "x" * 200)
+    terminal.tell("enclave   \x1b[31m [red]is[/red] " + "x" * 200)
     assert isinstance(terminal.notes, Tty)
     shown = terminal.notes.getvalue()
     assert ("\x1b[1;32menclave" in shown) == colour

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from app.chatbot import transcript
 from app.chatbot.transcript import Transcript, open_transcript, save_transcript
 from app.protocol.errors import ConfigError
 from app.protocol.question import Message
@@ -12,10 +13,16 @@ PASSPHRASE = "correct horse battery"
 TRANSCRIPT = Transcript((Message("user", "Wer liest mit? ü"), Message("assistant", "Niemand.")), ())
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(autouse=True)
+def cheap_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guessing is made dear in the product; here there are many."""
+    monkeypatch.setattr(transcript, "_N", 2**10)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
     """A transcript in a file."""
-    path: Path = tmp_path_factory.mktemp("transcripts") / "talk.bin"
+    path = tmp_path / "talk.bin"
     save_transcript(path, TRANSCRIPT, PASSPHRASE)
     return path
 
@@ -75,3 +82,9 @@ def test_what_cannot_be_done_is_told(tmp_path: Path) -> None:
         save_transcript(tmp_path / "none" / "x", TRANSCRIPT, PASSPHRASE)
     with pytest.raises(ConfigError, match="cannot be read"):
         open_transcript(tmp_path / "none", PASSPHRASE)
+
+
+def test_guesses_are_dear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The product's own cost is OWASP's: 128 MiB a guess."""
+    monkeypatch.undo()
+    assert (transcript._N, transcript._R, transcript._P) == (2**17, 8, 1)
