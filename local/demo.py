@@ -22,12 +22,18 @@ from app.chatbot.terminal import (
     leave_quietly,
     to_json,
 )
+from app.chatbot.web_command import add_web_arguments, serve_page
 from app.protocol.errors import AppError
 from app.protocol.question import Options
 from local.processes import ROOT
 from local.twin import Twin, run_twin
 
 QUESTION: Final = "I can't access my email. My user name is jdoe."
+_SUGGESTIONS: Final = (
+    QUESTION,
+    "How do I enrol in the dental plan?",
+    "How do I book leave?",
+)
 _FOLDER: Final = ROOT / ".twin" / "demo"
 _IMAGE: Final = ROOT / "build" / "enclave.eif"
 _SHOWN_BYTES: Final = 24
@@ -54,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = answer_options(options)
         image = options.image if options.enclave == "qemu" else None
         with run_twin(options.folder, image=image, console=options.console, note=note) as twin:
+            if options.web:
+                _serve_page(twin, wanted, options, terminal)
+                return 0
             note("verifying the enclave")
             session = twin.connect()
             ready = time.monotonic() - started
@@ -87,10 +96,11 @@ def _parser() -> argparse.ArgumentParser:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON object")
     how.add_argument("--interactive", action="store_true", help="talk instead")
+    how.add_argument("--web", action="store_true", help="talk in your browser, with the proof")
     how.add_argument(
         "--serve", action="store_true", help="an OpenAI-compatible API instead (docs/clients.md)"
     )
-    parser.add_argument("--port", type=int, default=0, help="for --serve; default: a free one")
+    add_web_arguments(parser)  # --port is for --serve, too
     parser.add_argument(
         "--enclave",
         choices=("process", "qemu"),
@@ -107,6 +117,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_answer_arguments(parser)
     return parser
+
+
+def _serve_page(
+    twin: Twin, wanted: Options, options: argparse.Namespace, terminal: Terminal
+) -> None:
+    serve_page(
+        twin.connect,
+        wanted,
+        terminal,
+        port=options.port,
+        browser=options.open,
+        suggestions=_SUGGESTIONS,
+    )
 
 
 def _show(

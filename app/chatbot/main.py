@@ -6,7 +6,7 @@ Wires the asker's AWS credentials, the approved list and one deployment's addres
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from app.chatbot.terminal import Terminal, fail, leave_quietly
 from app.chatbot.transcript import open_transcript
 from app.chatbot.trust import production_trust
 from app.chatbot.tunnel import find_instance, open_tunnel
+from app.chatbot.web_command import add_web_arguments, serve_page
 from app.protocol.constants import DEFAULT_MAX_TOKENS
 from app.protocol.errors import AppError, ConfigError
 from app.protocol.question import Options
@@ -37,6 +38,7 @@ examples:
   bin/chat ask "I can't access my email"       one question
   bin/chat ask - < letter.txt                  the question from standard input
   bin/chat ask --json "..."                    one JSON object with answer and proof
+  bin/chat web                                 a page in your browser, with the proof beside it
   bin/chat serve --port 8011                   OpenAI's API, for programs (docs/clients.md)
   bin/chat --stack enclave-llm --tunnel        a private deployment, through Session Manager
   bin/chat releases import releases.json       approve what your reviewer approved
@@ -66,15 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = _config(options, aws)
         trust = production_trust(options.releases)
         with _reach(config, options, aws) as reached:
-            if options.command == "serve":
-                return serve_sessions(
-                    lambda: open_session(reached, trust, aws),
-                    answer_options(options),
-                    terminal,
-                    port=options.port,
-                    token_file=options.token_file,
-                )
-            return talk(open_session(reached, trust, aws), options, terminal)
+            return _run(options, lambda: open_session(reached, trust, aws), terminal)
     except AppError as error:
         return fail(error, terminal, as_json=as_json)
     except KeyboardInterrupt:
@@ -82,6 +76,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return leave_quietly()
+
+
+def _run(options: argparse.Namespace, connect: Callable[[], Session], terminal: Terminal) -> int:
+    """Do what was asked for with the sessions that *connect* gives; give the exit code."""
+    if options.command == "web":
+        return serve_page(
+            connect,
+            answer_options(options),
+            terminal,
+            port=options.port,
+            browser=options.open,
+        )
+    if options.command == "serve":
+        return serve_sessions(
+            connect,
+            answer_options(options),
+            terminal,
+            port=options.port,
+            token_file=options.token_file,
+        )
+    return talk(connect(), options, terminal)
 
 
 def talk(session: Session, options: argparse.Namespace, terminal: Terminal) -> int:
@@ -199,10 +214,11 @@ def _parser() -> argparse.ArgumentParser:
         help="your list of approved releases; what you trust",
     )
     add_answer_arguments(parser)
-    commands = parser.add_subparsers(dest="command", metavar="ask | serve | read | releases")
+    commands = parser.add_subparsers(dest="command", metavar="ask | web | serve | read | releases")
     ask = commands.add_parser("ask", help="ask one question")
     ask.add_argument("question", help="the question, or - for standard input")
     ask.add_argument("--json", action="store_true", help="print one JSON object")
+    add_web_arguments(commands.add_parser("web", help="talk in your browser, on 127.0.0.1"))
     _add_serve(commands.add_parser("serve", help="an OpenAI-compatible API on 127.0.0.1"))
     read = commands.add_parser("read", help="show a conversation that /save kept")
     read.add_argument("file", type=Path)

@@ -1,22 +1,17 @@
 """What other parties try, and that it is refused: each attack by name, on the running twin."""
 
-import hashlib
 import json
 import secrets
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ClientError
 
-from app.chatbot.cut_off import Stop
-from app.chatbot.session import Session, connect
-from app.chatbot.transport import Transport
+from app.chatbot.session import Session
 from app.protocol.answer import AnswerOpener, AnswerSealer, encode_header
-from app.protocol.attestation import encode_user_data
 from app.protocol.authorization import Authorization
 from app.protocol.constants import ANSWER_SECRET_BYTES
 from app.protocol.errors import (
@@ -44,47 +39,13 @@ from local.nsm import SoftwareNsm
 from local.pki import make_root
 from local.smoke import _admin
 from local.twin import Twin, policy_for
+from tests.hostile import HostileParent, Messages, alter, substitute_document
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
 
 QUESTION = "How do I book leave?"
 FAST = Options(padding="off")
-Messages = list[tuple[Kind, bytes]]
-
-
-@dataclass(slots=True)
-class HostileParent:
-    """A parent that rewrites what it relays; counts what a client dared to send."""
-
-    twin: Twin
-    rewrite_attestation: Callable[[bytes, bytes], bytes] = lambda _, body: body
-    rewrite_answer: Callable[[Messages], Messages] = lambda messages: messages
-    posted: list[bytes] = field(default_factory=list)
-
-    def transport(self) -> Transport:
-        parent = self
-
-        class Hostile(Transport):
-            def get_attestation(self, nonce: bytes) -> bytes:
-                return parent.rewrite_attestation(nonce, super().get_attestation(nonce))
-
-            def post_chat(
-                self, sealed: bytes, stop: Stop | None = None
-            ) -> Generator[tuple[Kind, bytes]]:
-                parent.posted.append(sealed)
-                yield from parent.rewrite_answer(list(super().post_chat(sealed, stop)))
-
-        return Hostile(self.twin.config.url, tls_ca=self.twin.config.tls_ca)
-
-    def connect(self) -> Session:
-        config = self.twin.config
-        access = self.twin.access()
-        try:
-            return connect(self.transport(), access, key_arn=config.key_arn, trust=self.twin.trust)
-        except BaseException:
-            access.close()
-            raise
 
 
 def ask(session: Session, text: str = QUESTION, options: Options = FAST) -> str:
@@ -92,19 +53,6 @@ def ask(session: Session, text: str = QUESTION, options: Options = FAST) -> str:
 
 
 # A parent that substitutes what the client verifies: no request leaves the client.
-
-
-def substitute_document(nsm: SoftwareNsm) -> Callable[[bytes, bytes], bytes]:
-    """Answer with a document of *nsm* for the client's nonce and the true manifest."""
-
-    def rewrite(nonce: bytes, body: bytes) -> bytes:
-        _, manifest = parse_attestation(body)
-        user_data = encode_user_data("attest", hashlib.sha256(manifest).digest())
-        key = secrets.token_bytes(32)
-        document = nsm.document(user_data=user_data, nonce=nonce, public_key=key)
-        return encode_attestation(document, manifest)
-
-    return rewrite
 
 
 def refuses_to_connect(
@@ -194,11 +142,6 @@ def repeat(messages: Messages) -> Messages:
 
 def drop(messages: Messages) -> Messages:
     return [messages[0], *messages[2:]]
-
-
-def alter(messages: Messages) -> Messages:
-    kind, body = messages[1]
-    return [messages[0], (kind, bytes([body[0] ^ 1]) + body[1:]), *messages[2:]]
 
 
 def end_early(messages: Messages) -> Messages:

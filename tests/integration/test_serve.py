@@ -36,7 +36,7 @@ from app.protocol.question import Options
 from app.protocol.releases import Measurements
 from local.nsm import SoftwareNsm
 from local.twin import Twin
-from tests.integration.test_refusals import substitute_document
+from tests.hostile import substitute_document
 
 QUESTION: Final = "How do I book leave?"
 OTHER: Final = "I can't access my email."
