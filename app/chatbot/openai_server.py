@@ -37,6 +37,8 @@ from app.protocol.question import Options
 
 # JSON may write each byte of a text in six; the enclave's own limit says what is too long.
 _MAX_BODY_BYTES: Final = 2 * 1024 * 1024
+# More than there are sessions, so that one that finds none is told so instead of queued.
+_THREADS: Final = 4 * MAX_SESSIONS
 _PARSERS: Final[dict[Endpoint, Callable[[bytes, Options], Asked]]] = {
     "chat": parse_chat,
     "completion": parse_completion,
@@ -93,7 +95,7 @@ class _Server:
         self._conversations = conversations
         self._defaults = defaults
         self._created = int(time.time())
-        self._threads = ThreadPoolExecutor(MAX_SESSIONS, "answer")
+        self._threads = ThreadPoolExecutor(_THREADS, "answer")
 
     async def list_models(self, _: Request) -> Response:
         """Answer `GET /v1/models`."""

@@ -10,7 +10,9 @@ from app.chatbot import library
 from app.chatbot.library import connect
 from app.chatbot.proof import prove_answer, prove_enclave
 from app.chatbot.session import Session
+from app.protocol.answer import AnswerOpener
 from app.protocol.errors import AttestationError, ConfigError, TruncatedError
+from app.protocol.messages import Kind
 from app.protocol.question import Options
 from local.twin import Twin
 
@@ -97,6 +99,24 @@ def test_stopping_before_it_begins(twin: Twin, connected: Session) -> None:
     with pytest.raises(TruncatedError, match="stopped"):
         next(answer)
     assert len(list(twin.parent_saw.iterdir())) == seen
+
+
+def test_place_in_the_queue(connected: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where frames tell the answer's place among those that wait, the answer shows it."""
+    straight = AnswerOpener.open
+
+    def tell(opener: AnswerOpener, kind: Kind, body: bytes) -> str:
+        text = straight(opener, kind, body)
+        opener.place = 3  # type: ignore[attr-defined,unused-ignore]
+        return text
+
+    answer = connected.ask(QUESTION, FAST)
+    places = [answer.place]
+    monkeypatch.setattr(AnswerOpener, "open", tell)
+    next(answer)
+    places.append(answer.place)
+    assert places == [None, 3]
+    answer.close()
 
 
 def test_proof_has_the_raw_values(twin: Twin, connected: Session) -> None:

@@ -3,12 +3,14 @@
 import re
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pexpect
 import pytest
 
+from local.aws import Answer
 from local.processes import ROOT
 from local.twin import Twin
 from tests.integration.asker import asker_environment
@@ -132,6 +134,24 @@ def test_saving_and_reading(start: Start, tmp_path: Path) -> None:
     child.sendline(passphrase)
     child.expect(QUESTION.replace("?", r"\?"))
     child.expect('"finish": "stop"')
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_long_waits_are_told(start: Start, twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While KMS takes its time, the terminal says what is being waited for, and then answers."""
+    straight = twin.aws.transform_answer
+
+    def slow(action: str, answer: Answer) -> Answer:
+        time.sleep(1.3)
+        return straight(action, answer)
+
+    monkeypatch.setattr(twin.aws, "transform_answer", slow)
+    child = start("--padding", "off", "ask", QUESTION)
+    child.expect(r"fetching keys and sealing the question \(\d s\)")
+    child.expect(r"sent; the enclave is opening it \(\d s\)")
+    child.expect(RECEIPT)
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
