@@ -237,5 +237,10 @@ def test_a_program_that_has_ended_is_told(opened: OpenPage) -> None:
     """When the program behind it is gone, the page says so."""
     opened.page.route("**/api/ask", lambda route: route.abort())
     opened.ask(QUESTION)
-    expect(opened.page.locator(".failure h3")).to_have_text("The program behind this page has gone")
+    title = "The program behind this page has gone"
+    expect(opened.page.locator(".failure h3")).to_have_text(title)
+    opened.page.route("**/api/new", lambda route: route.abort())
+    opened.page.get_by_role("button", name="New conversation").click()
+    expect(opened.page.locator("#refusal h2")).to_have_text(title)
+    expect(opened.page.locator("#text")).to_be_disabled()
     opened.complaints.clear()  # the browser's own, of the connection

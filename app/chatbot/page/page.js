@@ -17,7 +17,7 @@ async function start() {
   try {
     greet(await verify());
   } catch (error) {
-    greet({ verified: false, state: "The program has ended", failure: gone(error) });
+    greet(ended(error));
   }
 }
 
@@ -180,6 +180,9 @@ function gone(error) {
   };
 }
 
+const ended = (error) => (
+  { verified: false, state: "The program has ended", failure: gone(error) });
+
 function setState(state, text) {
   find("state").dataset.state = state;
   find("state").textContent = text;
@@ -232,7 +235,13 @@ function drawSoon(exchange) {
 }
 
 async function startAnother() {
-  await begin(page.id);
+  try {
+    await begin(page.id);
+  } catch (error) {
+    setReady(false);
+    greet(ended(error));
+    return;
+  }
   find("exchanges").replaceChildren();
   find("empty").hidden = false;
   showNothing();
@@ -243,7 +252,7 @@ async function startAnother() {
 function halt() {
   if (!page.running) return;
   find("stop").disabled = true;
-  stop(page.id);
+  stop(page.id).catch(() => {}); // if the program has gone, the answer's own stream tells so
 }
 
 find("ask").addEventListener("submit", (event) => {
