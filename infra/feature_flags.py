@@ -120,7 +120,6 @@ _ON: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "@aws-cdk/aws-stepfunctions": ("useDistributedMapResultWriterV2",),
     "@aws-cdk/core": (
-        "annotationsInValidationReport",
         "aspectPrioritiesMutating",
         "cfnIncludeRejectComplexResourceUpdateCreatePolicyIntrinsics",
         "checkSecretUsage",
@@ -141,6 +140,8 @@ FEATURE_FLAGS: Final[Mapping[str, object]] = {
     # Would empty the VPC's default security group, which nothing here is in, by a Lambda function
     # with a role of its own.
     "@aws-cdk/aws-ec2:restrictDefaultSecurityGroup": False,
+    # Would put our own warnings, which the command line shows, among the rules' findings.
+    "@aws-cdk/core:annotationsInValidationReport": False,
     # Would sort and join statements: policies stand in the template as they are written here.
     "@aws-cdk/aws-iam:minimizePolicies": False,
 }
