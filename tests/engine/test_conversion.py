@@ -13,6 +13,22 @@ pytestmark = pytest.mark.timeout(660)
 
 DEMO = ROOT / "local" / "demo_model"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+# Prints how many bytes a token takes in blocks of 32, kept in 8 bits and in 32.
+BLOCKS = """
+import json, math, sys, openvino
+from openvino._offline_transformations import paged_attention_transformation
+found = []
+for kept in ("u8", "f32"):
+    core = openvino.Core()
+    model = core.read_model(sys.argv[1])
+    paged_attention_transformation(model)
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": kept}
+    ports = [p for p in core.compile_model(model, "CPU", settings).inputs if "cache." in p.any_name]
+    shapes = [[d.get_length() for d in list(p.partial_shape)[1:]] for p in ports]
+    sizes = [math.prod(s) * p.element_type.size for p, s in zip(ports, shapes)]
+    found.append(sum(sizes) / 32)
+print(json.dumps(found))
+"""
 ARCHITECTURES = {"bloom", "llama", "qwen3", "gpt_neox"}
 
 
@@ -38,6 +54,18 @@ def test_architectures(converted_models: dict[str, Path]) -> None:
     grouped = load_weights(converted_models["llama"]).sizes
     assert (grouped.kv_heads, grouped.head_size) == (2, 16)
     assert grouped.kv_bytes_per_token_f32 == 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads
+
+
+@pytest.mark.parametrize("name", ["bloom", "llama", "qwen3", "gpt_neox"])
+def test_kv_sizes(converted_models: dict[str, Path], name: str) -> None:
+    """
+    Keys and values take what model.json says, in OpenVINO's own blocks, in 8 bits and in 32.
+    """
+    weights = load_weights(converted_models[name])
+    done = run_convert("-c", BLOCKS, str(weights.folder / "openvino_model.xml"))
+    assert done.returncode == 0, done.stderr
+    sizes = weights.sizes
+    assert json.loads(done.stdout) == [sizes.kv_bytes_per_token_u8, sizes.kv_bytes_per_token_f32]
 
 
 def test_templates(converted_models: dict[str, Path]) -> None:
