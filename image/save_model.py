@@ -148,8 +148,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", help="NAME@COMMIT that a folder's files were fetched from")
     parser.add_argument("--label", default="", help="one line that askers see beside the name")
-    parser.add_argument("--context", type=int, help="tokens, where the configuration has none")
+    parser.add_argument(
+        "--context",
+        type=_context,
+        help="tokens of prompt and completion; default: the configuration's. Fewer save memory",
+    )
     return parser
+
+
+def _context(text: str) -> int:
+    if not text.isdecimal() or not 2 <= int(text) < 2**24:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens, 2 or more")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -19,20 +19,13 @@ from app.protocol.errors import ConfigError
 from app.protocol.releases import PRODUCTION_KITS
 from infra.acknowledged import acknowledge
 from infra.approved_image import load_approved_image
+from infra.feature_flags import FEATURE_FLAGS
 from infra.key_policy import KeyPolicyError
 from infra.parameters import parse_parameters
 from infra.stack import MAX_NAME_CHARACTERS, EnclaveStack
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _DEFAULT_NAME: Final = "enclave-llm"
-# As `cdk init` sets them for new apps, as far as they concern what is used here.
-_FLAGS: Final[Mapping[str, object]] = {
-    "@aws-cdk/core:target-partitions": ["aws"],
-    "@aws-cdk/core:checkSecretUsage": True,
-    "@aws-cdk/core:validateAgainstDefaultRules": True,
-    "@aws-cdk/aws-ec2:uniqueImdsv2TemplateName": True,
-    "@aws-cdk/aws-autoscaling:generateLaunchTemplateInsteadOfLaunchConfig": True,
-}
 
 
 def make_app(
@@ -65,7 +58,7 @@ def make_app(
         KeyPolicyError: No key policy can be made of the releases.
     """
     outdir = None if assembly is None else str(assembly)
-    app = App(context={**_FLAGS, **(context or {})}, outdir=outdir)
+    app = App(context={**FEATURE_FLAGS, **(context or {})}, outdir=outdir)
     given = dict(app.node.get_all_context())
     name = _take(given, "name", _DEFAULT_NAME)
     account = _take(given, "account", environment.get("CDK_DEFAULT_ACCOUNT", ""))

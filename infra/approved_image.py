@@ -2,7 +2,6 @@
 An approved image: the EIF that is deployed, measured here, and the releases it is one of.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,7 +9,7 @@ from typing import Final
 from app.protocol.errors import ConfigError
 from app.protocol.releases import Measurements, Release, parse_releases
 from image.errors import ImageError
-from image.measure import ImageMeasurements, measure_eif
+from image.measure import ImageMeasurements, MeasuredFile, measure_file
 from image.record import RECORD_NAME, BuildRecord, parse_build_record
 
 _BUILD: Final = "build it with bin/build-eif"
@@ -47,28 +46,27 @@ def load_approved_image(eif: Path, releases: Path, *, kits: frozenset[str]) -> A
     """
     measured = _measure(eif)
     record = _read_record(eif.with_name(RECORD_NAME))
-    if record.measurements != measured:
+    if record.measurements != measured.measurements:
         raise ConfigError(
             f"{eif} is not the image that its {RECORD_NAME} describes: PCR0 is "
-            f"{measured.pcr0.hex()}, expected {record.measurements.pcr0.hex()}: {_BUILD}"
+            f"{measured.measurements.pcr0.hex()}, expected {record.measurements.pcr0.hex()}: "
+            f"{_BUILD}"
         )
     approved = _read_releases(releases, kits)
-    release = _find(measured, record, approved, releases)
-    with eif.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-    if record.eif_sha256 != digest:  # it covers what is not measured, too
+    release = _find(measured.measurements, record, approved, releases)
+    if record.eif_sha256 != measured.eif_sha256:  # it covers what is not measured, too
         raise ConfigError(
             f"{eif} is not the file that its {RECORD_NAME} describes: its SHA-256 is "
-            f"{digest.hex()}, expected {record.eif_sha256.hex()}: {_BUILD}"
+            f"{measured.eif_sha256.hex()}, expected {record.eif_sha256.hex()}: {_BUILD}"
         )
-    return ApprovedImage(eif, eif.stat().st_size, digest, release, approved)
+    return ApprovedImage(eif, measured.eif_bytes, measured.eif_sha256, release, approved)
 
 
-def _measure(eif: Path) -> ImageMeasurements:
+def _measure(eif: Path) -> MeasuredFile:
     if not eif.is_file():
         raise ConfigError(f"there is no EIF at {eif}: {_BUILD}")
     try:
-        return measure_eif(eif)
+        return measure_file(eif)
     except ImageError as error:
         raise ConfigError(f"{eif} is no intact EIF: {error}: {_BUILD}") from None
 

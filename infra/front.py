@@ -60,7 +60,14 @@ class Front(Construct):
             cross_zone_enabled=True,
             security_groups=[self._security_group(network, client_cidrs)],
         )
-        self.target_group = self._target_group(network, group, tls=certificate_arn is not None)
+        # Becoming public replaces the balancer, and while both are there neither may have the
+        # other's targets: one balancer a target group, Elastic Load Balancing quotas.
+        self.target_group = self._target_group(
+            "PublicParents" if public else "Parents",
+            network,
+            group,
+            tls=certificate_arn is not None,
+        )
         self._listen(certificate_arn)
         self.url = f"https://{self.balancer.load_balancer_dns_name}:{PARENT_HTTP_PORT}"
 
@@ -85,11 +92,11 @@ class Front(Construct):
         return front
 
     def _target_group(
-        self, network: Network, group: autoscaling.AutoScalingGroup, *, tls: bool
+        self, name: str, network: Network, group: autoscaling.AutoScalingGroup, *, tls: bool
     ) -> elb.NetworkTargetGroup:
         return elb.NetworkTargetGroup(
             self,
-            "Parents",
+            name,
             vpc=network.vpc,
             port=PARENT_HTTP_PORT,
             protocol=elb.Protocol.TLS if tls else elb.Protocol.TCP,

@@ -3,22 +3,34 @@ Instance types: which can be a parent, and how much of one an enclave may take.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from app.protocol.errors import ConfigError
 
-# x86-64 families with Nitro Enclaves and two threads a core, with MiB a vCPU. Newer ones have
-# sizes without enclaves or one thread a core, so they are added when somebody has run them.
+# x86-64 families with Nitro Enclaves and two threads a core: their MiB a vCPU, and their sizes, n
+# of nxlarge. Newer ones have sizes without enclaves or one thread a core, so they are added when
+# somebody has run them.
 # Sources: Nitro Enclaves user guide, "Requirements"; EC2 instance types guide, specifications.
-_MIB_A_VCPU: Final = {
-    **dict.fromkeys(("c5", "c5a", "c5ad", "c5d", "c6a", "c6i", "c6id", "c6in"), 2 * 1024),
-    **dict.fromkeys(("m5", "m5a", "m5ad", "m5d", "m5dn", "m5n", "m5zn"), 4 * 1024),
-    **dict.fromkeys(("m6a", "m6i", "m6id", "m6idn", "m6in"), 4 * 1024),
-    **dict.fromkeys(("r5", "r5a", "r5ad", "r5b", "r5d", "r5dn", "r5n"), 8 * 1024),
-    **dict.fromkeys(("r6a", "r6i", "r6id", "r6idn", "r6in"), 8 * 1024),
+_GENERATION_5: Final = (1, 2, 4, 8, 12, 16, 24)
+_C5: Final = (1, 2, 4, 9, 12, 18, 24)
+_M5ZN: Final = (1, 2, 3, 6, 12)
+_GENERATION_6: Final = (*_GENERATION_5, 32)
+_AMD_6: Final = (*_GENERATION_6, 48)
+_FAMILIES: Final[Mapping[str, tuple[int, tuple[int, ...]]]] = {
+    **dict.fromkeys(("c5", "c5d"), (2 * 1024, _C5)),
+    **dict.fromkeys(("c5a", "c5ad"), (2 * 1024, _GENERATION_5)),
+    **dict.fromkeys(("c6i", "c6id", "c6in"), (2 * 1024, _GENERATION_6)),
+    "c6a": (2 * 1024, _AMD_6),
+    **dict.fromkeys(("m5", "m5a", "m5ad", "m5d", "m5dn", "m5n"), (4 * 1024, _GENERATION_5)),
+    "m5zn": (4 * 1024, _M5ZN),
+    **dict.fromkeys(("m6i", "m6id", "m6idn", "m6in"), (4 * 1024, _GENERATION_6)),
+    "m6a": (4 * 1024, _AMD_6),
+    **dict.fromkeys(("r5", "r5a", "r5ad", "r5b", "r5d", "r5dn", "r5n"), (8 * 1024, _GENERATION_5)),
+    **dict.fromkeys(("r6i", "r6id", "r6idn", "r6in"), (8 * 1024, _GENERATION_6)),
+    "r6a": (8 * 1024, _AMD_6),
 }
-_SIZES: Final = frozenset({1, 2, 3, 4, 6, 8, 9, 12, 16, 18, 24, 32, 48})
 _TYPE: Final = re.compile(r"([a-z0-9]+)\.([2-9]|[1-9]\d+|)xlarge", re.ASCII)
 _VCPUS_A_SIZE: Final = 4  # xlarge has 4, nxlarge 4 n
 _VCPUS_A_CORE: Final = 2
@@ -56,17 +68,22 @@ def parse_instance_type(name: str) -> InstanceType:
     Parse *name* as an instance type that can be a parent.
 
     Raises:
-        ConfigError: It is none, or none that this version knows; names the families known.
+        ConfigError: It is none, or none that this version knows; names the families known, or the
+            sizes of that family.
     """
     match = _TYPE.fullmatch(name)
-    size = int(match[2] or 1) if match else 0
-    if match is None or match[1] not in _MIB_A_VCPU or size not in _SIZES:
+    if match is None or match[1] not in _FAMILIES:
         raise ConfigError(
             f"instance_type {name} is not known to run an x86-64 enclave: choose xlarge or "
-            f"larger (not metal) of {', '.join(sorted(_MIB_A_VCPU))}"
+            f"larger (not metal) of {', '.join(sorted(_FAMILIES))}"
         )
+    mib_a_vcpu, sizes = _FAMILIES[match[1]]
+    size = int(match[2] or 1)
+    if size not in sizes:
+        there = ", ".join(f"{item if item > 1 else ''}xlarge" for item in sizes)
+        raise ConfigError(f"instance_type {name} does not exist: {match[1]} has {there}")
     vcpus = _VCPUS_A_SIZE * size
-    return InstanceType(name, vcpus, vcpus * _MIB_A_VCPU[match[1]])
+    return InstanceType(name, vcpus, vcpus * mib_a_vcpu)
 
 
 def require_sizes(sizes: Sizes, *, eif_bytes: int) -> Sizes:

@@ -97,7 +97,7 @@ def key_events(key_arn: str, key_id: str) -> tuple[KeyEvent, ...]:
         KeyEvent(
             "OpenedUnattested",
             "A question was opened without an attestation document. The policy makes that "
-            "impossible: treat the key as compromised (docs/deploy.md).",
+            "impossible: treat the key as compromised (docs/operations.md).",
             pattern(
                 *({"requestParameters": {_CONTEXT: value}} for value in _other_purposes()),
                 eventName=["Decrypt"],

@@ -11,23 +11,29 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from app.chatbot.conversation import converse, show_banner
 from app.chatbot.main import add_answer_arguments, answer_options
+from app.chatbot.serve_command import serve_sessions
 from app.chatbot.session import Session
 from app.chatbot.terminal import (
     Terminal,
-    converse,
-    describe_enclave,
     describe_receipt,
     fail,
     leave_quietly,
     to_json,
 )
+from app.chatbot.web_command import add_web_arguments, serve_page
 from app.protocol.errors import AppError
 from app.protocol.question import Options
 from local.processes import ROOT
 from local.twin import Twin, run_twin
 
 QUESTION: Final = "I can't access my email. My user name is jdoe."
+_SUGGESTIONS: Final = (
+    QUESTION,
+    "How do I enrol in the dental plan?",
+    "How do I book leave?",
+)
 _FOLDER: Final = ROOT / ".twin" / "demo"
 _IMAGE: Final = ROOT / "build" / "enclave.eif"
 _SHOWN_BYTES: Final = 24
@@ -54,11 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = answer_options(options)
         image = options.image if options.enclave == "qemu" else None
         with run_twin(options.folder, image=image, console=options.console, note=note) as twin:
+            if options.web:
+                _serve_page(twin, wanted, options, terminal)
+                return 0
             note("verifying the enclave")
             session = twin.connect()
             ready = time.monotonic() - started
             if options.interactive:
                 converse(session, wanted, terminal)
+            elif options.serve:
+                serve_sessions(twin.connect, wanted, terminal, port=options.port)
             elif options.json:
                 terminal.piece(json.dumps(_ask_as_json(twin, session, options, ready)) + "\n")
             else:
@@ -85,6 +96,11 @@ def _parser() -> argparse.ArgumentParser:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON object")
     how.add_argument("--interactive", action="store_true", help="talk instead")
+    how.add_argument("--web", action="store_true", help="talk in your browser, with the proof")
+    how.add_argument(
+        "--serve", action="store_true", help="an OpenAI-compatible API instead (docs/clients.md)"
+    )
+    add_web_arguments(parser)  # --port is for --serve, too
     parser.add_argument(
         "--enclave",
         choices=("process", "qemu"),
@@ -103,18 +119,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _serve_page(
+    twin: Twin, wanted: Options, options: argparse.Namespace, terminal: Terminal
+) -> None:
+    serve_page(
+        twin.connect,
+        wanted,
+        terminal,
+        port=options.port,
+        browser=options.open,
+        suggestions=_SUGGESTIONS,
+    )
+
+
 def _show(
     twin: Twin, session: Session, question: str, options: Options, terminal: Terminal
 ) -> None:
     """Show proof, question, answer and receipt, then what the others saw."""
-    for line in describe_enclave(session):
-        terminal.note(line)
+    show_banner(session, terminal)
     terminal.note(f"\n> {question}")
     for piece in session.ask(question, options):
         terminal.piece(piece)
     terminal.piece("\n")
     if session.evidence:
-        terminal.note("\n" + describe_receipt(session.evidence))
+        terminal.note("")
+        terminal.tell(describe_receipt(session.evidence))
     for line in describe_others(twin, question):
         terminal.note(line)
 

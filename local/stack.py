@@ -11,6 +11,7 @@ from typing import Final
 
 from aws_cdk import App
 
+from app.chatbot.stack import by_name
 from app.protocol.releases import Release, encode_releases
 from infra.app import make_app
 from infra.stack import EnclaveStack
@@ -75,8 +76,7 @@ def read_stack(cloud: Cloud) -> LiveStack:
     """Read status and outputs of the deployed stack."""
     client = cloud.session().client("cloudformation", endpoint_url=cloud.endpoint)
     stack = client.describe_stacks(StackName=NAME)["Stacks"][0]
-    outputs = {item["OutputKey"]: item["OutputValue"] for item in stack.get("Outputs", [])}
-    return LiveStack(stack["StackStatus"], outputs)
+    return LiveStack(stack["StackStatus"], by_name(stack.get("Outputs", [])))
 
 
 def read_policies(cloud: Cloud, stack: LiveStack) -> Deployed:

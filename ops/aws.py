@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Final
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
+from botocore.exceptions import BotoCoreError, ClientError
 
+from app.chatbot.aws import open_aws
 from app.protocol.errors import ConfigError
 
 # How services say that a caller may not: they do not agree on one word.
@@ -77,14 +78,7 @@ def open_session(
         ConfigError: There is no such profile, or no Region is named.
     """
     names = (region, environment.get("AWS_REGION"), environment.get("AWS_DEFAULT_REGION"))
-    try:
-        session = boto3.Session(
-            profile_name=profile, region_name=next((name for name in names if name), None)
-        )
-    except ProfileNotFound:
-        raise ConfigError(
-            f"there is no AWS profile {profile!r}: aws configure list-profiles"
-        ) from None
+    session = open_aws(profile, next((name for name in names if name), None))
     if not session.region_name:
         raise ConfigError("no Region is named: set AWS_REGION, or add -c region=…")
     return session

@@ -21,7 +21,7 @@ from app.protocol.releases import parse_releases
 from image.record import RECORD_NAME
 from infra.parameters import Parameters
 from ops.assembly import Assembly, find_key_policy, read_assembly
-from ops.aws import AwsError, open_session
+from ops.aws import open_session
 from ops.build_outputs import check_outputs, find_release, missing_builders
 from ops.child import ChildError, confirm, run
 from ops.deployment import (
@@ -32,13 +32,14 @@ from ops.deployment import (
     read_deployment,
 )
 from ops.doctor import diagnose_place, read_parameters, show
+from ops.ending import RefusedError, run_to_end
 from ops.finding import has_problem
 from ops.live_stack import read_key_policy, read_live_stack
 from ops.policy_words import Deployed, compare_policies, read_policy, stays_changed
 from ops.principal import read_principal
 
-EXIT_REFUSED: Final = 1
 EXIT_NOT_PROVEN: Final = 3
+_NEEDS_KIT: Final = "build-eif"
 _EPILOG: Final = """\
 in this order: bin/doctor's checks; bin/build-eif and bin/build-host where their outputs are
 missing; the image must be on releases.json; synthesis; what changes, the key policy in words and
@@ -47,6 +48,7 @@ build/chat.json; bin/smoke.
 
 examples:
   bin/deploy -c chat_principals=arn:aws:iam::111122223333:role/desk -c client_cidrs=10.0.0.0/8
+  bin/deploy -c … --kit-dir kit      the first time: boot files that bin/build-eif is given
   bin/deploy -c … --yes              in a script that somebody has reviewed
 
 exit codes: 0 deployed and proven (or bin/smoke is not there, which is said); 1 refused, declined or
@@ -71,25 +73,16 @@ class _Job:
         run((*self.workshop.cdk, *arguments, *profile), self.terminal)
 
 
-class RefusedError(Exception):
-    """Nothing was deployed; the message says why and what to do."""
-
-
 def main(arguments: Sequence[str] | None = None, *, workshop: Workshop | None = None) -> int:
     """Run the command; give its exit code."""
     options = _parser().parse_args(arguments)
     terminal = Terminal()
-    try:
-        return _deploy(options, workshop or Workshop(), terminal)
-    except (ConfigError, RefusedError, ChildError, AwsError) as error:
-        terminal.note(f"deploy: {error}")
-        return EXIT_REFUSED
-    except KeyboardInterrupt:
-        terminal.note(
-            "stopped; CloudFormation goes on with what it has begun: bin/deploy again, once it is "
-            "done, shows where that led"
-        )
-        return 130
+    return run_to_end(
+        "deploy",
+        lambda: _deploy(options, workshop or Workshop(), terminal),
+        terminal,
+        again="shows where that led",
+    )
 
 
 def _deploy(options: argparse.Namespace, workshop: Workshop, terminal: Terminal) -> int:
@@ -117,11 +110,18 @@ def _deploy(options: argparse.Namespace, workshop: Workshop, terminal: Terminal)
 
 
 def _build(job: _Job) -> None:
-    for command in missing_builders(job.parameters):
+    kit: Path | None = job.options.kit_dir
+    commands = missing_builders(job.parameters)
+    if kit is not None and _NEEDS_KIT not in commands:
+        job.terminal.note(
+            f"{job.parameters.eif} is there: nothing is built, and --kit-dir is not used"
+        )
+    for command in commands:
         path = ROOT / "bin" / command
         if not path.exists():
             raise RefusedError(f"bin/{command} is not in this version: build by hand")
-        run((str(path),), job.terminal)
+        given = ("--kit-dir", str(kit.resolve())) if kit and command == _NEEDS_KIT else ()
+        run((str(path), *given), job.terminal)
 
 
 def _require_approved(job: _Job) -> None:
@@ -263,6 +263,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_deployment_arguments(parser)
     parser.add_argument("--yes", action="store_true", help="deploy without asking")
+    parser.add_argument(
+        "--kit-dir", type=Path, metavar="DIR", help="boot files for bin/build-eif, if it has to run"
+    )
     parser.add_argument("--approve", action="store_true", help="bin/releases add what was built")
     parser.add_argument("--skip-doctor", action="store_true", help="make no checks before")
     return parser

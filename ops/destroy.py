@@ -19,13 +19,13 @@ from infra.empty_stack import write_empty_stack
 from infra.key import DELETION_WINDOW_DAYS
 from ops.asset_store import AssetObject, find_own_objects, remove_objects, without_shared
 from ops.aws import AwsError, open_session
-from ops.child import ChildError, confirm, run
+from ops.child import confirm, run
 from ops.deployment import Deployment, Workshop, add_deployment_arguments, read_deployment
+from ops.ending import EXIT_FAILED, run_to_end
 from ops.leftovers import find_leftovers
 from ops.live_stack import LiveStack, read_live_stack
 from ops.principal import read_principal
 
-EXIT_FAILED: Final = 1
 EXIT_LEFT: Final = 3
 _EPILOG: Final = f"""\
 It needs neither the EIF nor the parameters: the stack's name (-c name=…) and Region are enough.
@@ -60,17 +60,12 @@ def main(arguments: Sequence[str] | None = None, *, workshop: Workshop | None = 
     """Run the command; give its exit code."""
     options = _parser().parse_args(arguments)
     terminal = Terminal()
-    try:
-        return _destroy(_open_job(options, workshop or Workshop(), terminal))
-    except (ConfigError, ChildError, AwsError) as error:
-        terminal.note(f"destroy: {error}")
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        terminal.note(
-            "stopped; CloudFormation goes on with what it has begun: bin/destroy again, once it is "
-            "done, takes the rest"
-        )
-        return 130
+    return run_to_end(
+        "destroy",
+        lambda: _destroy(_open_job(options, workshop or Workshop(), terminal)),
+        terminal,
+        again="takes the rest",
+    )
 
 
 def _open_job(options: argparse.Namespace, workshop: Workshop, terminal: Terminal) -> _Job:

@@ -11,6 +11,7 @@ from typing import Final
 
 import boto3
 
+from app.chatbot.stack import by_name
 from app.protocol.errors import ConfigError
 from ops.assembly import find_key_policy
 from ops.aws import AwsError, asking
@@ -88,7 +89,7 @@ def read_live_stack(session: boto3.Session, name: str) -> LiveStack | None:
         name=name,
         stack_id=stack["StackId"],
         status=stack["StackStatus"],
-        outputs={item["OutputKey"]: item["OutputValue"] for item in stack.get("Outputs", [])},
+        outputs=by_name(stack.get("Outputs", [])),
         template=template,
         resources=tuple(_read_resources(session, name)),
     )

@@ -4,9 +4,7 @@ The list of approved releases, `releases.json`, and the images kept for the way 
 Every change measures or asks first, and is written whole or not at all.
 """
 
-import hashlib
 import os
-import re
 import shutil
 import tempfile
 from collections import Counter
@@ -25,12 +23,12 @@ from app.protocol.releases import (
     Release,
     encode_releases,
     parse_releases,
+    require_name,
 )
 from image.errors import ImageError
-from image.measure import ImageMeasurements, measure_eif
+from image.measure import ImageMeasurements, measure_eif, measure_file
 from image.record import RECORD_NAME, BuildRecord, parse_build_record
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _BUILD: Final = "build it with bin/build-eif"
 
 
@@ -204,15 +202,13 @@ def _parse_record(text: bytes, eif: Path) -> BuildRecord:
 def _make_release(record: BuildRecord, name: str | None, now: datetime) -> Release:
     try:
         measurements = _pcrs(record.measurements)
+        day = f"{now:%Y-%m-%d}-{measurements.pcr0.hex()[:8]}"
+        name = require_name(day if name is None else name)
     except ConfigError as error:
         raise RefusedError(str(error)) from None
     pcrs = (measurements.pcr0, measurements.pcr1, measurements.pcr2)
     if len(set(pcrs)) != len(pcrs):
         raise RefusedError(f"two of PCR0, PCR1 and PCR2 are the same: {_BUILD}")
-    if name is None:
-        name = f"{now:%Y-%m-%d}-{measurements.pcr0.hex()[:8]}"
-    if _NAME.fullmatch(name) is None:
-        raise RefusedError(f"name {name!r} is not 1 to 64 of A-Z a-z 0-9 . _ -")
     return Release(name, cast("Kit", record.kit), measurements, record.weights_sha256, now)
 
 
@@ -231,17 +227,15 @@ def _require_new(release: Release, listed: tuple[Release, ...]) -> None:
 def _require_recorded(copy: Path, record: BuildRecord, eif: Path) -> None:
     """Require that *copy*, of *eif*, is bit by bit what its build recorded."""
     try:
-        measured = measure_eif(copy)
+        measured = measure_file(copy)
     except ImageError as error:
         raise RefusedError(f"{eif} is no intact EIF: {error}: {_BUILD}") from None
-    if measured != record.measurements:
+    if measured.measurements != record.measurements:
         raise RefusedError(
-            f"{eif} has PCR0 {measured.pcr0.hex()}, its {RECORD_NAME} says "
+            f"{eif} has PCR0 {measured.measurements.pcr0.hex()}, its {RECORD_NAME} says "
             f"{record.measurements.pcr0.hex()}: {_BUILD}"
         )
-    with copy.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-    if (copy.stat().st_size, digest) != (record.eif_bytes, record.eif_sha256):
+    if (measured.eif_bytes, measured.eif_sha256) != (record.eif_bytes, record.eif_sha256):
         raise RefusedError(f"{eif} is not the file that its {RECORD_NAME} describes: {_BUILD}")
 
 

@@ -21,7 +21,7 @@ from app.protocol.constants import NONCE_BYTES
 from app.protocol.errors import ConfigError
 from app.protocol.messages import parse_attestation
 from app.protocol.nitro_root import NITRO_ROOT
-from app.protocol.releases import Release
+from app.protocol.releases import Release, to_fields
 from ops.release_list import (
     RefusedError,
     ReleaseList,
@@ -102,7 +102,7 @@ def _retire(releases: ReleaseList, options: argparse.Namespace) -> int:
     if not retire_release(releases, options.name, attested=attested):
         print(
             "no release is left, and none can be deployed: approve another and deploy it; to close "
-            "this one at once, disable the key (docs/deploy.md)"
+            "this one at once, disable the key (docs/operations.md)"
         )
     print(f"retired {options.name}: deploy to take it out of the key policy")
     return 0
@@ -155,16 +155,7 @@ def _verify(releases: ReleaseList, options: argparse.Namespace) -> int:
 
 
 def _describe(releases: ReleaseList, release: Release) -> dict[str, str | bool]:
-    return {
-        "name": release.name,
-        "kit": release.kit,
-        "pcr0": release.measurements.pcr0.hex(),
-        "pcr1": release.measurements.pcr1.hex(),
-        "pcr2": release.measurements.pcr2.hex(),
-        "weights_sha256": release.weights_sha256.hex(),
-        "approved_at": release.approved_at.isoformat(),
-        "image_kept": releases.kept_eif(release).is_file(),
-    }
+    return {**to_fields(release), "image_kept": releases.kept_eif(release).is_file()}
 
 
 def _parser() -> argparse.ArgumentParser:

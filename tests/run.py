@@ -20,7 +20,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 _BIN: Final = Path(sys.executable).parent
 _PYTHON: Final = (sys.executable, "-m")
 _MEASURED: Final = ("app/protocol/*", "app/enclave/*")
-_SUITES: Final = ("unit", "host", "integration", "stack", "image")
+_SUITES: Final = ("unit", "engine", "host", "integration", "pages", "stack", "image")
 _BRANCHES: Final = 90  # percent, of what the enclave measures
 # As if the machine were offline: whatever reaches for the network in a unit test fails.
 _OFFLINE: Final = ("unshare", "--map-root-user", "--net")

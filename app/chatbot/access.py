@@ -6,6 +6,7 @@ the enclave, cut down to one key, one conversation, one image and 15 minutes.
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ _DENIALS: Final = frozenset(
         "UnrecognizedClientException",
     }
 )
+_MAKING_CLIENTS: Final = threading.Lock()  # boto3 sessions, which may be shared, are for one thread
 _Answer = TypeVar("_Answer")
 
 
@@ -96,9 +98,10 @@ class Access:
         self._leases: dict[str, _Lease] = {}
         self._answer_keys: dict[tuple[bytes, bytes], tuple[bytes, float]] = {}
         self._question_key: QuestionKey | None = None
-        self._sts: STSClient = self._session.client(
-            "sts", region_name=config.region, config=_NETWORK
-        )
+        with _MAKING_CLIENTS:
+            self._sts: STSClient = self._session.client(
+                "sts", region_name=config.region, config=_NETWORK
+            )
         self._kms: tuple[Credentials, KMSClient] | None = None
 
     def credentials_for_enclave(self, conversation: bytes, pcr0: bytes) -> Credentials:
@@ -185,14 +188,15 @@ class Access:
         credentials = self._assume("chatbot", _chatbot_policy(self._config.key_arn))
         if self._kms is None or self._kms[0] is not credentials:
             self._close_kms()
-            client = self._session.client(
-                "kms",
-                region_name=self._config.region,
-                aws_access_key_id=credentials.access_key_id,
-                aws_secret_access_key=credentials.secret_access_key,
-                aws_session_token=credentials.session_token,
-                config=_NETWORK,
-            )
+            with _MAKING_CLIENTS:
+                client = self._session.client(
+                    "kms",
+                    region_name=self._config.region,
+                    aws_access_key_id=credentials.access_key_id,
+                    aws_secret_access_key=credentials.secret_access_key,
+                    aws_session_token=credentials.session_token,
+                    config=_NETWORK,
+                )
             self._kms = credentials, client
         return self._kms[1]
 

@@ -16,6 +16,41 @@ from urllib3.response import HTTPResponse
 Hold = Callable[[socket.socket | None], None]
 
 
+class Stop:
+    """
+    A wish to end one exchange, made from any thread, at any time.
+
+    It is told to whatever works on the exchange then, or takes up work on it later.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._end: Callable[[], None] | None = None
+        self.requested = False
+
+    def request(self) -> None:
+        """Wish it."""
+        with self._lock:
+            self.requested = True
+            if self._end is not None:
+                self._end()
+
+    @contextmanager
+    def ending(self, end: Callable[[], None]) -> Iterator[None]:
+        """Call *end* when the wish is made within the block, or was before it."""
+        self._bind(end)
+        try:
+            yield
+        finally:
+            self._bind(None)
+
+    def _bind(self, end: Callable[[], None] | None) -> None:
+        with self._lock:
+            self._end = end
+            if end is not None and self.requested:
+                end()
+
+
 class CutOff:
     """Ends the connection that it holds when the time is over, also one that it gets later."""
 
@@ -28,7 +63,7 @@ class CutOff:
     def after(self, seconds: float) -> Iterator[None]:
         """Limit what happens on the connection within the block to *seconds*."""
         self._held, self._over = None, False
-        timer = threading.Timer(seconds, self._run_out)
+        timer = threading.Timer(seconds, self.end)
         timer.daemon = True
         timer.start()
         try:
@@ -42,7 +77,8 @@ class CutOff:
             self._held = stream
             self._end()
 
-    def _run_out(self) -> None:
+    def end(self) -> None:
+        """End the connection that is held now, or the one that comes."""
         with self._lock:
             self._over = True
             self._end()

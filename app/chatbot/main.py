@@ -1,30 +1,33 @@
 """
-The chatbot's program: `bin/chat` and `bin/chat ask`.
+The chatbot's program: `bin/chat` and its commands.
 
 Wires the asker's AWS credentials, the approved list and one deployment's addresses together.
 """
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import boto3
-from botocore.exceptions import ProfileNotFound
 
-from app.chatbot.access import Access
+from app.chatbot.aws import open_aws
 from app.chatbot.config import ChatbotConfig, read_config
+from app.chatbot.conversation import ask_once, converse
+from app.chatbot.library import config_folder, open_session
+from app.chatbot.prompt_line import read_secret
 from app.chatbot.releases_command import import_releases, list_releases
-from app.chatbot.session import Session, connect
+from app.chatbot.serve_command import serve_sessions
+from app.chatbot.session import Session
 from app.chatbot.stack import read_config_of_stack
-from app.chatbot.terminal import Terminal, ask_once, converse, fail, leave_quietly
-from app.chatbot.transport import Transport
-from app.chatbot.trust import Trust, production_trust
+from app.chatbot.terminal import Terminal, fail, leave_quietly
+from app.chatbot.transcript import open_transcript
+from app.chatbot.trust import production_trust
 from app.chatbot.tunnel import find_instance, open_tunnel
+from app.chatbot.web_command import add_web_arguments, serve_page
 from app.protocol.constants import DEFAULT_MAX_TOKENS
 from app.protocol.errors import AppError, ConfigError
 from app.protocol.question import Options
@@ -35,6 +38,8 @@ examples:
   bin/chat ask "I can't access my email"       one question
   bin/chat ask - < letter.txt                  the question from standard input
   bin/chat ask --json "..."                    one JSON object with answer and proof
+  bin/chat web                                 a page in your browser, with the proof beside it
+  bin/chat serve --port 8011                   OpenAI's API, for programs (docs/clients.md)
   bin/chat --stack enclave-llm --tunnel        a private deployment, through Session Manager
   bin/chat releases import releases.json       approve what your reviewer approved
 
@@ -43,7 +48,11 @@ your own list of approved releases. Your AWS credentials (boto3's default chain)
 role; what the enclave gets of them works for one conversation, inside that image, for 15 minutes.
 
 exit codes: 0 answered, 1 failed, 2 wrong usage, 3 the enclave is not trusted (this question was not
-sent), 4 the answer is not whole, or its receipt does not verify
+sent), 4 the answer is not whole, or its receipt does not verify, 130 stopped by Ctrl-C. A
+conversation ends with 0, whatever single answers in it came to.
+
+NO_COLOR is honoured. Where output is no terminal it is plain: answers on standard output, all else
+on standard error.
 """
 
 
@@ -53,13 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal = Terminal()
     as_json = getattr(options, "json", False)
     try:
-        if options.command == "releases":
-            return _releases(options, terminal)
-        aws = _aws(options.profile, options.region)
+        if options.command in {"read", "releases"}:
+            return _stay_here(options, terminal)
+        aws = open_aws(options.profile, options.region)
         config = _config(options, aws)
         trust = production_trust(options.releases)
         with _reach(config, options, aws) as reached:
-            return talk(open_session(reached, trust, aws), options, terminal)
+            return _run(options, lambda: open_session(reached, trust, aws), terminal)
     except AppError as error:
         return fail(error, terminal, as_json=as_json)
     except KeyboardInterrupt:
@@ -69,19 +78,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return leave_quietly()
 
 
-def open_session(config: ChatbotConfig, trust: Trust, aws: boto3.Session) -> Session:
-    """
-    Verify the enclave of *config* under *trust* and give a session with it.
-
-    Raises:
-        AppError: As `connect`.
-    """
-    return connect(
-        Transport(config.url, tls_ca=config.tls_ca, any_certificate=config.any_certificate),
-        Access(config, session=aws),
-        key_arn=config.key_arn,
-        trust=trust,
-    )
+def _run(options: argparse.Namespace, connect: Callable[[], Session], terminal: Terminal) -> int:
+    """Do what was asked for with the sessions that *connect* gives; give the exit code."""
+    if options.command == "web":
+        return serve_page(
+            connect,
+            answer_options(options),
+            terminal,
+            port=options.port,
+            browser=options.open,
+        )
+    if options.command == "serve":
+        return serve_sessions(
+            connect,
+            answer_options(options),
+            terminal,
+            port=options.port,
+            token_file=options.token_file,
+        )
+    return talk(connect(), options, terminal)
 
 
 def talk(session: Session, options: argparse.Namespace, terminal: Terminal) -> int:
@@ -149,7 +164,12 @@ def _reach(
         yield replace(config, url=url, tls_ca=None, any_certificate=True)
 
 
-def _releases(options: argparse.Namespace, terminal: Terminal) -> int:
+def _stay_here(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Do what needs files alone."""
+    if options.command == "read":
+        passphrase = read_secret(terminal, "passphrase")
+        terminal.piece(open_transcript(options.file, passphrase) + "\n")
+        return 0
     if options.action == "import":
         return import_releases(options.file, options.releases, terminal, yes=options.yes)
     return list_releases(options.releases, terminal)
@@ -162,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    folder = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "enclave-llm"
+    folder = config_folder()
     group = parser.add_argument_group("the deployment")
     group.add_argument("--config", type=Path, default=folder / "chat.json", metavar="FILE")
     group.add_argument("--stack", metavar="NAME", help="read the addresses of this stack's outputs")
@@ -194,12 +214,31 @@ def _parser() -> argparse.ArgumentParser:
         help="your list of approved releases; what you trust",
     )
     add_answer_arguments(parser)
-    commands = parser.add_subparsers(dest="command", metavar="ask | releases")
+    commands = parser.add_subparsers(dest="command", metavar="ask | web | serve | read | releases")
     ask = commands.add_parser("ask", help="ask one question")
     ask.add_argument("question", help="the question, or - for standard input")
     ask.add_argument("--json", action="store_true", help="print one JSON object")
+    add_web_arguments(commands.add_parser("web", help="talk in your browser, on 127.0.0.1"))
+    _add_serve(commands.add_parser("serve", help="an OpenAI-compatible API on 127.0.0.1"))
+    read = commands.add_parser("read", help="show a conversation that /save kept")
+    read.add_argument("file", type=Path)
     _add_releases(commands.add_parser("releases", help="the images you approve"))
     return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Verify the enclave, then serve OpenAI's API on 127.0.0.1 until Ctrl-C. Prints two lines "
+        "to export, which most clients take as they are. Answer options before serve are the "
+        "defaults of what a request leaves out. docs/clients.md says what is honoured."
+    )
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="default: a free one")
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="keep the token here from one start to the next; default: a fresh one each time",
+    )
 
 
 def _add_releases(parser: argparse.ArgumentParser) -> None:
@@ -225,15 +264,6 @@ def _config(options: argparse.Namespace, aws: boto3.Session) -> ChatbotConfig:
     if options.stack:
         return replace(read_config_of_stack(aws, options.stack), **given)
     return replace(read_config(options.config), **given)
-
-
-def _aws(profile: str | None, region: str | None) -> boto3.Session:
-    try:
-        return boto3.Session(profile_name=profile, region_name=region)
-    except ProfileNotFound:
-        raise ConfigError(
-            f"there is no AWS profile {profile!r}: aws configure list-profiles"
-        ) from None
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from app.chatbot.access import Access
+from app.chatbot.exchange import Answer, Evidence, Exchange
 from app.chatbot.transport import Transport
 from app.chatbot.trust import Trust, VerifiedEnclave, verify_enclave
 from app.protocol.answer import AnswerOpener, encode_header, open_error, parse_header
@@ -36,31 +38,10 @@ from app.protocol.errors import (
 )
 from app.protocol.messages import Kind, parse_attestation, parse_hint
 from app.protocol.question import Message, Options, Question
-from app.protocol.receipt import Receipt, verify_receipt
+from app.protocol.receipt import verify_receipt
 from app.protocol.sealing import digest_request, seal_request
 
 _ATTEMPTS: Final = 3  # at sealing, each after a full verification
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """
-    What an asker can say of one whole, verified answer.
-
-    Attributes:
-        sealed_request: The exact bytes that crossed the parent.
-
-        answer_bytes: How many came back, header and frames.
-
-        first_text_seconds, total_seconds: From the call of `ask`.
-    """
-
-    receipt: Receipt
-    enclave: VerifiedEnclave
-    sealed_request: bytes = field(repr=False)
-    answer_bytes: int
-    first_text_seconds: float
-    total_seconds: float
 
 
 def connect(transport: Transport, access: Access, *, key_arn: str, trust: Trust) -> "Session":
@@ -79,15 +60,14 @@ def connect(transport: Transport, access: Access, *, key_arn: str, trust: Trust)
 
 class Session:
     """
-    A conversation with a verified enclave; made by `connect`.
+    A conversation with a verified enclave; made by `connect`. A context manager, which closes it.
+
+    For one thread at a time, but for `Answer.stop`.
 
     Attributes:
         enclave: As it was last verified.
 
         evidence: Of the last answer; None before one has come whole.
-
-        place: Of the answer under way among those that wait, for another thread to show; 0
-            once it has begun, None where the enclave has told none.
     """
 
     def __init__(self, transport: Transport, access: Access, *, key_arn: str, trust: Trust) -> None:
@@ -95,23 +75,35 @@ class Session:
         self._access = access
         self._key_arn = parse_key_arn(key_arn)
         self._trust = trust
+        self._doubted = False
         self.enclave = self._verify()
         self.evidence: Evidence | None = None
-        self.place: int | None = None
         self.new_conversation()
 
-    def new_conversation(self) -> None:
-        """Forget the conversation so far and begin another, with keys of its own."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def new_conversation(self, history: tuple[Message, ...] = ()) -> None:
+        """Forget the conversation so far and begin another, after *history*, with its own keys."""
         self.conversation = secrets.token_bytes(CONVERSATION_BYTES)
         self.turn = 0
-        self.history: tuple[Message, ...] = ()
+        self.history = history
 
-    def ask(self, text: str, options: Options | None = None) -> Generator[str]:
+    def ask(self, text: str, options: Options | None = None) -> Answer:
         """
         Ask *text* and give the answer piece by piece, as its frames open.
 
         The answer is whole, and in the history, only when the iterator ends without raising;
-        `evidence` then holds its receipt. Closing the iterator stops the answer.
+        `evidence` then holds its receipt. Nothing is sent before the iterator is asked for its
+        first piece, and all that follows is raised by it.
 
         Raises:
             QuestionError: The question is empty, or an option is out of range.
@@ -126,18 +118,18 @@ class Session:
 
             EnvelopeError: A frame was altered, moved or is another answer's.
 
-            TruncatedError: The answer ended before its final frame.
+            TruncatedError: The answer ended before its final frame, or was stopped.
 
             DeniedError, KmsError, BusyError, DeadlineError, UnavailableError: As they say.
 
         Those that end an answer that had begun have `incomplete` set.
         """
-        question = Question((*self.history, Message("user", text)), options or Options())
-        exchange = _Exchange(time.monotonic())
-        self.evidence = self.place = None
-        yield from self._answer(question, exchange)
-        self.evidence = exchange.evidence
-        self.history = (*question.messages, Message("assistant", "".join(exchange.pieces)))
+        exchange = Exchange(time.monotonic())
+        return Answer(self._ask(text, options or Options(), exchange), exchange)
+
+    def doubt(self) -> None:
+        """Have the enclave verified again before anything more is sent."""
+        self._doubted = True
 
     @property
     def root_name(self) -> str:
@@ -149,6 +141,20 @@ class Session:
         self._transport.close()
         self._access.close()
 
+    def _ask(self, text: str, options: Options, exchange: Exchange) -> Generator[str]:
+        question = Question((*self.history, Message("user", text)), options)
+        self.evidence = None
+        try:
+            yield from self._answer(question, exchange)
+        except AppError as error:
+            if not exchange.stop.requested:
+                raise
+            stopped = TruncatedError("it was stopped from here")
+            stopped.incomplete = error.incomplete
+            raise stopped from None
+        self.evidence = exchange.evidence
+        self.history = (*question.messages, Message("assistant", "".join(exchange.pieces)))
+
     def _verify(self) -> VerifiedEnclave:
         nonce = secrets.token_bytes(NONCE_BYTES)
         document, manifest = parse_attestation(self._transport.get_attestation(nonce))
@@ -156,14 +162,18 @@ class Session:
             document, manifest, nonce=nonce, now=datetime.now(UTC), trust=self._trust
         )
 
-    def _answer(self, question: Question, exchange: "_Exchange") -> Iterator[str]:
+    def _answer(self, question: Question, exchange: Exchange) -> Iterator[str]:
         """Send the question until an enclave knows the key it is sealed to."""
         for attempt in range(_ATTEMPTS):
             age = (datetime.now(UTC) - self.enclave.verified_at).total_seconds()
-            if attempt or not 0 <= age < MAX_DOCUMENT_AGE_SECONDS:
+            if attempt or self._doubted or not 0 <= age < MAX_DOCUMENT_AGE_SECONDS:
+                self.doubt()  # until it is verified: a failure below is not the last word on it
                 self.enclave = self._verify()
+                self._doubted = False
+            exchange.require_wanted()
             sealed = self._seal(question)
-            with closing(self._transport.post_chat(sealed.request)) as messages:
+            exchange.send(sealed.request)
+            with closing(self._transport.post_chat(sealed.request, exchange.stop)) as messages:
                 try:
                     header = _open_header(next(messages, None), sealed)
                 except UnknownKeyError:
@@ -206,7 +216,7 @@ class Session:
         header: bytes,
         messages: Iterator[tuple[Kind, bytes]],
         sealed: "_Sealed",
-        exchange: "_Exchange",
+        exchange: Exchange,
     ) -> Iterator[str]:
         """Open frames as they come, then verify the receipt."""
         opener = AnswerOpener(
@@ -215,19 +225,20 @@ class Session:
             answer_secret=sealed.answer_secret,
             request_digest=sealed.digest,
         )
-        exchange.answer_bytes += len(header)
+        exchange.receive(Kind.ANSWER_HEADER, header)
         for kind, body in messages:
-            exchange.answer_bytes += len(body)
+            exchange.require_wanted()
+            exchange.receive(kind, body)
             piece = opener.open(kind, body)
-            self.place = opener.place
+            exchange.place = opener.place
             if piece:
                 exchange.add(piece)
                 yield piece
         if not opener.finished:
             raise TruncatedError("the answer ended before its final frame")
-        exchange.evidence = self._check(opener, sealed, exchange)
+        exchange.end(self._check(opener, sealed, exchange))
 
-    def _check(self, opener: AnswerOpener, sealed: "_Sealed", exchange: "_Exchange") -> Evidence:
+    def _check(self, opener: AnswerOpener, sealed: "_Sealed", exchange: Exchange) -> Evidence:
         signed, answer_digest = opener.finish()
         try:
             receipt, _ = verify_receipt(
@@ -244,11 +255,10 @@ class Session:
         if receipt.finish == "error":
             kind = WIRE_ERRORS.get(receipt.code or "", AppError)
             raise kind("the answer is incomplete: the enclave could not finish it")
-        total = time.monotonic() - exchange.started
+        total = exchange.seconds
         first = exchange.first_text_seconds or total
-        return Evidence(
-            receipt, sealed.enclave, sealed.request, exchange.answer_bytes, first, total
-        )
+        received = exchange.seen.answer_bytes
+        return Evidence(receipt, sealed.enclave, sealed.request, received, first, total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,22 +272,6 @@ class _Sealed:
     @property
     def digest(self) -> bytes:
         return digest_request(self.request)
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """What has come of one answer so far."""
-
-    started: float
-    pieces: list[str] = field(default_factory=list, repr=False)
-    answer_bytes: int = 0
-    first_text_seconds: float | None = None
-    evidence: Evidence | None = None
-
-    def add(self, piece: str) -> None:
-        if not self.pieces:
-            self.first_text_seconds = time.monotonic() - self.started
-        self.pieces.append(piece)
 
 
 @contextmanager

@@ -3,7 +3,7 @@ A deployed stack, as an asker finds it: its outputs give addresses, never trust.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import boto3
@@ -33,10 +33,13 @@ def read_config_of_stack(
         raise ConfigError(
             f"stack {name} cannot be read ({type(error).__name__}): check --region and log in"
         ) from None
-    outputs = {
-        item["OutputKey"]: item["OutputValue"] for item in answer["Stacks"][0].get("Outputs", [])
-    }
+    outputs = by_name(answer["Stacks"][0].get("Outputs", []))
     return replace(parse_outputs(outputs, name), source_identity=source_identity)
+
+
+def by_name(outputs: Iterable[Mapping[str, str]]) -> Mapping[str, str]:
+    """Give by name what CloudFormation describes as a list of outputs."""
+    return {item["OutputKey"]: item["OutputValue"] for item in outputs}
 
 
 def parse_outputs(outputs: Mapping[str, str], name: str) -> ChatbotConfig:

@@ -14,16 +14,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, TextIO
 
+from rich.console import Console
+from rich.text import Text
+
 from app.chatbot.advice import advise, exit_code
-from app.chatbot.session import Evidence, Session
+from app.chatbot.exchange import Evidence
+from app.chatbot.proof import prove_answer, prove_enclave
+from app.chatbot.session import Session
 from app.protocol.errors import AppError
-from app.protocol.question import Options
 
-_HELP: Final = """\
-/proof  what was verified, in full     /new   start another conversation
-/help   this text                      /quit  leave (also Ctrl-D); Ctrl-C stops an answer"""
-
-
+_LABEL_WIDTH: Final = 10
 # All control characters but tab and newline, and those that reorder a line.
 _CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -40,14 +40,31 @@ class Terminal:
         """Write one line beside the answers."""
         _write(self.notes, line + "\n")
 
+    def tell(self, line: str, style: str = "bold green") -> None:
+        """Write one line beside the answers; at a terminal its label, ten wide, stands out."""
+        if not self.notes.isatty():
+            self.note(line)
+            return
+        line = clean(line)
+        label, rest = line[:_LABEL_WIDTH], line[_LABEL_WIDTH:]
+        self.console().print(Text.assemble((label, style), rest), soft_wrap=True)
+
+    def console(self) -> Console:
+        """Give what draws beside the answers; colours are off where NO_COLOR is set."""
+        return Console(file=self.notes, highlight=False, emoji=False, markup=False)
+
     def piece(self, text: str) -> None:
         """Write a piece of an answer at once."""
         _write(self.answers, text)
 
 
+def clean(text: str) -> str:
+    """Give *text* without controls, with which an answer could forge its proof at a terminal."""
+    return _CONTROLS.sub("\ufffd", text)
+
+
 def _write(stream: TextIO, text: str) -> None:
-    """Write *text*; a terminal gets no controls, with which an answer could forge its proof."""
-    stream.write(_CONTROLS.sub("\ufffd", text) if stream.isatty() else text)
+    stream.write(clean(text) if stream.isatty() else text)
     stream.flush()
 
 
@@ -80,21 +97,14 @@ def describe_receipt(evidence: Evidence) -> str:
 
 
 def describe_fully(session: Session) -> Iterator[str]:
-    """Give all values behind the proof, one a line."""
-    enclave = session.enclave
-    measurements = enclave.release.measurements
-    yield f"module      {enclave.attestation.module_id}"
-    yield f"signed at   {enclave.attestation.timestamp.isoformat()}"
-    yield f"PCR0        {measurements.pcr0.hex()}"
-    yield f"PCR1        {measurements.pcr1.hex()}"
-    yield f"PCR2        {measurements.pcr2.hex()}"
-    yield f"HPKE key    {enclave.public_key.hex()}"
-    yield f"manifest    {enclave.manifest.digest.hex()}"
-    yield f"weights     {enclave.manifest.weights_sha256.hex()}"
+    """Give the whole chain of evidence, one value a line."""
+    steps = prove_enclave(session)
     if session.evidence:
-        receipt = session.evidence.receipt
-        yield f"request     {receipt.request_digest.hex()}"
-        yield f"answer      {receipt.answer_digest.hex()}"
+        steps = (*steps, prove_answer(session.evidence))
+    for step in steps:
+        yield f"{step.name:{_LABEL_WIDTH}}{step.says}"
+        for name, value in step.values.items():
+            yield f"{'':{_LABEL_WIDTH}}{name:18}{value}"
 
 
 def to_json(question: str, answer: str, evidence: Evidence) -> dict[str, object]:
@@ -118,85 +128,6 @@ def to_json(question: str, answer: str, evidence: Evidence) -> dict[str, object]
             "total_seconds": round(evidence.total_seconds, 3),
         },
     }
-
-
-def ask_once(
-    session: Session, question: str, options: Options, terminal: Terminal, *, as_json: bool
-) -> None:
-    """
-    Ask one question and show its answer, streamed, or as one JSON object.
-
-    Raises:
-        AppError: As `Session.ask`.
-    """
-    pieces: list[str] = []
-    if not as_json:
-        for line in describe_enclave(session):
-            terminal.note(line)
-    for piece in session.ask(question, options):
-        pieces.append(piece)
-        if not as_json:
-            terminal.piece(piece)
-    evidence = session.evidence
-    assert evidence is not None  # noqa: S101 - the iterator ended without raising
-    if as_json:
-        terminal.piece(json.dumps(to_json(question, "".join(pieces), evidence)) + "\n")
-        return
-    terminal.piece("\n")
-    terminal.note(describe_receipt(evidence))
-
-
-def converse(session: Session, options: Options, terminal: Terminal) -> None:
-    """Read questions and show answers until the input ends or /quit."""
-    for line in describe_enclave(session):
-        terminal.note(line)
-    terminal.note("/help lists commands")
-    for line in _prompt(terminal):
-        if line in {"/quit", "/exit"}:
-            return
-        if line.startswith("/"):
-            _command(line, session, terminal)
-        elif line:
-            _answer(line, session, options, terminal)
-
-
-def _prompt(terminal: Terminal) -> Iterator[str]:
-    while True:
-        if terminal.source.isatty():
-            terminal.piece("> ")
-        line = terminal.source.readline()
-        if not line:
-            return
-        yield line.strip()
-
-
-def _command(line: str, session: Session, terminal: Terminal) -> None:
-    if line == "/proof":
-        for value in describe_fully(session):
-            terminal.note(value)
-    elif line == "/new":
-        session.new_conversation()
-        terminal.note("new conversation, new keys")
-    else:
-        terminal.note(_HELP)
-
-
-def _answer(line: str, session: Session, options: Options, terminal: Terminal) -> None:
-    """Show one answer; an error or Ctrl-C ends it and keeps the session."""
-    pieces = session.ask(line, options)
-    try:
-        for piece in pieces:
-            terminal.piece(piece)
-    except KeyboardInterrupt:
-        terminal.note("\nstopped; this answer is incomplete and not in the conversation")
-    except AppError as error:
-        terminal.note("\n" + advise(error))
-    else:
-        terminal.piece("\n")
-        if session.evidence:
-            terminal.note(describe_receipt(session.evidence))
-    finally:
-        pieces.close()
 
 
 def leave_quietly() -> int:

@@ -13,7 +13,7 @@ from typing import Final
 import urllib3
 from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
-from app.chatbot.cut_off import CutOff, make_pools
+from app.chatbot.cut_off import CutOff, Stop, make_pools
 from app.protocol.constants import (
     ANSWER_DEADLINE_SECONDS,
     MAX_CONNECTION_SECONDS,
@@ -83,11 +83,12 @@ class Transport:
             raise ProtocolError("attestation is too long")
         return body
 
-    def post_chat(self, sealed: bytes) -> Generator[tuple[Kind, bytes]]:
+    def post_chat(self, sealed: bytes, stop: Stop | None = None) -> Generator[tuple[Kind, bytes]]:
         """
         Post a sealed request; give the answer's messages as they come.
 
-        Closing the iterator hangs up, which stops the answer inside the enclave.
+        Closing the iterator hangs up, which stops the answer inside the enclave; so does *stop*,
+        from any thread, and the connection is then told as broken.
 
         Raises:
             UnavailableError: The parent cannot be reached.
@@ -99,7 +100,9 @@ class Transport:
             ProtocolError: What comes back is not frames.
         """
         reader = FrameReader()
-        with self._request("POST", "/v1/chat", sealed, seconds=_ANSWER_SECONDS) as response:
+        with self._request(
+            "POST", "/v1/chat", sealed, seconds=_ANSWER_SECONDS, stop=stop
+        ) as response:
             for data in _stream(response):
                 for payload in reader.feed(data):
                     yield parse_message(payload)
@@ -110,10 +113,16 @@ class Transport:
 
     @contextmanager
     def _request(
-        self, method: str, path: str, body: bytes | None = None, *, seconds: float
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        seconds: float,
+        stop: Stop | None = None,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         try:
-            with self._cut_off.after(seconds):
+            with self._cut_off.after(seconds), (stop or Stop()).ending(self._cut_off.end):
                 response = self._pool.request(
                     method,
                     self._url + path,

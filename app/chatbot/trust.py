@@ -5,7 +5,7 @@ A root certificate and the asker's own list of approved releases; and `verify_en
 turns an enclave's claim into something to seal to, or raises.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -47,6 +47,8 @@ class VerifiedEnclave:
 
     Attributes:
         public_key: The X25519 key it attested, the only one anything is sealed to.
+
+        document: What was verified, for whoever wants to look at it again.
     """
 
     release: Release
@@ -54,6 +56,7 @@ class VerifiedEnclave:
     manifest: Manifest
     public_key: bytes
     verified_at: datetime
+    document: bytes = field(repr=False)
 
     @property
     def document_age_seconds(self) -> float:
@@ -98,7 +101,7 @@ def verify_enclave(
     public_key = attestation.public_key
     if public_key is None or len(public_key) != X25519_KEY_BYTES:
         raise AttestationError(f"the attested public key is not {X25519_KEY_BYTES} bytes")
-    return VerifiedEnclave(release, attestation, parsed, public_key, verified_at=now)
+    return VerifiedEnclave(release, attestation, parsed, public_key, now, document)
 
 
 def _require_manifest(attestation: Attestation, manifest: bytes, release: Release) -> Manifest:

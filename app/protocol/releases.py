@@ -92,19 +92,33 @@ def parse_releases(text: bytes, *, kits: frozenset[str]) -> tuple[Release, ...]:
 
 def encode_releases(releases: Iterable[Release]) -> bytes:
     """Give the text of a releases.json: sorted keys, two spaces, a newline at the end."""
-    entries = [
-        {
-            "name": release.name,
-            "kit": release.kit,
-            "pcr0": release.measurements.pcr0.hex(),
-            "pcr1": release.measurements.pcr1.hex(),
-            "pcr2": release.measurements.pcr2.hex(),
-            "weights_sha256": release.weights_sha256.hex(),
-            "approved_at": release.approved_at.isoformat(),
-        }
-        for release in releases
-    ]
+    entries = [to_fields(release) for release in releases]
     return json.dumps({"releases": entries}, sort_keys=True, indent=2).encode() + b"\n"
+
+
+def require_name(name: str) -> str:
+    """
+    Require that a release may be called *name*, and give that.
+
+    Raises:
+        ConfigError: It may not.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ConfigError(f"name {name!r} is not 1 to 64 of A-Z a-z 0-9 . _ -")
+    return name
+
+
+def to_fields(release: Release) -> dict[str, str]:
+    """Give *release* as a releases.json has it: digests in hex, the time in ISO 8601."""
+    return {
+        "name": release.name,
+        "kit": release.kit,
+        "pcr0": release.measurements.pcr0.hex(),
+        "pcr1": release.measurements.pcr1.hex(),
+        "pcr2": release.measurements.pcr2.hex(),
+        "weights_sha256": release.weights_sha256.hex(),
+        "approved_at": release.approved_at.isoformat(),
+    }
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -123,8 +137,10 @@ def _parse_release(entry: object, position: int, kits: frozenset[str]) -> Releas
     fields = _parse_fields(entry, f"release {position}")
     name, kit = fields["name"], fields["kit"]
     where = f"release {name!r}"
-    if _NAME.fullmatch(name) is None:
-        raise ConfigError(f"release {position}: its name is not 1 to 64 of A-Z a-z 0-9 . _ -")
+    try:
+        require_name(name)
+    except ConfigError as error:
+        raise ConfigError(f"release {position}: {error}") from None
     if kit not in get_args(Kit):
         raise ConfigError(f"{where}: kit {kit!r} is none of {', '.join(get_args(Kit))}")
     if kit not in kits:

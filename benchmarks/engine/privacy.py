@@ -23,12 +23,11 @@ from app.protocol.question import Options, Padding
 from benchmarks.engine.hollow_enclave import PROFILE
 from benchmarks.engine.host import Desk
 from benchmarks.engine.machine import describe_machine, process_seconds
-from benchmarks.engine.rivals import start_host
+from benchmarks.engine.rivals import HOLLOW, start_host
 from benchmarks.engine.shapes import CACHE, NEW_TOKENS, ROOT
 from local.twin import DEMO_WEIGHTS
 
 _RESULT: Final = ROOT / "benchmarks" / "engine" / "results" / "privacy.json"
-_PROGRAM: Final = "--program=benchmarks.engine.hollow_enclave"
 _TEXT: Final = "What does the dental plan pay for a crown, and whom do I ask? " * 8
 _ENDS: Final = ("chatbot", "enclave")
 _STEPS: Final = {
@@ -56,7 +55,7 @@ def main() -> int:
     parser.add_argument("--result", type=Path, default=_RESULT, help="default: %(default)s")
     options = parser.parse_args()
     report: dict[str, object] = {"machine": describe_machine(), "questions": options.questions}
-    with start_host(CACHE / "twins" / "hollow", DEMO_WEIGHTS, _PROGRAM) as pids:
+    with start_host(CACHE / "twins" / "hollow", DEMO_WEIGHTS, HOLLOW) as pids:
         desk = Desk(CACHE / "twins" / "hollow")
         report["milliseconds"] = [
             {"situation": name, "padding": padding, **_measure(ask, pids, options.questions)}
@@ -120,7 +119,7 @@ def _profile(questions: int) -> dict[str, dict[str, float]]:
     """Give processor milliseconds a question by step, new sessions, padding off, profiled."""
     mine = cProfile.Profile(time.thread_time)
     folder = CACHE / "twins" / "profiled"
-    with _wanted(PROFILE), start_host(folder, DEMO_WEIGHTS, _PROGRAM):
+    with _wanted(PROFILE), start_host(folder, DEMO_WEIGHTS, HOLLOW):
         desk = Desk(folder)
         _ask_anew(desk)
         for _ in range(questions):

@@ -20,6 +20,7 @@ from benchmarks.engine.machine import memory_bytes
 from benchmarks.engine.shapes import CACHE, ROOT, Shape, gguf_of, package_of, source_of
 
 BENCH_PYTHON: Final = ROOT / ".venv-bench" / "bin" / "python"  # VENV=.venv-bench bin/setup bench
+HOLLOW: Final = "--program=benchmarks.engine.hollow_enclave"  # for `start_host`
 _END_SECONDS: Final = 30
 
 

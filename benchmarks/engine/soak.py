@@ -25,7 +25,7 @@ from app.enclave.weights import load_weights
 from app.protocol.question import Options, Padding
 from benchmarks.engine.host import Desk
 from benchmarks.engine.machine import describe_machine, memory_bytes
-from benchmarks.engine.rivals import start_host
+from benchmarks.engine.rivals import HOLLOW, start_host
 from benchmarks.engine.shapes import CACHE, ROOT
 from local.twin import DEMO_WEIGHTS
 
@@ -76,14 +76,16 @@ def main() -> int:
     )
     parser.add_argument("--requests", type=int, default=1000, help="default: 1000")
     parser.add_argument("--weights", type=Path, default=DEMO_WEIGHTS, help="default: %(default)s")
+    parser.add_argument("--hollow", action="store_true", help="without a model: all but the engine")
     parser.add_argument("--result", type=Path, default=_RESULT, help="default: %(default)s")
     options = parser.parse_args()
     folder = CACHE / "twins" / "soak"
-    with start_host(folder, options.weights) as pids:
+    program = (HOLLOW,) if options.hollow else ()
+    with start_host(folder, options.weights, *program) as pids:
         samples = _Soak(Desk(folder), options.requests, pids).run()
     report = {
         "machine": describe_machine(),
-        "model": load_weights(options.weights).name,
+        "model": "none" if options.hollow else load_weights(options.weights).name,
         "requests": options.requests,
         "askers": _ASKERS,
         "growth": {who: summarise(samples, who) for who in ("enclave", "parent", "chatbot")},

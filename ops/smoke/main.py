@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import boto3
-from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
+from botocore.exceptions import BotoCoreError, ClientError
 
+from app.chatbot.aws import open_aws
 from app.chatbot.stack import read_config_of_stack
 from app.chatbot.trust import production_trust
 from app.chatbot.tunnel import find_instance, open_tunnel
@@ -126,8 +126,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _subject(options: argparse.Namespace) -> Subject:
-    admin = _aws(options.profile, options.region)
-    asker = _aws(options.asker_profile, options.region) if options.asker_profile else admin
+    admin = open_aws(options.profile, options.region)
+    asker = open_aws(options.asker_profile, options.region) if options.asker_profile else admin
     config = read_config_of_stack(admin, options.stack, source_identity=options.source_identity)
     try:
         built = parse_build_record(options.measurements.read_bytes())
@@ -163,15 +163,6 @@ def find_trust(template: Path, role: str) -> object:
     except (OSError, ValueError, LookupError, AttributeError):
         pass
     raise ConfigError(f"{template} has no role {role}: synthesise what is deployed, bin/cdk synth")
-
-
-def _aws(profile: str | None, region: str | None) -> boto3.Session:
-    try:
-        return boto3.Session(profile_name=profile, region_name=region)
-    except ProfileNotFound:
-        raise ConfigError(
-            f"there is no AWS profile {profile!r}: aws configure list-profiles"
-        ) from None
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from app.protocol.releases import Measurements
 from image.build import main
 from image.builder import find_builder
 from image.context import ROOT, fetch_wheels
+from image.debian import cache_folder
 from image.errors import ImageError
 from image.kit import BootKit
 from image.kit_debian import debian_kit
@@ -30,14 +31,20 @@ from local.processes import Child
 from local.twin import Twin, run_twin
 from tests.image.probe import Probe, pack_probe, wait_for_probe
 
+_HERE = Path(__file__).parent
 _SECONDS = 600  # the first test may build QEMU
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests here more time than others: what they share takes minutes to make."""
+    """
+    Give the tests here more time than others: what they share takes minutes to make.
+
+    The canary's come last, since the enclave that all share does not survive them.
+    """
     for item in items:
-        if item.path.parent == Path(__file__).parent:
+        if item.path.parent == _HERE:
             item.add_marker(pytest.mark.timeout(_SECONDS))
+    items.sort(key=lambda item: item.path == _HERE / "test_canary.py")
 
 
 @dataclass
@@ -148,8 +155,19 @@ def running(
 
 @pytest.fixture(scope="session")
 def twin(qemu: Path, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
-    """All parties, the enclave emulated: the built image, booted once for all tests."""
+    """
+    All parties, the enclave emulated: the built image, booted once for all tests.
+
+    The folder around its own is home and place for temporary files of all its processes.
+    """
     del qemu  # only so that it is skipped as one
-    image = built / "enclave.eif"
-    with run_twin(tmp_path_factory.mktemp("twin"), image=image, note=print) as running:
+    folder = tmp_path_factory.mktemp("emulated")
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache_folder().parent))
+        for name in ("HOME", "TMPDIR"):
+            (folder / name).mkdir()
+            patch.setenv(name, str(folder / name))
+        image = built / "enclave.eif"
+        running = stack.enter_context(run_twin(folder / "twin", image=image, note=print))
+        patch.undo()
         yield running

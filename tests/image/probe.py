@@ -16,15 +16,11 @@ SECONDS = 30
 AUTHORITIES = "lib/python3/botocore/cacert.pem"
 
 
-def pack_probe(
-    folder: Path, kit: BootKit, *, more: bytes = b"", authorities: str = AUTHORITIES
-) -> Path:
+def pack_probe(folder: Path, kit: BootKit, *, authorities: str = AUTHORITIES) -> Path:
     """
     Pack the probe for *kit*.
 
     Args:
-        more: Data that it carries, and that PCR2 covers.
-
         authorities: Name of its file of certificate authorities.
     """
     binary = folder / "probe"
@@ -34,7 +30,7 @@ def pack_probe(
         file_entry("env", b"PATH=/\n"),
         file_entry("rootfs/probe", binary.read_bytes(), 0o755),
         file_entry(f"rootfs/{authorities}", b"AWS's authorities\n"),
-        file_entry("rootfs/more", more),
+        file_entry("rootfs/more", b""),
     ]
     application = folder / "application.cpio"
     with application.open("wb") as out:

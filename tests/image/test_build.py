@@ -137,9 +137,11 @@ def test_libraries_are_complete(root: Path) -> None:
     """
     program = (
         "import pathlib, ctypes, ssl, sqlite3\n"
-        "import numpy, cryptography.hazmat.bindings._rust, tokenizers, safetensors, yaml\n"
-        "import app.protocol.attestation, app.enclave.weights\n"
-        "print(app.enclave.weights.load_weights(pathlib.Path('/weights')).digest.hex())\n"
+        "import numpy, cryptography.hazmat.bindings._rust, tokenizers, openvino\n"
+        "import app.enclave.main, app.enclave.engine_model\n"
+        "weights = app.enclave.weights.load_weights(pathlib.Path('/weights'))\n"
+        "app.enclave.engine_model.OpenVinoModel(\n"
+        "    weights.folder, threads=1, most_blocks=1, most_bytes=2**24, exact=False)\n"
     )
     command = ["chroot", str(root), "/usr/bin/python3.11", "-I", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
@@ -152,10 +154,23 @@ def test_bill_of_materials(built: Path) -> None:
     """
     components = json.loads((built / "sbom.json").read_bytes())["components"]
     names = {item["purl"].split("@")[0] for item in components}
-    assert {"pkg:pypi/transformers", "pkg:pypi/torch", "pkg:deb/debian/libc6"} <= names
+    assert {"pkg:pypi/openvino", "pkg:pypi/tokenizers", "pkg:deb/debian/libc6"} <= names
     inputs = json.loads((built / "inputs.json").read_bytes())
     assert inputs["base"].startswith("sha256:")
     assert len(inputs["wheels"]) == len([n for n in names if n.startswith("pkg:pypi")])
+
+
+def test_neither_converter_nor_telemetry(built: Path, members: dict[str, Member]) -> None:
+    """
+    No torch, no transformers, no client of model hubs and no telemetry is in the image, which is
+    smaller than 400 MB.
+    """
+    site = "rootfs/usr/lib/python3/dist-packages/"
+    packages = {name.removeprefix(site).split("/")[0] for name in members if name.startswith(site)}
+    assert "openvino" in packages
+    unwanted = {"torch", "transformers", "huggingface_hub", "openvino_telemetry", "openvino_genai"}
+    assert not packages & unwanted
+    assert (built / "enclave.eif").stat().st_size < 400_000_000
 
 
 def test_nothing_else_is_left(built: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from app.protocol.errors import DeniedError
 from app.protocol.releases import encode_releases
 from local.cloud import Cloud, run_cloud
 from local.smoke import make_subject
@@ -16,9 +17,11 @@ from local.stack import KITS, make_stack, read_policies, read_stack
 from local.twin import ACCOUNT, REGION, Deployed, Twin, synthesised
 from ops.release_list import ReleaseList, add_release
 from ops.smoke.main import run
+from tests.image.chat import chat
 from tests.stack.test_lifecycle import make_host
 
 pytestmark = pytest.mark.timeout(600)
+QUESTION = "I can't access my email. My user name is jdoe."
 
 
 def deploy(cloud: Cloud, folder: Path, twin: Twin, listed: ReleaseList) -> Deployed:
@@ -35,10 +38,13 @@ def deploy(cloud: Cloud, folder: Path, twin: Twin, listed: ReleaseList) -> Deplo
     return read_policies(cloud, read_stack(cloud))
 
 
-def test_booted_image_is_approved_deployed_and_proven(twin: Twin, tmp_path: Path) -> None:
+def test_booted_image_is_approved_deployed_and_proven(
+    twin: Twin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """
-    From the EIF's own measurements to an answer: nothing is typed on the way. Smoke passes on the
-    emulated enclave with the deployed policies enforced, and fails when they approve nothing.
+    From the EIF's own measurements to an answer: nothing is typed on the way. With the deployed
+    policies enforced, bin/chat gets an answer from the emulated enclave, proof first, and smoke
+    passes; both fail when the policy approves nothing.
     """
     listed = ReleaseList(tmp_path / "releases.json", tmp_path / "kept", kits=KITS)
     listed.path.write_bytes(encode_releases([]))
@@ -55,7 +61,15 @@ def test_booted_image_is_approved_deployed_and_proven(twin: Twin, tmp_path: Path
     try:
         twin.aws.set_key_policy(key, synthesised([]).key_policy)
         assert run(make_subject(twin, deployed=live), evidence=tmp_path / "closed") == 1
+        capsys.readouterr()
+        assert chat(twin, listed.path, "ask", "--json", QUESTION) == 1
+        assert json.loads(capsys.readouterr().out)["error"] == DeniedError.code
         twin.aws.set_key_policy(key, live.key_policy)
+        assert chat(twin, listed.path, "ask", QUESTION) == 0
+        printed = capsys.readouterr()
+        assert "password" in printed.out or "sign in" in printed.out
+        assert release.measurements.pcr0.hex()[:8] in printed.err
+        assert printed.err.index("enclave   pcr0") < printed.err.index("receipt   verified")
         assert run(make_subject(twin, deployed=live), evidence=tmp_path / "evidence") == 0
     finally:
         twin.aws.set_key_policy(key, expected.key_policy)

@@ -3,37 +3,25 @@ The emulated enclave's NSM: its documents pass the product's verifier when they 
 the twin's root alone, and are refused when they are not. Its PCRs come from QEMU's own code.
 """
 
-import shutil
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from app.chatbot.trust import Trust, verify_enclave
-from app.protocol.attestation import encode_user_data, verify_attestation
-from app.protocol.errors import AttestationError, NsmError, PcrMismatchError
-from app.protocol.manifest import Manifest
+from app.protocol.attestation import verify_attestation
+from app.protocol.errors import AttestationError, NsmError
 from app.protocol.nitro_root import NITRO_ROOT
-from app.protocol.releases import Release
-from image.kit import BootKit
 from local.emulator.machine import Place, boot, enclave_socket, write_signer
 from local.nsm import make_pcrs
 from local.pki import MODULE_ID, make_chain, make_root
 from tests.image.conftest import RunningProbe
-from tests.image.probe import AUTHORITIES, pack_probe, wait_for_probe
+from tests.image.probe import AUTHORITIES, wait_for_probe
 from tests.integration.twin_account import (
-    approve,
-    opened,
-    recipient_of,
-    refused,
     spki,
-    twin_account,
 )
 
 NONCE = b"n" * 32
-MANIFEST = Manifest(model="m", label="demo model", weights_sha256=bytes(32), context_tokens=1)
-CONTEXT = {"purpose": "question", "conversation": "ab" * 16}
 
 
 def now() -> datetime:
@@ -135,50 +123,3 @@ def test_broken_signer_signs_nothing(place: Place, probe_eif: Path) -> None:
         with pytest.raises((NsmError, OSError, AssertionError)):
             probe.nsm.attest(user_data=None, nonce=NONCE, public_key=None)
         assert "no key and chain to sign with" in machine.log.read_text()
-
-
-def test_altered_image_is_refused(place: Place, kit: BootKit, running: RunningProbe) -> None:
-    """
-    An image with one byte changed, packed again with the right CRC, boots and attests.
-
-    KMS refuses it the question key; the chatbot refuses it and says which PCRs differ.
-    """
-    assert running.place.signer is not None
-    signer = shutil.copy(running.place.signer, place.sockets / "signer.pem")
-    altered = pack_probe(place.logs, kit, more=b"x")
-    with ExitStack() as stack:
-        signed = Place(place.qemu, place.sockets, place.logs, Path(signer))
-        boot(stack, altered, signed, print)
-        nsm = wait_for_probe(enclave_socket(place.sockets)).nsm
-        user_data = encode_user_data("attest", MANIFEST.digest)
-        document = nsm.attest(user_data=user_data, nonce=NONCE, public_key=bytes(32))
-        for_kms = nsm.attest(user_data=None, nonce=None, public_key=spki())
-    release = Release("good", "debian", running.measurements, bytes(32), now())
-    trust = Trust(running.root.certificate, "twin", (release,))
-    with pytest.raises(PcrMismatchError, match=r"PCR0 is .*PCR2 is ") as caught:
-        verify_enclave(document, MANIFEST.encode(), nonce=NONCE, now=now(), trust=trust)
-    assert "PCR1" not in str(caught.value)
-    good = running.probe.nsm.attest(user_data=None, nonce=None, public_key=spki())
-    require_kms_tells_apart(running, good=good, altered=for_kms)
-
-
-def require_kms_tells_apart(running: RunningProbe, *, good: bytes, altered: bytes) -> None:
-    """Have KMS, under the product's policy for the probe, open a question key for each."""
-    with twin_account(nsm_root=running.root) as account:
-        key = account.aws.add_key(account.policy(approve("good", running.measurements)))
-        kms = account.kms(account.assume(account.asker))
-        made = kms.generate_data_key(KeyId=key, KeySpec="AES_256", EncryptionContext=CONTEXT)
-
-        def decrypt(document: bytes) -> bytes:
-            return opened(
-                kms.decrypt(
-                    KeyId=key,
-                    CiphertextBlob=made["CiphertextBlob"],
-                    EncryptionContext=CONTEXT,
-                    Recipient=recipient_of(document),
-                )
-            )
-
-        assert decrypt(good) == made["Plaintext"]
-        with refused("AccessDeniedException"):
-            decrypt(altered)

@@ -2,7 +2,6 @@
 The built image, booted in the emulated enclave, asked through the whole pipeline.
 """
 
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from app.protocol.errors import PcrMismatchError
 from app.protocol.question import Options
 from image.measure import measure_eif
 from local.twin import Twin
-from tests.integration.canary import Canaries
 from tests.support import make_release
 
 QUESTION = "I can't access my email. My user name is jdoe."
@@ -56,18 +54,3 @@ def test_another_release_is_refused(session: Session) -> None:
     """
     with pytest.raises(PcrMismatchError, match=r"PCR0 is .*PCR1 is .*PCR2 is "):
         require_pcrs(session.enclave.attestation, [make_release()])
-
-
-def test_question_stays_inside(twin: Twin, session: Session) -> None:
-    """
-    Neither the question nor the answer is on the console, at the parent or in any log.
-    """
-    word = f"canary{secrets.token_hex(8)}"
-    canaries = Canaries()
-    canaries.add("question", word)
-    answer = "".join(session.ask(f"My user name is {word}. {QUESTION}", Options(max_tokens=24)))
-    canaries.add_text("answer", answer)
-    own = {twin.folder / "enclave.eif": "the weights hold the words of answers"}
-    assert canaries.find_in_files(twin.folder, but=own) == {}
-    console = (twin.folder / "logs" / "qemu.log").read_text()
-    assert "the application is started" in console

@@ -14,6 +14,7 @@ from app.protocol.errors import ConfigError
 from app.protocol.releases import PRODUCTION_KITS, Measurements, Release
 from infra.app import make_app
 from infra.approved_image import ApprovedImage, load_approved_image
+from infra.feature_flags import FEATURE_FLAGS
 from infra.key_policy import KeyPolicyError
 from tests.infra.conftest import VARIANTS
 from tests.infra.deployment import (
@@ -275,6 +276,26 @@ def test_the_images_digest_and_weights_are_not_trusted_from_outputs(root: Path) 
     """
     template = synthesise(*make_stack(root, {}))
     assert WEIGHTS_SHA256.hex() not in json.dumps(template.value["Outputs"])
+
+
+def test_no_feature_flag_is_left_open(made: tuple[Files, Release], tmp_path: Path) -> None:
+    """
+    Each flag that the CDK recommends to set has a value, so its command line has nothing to say;
+    none of ours is one that it does not know.
+    """
+    app, _ = make_stack(made[0].root, {}, assembly=tmp_path / "out")
+    app.synth()
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    report = manifest["artifacts"]["aws-cdk-lib/feature-flag-report"]["properties"]["flags"]
+    assert set(FEATURE_FLAGS) <= set(report)
+    assert {name: report[name]["userValue"] for name in FEATURE_FLAGS} == dict(FEATURE_FLAGS)
+    implied = {name: flag.get("unconfiguredBehavesLike", {}) for name, flag in report.items()}
+    wanting = {
+        name
+        for name, flag in report.items()
+        if implied[name].get("v2", False) != flag["recommendedValue"]
+    }
+    assert wanting <= set(FEATURE_FLAGS)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "infra").glob("*.py")), ids=lambda path: path.name)

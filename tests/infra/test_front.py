@@ -115,6 +115,17 @@ def test_it_asks_parents_whether_they_are_ready(each: Template) -> None:
     assert group["TargetGroupARNs"] == [{"Ref": each.id(TARGETS)}]
 
 
+def test_a_balancer_that_takes_anothers_place_has_targets_of_its_own(
+    variant: Callable[[str], Template],
+) -> None:
+    """
+    Public or not decides over the target group, too: a deployment that changes it makes the new
+    balancer while the old one is there, and one target group cannot be of both.
+    """
+    private, public = (variant(name).id(TARGETS) for name in ("private", "public"))
+    assert private != public
+
+
 def test_draining_lets_answers_finish(each: Template) -> None:
     """
     An instance is ended after the longest answer that it may have begun.

@@ -1,5 +1,7 @@
+from collections.abc import Mapping
 from contextlib import suppress
 
+import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +48,6 @@ def test_a_type_has_the_sizes_of_its_data_sheet(name: str, vcpus: int, memory_mi
         "r5.0xlarge",
         "r5.01xlarge",
         "r5.1xlarge",
-        "r5.7xlarge",
         "t3.xlarge",
         "r6g.xlarge",
         "p3.2xlarge",
@@ -63,6 +64,56 @@ def test_other_types_are_refused(name: str) -> None:
     """
     with pytest.raises(ConfigError, match=r"is not known to run an x86-64 enclave: choose xlarge"):
         parse_instance_type(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("r5.9xlarge", "r5 has xlarge, 2xlarge, 4xlarge, 8xlarge, 12xlarge, 16xlarge, 24xlarge"),
+        ("r5.48xlarge", "r5 has xlarge"),
+        ("c5.8xlarge", "c5 has xlarge, 2xlarge, 4xlarge, 9xlarge, 12xlarge, 18xlarge, 24xlarge"),
+        ("m5zn.4xlarge", "m5zn has xlarge, 2xlarge, 3xlarge, 6xlarge, 12xlarge"),
+    ],
+)
+def test_a_size_that_a_family_has_not_is_refused_with_those_it_has(name: str, sizes: str) -> None:
+    """
+    A type that EC2 does not have is refused before a deployment, with the sizes that there are.
+    """
+    with pytest.raises(ConfigError, match=rf"instance_type {name} does not exist: {sizes}"):
+        parse_instance_type(name)
+
+
+def test_sizes_are_those_that_ec2_has(families: Mapping[str, set[str]]) -> None:
+    """
+    Of each family, exactly the sizes from xlarge on that AWS's own service model lists are taken.
+    """
+    with pytest.raises(ConfigError) as refused:
+        parse_instance_type("t3.xlarge")
+    known = str(refused.value).rpartition(" of ")[2].split(", ")
+    assert "r5" in known
+    for family in known:
+        sizes = {f"{n}xlarge" for n in ["", *range(2, 100)]}
+        taken = {size for size in sizes if is_known(f"{family}.{size}")}
+        assert taken == {size for size in families[family] if size in sizes}, family
+
+
+@pytest.fixture
+def families() -> Mapping[str, set[str]]:
+    """Sizes by family, of the enumeration in botocore's model of EC2."""
+    client = boto3.client(
+        "ec2", region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none"
+    )
+    found: dict[str, set[str]] = {}
+    for name in client.meta.service_model.shape_for("InstanceType").enum:
+        family, _, size = name.partition(".")
+        found.setdefault(family, set()).add(size)
+    return found
+
+
+def is_known(name: str) -> bool:
+    with suppress(ConfigError):
+        return parse_instance_type(name).name == name
+    return False
 
 
 @given(st.text(max_size=20))

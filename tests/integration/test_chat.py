@@ -22,7 +22,7 @@ class Chat:
         self.twin = twin
         self._monkeypatch = monkeypatch
         monkeypatch.setattr(program, "production_trust", lambda _: twin.trust)
-        monkeypatch.setattr(program, "_aws", lambda *_: twin.asker)
+        monkeypatch.setattr(program, "open_aws", lambda *_: twin.asker)
 
     def run(self, *arguments: str, typed: str = "") -> int:
         self._monkeypatch.setattr("sys.stdin", io.StringIO(typed))
@@ -83,7 +83,7 @@ def test_twins_releases_are_refused_by_the_product(
     twin: Twin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The unbent program refuses the twin's list: its releases are of kit `process`."""
-    monkeypatch.setattr(program, "_aws", lambda *_: twin.asker)
+    monkeypatch.setattr(program, "open_aws", lambda *_: twin.asker)
     seen = len(list(twin.parent_saw.iterdir()))
     files = ("--config", str(twin.folder / "chat.json"))
     lists = ("--releases", str(twin.folder / "releases.json"))

@@ -4,13 +4,15 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import pytest
 import urllib3
 
-from app.chatbot.session import Session, _Exchange, _open_header, _Sealed
+from app.chatbot.exchange import Exchange
+from app.chatbot.session import Session, _open_header, _Sealed
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import AppError, BusyError, TooLongError
 from app.protocol.messages import Kind
@@ -75,7 +77,11 @@ def open_answer(
 
 
 def follow(
-    session: Session, sealed: _Sealed, answer: list[Stamped], note: Callable[[Stamped], None]
+    session: Session,
+    sealed: _Sealed,
+    answer: list[Stamped],
+    note: Callable[[Stamped], None],
+    exchange: Exchange | None = None,
 ) -> Iterator[str]:
     """Open an answer to its verified end, and *note* each message before it is opened."""
 
@@ -86,7 +92,7 @@ def follow(
 
     coming = messages()
     header = _open_header(next(coming, None), sealed)
-    return session._open(header, coming, sealed, _Exchange(time.monotonic()))
+    return session._open(header, coming, sealed, exchange or Exchange(time.monotonic()))
 
 
 def at_once(number: int, work: Callable[[int], list[Stamped] | AppError]) -> list[object]:
@@ -170,9 +176,10 @@ def test_place_in_the_queue(endless: Twin, sessions: list[Session]) -> None:
     waited = 0
     for session, one, answer in zip(asking, sealed, answers, strict=True):
         assert isinstance(answer, list)
-        session.place = None
+        exchange = Exchange(time.monotonic())
         places: list[int | None] = []
-        assert "".join(follow(session, one, answer, lambda _: places.append(session.place)))  # noqa: B023
+        note = partial(lambda seen, held, _: seen.append(held.place), places, exchange)
+        assert "".join(follow(session, one, answer, note, exchange))
         told = [place for place in places if place is not None]
         assert told == sorted(told, reverse=True)
         assert not told or told[-1] == 0

@@ -1,21 +1,17 @@
 """What other parties try, and that it is refused: each attack by name, on the running twin."""
 
-import hashlib
 import json
 import secrets
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ClientError
 
-from app.chatbot.session import Session, connect
-from app.chatbot.transport import Transport
+from app.chatbot.session import Session
 from app.protocol.answer import AnswerOpener, AnswerSealer, encode_header
-from app.protocol.attestation import encode_user_data
 from app.protocol.authorization import Authorization
 from app.protocol.constants import ANSWER_SECRET_BYTES
 from app.protocol.errors import (
@@ -41,46 +37,15 @@ from local.demo import last_exchange
 from local.kms_call import Json
 from local.nsm import SoftwareNsm
 from local.pki import make_root
+from local.smoke import _admin
 from local.twin import Twin, policy_for
+from tests.hostile import HostileParent, Messages, alter, substitute_document
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
 
 QUESTION = "How do I book leave?"
 FAST = Options(padding="off")
-Messages = list[tuple[Kind, bytes]]
-
-
-@dataclass(slots=True)
-class HostileParent:
-    """A parent that rewrites what it relays; counts what a client dared to send."""
-
-    twin: Twin
-    rewrite_attestation: Callable[[bytes, bytes], bytes] = lambda _, body: body
-    rewrite_answer: Callable[[Messages], Messages] = lambda messages: messages
-    posted: list[bytes] = field(default_factory=list)
-
-    def transport(self) -> Transport:
-        parent = self
-
-        class Hostile(Transport):
-            def get_attestation(self, nonce: bytes) -> bytes:
-                return parent.rewrite_attestation(nonce, super().get_attestation(nonce))
-
-            def post_chat(self, sealed: bytes) -> Generator[tuple[Kind, bytes]]:
-                parent.posted.append(sealed)
-                yield from parent.rewrite_answer(list(super().post_chat(sealed)))
-
-        return Hostile(self.twin.config.url, tls_ca=self.twin.config.tls_ca)
-
-    def connect(self) -> Session:
-        config = self.twin.config
-        access = self.twin.access()
-        try:
-            return connect(self.transport(), access, key_arn=config.key_arn, trust=self.twin.trust)
-        except BaseException:
-            access.close()
-            raise
 
 
 def ask(session: Session, text: str = QUESTION, options: Options = FAST) -> str:
@@ -88,19 +53,6 @@ def ask(session: Session, text: str = QUESTION, options: Options = FAST) -> str:
 
 
 # A parent that substitutes what the client verifies: no request leaves the client.
-
-
-def substitute_document(nsm: SoftwareNsm) -> Callable[[bytes, bytes], bytes]:
-    """Answer with a document of *nsm* for the client's nonce and the true manifest."""
-
-    def rewrite(nonce: bytes, body: bytes) -> bytes:
-        _, manifest = parse_attestation(body)
-        user_data = encode_user_data("attest", hashlib.sha256(manifest).digest())
-        key = secrets.token_bytes(32)
-        document = nsm.document(user_data=user_data, nonce=nonce, public_key=key)
-        return encode_attestation(document, manifest)
-
-    return rewrite
 
 
 def refuses_to_connect(
@@ -190,11 +142,6 @@ def repeat(messages: Messages) -> Messages:
 
 def drop(messages: Messages) -> Messages:
     return [messages[0], *messages[2:]]
-
-
-def alter(messages: Messages) -> Messages:
-    kind, body = messages[1]
-    return [messages[0], (kind, bytes([body[0] ^ 1]) + body[1:]), *messages[2:]]
 
 
 def end_early(messages: Messages) -> Messages:
@@ -507,3 +454,23 @@ def test_leaked_enclave_credentials_are_useless(twin: Twin) -> None:
         with pytest.raises(ClientError, match="AccessDenied"):
             kms.generate_data_key(KeyId=arn, KeySpec="AES_256", EncryptionContext=context)
     kms.close()
+
+
+def test_disabled_key_opens_nothing_new(twin: Twin) -> None:
+    """
+    What an operator does first when something is wrong: no new conversation gets anywhere, while
+    one under way has its keys until they are 15 minutes old. An enabled key serves as before.
+    """
+    admin, key = _admin(twin).client("kms"), twin.config.key_arn.rpartition("/")[2]
+    session = twin.connect()
+    assert "".join(session.ask(QUESTION, FAST))
+    admin.disable_key(KeyId=key)
+    try:
+        assert "".join(session.ask(QUESTION, FAST))
+        session.new_conversation()
+        with pytest.raises((DeniedError, KmsError)):
+            "".join(session.ask(QUESTION, FAST))
+    finally:
+        admin.enable_key(KeyId=key)
+    assert "".join(session.ask(QUESTION, FAST))
+    session.close()

@@ -281,7 +281,7 @@ def test_program(
         yield twin.config.url
 
     sessions = {"deployer": subject.admin, "asker": twin.asker}
-    monkeypatch.setattr(program, "_aws", lambda profile, _: sessions[profile])
+    monkeypatch.setattr(program, "open_aws", lambda profile, _: sessions[profile])
     monkeypatch.setattr(program, "production_trust", lambda _: twin.trust)
     monkeypatch.setattr(program, "read_config_of_stack", lambda *_, **__: twin.config)
     monkeypatch.setattr(program, "read_trust", lambda *_: trust)

@@ -105,7 +105,7 @@ def test_chat_through_a_tunnel(
     """`bin/chat --stack NAME --tunnel` asks with the stack's addresses, over the tunnel."""
     tunnel = fake_aws(tmp_path, port=int(twin.config.url.rpartition(":")[2]))
     monkeypatch.setattr(program, "production_trust", lambda _: twin.trust)
-    monkeypatch.setattr(program, "_aws", lambda *_: twin.asker)
+    monkeypatch.setattr(program, "open_aws", lambda *_: twin.asker)
     monkeypatch.setattr(program, "read_config_of_stack", lambda *_: twin.config)
     monkeypatch.setattr(program, "find_instance", lambda *_: INSTANCE)
 
@@ -125,7 +125,7 @@ def test_tunnel_needs_a_stack(
 ) -> None:
     """Without a stack there is no instance to lead to."""
     monkeypatch.setattr(program, "production_trust", lambda _: twin.trust)
-    monkeypatch.setattr(program, "_aws", lambda *_: twin.asker)
+    monkeypatch.setattr(program, "open_aws", lambda *_: twin.asker)
     config = str(twin.folder / "chat.json")
     assert program.main(["--config", config, "--tunnel", "ask", "x"]) == 1
     assert "--tunnel needs --stack" in capsys.readouterr().err

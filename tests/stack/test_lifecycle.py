@@ -150,6 +150,7 @@ def test_deploy(life: Life) -> None:
     """
     done = life.deploy(life.assembly("first", "a", "a"))
     assert done.returncode == 0, done.stderr
+    assert "feature flags" not in done.stdout + done.stderr
     stack = life.stack()
     assert stack.status == "CREATE_COMPLETE"
     assert set(stack.outputs) == {"Url", "KeyArn", "ChatRoleArn", "ChatJson"}

@@ -7,8 +7,11 @@ botocore's Stubber (tests/unit/ops), and here that their failure is no pass. Eac
 """
 
 import json
+import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -16,15 +19,19 @@ import pytest
 
 from app.chatbot.config import read_config
 from app.protocol.releases import Release, encode_releases
+from image.record import RECORD_NAME
 from infra.key_policy import ADMINISTRATION
 from local.cloud import Cloud, run_cloud
 from local.process_image import EIF_NAME
 from local.processes import ROOT
-from local.stack import NAME, read_policies, read_stack
+from local.stack import KITS, NAME, read_policies, read_stack
 from local.twin import ACCOUNT, ASKER_ARN, DEMO_WEIGHTS, REGION, approve, policy_for
+from ops.live_stack import read_live_stack
+from ops.release_list import RefusedError, ReleaseList, add_release, retire_release
 from tests.stack.test_lifecycle import make_host, other_source
 
 pytestmark = pytest.mark.timeout(300)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BUCKET = f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}"
 
 
@@ -61,6 +68,23 @@ class Operation:
         context = [part for name, value in values.items() for part in ("-c", f"{name}={value}")]
         return self.cloud.operate(command, *context, *options)
 
+    @property
+    def listed(self) -> ReleaseList:
+        """The list of releases and the images kept for the way back, as bin/releases has them."""
+        return ReleaseList(self.folder / "releases.json", self.folder / "kept", kits=KITS)
+
+    def live_policy(self) -> object:
+        """Read the key policy that is deployed."""
+        return json.loads(read_policies(self.cloud, read_stack(self.cloud)).key_policy)
+
+    def running(self) -> tuple[str, ...]:
+        """Read the PCR0 of what the deployed hosts are to run, in hex."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", self.cloud.endpoint)
+            live = read_live_stack(self.cloud.session(), NAME)
+        assert live is not None
+        return live.running
+
     def objects(self) -> list[str]:
         """Name what the bootstrap bucket holds, of all versions, but templates."""
         session, endpoint = self.cloud.session(), self.cloud.endpoint
@@ -76,9 +100,13 @@ def operation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operation]:
     make_host(folder / "host")
     with run_cloud(folder / "cloud") as cloud:
         operation = Operation(cloud, folder)
-        operation.releases["a"] = approve(ROOT, DEMO_WEIGHTS, folder / "a")
-        source = other_source(folder / "source", "the next version")
-        operation.releases["b"] = approve(source, DEMO_WEIGHTS, folder / "b")
+        sources = {"a": ROOT, "b": other_source(folder / "source", "the next version")}
+        operation.approve_only("")
+        for name, source in sources.items():
+            approve(source, DEMO_WEIGHTS, folder / name)
+            operation.releases[name] = add_release(
+                operation.listed, folder / name / EIF_NAME, name=name, now=NOW
+            )
         operation.approve_only("a")
         yield operation
 
@@ -170,6 +198,33 @@ def test_deploy(operation: Operation) -> None:
     assert len(operation.objects()) == 2
 
 
+def test_scaling_out_and_public_access(operation: Operation) -> None:
+    """
+    Both are parameters: more instances, and their alarm, a load balancer that faces the internet.
+    Key, policy and image stay what they are.
+    """
+    key, policy = read_stack(operation.cloud).outputs["KeyArn"], operation.live_policy()
+    wanted = ("fleet_size=2", "public=true", "client_cidrs=203.0.113.0/24")
+    context = [part for value in wanted for part in ("-c", value)]
+    done = operation.run("deploy", "--skip-doctor", "--yes", *context)
+    assert done.returncode == 0, done.stderr
+    session, endpoint = operation.cloud.session(), operation.cloud.endpoint
+    scaling = session.client("autoscaling", endpoint_url=endpoint)
+    (group,) = scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
+    assert (group["MinSize"], group["MaxSize"]) == (2, 3)
+    balancing = session.client("elbv2", endpoint_url=endpoint)
+    (balancer,) = balancing.describe_load_balancers()["LoadBalancers"]
+    assert balancer["Scheme"] == "internet-facing"
+    (targets,) = balancing.describe_target_groups()["TargetGroups"]
+    assert targets["LoadBalancerArns"] == [balancer["LoadBalancerArn"]]
+    alarms = session.client("cloudwatch", endpoint_url=endpoint)
+    named = alarms.describe_alarms(AlarmNames=[f"{NAME}-TooFewParents"])
+    assert [alarm["Threshold"] for alarm in named["MetricAlarms"]] == [2]
+    assert read_stack(operation.cloud).outputs["KeyArn"] == key
+    assert operation.live_policy() == policy
+    assert len(operation.objects()) == 2
+
+
 def test_removing_what_runs_is_warned_about(operation: Operation) -> None:
     """
     A deployment that takes the running release away says so before it asks.
@@ -177,7 +232,7 @@ def test_removing_what_runs_is_warned_about(operation: Operation) -> None:
     operation.approve_only("b")
     done = operation.run("deploy", "--skip-doctor", image="b")
     assert f"added                release {operation.releases['b'].name}" in done.stderr
-    assert "removed              release process" in done.stderr
+    assert "removed              release a" in done.stderr
     assert "!! The deployed hosts run it NOW" in done.stderr
     assert done.returncode == 1
 
@@ -216,9 +271,45 @@ def test_roll(operation: Operation) -> None:
     operation.approve_only("ab")
     done = operation.run("deploy", "--skip-doctor", "--yes", image="b")
     assert done.returncode == 0, done.stderr
-    live = read_policies(operation.cloud, read_stack(operation.cloud)).key_policy
-    assert json.loads(live) == policy_for([operation.releases["a"], operation.releases["b"]])
+    assert operation.live_policy() == policy_for([operation.releases[name] for name in "ab"])
+    assert operation.running() == (operation.releases["b"].measurements.pcr0.hex(),)
     assert len(operation.objects()) == 3
+
+
+def test_retiring(operation: Operation) -> None:
+    """
+    A release that an instance still attests stays on the list; afterwards it goes, and with the
+    next deployment from the policy.
+    """
+    old, new = (operation.releases[name] for name in "ab")
+    with pytest.raises(RefusedError, match=f"release {old.name} is still attested, 1 of 12 times"):
+        retire_release(operation.listed, old.name, attested=Counter({new.name: 11, old.name: 1}))
+    assert operation.listed.read() == (old, new)
+    retire_release(operation.listed, old.name, attested=Counter({new.name: 12}))
+    done = operation.run("deploy", "--skip-doctor", "--yes", image="b")
+    assert done.returncode == 0, done.stderr
+    assert f"removed              release {old.name}" in done.stderr
+    assert "The deployed hosts run it NOW" not in done.stderr
+    assert operation.live_policy() == policy_for([new])
+
+
+def test_the_way_back(operation: Operation) -> None:
+    """
+    The image of a retired release is approved again from where it was kept, and deployed: hosts
+    go back to it, with both approved, and nothing was built.
+    """
+    new = operation.releases["b"]
+    kept = operation.listed.kept_eif(operation.releases["a"])
+    back = add_release(operation.listed, kept, name="a-again", now=datetime.now(UTC))
+    assert back.measurements == operation.releases["a"].measurements
+    (operation.folder / "back").mkdir()
+    shutil.copy(kept, operation.folder / "back" / EIF_NAME)
+    shutil.copy(kept.with_suffix(".json"), operation.folder / "back" / RECORD_NAME)
+    done = operation.run("deploy", "--skip-doctor", "--yes", image="back")
+    assert done.returncode == 0, done.stderr
+    assert operation.running() == (back.measurements.pcr0.hex(),)
+    assert operation.live_policy() == policy_for([new, back])
+    assert len(operation.objects()) == 3, "both images were there already"
 
 
 def test_destroy_asks(operation: Operation) -> None:
@@ -233,8 +324,16 @@ def test_destroy_asks(operation: Operation) -> None:
 
 def test_destroy(operation: Operation) -> None:
     """
-    The stack goes, with the images of every deployment; what another stack names stays.
+    The stack goes, with the images of every deployment; what another stack names stays. So it
+    does when its key was disabled and its instances ended before, as after a compromise.
     """
+    kms = operation.cloud.session().client("kms", endpoint_url=operation.cloud.endpoint)
+    kms.disable_key(KeyId=read_stack(operation.cloud).key_id)
+    scaling = operation.cloud.session().client("autoscaling", endpoint_url=operation.cloud.endpoint)
+    (group,) = scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
+    scaling.update_auto_scaling_group(
+        AutoScalingGroupName=group["AutoScalingGroupName"], MinSize=0, DesiredCapacity=0
+    )
     host = next(key for key in operation.objects() if key.endswith(".zip"))
     session, endpoint = operation.cloud.session(), operation.cloud.endpoint
     parameter = {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": host}}

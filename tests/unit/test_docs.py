@@ -5,15 +5,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMED = re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", (ROOT / "SECURITY.md").read_text())
+PROMISES = ("SECURITY.md", "docs/operations.md")
+NAMED = sorted(
+    {
+        named
+        for page in PROMISES
+        for named in re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", (ROOT / page).read_text())
+    }
+)
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("local/**/*.md")})
 
 
 @pytest.mark.parametrize(("path", "name"), NAMED)
-def test_every_threat_names_a_test_that_exists(path: str, name: str) -> None:
-    """SECURITY.md promises tests by name; a renamed or removed one is noticed."""
+def test_every_promised_test_exists(path: str, name: str) -> None:
+    """Pages promise tests by name; a renamed or removed one is noticed."""
     tree = ast.parse((ROOT / path).read_text())
-    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.alias)}
     assert any(found.startswith("test_") for found in names)
     assert not name or name in names
 

@@ -1,3 +1,4 @@
+import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
@@ -12,7 +13,13 @@ from hypothesis import strategies as st
 
 from image.eif import SectionKind, parse_structure
 from image.errors import ImageError
-from image.measure import ImageMeasurements, measure, measure_eif
+from image.measure import (
+    ImageMeasurements,
+    MeasuredFile,
+    measure,
+    measure_eif,
+    measure_file,
+)
 from image.signature import verify_signature
 from local.pki import make_root
 from tests.eifs import APPLICATION, BOOT, make_eif, pcr, sign
@@ -43,6 +50,22 @@ def test_pcrs(tmp_path: Path) -> None:
     assert measure_eif(path) == ImageMeasurements(
         pcr0=PCR0, pcr1=pcr(b"kernel", b"console=ttyS0", BOOT), pcr2=pcr(APPLICATION)
     )
+
+
+@pytest.mark.parametrize("ramdisk", [b"", b"1", bytes(2_000_000)], ids=["empty", "small", "large"])
+def test_file_is_digested_in_the_same_pass(tmp_path: Path, ramdisk: bytes) -> None:
+    """
+    What is measured on the way has the size and the SHA-256 of all bytes of the file.
+    """
+    path = tmp_path / "a.eif"
+    sections = {
+        SectionKind.KERNEL: (b"k",),
+        SectionKind.CMDLINE: (b"c",),
+        SectionKind.RAMDISK: (b"0", ramdisk),
+    }
+    path.write_bytes(make_eif(sections))
+    digest = hashlib.sha256(path.read_bytes()).digest()
+    assert measure_file(path) == MeasuredFile(measure_eif(path), path.stat().st_size, digest)
 
 
 def test_more_ramdisks() -> None:

@@ -127,6 +127,16 @@ def test_no_context_length(model: Path, tmp_path: Path) -> None:
     assert "--context" in save(model, tmp_path / "out").stderr
 
 
+@pytest.mark.parametrize("context", ["0", "1", "-5", "many", "99999999999"])
+def test_no_such_context(model: Path, tmp_path: Path, context: str) -> None:
+    """
+    A context of no tokens, or of more than any model has, is refused as a typing error.
+    """
+    done = save(model, tmp_path / "out", f"--context={context}")
+    assert done.returncode == 2
+    assert "is no number of tokens" in done.stderr
+
+
 def test_commit() -> None:
     """
     A full commit is a source on the hub; the default model may be left out.

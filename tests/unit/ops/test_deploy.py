@@ -39,12 +39,15 @@ class Desk:
     Attributes:
         ran: The commands, by name and subcommand.
 
+        arguments: What each was last given.
+
         failing: Those that fail.
     """
 
     folder: Path
     release: Release
     ran: list[str] = field(default_factory=list)
+    arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
 
     def run(self, command: Sequence[str], _terminal: Terminal) -> None:
@@ -53,6 +56,7 @@ class Desk:
         verb = next((part for part in command if part in names), "")
         name = f"{Path(command[0]).name} {verb}".strip()
         self.ran.append(name)
+        self.arguments[name] = tuple(command[1:])
         if name in self.failing:
             raise ChildError(f"{name} ended with 1")
         if name == "cdk synth":
@@ -192,6 +196,31 @@ def test_what_is_missing_is_built(
     assert desk.deploy("--yes") == 1
     assert desk.ran == ["build-host"]
     assert "build-host ended with 1" in capsys.readouterr().err
+
+
+def test_boot_files_reach_the_builder_that_needs_them(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """
+    `--kit-dir` goes to bin/build-eif, by its full path, and to nothing else.
+    """
+    monkeypatch.setattr(deploy, "missing_builders", lambda _parameters: ("build-eif", "build-host"))
+    monkeypatch.chdir(tmp_path)
+    assert desk.deploy("--yes", "--kit-dir", "kit") == 0
+    assert desk.ran == ["build-eif", "build-host", *WHOLE]
+    assert desk.arguments["build-eif"] == ("--kit-dir", str(tmp_path / "kit"))
+    assert desk.arguments["build-host"] == ()
+
+
+def test_boot_files_for_an_image_that_is_there(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Nobody deploys an image in the belief that it has the boot files just named.
+    """
+    assert desk.deploy("--yes", "--kit-dir", "kit") == 0
+    assert desk.ran == WHOLE
+    assert "nothing is built, and --kit-dir is not used" in capsys.readouterr().err
 
 
 def test_ctrl_c(

@@ -1,0 +1,160 @@
+"""
+Local HTTP: an ASGI application on 127.0.0.1, for programs of this machine's one user.
+
+Other users of the machine, and pages of other sites in the user's browser, can reach the port: a
+request needs a Host header that names it (which DNS rebinding does not give), no Origin but its
+own, and whatever token the application asks for. Nothing is logged of a request.
+"""
+
+import hmac
+import logging
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import uvicorn
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.protocol.errors import ConfigError, TooLongError, UnavailableError
+
+ADDRESS: Final = "127.0.0.1"
+_TOKEN_BYTES: Final = 32
+_STOP_SECONDS: Final = 3
+_START_SECONDS: Final = 10.0
+_SILENT: Final = logging.CRITICAL + 1
+
+
+def make_token() -> str:
+    """Give a fresh token of 256 bits that can stand in a URL or a header."""
+    return secrets.token_urlsafe(_TOKEN_BYTES)
+
+
+def is_token(given: str, token: str) -> bool:
+    """Tell whether *given* is *token*, in a time that tells nothing else."""
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
+def bearer(headers: Headers) -> str:
+    """Give the bearer token of a request, "" where there is none."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
+
+
+def listen(port: int = 0) -> socket.socket:
+    """
+    Listen on *port* of 127.0.0.1, a free one where it is 0.
+
+    Raises:
+        ConfigError: The port is taken or not allowed.
+    """
+    if not 0 <= port < 2**16:
+        raise ConfigError(f"port {port} is none: name one of 0 to 65535 with --port")
+    try:
+        return socket.create_server((ADDRESS, port))
+    except OSError as error:
+        raise ConfigError(
+            f"port {port} of {ADDRESS} cannot be had ({error.strerror}): name another with --port"
+        ) from None
+
+
+def url_of(listener: socket.socket) -> str:
+    """Give the URL of what is served on *listener*."""
+    return f"http://{ADDRESS}:{listener.getsockname()[1]}"
+
+
+class Guard:
+    """
+    ASGI around an application: refuses what did not mean this port, before anything reads it.
+
+    Args:
+        port: Where it is served.
+    """
+
+    def __init__(self, application: ASGIApp, port: int) -> None:
+        self._application = application
+        self._hosts = {f"{name}:{port}" for name in (ADDRESS, "localhost")}
+        self._origins = {f"http://{host}" for host in self._hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 421 (another host) or 403 (another origin)."""
+        if scope["type"] == "http":
+            answer = self._refuse(Headers(scope=scope)) or self._application
+            await answer(scope, receive, send)
+
+    def _refuse(self, headers: Headers) -> ASGIApp | None:
+        if headers.getlist("host") not in [[host] for host in self._hosts]:
+            return PlainTextResponse("this port serves 127.0.0.1 and localhost only\n", 421)
+        if headers.get("origin") not in {None, *self._origins}:
+            return PlainTextResponse("pages of other origins may not ask here\n", 403)
+        return None
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """
+    Read a request's body of at most *limit* bytes.
+
+    Raises:
+        TooLongError: It is longer; numbers are (size so far, limit).
+    """
+    body = bytearray()
+    async for data in request.stream():
+        body += data
+        if len(body) > limit:
+            raise TooLongError(
+                f"the body is over {len(body) - 1} bytes, the limit is {limit}",
+                numbers=(len(body), limit),
+            )
+    return bytes(body)
+
+
+def serve(application: ASGIApp, listener: socket.socket) -> None:
+    """Serve *application*, guarded, on *listener* until SIGINT or SIGTERM."""
+    _server(application, listener).run(sockets=[listener])
+
+
+@contextmanager
+def serving(application: ASGIApp, listener: socket.socket) -> Iterator[str]:
+    """
+    Serve *application*, guarded, from a thread while the block runs; give its URL.
+
+    Raises:
+        UnavailableError: It does not begin to serve.
+    """
+    server = _server(application, listener)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        pause = threading.Event()
+        for _ in range(int(_START_SECONDS * 100)):
+            if server.started or not thread.is_alive():
+                break
+            pause.wait(0.01)
+        if not server.started:
+            raise UnavailableError("the local server does not start")
+        yield url_of(listener)
+    finally:
+        server.should_exit = True
+        thread.join(_STOP_SECONDS + _START_SECONDS)
+
+
+def _server(application: ASGIApp, listener: socket.socket) -> uvicorn.Server:
+    config = uvicorn.Config(
+        Guard(application, listener.getsockname()[1]),
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=_STOP_SECONDS,
+    )
+    # After the above, which sets levels. Without configuration of its own, uvicorn would take
+    # whatever handlers the program has for leave to log each request's path.
+    for name in ("uvicorn.access", "uvicorn.error", "uvicorn.asgi"):
+        logging.getLogger(name).setLevel(_SILENT)
+    return uvicorn.Server(config)

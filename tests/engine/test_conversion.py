@@ -1,0 +1,141 @@
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from app.enclave.weights import load_weights
+from local.demo_model.corpus import read_corpus
+from tests.engine.conftest import ROOT, run_convert
+
+# The session's models are made within the first test that asks for them.
+pytestmark = pytest.mark.timeout(660)
+
+DEMO = ROOT / "local" / "demo_model"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+# Prints how many bytes a token takes in blocks of 32, kept in 8 bits and in 32.
+BLOCKS = """
+import json, math, sys, openvino
+from openvino._offline_transformations import paged_attention_transformation
+found = []
+for kept in ("u8", "f32"):
+    core = openvino.Core()
+    model = core.read_model(sys.argv[1])
+    paged_attention_transformation(model)
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": kept}
+    ports = [p for p in core.compile_model(model, "CPU", settings).inputs if "cache." in p.any_name]
+    shapes = [[d.get_length() for d in list(p.partial_shape)[1:]] for p in ports]
+    sizes = [math.prod(s) * p.element_type.size for p, s in zip(ports, shapes)]
+    found.append(sum(sizes) / 32)
+print(json.dumps(found))
+"""
+ARCHITECTURES = {"bloom", "llama", "qwen3", "gpt_neox"}
+
+
+def test_same_again(made: Path) -> None:
+    """
+    Converting the demo model's source again gives the package that is committed, bit for bit.
+    """
+    again, committed = load_weights(made / "demo-int8"), load_weights(DEMO / "weights")
+    assert again.digest == committed.digest
+
+
+def test_architectures(converted_models: dict[str, Path]) -> None:
+    """
+    Models of every architecture become packages that load, with their shapes and end tokens.
+    """
+    assert set(converted_models) == {"demo", *ARCHITECTURES}
+    for name in ARCHITECTURES:
+        weights = load_weights(converted_models[name])
+        assert (weights.name, weights.precision, weights.context_length) == (name, "fp32", 512)
+        assert weights.end_ids == {2}
+        assert (weights.bos_text, weights.eos_text) == ("<s>", "</s>")
+        assert (weights.sizes.layers, weights.sizes.vocabulary) == (2, 2048)
+    grouped = load_weights(converted_models["llama"]).sizes
+    assert (grouped.kv_heads, grouped.head_size) == (2, 16)
+    assert grouped.kv_bytes_per_token_f32 == 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads
+
+
+@pytest.mark.parametrize("name", ["bloom", "llama", "qwen3", "gpt_neox"])
+def test_kv_sizes(converted_models: dict[str, Path], name: str) -> None:
+    """
+    Keys and values take what model.json says, in OpenVINO's own blocks, in 8 bits and in 32.
+    """
+    weights = load_weights(converted_models[name])
+    done = run_convert("-c", BLOCKS, str(weights.folder / "openvino_model.xml"))
+    assert done.returncode == 0, done.stderr
+    sizes = weights.sizes
+    assert json.loads(done.stdout) == [sizes.kv_bytes_per_token_u8, sizes.kv_bytes_per_token_f32]
+
+
+def test_templates(converted_models: dict[str, Path]) -> None:
+    """
+    A chat template is in the package of a model that has one, and in no other.
+    """
+    having = {
+        name for name, path in converted_models.items() if (path / "chat_template.jinja").is_file()
+    }
+    assert having == {"llama", "qwen3"}
+
+
+def test_graph_tells_nothing_of_its_making(made: Path) -> None:
+    """
+    No version, path or setting of the converter is in the graph: they would be in the digest.
+    """
+    graph = (made / "demo-int8" / "openvino_model.xml").read_bytes()
+    assert ET.fromstring(graph).find("rt_info") is None  # noqa: S314 - made by us
+    for word in (b"nncf", b"optimum", b"Runtime", str(made).encode(), str(ROOT).encode()):
+        assert word not in graph
+
+
+def test_references(reference_tokens: dict[str, list[dict[str, object]]]) -> None:
+    """
+    There are answers of transformers to every question of the corpus and for every architecture.
+    """
+    asked = {row["text"] for row in reference_tokens["demo"]}
+    wordings = {text for entry in read_corpus() for text in (*entry.wordings, *entry.held_out)}
+    assert asked == wordings
+    assert {name for name in reference_tokens if len(reference_tokens[name]) >= 7} >= ARCHITECTURES
+
+
+def test_damaged(tmp_path: Path) -> None:
+    """
+    Safetensors cut short are refused with a reason, and nothing is left of the package.
+    """
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in (DEMO / "source").iterdir():
+        (source / path.name).write_bytes(path.read_bytes())
+    numbers = source / "model.safetensors"
+    numbers.write_bytes(numbers.read_bytes()[:-1000])
+    done = run_convert("-m", "image.save_model", str(source), "--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert "cannot be converted: SafetensorError" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_not_whole(tmp_path: Path) -> None:
+    """
+    A model some of whose tensors are missing is refused: they would be made up by chance.
+    """
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in (DEMO / "source").iterdir():
+        (source / path.name).write_bytes(path.read_bytes())
+    config = json.loads((source / "config.json").read_bytes())
+    (source / "config.json").write_text(json.dumps(config | {"n_layer": 6}))
+    done = run_convert("-m", "image.save_model", str(source), "--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert "not the whole model: missing keys" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_hub(tmp_path: Path) -> None:
+    """
+    Where the hub cannot be reached, the message says how to do without.
+    """
+    command = ("-m", "image.save_model", f"a/b@{COMMIT}", "--out", str(tmp_path / "out"))
+    done = run_convert(*command)
+    assert done.returncode == 1
+    assert "bin/save-model ./folder --name NAME@COMMIT" in done.stderr
+    assert not (tmp_path / "out").exists()

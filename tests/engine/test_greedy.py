@@ -1,0 +1,149 @@
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from app.enclave.engine_batching import BatchingEngine, Limits
+from app.enclave.engine_cache import PrefixName, blocks_for
+from app.enclave.engine_model import OpenVinoModel
+from app.enclave.engine_openvino import load_engine
+from app.enclave.weights import load_weights
+from app.protocol.constants import MAX_ACTIVE_ANSWERS
+from app.protocol.question import Message, Options, Question
+
+References = dict[str, list[dict[str, object]]]
+NAMES = ("demo", "bloom", "llama", "qwen3", "gpt_neox")
+NEW_TOKENS = 96
+CLEAR_LEAD = 1e-4  # logits; below it rounding may decide, in either library
+DEMO = Path(__file__).parents[2] / "local" / "demo_model" / "weights"
+
+
+class Numbers:
+    """A tokenizer of texts that are token ids, written out: an answer's text is its tokens."""
+
+    stops: tuple[str, ...] = ()
+    strip_start = False
+
+    def encode(self, question: Question) -> list[int]:
+        return [int(word) for word in question.messages[-1].text.split()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(f"{token} " for token in ids)
+
+
+@contextmanager
+def run_engine(folder: Path, *, exact: bool = True) -> Iterator[BatchingEngine]:
+    weights = load_weights(folder)
+    model = OpenVinoModel(
+        folder,
+        threads=2,
+        most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
+        most_bytes=2**32,
+        exact=exact,
+    )
+    engine = BatchingEngine(model, Numbers(), Limits(weights.context_length, weights.end_ids))
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def continue_all(
+    engine: BatchingEngine,
+    prompts: Sequence[list[int]],
+    most: int = NEW_TOKENS,
+    prefix: PrefixName | None = None,
+) -> list[list[int]]:
+    """Continue *prompts*, as many at once as may be, and give the tokens of each."""
+    results = []
+    for at in range(0, len(prompts), MAX_ACTIVE_ANSWERS):
+        under_way = []
+        for prompt in prompts[at : at + MAX_ACTIVE_ANSWERS]:
+            text = " ".join(map(str, prompt))
+            question = Question((Message("user", text),), Options(max_tokens=most))
+            under_way.append(engine.start(question, deadline=time.monotonic() + 60, prefix=prefix))
+        for generation in under_way:
+            pieces = []
+            while generation.finish is None:
+                pieces.append(generation.take(5))
+            assert generation.finish.reason != "error"
+            results.append([int(word) for word in "".join(pieces).split()])
+    return results
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_transformers_tokens(
+    name: str,
+    converted_models: dict[str, Path],
+    reference_tokens: References,
+) -> None:
+    """
+    In 32 bits the engine's greedy answers are transformers', token for token: the demo model's to
+    every question of its corpus, and those of a random model of each architecture to prompts of
+    lengths about the blocks'; 16 at once.
+    """
+    rows = reference_tokens[name]
+    assert len(rows) > (1000 if name == "demo" else 5)
+    most = NEW_TOKENS if name == "demo" else 32
+    prompts = [cast("list[int]", row["prompt"]) for row in rows]
+    with run_engine(converted_models[name]) as engine:
+        answers = continue_all(engine, prompts, most)
+    others = [row["text"] or row["prompt"] for row, answer in zip(rows, answers, strict=True)
+              if answer != row["tokens"] and cast("float", row["margin"]) > CLEAR_LEAD]  # fmt: skip
+    assert others == []
+    unclear = sum(cast("float", row["margin"]) <= CLEAR_LEAD for row in rows)
+    assert unclear <= len(rows) / 100, "too few answers are clear to compare"
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_alone_and_from_a_prefix(
+    name: str,
+    converted_models: dict[str, Path],
+    reference_tokens: References,
+) -> None:
+    """
+    Of every architecture an answer is the same alone, among others, and when most of its prompt
+    was computed in the conversation's last turn.
+    """
+    row = max(reference_tokens[name], key=lambda row: len(cast("list[int]", row["prompt"])))
+    prompt, tokens = cast("list[int]", row["prompt"]), row["tokens"]
+    with run_engine(converted_models[name]) as engine:
+        mine = PrefixName(b"mine", time.monotonic() + 600)
+        continue_all(engine, [prompt[:-40]], 8, mine)
+        assert continue_all(engine, [prompt], 32, mine) == [tokens]
+        assert continue_all(engine, [prompt], 32) == [tokens]
+
+
+def test_int8_agreement(converted_models: dict[str, Path], reference_tokens: References) -> None:
+    """
+    With 8-bit weights, keys and values at least 98 of 100 answers of the demo model are, token
+    for token, those it gives in 32 bits.
+    """
+    rows = reference_tokens["demo"]
+    with run_engine(DEMO, exact=False) as engine:
+        answers = continue_all(engine, [cast("list[int]", row["prompt"]) for row in rows])
+    same = sum(answer == row["tokens"] for row, answer in zip(rows, answers, strict=True))
+    assert same >= 0.98 * len(rows)
+    assert load_weights(DEMO).precision == "int8"
+    assert load_weights(converted_models["demo"]).precision == "fp32"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_package_serves(name: str, converted_models: dict[str, Path]) -> None:
+    """
+    A package of each architecture passes its own check here and answers through its own
+    tokenizer and template.
+    """
+    engine = load_engine(load_weights(converted_models[name]), threads=2)
+    try:
+        question = Question((Message("user", "Hello"),), Options(max_tokens=4))
+        generation = engine.start(question, deadline=time.monotonic() + 60)
+        while generation.finish is None:
+            generation.take(5)
+        assert generation.finish.reason in {"length", "stop"}
+        assert generation.finish.prompt_tokens > 1
+    finally:
+        engine.close()

@@ -1,0 +1,144 @@
+"""docs/clients.md, run as it stands."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from local.processes import ROOT
+from local.twin import Twin
+from tests.integration.asker import asker_environment
+
+BLOCKS = dict(
+    zip(
+        ("openai", "curl", "library"),
+        re.findall(
+            r"```(?:python|sh)\n(.*?)```", (ROOT / "docs/clients.md").read_text(), re.DOTALL
+        ),
+        strict=True,
+    )
+)
+ANSWER = re.compile(r"[A-Z]\w+ ?\w*.{20,}")
+
+
+@contextmanager
+def chat(twin: Twin, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run `bin/chat` with the twin's trust; it is ended whatever happens."""
+    command = ("-m", "tests.integration.asker_program", str(twin.folder), *arguments)
+    with subprocess.Popen(
+        (sys.executable, *command),
+        cwd=ROOT,
+        env=asker_environment(twin),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def exports(process: "subprocess.Popen[str]") -> dict[str, str]:
+    """Read the two lines that the program prints."""
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(2)]
+    assert all(line.startswith("export ") for line in lines), lines
+    return dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)
+
+
+@pytest.fixture(scope="module")
+def served(twin: Twin) -> Iterator[dict[str, str]]:
+    """The environment that a running `bin/chat serve` tells its clients to have."""
+    with chat(twin, "--padding", "off", "serve") as process:
+        yield exports(process)
+
+
+def run(command: list[str], **environment: str) -> str:
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "NO_PROXY": "127.0.0.1", **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_openai(served: dict[str, str]) -> None:
+    """The example for OpenAI's client prints an answer."""
+    assert ANSWER.search(run([sys.executable, "-c", BLOCKS["openai"]], **served))
+
+
+def test_curl(served: dict[str, str]) -> None:
+    """The example for curl prints one, too, with its receipt."""
+    printed = run(["bash", "-euc", BLOCKS["curl"]], **served)
+    assert ANSWER.search(printed)
+    assert '"receipt":' in printed
+
+
+def test_library(twin: Twin, tmp_path: Path) -> None:
+    """The example for Python runs with the two files in their usual place."""
+    folder = tmp_path / "enclave-llm"
+    folder.mkdir()
+    environment = {**asker_environment(twin), "XDG_CONFIG_HOME": str(tmp_path)}
+    for name in ("chat.json", "releases.json", "root.pem"):
+        (folder / name).write_bytes((twin.folder / name).read_bytes())
+    setting = (
+        "from app.chatbot import library; "
+        "from tests.integration.asker_program import twins_trust; "
+        "library.production_trust = twins_trust\n"
+    )
+    printed = run([sys.executable, "-c", setting + BLOCKS["library"]], **environment)
+    assert printed.startswith(twin.release.name)
+    assert ANSWER.search(printed)
+    assert "tokens, receipt verified" in printed
+
+
+def test_serving_ends_with_ctrl_c_and_keeps_its_token(twin: Twin, tmp_path: Path) -> None:
+    """Ctrl-C ends it with 0; the token is in its file, the owner's alone, and serves again."""
+    path = tmp_path / "token"
+    tokens = set()
+    for _ in range(2):
+        with chat(twin, "serve", "--token-file", str(path)) as process:
+            tokens.add(exports(process)["OPENAI_API_KEY"])
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert told.index("pcr0") < told.index("serving")
+    assert tokens == {path.read_text().strip()}
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_nothing_is_served_unverified(twin: Twin, tmp_path: Path) -> None:
+    """Where the enclave is not approved, there is no port, and the exit code says why."""
+    other = (twin.folder / "releases.json").read_text()
+    pcr0 = twin.release.measurements.pcr0.hex()
+    copy = tmp_path / "twin"
+    copy.mkdir()
+    asker_environment(twin)
+    for name in ("chat.json", "root.pem", "aws.config"):
+        (copy / name).write_bytes((twin.folder / name).read_bytes())
+    (copy / "releases.json").write_text(other.replace(pcr0, "ab" * 48))
+    command = (sys.executable, "-m", "tests.integration.asker_program", str(copy), "serve")
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=asker_environment(twin),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert "not on your approved list" in done.stderr

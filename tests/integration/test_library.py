@@ -1,0 +1,154 @@
+"""The library, as a program uses it, on the running twin."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from app.chatbot import library
+from app.chatbot.library import connect
+from app.chatbot.proof import prove_answer, prove_enclave
+from app.chatbot.session import Session
+from app.protocol.answer import AnswerOpener
+from app.protocol.errors import AttestationError, ConfigError, TruncatedError
+from app.protocol.messages import Kind
+from app.protocol.question import Options
+from local.twin import Twin
+
+QUESTION = "How do I book leave?"
+FAST = Options(padding="off")
+
+
+@pytest.fixture(autouse=True)
+def twins_trust(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The twin's trust in place of the list that a person would have."""
+    monkeypatch.setattr(library, "production_trust", lambda _: twin.trust)
+
+
+@pytest.fixture
+def connected(twin: Twin) -> Iterator[Session]:
+    """A session as the library gives it."""
+    with connect(twin.config, aws=twin.asker) as session:
+        yield session
+
+
+def test_asking(twin: Twin) -> None:
+    """The few lines of the documentation work, with the configuration from its file."""
+    with connect(twin.folder / "chat.json", aws=twin.asker) as session:
+        answer = session.ask(QUESTION)
+        pieces = list(answer)
+    assert "".join(pieces) == answer.text != ""
+    assert answer.evidence is not None
+    assert answer.evidence.receipt.completion_tokens > 0
+    assert answer.state == "whole"
+
+
+def test_what_the_parent_saw(twin: Twin, connected: Session) -> None:
+    """An answer shows the very bytes that crossed the parent, and when."""
+    answer = connected.ask(QUESTION, FAST)
+    assert answer.state == "sealing"
+    assert answer.seen.request == b""
+    "".join(answer)
+    saw = max(twin.parent_saw.glob("*.request"))
+    assert answer.seen.request == saw.read_bytes()
+    crossed = saw.with_suffix(".answer").read_bytes()
+    assert all(message.body in crossed for message in answer.seen.messages)
+    assert answer.evidence is not None
+    assert answer.evidence.answer_bytes == answer.seen.answer_bytes < len(crossed)
+    times = [answer.seen.sent_seconds, *(message.seconds for message in answer.seen.messages)]
+    assert times == sorted(times)
+    assert times[-1] <= answer.seconds
+
+
+def test_stopping_from_another_thread(connected: Session) -> None:
+    """`stop` ends an answer at once, wherever it is; the session goes on."""
+    answer = connected.ask(QUESTION, Options(max_tokens=200))
+    began = threading.Event()
+    failures: list[TruncatedError] = []
+
+    def read() -> None:
+        try:
+            for _ in answer:
+                began.set()
+        except TruncatedError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert began.wait(20)
+    stopped = time.monotonic()
+    answer.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert time.monotonic() - stopped < 1
+    assert answer.stopped
+    assert failures[0].incomplete
+    assert answer.evidence is None
+    assert connected.history == ()
+    assert "".join(connected.ask(QUESTION, FAST))
+    answer.stop()  # one that is over stops nothing else
+    assert "".join(connected.ask(QUESTION, FAST))
+
+
+def test_stopping_before_it_begins(twin: Twin, connected: Session) -> None:
+    """An answer stopped before its first piece was asked for sends nothing."""
+    seen = len(list(twin.parent_saw.iterdir()))
+    answer = connected.ask(QUESTION)
+    answer.stop()
+    with pytest.raises(TruncatedError, match="stopped"):
+        next(answer)
+    assert len(list(twin.parent_saw.iterdir())) == seen
+
+
+def test_place_in_the_queue(connected: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where frames tell the answer's place among those that wait, the answer shows it."""
+    straight = AnswerOpener.open
+
+    def tell(opener: AnswerOpener, kind: Kind, body: bytes) -> str:
+        text = straight(opener, kind, body)
+        opener.place = 3  # type: ignore[attr-defined,unused-ignore]
+        return text
+
+    answer = connected.ask(QUESTION, FAST)
+    places = [answer.place]
+    monkeypatch.setattr(AnswerOpener, "open", tell)
+    next(answer)
+    places.append(answer.place)
+    assert places == [None, 3]
+    answer.close()
+
+
+def test_proof_has_the_raw_values(twin: Twin, connected: Session) -> None:
+    """Each step of verification is told in words, with the values that were compared."""
+    steps = {step.name: step for step in prove_enclave(connected)}
+    assert list(steps) == [
+        "chain", "signature", "freshness", "not debug", "image", "manifest", "key",
+    ]  # fmt: skip
+    assert all(step.says.endswith(".") and step.values for step in steps.values())
+    assert len(steps["chain"].values) >= 2
+    assert twin.trust.root_name in steps["chain"].says
+    root = steps["chain"].values["certificate 0"]
+    assert twin.trust.root.subject.rfc4514_string() in root
+    image = steps["image"].values
+    assert image["PCR1 attested"] == image["PCR1 approved"]
+    assert image["PCR0 attested"] == twin.release.measurements.pcr0.hex()
+    assert steps["key"].values["HPKE key"] == connected.enclave.public_key.hex()
+    "".join(connected.ask(QUESTION, FAST))
+    assert connected.evidence is not None
+    receipt = prove_answer(connected.evidence)
+    assert receipt.values["request"] == connected.evidence.receipt.request_digest.hex()
+    assert receipt.values["manifest"] == steps["manifest"].values["manifest sha256"]
+
+
+def test_nothing_is_given_before_it_is_verified(
+    twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An enclave that is not approved, or a list that is not there, gives no session."""
+    nobody = type(twin.trust)(twin.trust.root, "the twin's root", ())
+    monkeypatch.setattr(library, "production_trust", lambda _: nobody)
+    with pytest.raises(AttestationError):
+        connect(twin.config, aws=twin.asker)
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match=r"process"):
+        connect(twin.config, releases=twin.folder / "releases.json", aws=twin.asker)

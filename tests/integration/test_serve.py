@@ -1,0 +1,624 @@
+"""`bin/chat serve` as clients of OpenAI's API use it, on the running twin."""
+
+import asyncio
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+from huggingface_hub import AsyncInferenceClient, InferenceClient
+from openai import (
+    APIError,
+    APIStatusError,
+    AsyncOpenAI,
+    AuthenticationError,
+    BadRequestError,
+    NotFoundError,
+    OpenAI,
+    RateLimitError,
+)
+from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
+
+from app.chatbot.conversations import Conversations
+from app.chatbot.cut_off import Stop
+from app.chatbot.local_http import listen, serving
+from app.chatbot.openai_server import make_application
+from app.chatbot.session import Session, connect
+from app.chatbot.transport import Transport
+from app.protocol.errors import UnknownKeyError
+from app.protocol.messages import Kind
+from app.protocol.question import Options
+from app.protocol.releases import Measurements
+from local.nsm import SoftwareNsm
+from local.twin import Twin
+from tests.hostile import substitute_document
+
+QUESTION: Final = "How do I book leave?"
+OTHER: Final = "I can't access my email."
+FAST: Final = Options(padding="off")
+PADDED: Final = Options()  # of which an answer takes a second and a half, however short it is
+TOKEN: Final = "a-token-that-was-printed-at-the-start"
+MODEL: Final = "enclave-llm-demo"
+ASKED: Final[list[ChatCompletionMessageParam]] = [{"role": "user", "content": QUESTION}]
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Api:
+    """The API as it is served, and what is behind it."""
+
+    url: str
+    conversations: Conversations
+    client: OpenAI
+
+    def post(self, body: Json | bytes, path: str = "/v1/chat/completions") -> tuple[int, Json]:
+        """Post with no client in between."""
+        connection = self.connect()
+        try:
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            connection.request("POST", path, data, {"Authorization": f"Bearer {TOKEN}"})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    def connect(self) -> http.client.HTTPConnection:
+        """Open a connection of one's own."""
+        return http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=30)
+
+
+@contextmanager
+def serve(
+    open_session: Callable[[], Session], *, limit: int = 16, defaults: Options = FAST
+) -> Iterator[Api]:
+    """Serve the API on sessions that *open_session* gives."""
+    with ExitStack() as stack:
+        conversations = Conversations(open_session(), open_session, limit=limit)
+        stack.callback(conversations.close)
+        listener = stack.enter_context(listen())
+        application = make_application(conversations, token=TOKEN, defaults=defaults)
+        url = stack.enter_context(serving(application, listener))
+        client = OpenAI(base_url=f"{url}/v1", api_key=TOKEN, max_retries=0, timeout=30)
+        yield Api(url, conversations, stack.enter_context(client))
+
+
+@pytest.fixture(scope="module")
+def api(twin: Twin) -> Iterator[Api]:
+    """The API on the shared twin."""
+    with serve(twin.connect) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def expected(twin: Twin) -> str:
+    """The greedy answer to `QUESTION`, as a session gives it."""
+    with twin.connect() as session:
+        return "".join(session.ask(QUESTION, FAST))
+
+
+# OpenAI's own client, unchanged.
+
+
+def test_chat(api: Api, expected: str, twin: Twin) -> None:
+    """An answer that is not streamed has text, finish reason, usage, and the enclave's receipt."""
+    answer = api.client.chat.completions.create(model=MODEL, messages=ASKED)
+    assert answer.choices[0].message.content == expected
+    assert answer.choices[0].message.role == "assistant"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert answer.usage.completion_tokens > 5
+    receipt = (answer.model_extra or {})["receipt"]
+    assert receipt["pcr0"] == twin.release.measurements.pcr0.hex()
+    assert len(receipt["answer"]) == 64
+
+
+def test_chat_streams(api: Api, expected: str) -> None:
+    """A stream gives the same text in pieces, then the reason, then the usage where wanted."""
+    chunks = list(
+        api.client.chat.completions.create(
+            model=MODEL,
+            messages=ASKED,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    *parts, end, usage = chunks
+    assert "".join(part.choices[0].delta.content or "" for part in parts) == expected
+    assert parts[0].choices[0].delta.role == "assistant"
+    assert len([part for part in parts if part.choices[0].delta.content]) > 2
+    assert end.choices[0].finish_reason == "stop"
+    assert all(part.choices[0].finish_reason is None and part.usage is None for part in parts)
+    assert usage.choices == []
+    assert usage.usage is not None
+    assert usage.usage.completion_tokens > 5
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_stream_without_usage(api: Api) -> None:
+    """Usage comes only where it was asked for."""
+    stream = api.client.chat.completions.create(model=MODEL, messages=ASKED, stream=True)
+    assert all(chunk.choices for chunk in stream)
+
+
+def test_async_client(api: Api, expected: str) -> None:
+    """The asynchronous client gets the same, several at once."""
+
+    async def ask() -> tuple[str, ...]:
+        base = f"{api.url}/v1"
+        async with AsyncOpenAI(base_url=base, api_key=TOKEN, max_retries=0) as client:
+
+            async def whole() -> str:
+                answer = await client.chat.completions.create(model=MODEL, messages=ASKED)
+                return answer.choices[0].message.content or ""
+
+            async def streamed() -> str:
+                stream = await client.chat.completions.create(
+                    model=MODEL,
+                    messages=ASKED,
+                    stream=True,
+                )
+                return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+            return await asyncio.gather(whole(), streamed(), whole(), streamed())
+
+    assert list(asyncio.run(ask())) == [expected] * 4
+
+
+def test_completions(api: Api, expected: str) -> None:
+    """The older endpoint answers, too: streamed and not."""
+    whole = api.client.completions.create(model=MODEL, prompt=QUESTION)
+    assert whole.choices[0].text == expected
+    assert whole.choices[0].finish_reason == "stop"
+    assert whole.usage is not None
+    chunks = list(api.client.completions.create(model=MODEL, prompt=QUESTION, stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == expected
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_models(api: Api) -> None:
+    """The one model is listed and shown; another is not found."""
+    assert [model.id for model in api.client.models.list()] == [MODEL]
+    assert api.client.models.retrieve(MODEL).owned_by == "enclave-llm"
+    with pytest.raises(NotFoundError) as raised:
+        api.client.models.retrieve("gpt-5")
+    assert raised.value.code == "model_not_found"
+    with pytest.raises(NotFoundError):
+        api.client.chat.completions.create(model="gpt-5", messages=ASKED)
+
+
+# Another client: Hugging Face's, which shares no code with OpenAI's.
+
+
+def test_hugging_faces_client(api: Api, expected: str) -> None:
+    """Hugging Face's client gets the answer, streamed and not, with its usage."""
+    with InferenceClient(base_url=f"{api.url}/v1", api_key=TOKEN, timeout=30) as client:
+        answer = client.chat_completion(ASKED, model=MODEL)
+        assert answer.choices[0].message.content == expected
+        assert answer.usage.completion_tokens > 5
+        stream = client.chat_completion(ASKED, model=MODEL, stream=True)
+        assert "".join(part.choices[0].delta.content or "" for part in stream) == expected
+
+
+def test_hugging_faces_async_client(api: Api, expected: str) -> None:
+    """So does its asynchronous one."""
+
+    async def ask() -> str:
+        async with AsyncInferenceClient(base_url=f"{api.url}/v1", api_key=TOKEN) as client:
+            stream = await client.chat_completion(ASKED, model=MODEL, stream=True)
+            return "".join([part.choices[0].delta.content or "" async for part in stream])
+
+    assert asyncio.run(ask()) == expected
+
+
+# Parameters: honoured, or refused by name.
+
+
+def test_max_tokens(api: Api) -> None:
+    """`max_tokens`, and its newer name, end the answer, and the reason says so."""
+    for name in ("max_tokens", "max_completion_tokens"):
+        status, answer = api.post({"model": MODEL, "messages": ASKED, name: 3})
+        assert status == 200
+        assert answer["choices"][0]["finish_reason"] == "length"
+        assert answer["usage"]["completion_tokens"] == 3
+
+
+def test_stop(api: Api, expected: str) -> None:
+    """A stop string ends the answer and is no part of it."""
+    word = expected.split()[3]
+    for stop in (word, [word, "never"]):
+        _, answer = api.post({"model": MODEL, "messages": ASKED, "stop": stop})
+        text = answer["choices"][0]["message"]["content"]
+        assert text == expected[: expected.index(word)]
+        assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+def test_sampling(api: Api, expected: str) -> None:
+    """The same seed repeats an answer at a temperature; a tiny nucleus makes it greedy again."""
+
+    def ask(**options: float) -> str:
+        body = {"model": MODEL, "messages": ASKED, "max_tokens": 24, "temperature": 2, **options}
+        return str(api.post(body)[1]["choices"][0]["message"]["content"])
+
+    assert ask(seed=5) == ask(seed=5)
+    assert len({ask(seed=seed) for seed in range(3)}) > 1
+    assert expected.startswith(ask(seed=5, top_p=0.001))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n", 2),
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tool_choice", "auto"),
+        ("functions", []),
+        ("logprobs", True),
+        ("top_logprobs", 3),
+        ("logit_bias", {"5": 1}),
+        ("presence_penalty", 0.5),
+        ("frequency_penalty", -1),
+        ("response_format", {"type": "json_object"}),
+        ("user", "jdoe"),
+        ("metadata", {"a": "b"}),
+        ("store", True),
+        ("reasoning_effort", "low"),
+        ("service_tier", "flex"),
+        ("top_k", 5),
+        ("no_such_thing", 1),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(api: Api, name: str, value: object) -> None:
+    """A parameter that would change nothing here is an error, not ignored."""
+    with pytest.raises(BadRequestError) as raised:
+        api.client.chat.completions.create(
+            model=MODEL,
+            messages=ASKED,
+            extra_body={name: value},
+        )
+    assert raised.value.param == name
+    assert raised.value.code == "unsupported_parameter"
+    assert raised.value.type == "invalid_request_error"
+    assert name in raised.value.message
+
+
+def test_what_changes_nothing_is_accepted(api: Api, expected: str) -> None:
+    """Defaults that some clients write out, and null, are as if left out."""
+    neutral: Json = {
+        "n": 1,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0,
+        "logit_bias": {},
+        "logprobs": False,
+        "response_format": {"type": "text"},
+        "tools": None,
+        "stop": None,
+        "user": None,
+    }
+    parts = [{"type": "text", "text": QUESTION[:5]}, {"type": "text", "text": QUESTION[5:]}]
+    status, answer = api.post(
+        {"model": MODEL, "messages": [{"role": "user", "content": parts, "name": None}], **neutral}
+    )
+    assert status == 200
+    assert answer["choices"][0]["message"]["content"] == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "parameter"),
+    [
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": "warm"}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"),
+        ({"seed": -1}, "seed"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
+        ({"model": None}, "model"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, None),
+        ({"seed": 10**30}, "seed"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "messages"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages[0].name"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].type",
+        ),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(
+    api: Api, change: Json, parameter: str | None
+) -> None:
+    """What is malformed is named, and not quoted."""
+    status, answer = api.post({"model": MODEL, "messages": ASKED, **change})
+    assert status == 400
+    assert answer["error"]["param"] == parameter
+    assert answer["error"]["type"] == "invalid_request_error"
+    assert "warm" not in json.dumps(answer)
+
+
+def test_bodies_that_are_no_requests(api: Api) -> None:
+    """No JSON, other JSON and too much of it get errors of the same shape; unknown paths, too."""
+    for body, status in (
+        (b"{", 400),
+        (b"[]", 400),
+        (b"", 400),
+        (b'"\xff"', 400),
+        (b"[" * 9999, 400),
+        (b" " * (2 << 20) + b"{}", 413),
+    ):
+        got, answer = api.post(body)
+        assert got == status
+        assert {"message", "type", "param", "code"} == set(answer["error"])
+    long = [{"role": "user", "content": "x" * 300_000}]
+    got, answer = api.post({"model": MODEL, "messages": long})
+    assert got == 400
+    assert answer["error"]["code"] == "context_length_exceeded"
+    assert "262,140" in answer["error"]["message"]
+    assert api.post({}, "/v1/embeddings")[0] == 404
+
+
+def test_longer_than_the_model_reads(api: Api) -> None:
+    """What exceeds the model's window is refused with both numbers, by the enclave."""
+    status, answer = api.post(
+        {"model": MODEL, "messages": [{"role": "user", "content": "x " * 3000}]}
+    )
+    assert status == 400
+    assert "the limit is 1,024" in answer["error"]["message"]
+
+
+# Who may ask.
+
+
+def test_token(api: Api) -> None:
+    """Without the token nothing is answered, not even the model's name."""
+    for key in ("wrong", TOKEN[:-1]):
+        with (
+            OpenAI(base_url=f"{api.url}/v1", api_key=key, max_retries=0) as client,
+            pytest.raises(AuthenticationError) as raised,
+        ):
+            client.models.list()
+        assert raised.value.code == "invalid_api_key"
+    connection = api.connect()
+    connection.request("GET", "/v1/models")
+    assert connection.getresponse().status == 401
+    connection.close()
+
+
+def test_other_hosts(api: Api) -> None:
+    """The token does not help a page whose name was bent to this address."""
+    connection = api.connect()
+    headers = {"Authorization": f"Bearer {TOKEN}", "Host": "rebound.example"}
+    connection.request("GET", "/v1/models", headers=headers)
+    assert connection.getresponse().status == 421
+    connection.close()
+
+
+# Conversations.
+
+
+def conversations_asked(twin: Twin, since: int) -> list[str]:
+    """Give the conversations that KMS made question keys for, after its first *since* events."""
+    return [
+        event.encryption_context["conversation"]
+        for event in twin.aws.audit.events[since:]
+        if event.event_name == "GenerateDataKey"
+        if event.encryption_context and event.encryption_context["purpose"] == "question"
+    ]
+
+
+def test_a_history_that_continues_goes_on(twin: Twin) -> None:
+    """A history that extends one that is held goes on in its conversation; any other begins one."""
+    with serve(twin.connect) as api:
+        before = len(twin.aws.audit.events)
+        system = {"role": "system", "content": "Answer in short."}
+        turns = [system, {"role": "user", "content": QUESTION}]
+        _, first = api.post({"model": MODEL, "messages": turns})
+        reply = first["choices"][0]["message"]
+        follow = [*turns, reply, {"role": "user", "content": OTHER}]
+        assert api.post({"model": MODEL, "messages": follow})[0] == 200
+        assert len(conversations_asked(twin, before)) == 1  # its key is kept for both
+        changed = [system, turns[1], {**reply, "content": "Ask Bob."}, follow[-1]]
+        assert api.post({"model": MODEL, "messages": changed})[0] == 200
+        assert len(set(conversations_asked(twin, before))) == 2
+        assert api.post({"model": MODEL, "messages": [system, *ASKED]})[0] == 200
+        assert len(set(conversations_asked(twin, before))) == 3
+
+
+def test_the_history_sent_is_what_the_model_reads(api: Api) -> None:
+    """Messages before the question are part of the prompt."""
+    _, short = api.post({"model": MODEL, "messages": ASKED, "max_tokens": 1})
+    system = {"role": "developer", "content": "Answer in one word, whatever is asked."}
+    _, long = api.post({"model": MODEL, "messages": [system, *ASKED], "max_tokens": 1})
+    assert long["usage"]["prompt_tokens"] > short["usage"]["prompt_tokens"] + 5
+
+
+def test_sessions_are_bounded_and_used_again(twin: Twin) -> None:
+    """One session serves answers one after the other; a second at a time is told to wait."""
+    with serve(twin.connect, limit=1, defaults=PADDED) as api:
+        assert api.post({"model": MODEL, "messages": ASKED})[0] == 200
+        stream = api.client.chat.completions.create(
+            model=MODEL,
+            messages=ASKED,
+            stream=True,
+        )
+        next(stream)
+        with pytest.raises(RateLimitError) as raised:
+            api.client.chat.completions.create(model=MODEL, messages=ASKED)
+        assert raised.value.response.headers["retry-after"] == "2"
+        stream.close()
+        wait_until(lambda: api.post({"model": MODEL, "messages": ASKED})[0] == 200)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not come true"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_a_client_that_hangs_up_stops_its_answer(twin: Twin, *, stream: bool) -> None:
+    """When the client goes, the answer stops, long before its end."""
+    with serve(twin.connect, limit=1, defaults=PADDED) as api:
+        connection = api.connect()
+        body = json.dumps({"model": MODEL, "messages": ASKED, "stream": stream})
+        connection.request(
+            "POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {TOKEN}"}
+        )
+        wait_until(lambda: bool(api.conversations._busy))
+        session = api.conversations._busy[0]
+        time.sleep(0.3)
+        connection.close()
+        wait_until(lambda: not api.conversations._busy, 1)
+        assert session.history == ()
+        assert session.evidence is None
+
+
+# A parent that does more than relay.
+
+
+@dataclass(slots=True)
+class BentParent:
+    """A parent that can change what it relays, and counts what crosses it."""
+
+    twin: Twin
+    posted: list[bytes] = field(default_factory=list)
+    attested: int = 0
+    forget: int = 0  # how many requests to answer with unknown_key
+    frames: int | None = None  # how many messages of an answer to let through
+    altered: int | None = None  # which message of an answer to change
+    attest: Callable[[bytes, bytes], bytes] = lambda _, body: body
+
+    def connect(self) -> Session:
+        parent = self
+
+        class Bent(Transport):
+            def get_attestation(self, nonce: bytes) -> bytes:
+                parent.attested += 1
+                return parent.attest(nonce, super().get_attestation(nonce))
+
+            def post_chat(
+                self, sealed: bytes, stop: Stop | None = None
+            ) -> Generator[tuple[Kind, bytes]]:
+                parent.posted.append(sealed)
+                if parent.forget:
+                    parent.forget -= 1
+                    yield Kind.HINT, UnknownKeyError.code.encode()
+                    return
+                for number, message in enumerate(super().post_chat(sealed, stop)):
+                    if parent.frames is not None and number >= parent.frames:
+                        return
+                    if number == parent.altered:
+                        yield message[0], message[1][:-1] + bytes([message[1][-1] ^ 1])
+                    else:
+                        yield message
+
+        config = self.twin.config
+        transport = Bent(config.url, tls_ca=config.tls_ca)
+        return connect(transport, self.twin.access(), key_arn=config.key_arn, trust=self.twin.trust)
+
+    def become_another_image(self) -> None:
+        """From now on answer with documents of an enclave that nobody approved."""
+        approved = self.twin.release.measurements
+        other = Measurements(b"\x01" * 48, approved.pcr1, approved.pcr2)
+        self.attest = substitute_document(SoftwareNsm(self.twin.nsm.root, other))
+
+
+def test_a_new_key_is_verified(twin: Twin, expected: str) -> None:
+    """When the enclave changes its key, it is verified again, and the client notices nothing."""
+    parent = BentParent(twin)
+    with serve(parent.connect) as api:
+        assert parent.attested == 1  # at the start, before anyone asked
+        parent.forget = 1
+        _, answer = api.post({"model": MODEL, "messages": ASKED})
+        assert answer["choices"][0]["message"]["content"] == expected
+        assert parent.attested == 2
+        assert len(parent.posted) == 2
+
+
+def test_failed_verification_fails_requests(twin: Twin) -> None:
+    """Once verification fails, requests fail with what happened, and nothing more is sent."""
+    parent = BentParent(twin)
+    with serve(parent.connect, limit=1) as api:
+        assert api.post({"model": MODEL, "messages": ASKED})[0] == 200
+        parent.become_another_image()
+        parent.forget = 1
+        sent = len(parent.posted) + 1  # the one that is told unknown_key, sealed to the old key
+        for stream in (False, True, False):
+            with pytest.raises(APIStatusError) as raised:
+                api.client.chat.completions.create(model=MODEL, messages=ASKED, stream=stream)
+            assert raised.value.status_code == 502
+            assert raised.value.code == "pcr_mismatch"
+            assert raised.value.type == "enclave_not_trusted"
+            assert "not on your approved list" in raised.value.message
+            assert raised.value.response.headers["x-should-retry"] == "false"
+            assert len(parent.posted) == sent
+        parent.attest = BentParent(twin).attest
+        assert api.post({"model": MODEL, "messages": ASKED})[0] == 200
+
+
+def test_a_new_conversation_fails_the_same_way(twin: Twin) -> None:
+    """A session that would have to be opened is not, and the others verify again."""
+    parent = BentParent(twin)
+    with serve(parent.connect) as api:
+        _, first = api.post({"model": MODEL, "messages": ASKED})
+        parent.become_another_image()
+        sent = len(parent.posted)
+        status, answer = api.post({"model": MODEL, "messages": ASKED})
+        assert (status, answer["error"]["code"]) == (502, "pcr_mismatch")
+        reply = first["choices"][0]["message"]
+        follow = [*ASKED, reply, {"role": "user", "content": OTHER}]
+        assert api.post({"model": MODEL, "messages": follow})[0] == 502
+        assert len(parent.posted) == sent
+
+
+def test_an_answer_that_is_cut_never_ends_well(twin: Twin) -> None:
+    """A truncated answer is an error: with no reason to finish, no [DONE], no usage."""
+    parent = BentParent(twin)
+    with serve(parent.connect) as api:
+        parent.frames = 4
+        chunks: list[ChatCompletionChunk] = []
+        stream = api.client.chat.completions.create(model=MODEL, messages=ASKED, stream=True)
+        with pytest.raises(APIError, match="incomplete"):
+            chunks.extend(stream)
+        assert chunks[-1].choices[0].delta.content
+        assert all(chunk.choices[0].finish_reason is None for chunk in chunks)
+        status, answer = api.post({"model": MODEL, "messages": ASKED})
+        assert (status, answer["error"]["code"]) == (502, "truncated")
+        assert "choices" not in answer
+
+
+def test_an_answer_that_is_altered_is_not_passed_on(twin: Twin) -> None:
+    """A changed bit in a frame is an error of its own, which no client tries again by itself."""
+    parent = BentParent(twin)
+    with serve(parent.connect) as api:
+        parent.altered = 1
+        with pytest.raises(APIStatusError) as raised:
+            api.client.chat.completions.create(model=MODEL, messages=ASKED, stream=True)
+        assert (raised.value.status_code, raised.value.code) == (502, "sealed")
+        assert raised.value.response.headers["x-should-retry"] == "false"
+        assert "altered" in raised.value.message
+
+
+def test_many_clients_at_once(api: Api, expected: str) -> None:
+    """Each of many gets its own answer."""
+    got: list[str] = []
+
+    def ask() -> None:
+        _, answer = api.post({"model": MODEL, "messages": ASKED})
+        got.append(answer["choices"][0]["message"]["content"])
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert got == [expected] * 6

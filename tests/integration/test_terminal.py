@@ -1,0 +1,169 @@
+"""`bin/chat` at a terminal of its own, on the running twin."""
+
+import re
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from local.aws import Answer
+from local.processes import ROOT
+from local.twin import Twin
+from tests.integration.asker import asker_environment
+
+QUESTION = "How do I book leave?"
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7])(?:;\d+)*m")
+PROMPT = r"\x1b\[\?2004h"  # from now on pasted lines are told from typed ones: it reads
+RECEIPT = r"receipt.*verified: this answer to this question, \d+ tokens"
+Start = Callable[..., pexpect.spawn]
+
+
+@pytest.fixture
+def start(twin: Twin) -> Iterator[Start]:
+    """Starts the program at a terminal; what is still running afterwards is ended."""
+    environment = {**asker_environment(twin), "TERM": "xterm-256color"}
+    environment["PROMPT_TOOLKIT_NO_CPR"] = "1"  # nobody here would tell where the cursor is
+    started: list[pexpect.spawn] = []
+
+    def begin(*arguments: str, **more: str) -> pexpect.spawn:
+        command = ["-m", "tests.integration.asker_program", str(twin.folder), *arguments]
+        child: pexpect.spawn = pexpect.spawn(
+            sys.executable,
+            command,
+            cwd=str(ROOT),
+            env={**environment, **more},
+            encoding="utf-8",
+            timeout=30,
+            dimensions=(40, 200),
+        )
+        started.append(child)
+        return child
+
+    yield begin
+    for child in started:
+        child.close(force=True)
+
+
+def leave(child: pexpect.spawn) -> int:
+    """End with Ctrl-D and give the exit code."""
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    return int(child.exitstatus if child.exitstatus is not None else -1)
+
+
+def test_a_conversation(start: Start, twin: Twin) -> None:
+    """Proof before the prompt; answers and receipts; the whole chain on demand; Ctrl-D leaves."""
+    child = start("--padding", "off")
+    child.expect(PROMPT)
+    banner = child.before or ""
+    pcr0 = twin.release.measurements.pcr0.hex()
+    for word in (pcr0[:8], twin.release.name, "weights", "s old", "the twin's root"):
+        assert word in banner
+    assert COLOUR.search(banner)
+    child.sendline(QUESTION)
+    child.expect(RECEIPT)
+    child.expect(PROMPT)
+    child.sendline("/proof")
+    for word in ("certificate 0", "nonce", "PCR1 attested", "HPKE key", "prompt tokens"):
+        child.expect(word)
+    child.expect(PROMPT)
+    child.sendline("/new")
+    child.expect("new conversation, new keys")
+    child.sendline("/nonsense")
+    child.expect("/save FILE")
+    child.expect(PROMPT)
+    assert leave(child) == 0
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_the_session(start: Start) -> None:
+    """Ctrl-C ends one answer; at the prompt it ends nothing; /quit leaves."""
+    child = start()  # padded: an answer takes a second and a half, however short it is
+    child.expect(PROMPT)
+    child.sendline(QUESTION)
+    child.expect(r"\x1b\[\?2004l")  # the prompt is over
+    child.expect("[A-Z][a-z]+[ ,]")  # the answer has begun
+    child.sendintr()
+    child.expect("stopped.*not part of the conversation")
+    child.expect(PROMPT)
+    child.sendintr()
+    child.expect("Ctrl-D leaves")
+    child.expect(PROMPT)
+    child.sendline("And my email?")
+    child.expect(RECEIPT)
+    child.expect(PROMPT)
+    child.sendline("/quit")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_saving_and_reading(start: Start, tmp_path: Path) -> None:
+    """/save keeps the conversation under a passphrase that is not shown; `read` gives it back."""
+    path, passphrase = tmp_path / "talk.bin", "correct horse"
+    child = start("--padding", "off")
+    child.expect(PROMPT)
+    child.sendline(QUESTION)
+    child.expect(RECEIPT)
+    child.expect(PROMPT)
+    child.sendline(f"/save {path}")
+    child.expect("passphrase:")
+    child.sendline(passphrase)
+    child.expect("once more  :")
+    child.sendline("another one")
+    child.expect("differ")
+    child.expect(PROMPT)
+    child.sendline(f"/save {path}")
+    child.expect("passphrase:")
+    child.sendline(passphrase)
+    child.expect("once more  :")
+    assert passphrase not in (child.before or "")
+    child.sendline(passphrase)
+    child.expect("saved ")
+    child.expect(PROMPT)
+    assert leave(child) == 0
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert b"leave" not in path.read_bytes()
+
+    child = start("read", str(path))
+    child.expect("passphrase:")
+    child.sendline(passphrase)
+    child.expect(QUESTION.replace("?", r"\?"))
+    child.expect('"finish": "stop"')
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_long_waits_are_told(start: Start, twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While KMS takes its time, the terminal says what is being waited for, and then answers."""
+    straight = twin.aws.transform_answer
+
+    def slow(action: str, answer: Answer) -> Answer:
+        time.sleep(1.3)
+        return straight(action, answer)
+
+    monkeypatch.setattr(twin.aws, "transform_answer", slow)
+    child = start("--padding", "off", "ask", QUESTION)
+    child.expect(r"fetching keys and sealing the question \(\d s\)")
+    child.expect(r"sent; the enclave is opening it \(\d s\)")
+    child.expect(RECEIPT)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_no_color(start: Start) -> None:
+    """With NO_COLOR nothing is coloured, and all of it is there."""
+    child = start("--padding", "off", "ask", QUESTION, NO_COLOR="1")
+    child.expect(RECEIPT)
+    shown = (child.before or "") + str(child.after)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert "enclave" in shown
+    assert not COLOUR.search(shown)

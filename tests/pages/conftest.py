@@ -1,0 +1,151 @@
+"""A real browser, Debian's Chromium, driven by Playwright; and the twin that the pages speak to."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import pytest
+from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
+
+from app.chatbot.local_http import listen, serving
+from app.chatbot.session import Session
+from app.chatbot.visit import Visit
+from app.chatbot.web import Web
+from app.protocol.question import Options, Padding
+from local.processes import ROOT
+from local.twin import Twin, run_twin
+
+SHOTS = ROOT / "build" / "pages"  # screenshots, kept to be looked at
+DESKTOP, PHONE = (1440, 900), (390, 844)
+_AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+_SECONDS = 20
+
+expect.set_options(timeout=_SECONDS * 1000)
+
+
+def lack(what: str) -> NoReturn:
+    """Skip a test for lack of *what*, but never where CI is set."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(f"!! {what}")
+
+
+@pytest.fixture(scope="session")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
+    """All parties, running, with the demo model."""
+    with run_twin(tmp_path_factory.mktemp("twin")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium; Debian's, since Playwright's own would have to be downloaded."""
+    chromium = shutil.which("chromium")
+    if not chromium:
+        lack("NO BROWSER ON THIS MACHINE: bin/setup-system installs chromium")
+    # Root, which CI runs as, gets no sandbox from Chromium. Pages here are our own.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield browser
+        browser.close()
+
+
+@dataclass(slots=True)
+class OpenPage:
+    """
+    A page in the browser, and what may be known of it.
+
+    Attributes:
+        link: With the token that opened it.
+
+        complaints: What its console said, and errors that nothing caught.
+    """
+
+    page: Page
+    visit: Visit
+    url: str
+    link: str
+    responses: list[Response] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def expect_state(self, text: str) -> None:
+        """Wait until the bar says so."""
+        expect(self.page.locator("#state")).to_have_text(re.compile(text))
+
+    def ask(self, question: str) -> None:
+        """Type *question* and press Enter; does not wait for the answer."""
+        self.page.locator("#text").fill(question)
+        self.page.keyboard.press("Enter")
+
+    def expect_outcome(self, text: str, number: int = -1) -> None:
+        """Wait until the line below an answer, by default the last one's, says so."""
+        expect(self.page.locator(".outcome").nth(number)).to_have_text(re.compile(text))
+
+    def keep(self, name: str) -> None:
+        """Keep a screenshot."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SHOTS / f"{name}.png")
+
+    def find_barriers(self) -> list[str]:
+        """Give what axe-core finds that keeps people out."""
+        if not _AXE.exists():
+            lack("NO AXE-CORE ON THIS MACHINE: bin/setup-node installs it")
+        self.page.evaluate(_AXE.read_text() + "\n;0")
+        found: dict[str, Any] = self.page.evaluate("axe.run()")
+        assert len(found["passes"]) > 10
+        return [
+            f"{rule['id']} ({rule['impact']}): {node['html']}"
+            for rule in found["violations"]
+            for node in rule["nodes"]
+        ]
+
+
+Opening = Callable[..., AbstractContextManager[OpenPage]]
+
+
+@pytest.fixture
+def opening(browser: Browser) -> Opening:
+    """Serve and open pages; what a page complained of fails the test."""
+
+    @contextmanager
+    def opened(
+        open_session: Callable[[], Session],
+        *,
+        size: tuple[int, int] = DESKTOP,
+        dark: bool = False,
+        padding: Padding = "off",
+    ) -> Iterator[OpenPage]:
+        visit = Visit(open_session, Options(padding=padding), ("How do I book leave?",))
+        web = Web(visit)
+        width, height = size
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+        )
+        with listen() as listener, serving(web.application(), listener) as url:
+            page = context.new_page()
+            page.set_default_timeout(_SECONDS * 1000)
+            opened = OpenPage(page, visit, url, f"{url}/?token={web.token}")
+            page.on("console", lambda message: opened.complaints.append(message.text))
+            page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+            # Playwright cannot take a method of list itself.
+            page.on("response", lambda response: opened.responses.append(response))  # noqa: PLW0108
+            page.goto(opened.link)
+            yield opened
+            assert opened.complaints == []
+            context.close()
+            visit.close()
+
+    return opened
+
+
+@pytest.fixture
+def opened(opening: Opening, twin: Twin) -> Iterator[OpenPage]:
+    """A page that has verified the twin's enclave."""
+    with opening(twin.connect, padding="constant") as page:
+        page.expect_state("Verified: release")
+        yield page

@@ -1,0 +1,246 @@
+"""What the page shows when somebody cheats: which step failed, what that means, what to do."""
+
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import expect
+
+from app.chatbot.session import Session
+from app.protocol.errors import AttestationError, UnavailableError
+from app.protocol.releases import Measurements
+from local.nsm import SoftwareNsm
+from local.pki import make_root
+from local.twin import Twin
+from tests.hostile import HostileParent, Messages, alter, substitute_document
+from tests.pages.conftest import PHONE, Opening, OpenPage
+
+Rewrite = Callable[[bytes, bytes], bytes]
+QUESTION = "How do I book leave?"
+
+
+def another_root(twin: Twin) -> Rewrite:
+    foreign = make_root(now=datetime.now(UTC))
+    return substitute_document(SoftwareNsm(foreign, twin.release.measurements))
+
+
+def another_image(twin: Twin) -> Rewrite:
+    approved = twin.release.measurements
+    other = Measurements(b"\x01" * 48, approved.pcr1, approved.pcr2)
+    return substitute_document(SoftwareNsm(twin.nsm.root, other))
+
+
+def debug_mode(twin: Twin) -> Rewrite:
+    return substitute_document(SoftwareNsm(twin.nsm.root, twin.release.measurements, debug=True))
+
+
+def stale(twin: Twin) -> Rewrite:
+    old = timedelta(seconds=-301)
+    return substitute_document(
+        SoftwareNsm(twin.nsm.root, twin.release.measurements, timestamp_offset=old)
+    )
+
+
+def replayed(twin: Twin) -> Rewrite:
+    transport = twin.transport()
+    recorded = transport.get_attestation(secrets.token_bytes(32))
+    transport.close()
+    return lambda _, __: recorded
+
+
+def altered(twin: Twin) -> Rewrite:
+    del twin
+    return lambda _, body: body.replace(b"enclave-llm-demo", b"enclave-llm-dem0")
+
+
+SIGNED = ["Chain", "Signature"]
+CURRENT = [*SIGNED, "Freshness", "Not debug"]
+CASES = [
+    (another_root, "This enclave is not trusted", "Chain", []),
+    (
+        another_image,
+        "This enclave runs something else",
+        "Image",
+        CURRENT,
+    ),
+    (debug_mode, "This enclave is not trusted", "Not debug", SIGNED),
+    (stale, "The clocks disagree", "Freshness", SIGNED),
+    (replayed, "This enclave is not trusted", "Freshness", [*SIGNED, "Not debug"]),
+    (
+        altered,
+        "This enclave is not trusted",
+        "Manifest",
+        [*CURRENT, "Image"],
+    ),
+]
+
+
+def steps(opened: OpenPage, outcome: str) -> list[str]:
+    """Give the steps that the proof shows with *outcome*."""
+    shown = opened.page.locator(f"#steps > [data-outcome={outcome}] .what").all_text_contents()
+    return [text.rpartition(",")[0] for text in shown]
+
+
+def expect_no_way_to_ask(opened: OpenPage) -> None:
+    """Require that there is nothing to type into, and no session behind it."""
+    expect(opened.page.locator("#text")).to_be_disabled()
+    expect(opened.page.get_by_role("button", name="Ask")).to_be_disabled()
+    assert opened.visit._session is None
+
+
+@pytest.mark.parametrize(
+    ("cheat", "title", "failed", "passed"), CASES, ids=[case[0].__name__ for case in CASES]
+)
+def test_a_parent_that_cheats_is_refused(
+    opening: Opening,
+    twin: Twin,
+    cheat: Callable[[Twin], Rewrite],
+    title: str,
+    failed: str,
+    passed: list[str],
+) -> None:
+    """The step that failed is named, and those before it; nothing can be typed or sent."""
+    parent = HostileParent(twin, rewrite_attestation=cheat(twin))
+    with opening(parent.connect) as opened:
+        opened.expect_state("^Not trusted$")
+        refusal = opened.page.locator("#refusal")
+        expect(refusal.get_by_role("heading")).to_have_text(title)
+        for part in ("What happened", "What it means", "What to do"):
+            expect(refusal).to_contain_text(part)
+        assert steps(opened, "failed") == [failed]
+        assert steps(opened, "passed") == passed
+        expect(refusal).to_be_focused()
+        expect_no_way_to_ask(opened)
+        opened.keep(f"refused-{cheat.__name__.replace('_', '-')}")
+    assert parent.posted == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [(1440, 900), PHONE], ids=["desktop", "phone"])
+def test_nobody_is_kept_out_of_a_refusal(
+    opening: Opening, twin: Twin, size: tuple[int, int], *, dark: bool
+) -> None:
+    """axe-core finds nothing on it either, with the program's own words open."""
+    parent = HostileParent(twin, rewrite_attestation=another_image(twin))
+    with opening(parent.connect, size=size, dark=dark) as opened:
+        opened.expect_state("^Not trusted$")
+        opened.page.locator("#refusal summary").click()
+        expect(opened.page.locator("#refusal dd").last).to_contain_text("PCR0 is 01010101")
+        assert opened.find_barriers() == []
+        opened.keep(f"refusal-{size[0]}-{'dark' if dark else 'light'}")
+
+
+def end_early(messages: Messages) -> Messages:
+    return messages[:4]
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "title"),
+    [(alter, "Bytes were altered on the way"), (end_early, "The answer was cut off")],
+)
+def test_an_answer_that_is_tampered_with_is_told(
+    opening: Opening, twin: Twin, rewrite: Callable[[Messages], Messages], title: str
+) -> None:
+    """It is not whole, not in the conversation, and has no receipt; asking again is possible."""
+    parent = HostileParent(twin)
+    with opening(parent.connect) as opened:
+        opened.expect_state("Verified")
+        parent.rewrite_answer = rewrite
+        opened.ask(QUESTION)
+        opened.expect_outcome("^Not whole, and not in the conversation$")
+        expect(opened.page.locator(".failure h3")).to_have_text(title)
+        expect(opened.page.locator("#receipt")).to_be_hidden()
+        assert opened.visit._session is not None
+        assert opened.visit._session.history == ()
+        assert opened.find_barriers() == []
+        opened.keep(f"answer-{rewrite.__name__.replace('_', '-')}")
+        parent.rewrite_answer = lambda messages: messages
+        opened.ask(QUESTION)
+        opened.expect_outcome("^Receipt verified")
+
+
+def test_a_receipt_that_does_not_verify_is_told(
+    opened: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text is there and called unreliable."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AttestationError("another image signed the receipt than was asked")
+
+    monkeypatch.setattr("app.chatbot.session.verify_receipt", fail)
+    opened.ask(QUESTION)
+    expect(opened.page.locator(".failure h3")).to_have_text("The receipt does not verify")
+    expect(opened.page.locator("#receipt")).to_be_hidden()
+
+
+def test_who_does_not_answer_is_asked_again(opening: Opening, twin: Twin) -> None:
+    """Nobody there is no distrust; when the server is back, Verify again goes on."""
+    down = [True]
+
+    def connect() -> Session:
+        if down.pop() if down else False:
+            raise UnavailableError("no connection to the parent")
+        return twin.connect()
+
+    with opening(connect) as opened:
+        opened.expect_state("^Not verified$")
+        expect(opened.page.locator("#refusal")).to_contain_text("Nobody answers")
+        assert steps(opened, "passed") == steps(opened, "failed") == []
+        expect_no_way_to_ask(opened)
+        opened.page.get_by_role("button", name="Verify again").click()
+        opened.expect_state("Verified")
+        opened.ask(QUESTION)
+        opened.expect_outcome("^Receipt verified")
+
+
+def let_the_proof_age(opened: OpenPage) -> Session:
+    """Make the page's session verify again before the next question."""
+    session = opened.visit._session
+    assert session is not None
+    verified = session.enclave
+    object.__setattr__(verified, "verified_at", verified.verified_at - timedelta(seconds=301))
+    return session
+
+
+def test_an_enclave_that_is_verified_anew_shows_its_new_proof(opened: OpenPage) -> None:
+    """What stands in the proof is what the last answer was asked under."""
+    session = let_the_proof_age(opened)
+    before = session.enclave.attestation.nonce
+    opened.ask(QUESTION)
+    opened.expect_outcome("^Receipt verified")
+    nonce = session.enclave.attestation.nonce
+    assert nonce is not None
+    assert nonce != before
+    opened.page.locator("#steps summary", has_text="Freshness").click()
+    expect(opened.page.locator("#steps dd:visible").first).to_have_text(nonce.hex())
+
+
+def test_an_enclave_that_changes_under_way_is_refused(opening: Opening, twin: Twin) -> None:
+    """Verification that fails at a later question tells so; the question is not sent."""
+    parent = HostileParent(twin)
+    with opening(parent.connect) as opened:
+        opened.expect_state("Verified")
+        parent.rewrite_attestation = another_image(twin)
+        let_the_proof_age(opened)
+        opened.ask(QUESTION)
+        expect(opened.page.locator(".failure h3")).to_have_text("This enclave runs something else")
+        opened.expect_state("^Not trusted$")
+        assert parent.posted == []
+        parent.rewrite_attestation = lambda _, body: body
+        opened.ask(QUESTION)
+        opened.expect_outcome("^Receipt verified")
+        opened.expect_state("^Verified")
+
+
+def test_a_program_that_has_ended_is_told(opened: OpenPage) -> None:
+    """When the program behind it is gone, the page says so."""
+    opened.page.route("**/api/ask", lambda route: route.abort())
+    opened.ask(QUESTION)
+    title = "The program behind this page has gone"
+    expect(opened.page.locator(".failure h3")).to_have_text(title)
+    opened.page.route("**/api/new", lambda route: route.abort())
+    opened.page.get_by_role("button", name="New conversation").click()
+    expect(opened.page.locator("#refusal h2")).to_have_text(title)
+    expect(opened.page.locator("#text")).to_be_disabled()
+    opened.complaints.clear()  # the browser's own, of the connection
