@@ -8,8 +8,10 @@ medians over the rounds are printed and written, with machine and versions, as J
 
 import argparse
 import json
+import math
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -87,6 +89,7 @@ def _parse() -> argparse.Namespace:
         help="who ask at the same time; default: 1 4 8 16")  # fmt: skip
     add("--model", nargs="+", choices=SHAPES, help="default: all; quick: the first")
     add("--rounds", type=int, help="default: 3; quick: 1")
+    add("--minutes", type=float, default=math.inf, help="begin no further round after so many")
     add("--quick", action="store_true", help="one round of one model")
     add("--threads", type=int, default=cores, help="of each engine; default: all cores")
     add("--results", type=Path, default=_RESULTS, help="folder; default: %(default)s")
@@ -120,7 +123,7 @@ def _measure(shape: Shape, options: argparse.Namespace) -> dict[str, object]:
     prompts = make_prompts(shape, MOST_ASKERS, PROMPT_TOKENS)
     names = [name for name in NAMES if name in options.only]
     with start_rivals(shape, names, threads=options.threads, note=_note) as contenders:
-        runs, others = _run_rounds(contenders, prompts, options.askers, options.rounds)
+        runs, others = _run_rounds(contenders, prompts, options)
         loaded = [
             {
                 **_describe(contender.name, shape),
@@ -137,7 +140,7 @@ def _measure(shape: Shape, options: argparse.Namespace) -> dict[str, object]:
         "prompt_tokens": PROMPT_TOKENS,
         "new_tokens": NEW_TOKENS,
         "threads": options.threads,
-        "rounds": options.rounds,
+        "rounds": max(figure.runs for figure in figures.values()),
         "askers": list(options.askers),
         "machine": machine,
         "bytes_per_second": bandwidth,
@@ -154,15 +157,18 @@ def _measure(shape: Shape, options: argparse.Namespace) -> dict[str, object]:
 
 
 def _run_rounds(
-    contenders: Sequence[Contender], prompts: Sequence[Prompt], askers: Sequence[int], rounds: int
+    contenders: Sequence[Contender], prompts: Sequence[Prompt], options: argparse.Namespace
 ) -> tuple[dict[Key, list[Answers]], dict[Key, list[float]]]:
     """Let all contenders take turns; give their answers, and how busy the machine was otherwise."""
     runs: dict[Key, list[Answers]] = {}
     others: dict[Key, list[float]] = {}
     for contender in contenders:
         contender.ask(prompts[:1], _WARM_TOKENS)
-    for number in range(1, rounds + 1):
-        for count in askers:
+    end = time.monotonic() + 60 * options.minutes
+    for number in range(1, options.rounds + 1):
+        if number > 1 and time.monotonic() > end:
+            break
+        for count in options.askers:
             for contender in contenders:
                 if count > 1 and contender.name in _ONE_AT_A_TIME:
                     continue
