@@ -7,12 +7,13 @@ medians over the rounds are printed and written, with machine and versions, as J
 """
 
 import argparse
+import itertools
 import json
 import math
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -165,24 +166,27 @@ def _run_rounds(
     for contender in contenders:
         contender.ask(prompts[:1], _WARM_TOKENS)
     end = time.monotonic() + 60 * options.minutes
-    for number in range(1, options.rounds + 1):
+    for number, count in _turns(options.askers, options.rounds):
         if number > 1 and time.monotonic() > end:
-            break
-        for count in options.askers:
-            for contender in contenders:
-                if count > 1 and contender.name in _ONE_AT_A_TIME:
-                    continue
-                other = OtherWork()
-                answers = contender.ask(prompts[:count], NEW_TOKENS)
-                key = contender.name, count
-                runs.setdefault(key, []).append(answers)
-                others.setdefault(key, []).append(other.cores())
-                speed = sum(answers.tokens) / answers.seconds
-                beside = f"{others[key][-1]:.2f} cores busy with other work"
-                _note(
-                    f"round {number}  {contender.name:20} {count:2}  {speed:6.1f} tok/s  {beside}"
-                )
+            continue
+        for contender in contenders:
+            if count > 1 and contender.name in _ONE_AT_A_TIME:
+                continue
+            other = OtherWork()
+            answers = contender.ask(prompts[:count], NEW_TOKENS)
+            key = contender.name, count
+            runs.setdefault(key, []).append(answers)
+            others.setdefault(key, []).append(other.cores())
+            speed = sum(answers.tokens) / answers.seconds
+            beside = f"{others[key][-1]:.2f} cores busy with other work"
+            _note(f"round {number}  {contender.name:20} {count:2}  {speed:6.1f} tok/s  {beside}")
     return runs, others
+
+
+def _turns(askers: Sequence[int], rounds: int) -> Iterator[tuple[int, int]]:
+    """Give rounds and askers: all rounds of one asker first, which take least, then the others."""
+    for counts in ([n for n in askers if n == 1], [n for n in askers if n > 1]):
+        yield from itertools.product(range(1, rounds + 1), counts)
 
 
 def _describe(name: str, shape: Shape) -> dict[str, object]:
