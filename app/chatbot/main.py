@@ -229,8 +229,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Verify the enclave, then serve OpenAI's API on 127.0.0.1 until Ctrl-C. Prints two lines "
-        "to export, which most clients take as they are. Answer options before serve are the defaults "
-        "of what a request leaves out. docs/clients.md says what is honoured and what is refused."
+        "to export, which most clients take as they are. Answer options before serve are the "
+        "defaults of what a request leaves out. docs/clients.md says what is honoured."
     )
     parser.add_argument("--port", type=int, default=0, metavar="N", help="default: a free one")
     parser.add_argument(
