@@ -48,6 +48,7 @@ from local.process_image import KIT, measurements_of, pack_process_image
 from local.processes import ROOT, Child, Process
 from local.tls import TlsFiles, make_tls
 
+ENCLAVE_PROGRAM: Final = "local.enclave"
 DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"
 ACCOUNT: Final = "111122223333"  # AWS's own for documentation
 REGION: Final = "us-east-1"
@@ -139,6 +140,7 @@ def run_twin(
     folder: Path,
     *,
     weights: Path = DEMO_WEIGHTS,
+    program: str = ENCLAVE_PROGRAM,
     deployed: Deployed | None = None,
     image: Path | None = None,
     console: bool = False,
@@ -149,6 +151,8 @@ def run_twin(
 
     Args:
         folder: New, empty or an earlier twin's, whose files are then gone.
+
+        program: The enclave's, a module that takes the arguments of `local.enclave`.
 
         deployed: Policies to enforce; None for those that the stack synthesises.
 
@@ -191,7 +195,7 @@ def run_twin(
         else:
             note("starting the parent and the enclave, which loads the model")
             stack.enter_context(serve_nsm(sockets / "nsm", nsm))
-            enclave = start_enclave(stack, folder, sockets, weights)
+            enclave = start_enclave(stack, folder, sockets, weights, program=program)
         _wait_until_ready(config, (enclave, parent), note, emulated=emulated is not None)
         yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent)
 
@@ -327,7 +331,14 @@ def _document(statement: Mapping[str, object]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-def start_enclave(stack: ExitStack, folder: Path, sockets: Path, weights: Path) -> Process:
+def start_enclave(
+    stack: ExitStack,
+    folder: Path,
+    sockets: Path,
+    weights: Path,
+    *,
+    program: str = ENCLAVE_PROGRAM,
+) -> Process:
     """Start the enclave's process on the twin's sockets; *stack* stops it."""
     enclave_socket(sockets).unlink(missing_ok=True)
     arguments = (
@@ -337,7 +348,7 @@ def start_enclave(stack: ExitStack, folder: Path, sockets: Path, weights: Path) 
         f"--ca={folder / 'tls' / 'ca.pem'}",
         f"--weights={weights}",
     )
-    enclave = Process("local.enclave", arguments, folder / "logs")
+    enclave = Process(program, arguments, folder / "logs")
     stack.callback(enclave.stop)
     return enclave
 

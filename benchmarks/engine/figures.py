@@ -1,0 +1,131 @@
+"""
+Figures: what is made of timings. Medians, ratios to the original's loop, and goals.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.engine.contender import Answers
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """
+    Medians over the runs of one contender with one number of askers.
+
+    Attributes:
+        total_tokens_per_second: New tokens of all answers by the time until the last one ended.
+
+        decode_tokens_per_second: New tokens after the first, by the time after the first;
+            None with more than one asker.
+
+        first_seconds: Until an asker's first token or text, the median over askers.
+
+        last_first_seconds: The same of the asker who waited longest.
+
+        runs: How many; `spread` is slowest and fastest of the totals.
+    """
+
+    askers: int
+    total_tokens_per_second: float
+    decode_tokens_per_second: float | None
+    first_seconds: float
+    last_first_seconds: float
+    seconds: float
+    runs: int
+    spread: tuple[float, float]
+
+
+def make_figure(runs: Sequence[Answers]) -> Figure:
+    """
+    Give the medians over *runs*, which all had as many askers.
+
+    Raises:
+        ValueError: There is no run, or they differ in askers.
+    """
+    askers = {len(run.tokens) for run in runs}
+    if len(askers) != 1:
+        raise ValueError(f"runs had {sorted(askers)} askers, expected one number")
+    totals = [sum(run.tokens) / run.seconds for run in runs]
+    alone = askers == {1}
+    return Figure(
+        askers=askers.pop(),
+        total_tokens_per_second=statistics.median(totals),
+        decode_tokens_per_second=statistics.median(map(_decode_speed, runs)) if alone else None,
+        first_seconds=statistics.median(statistics.median(run.first_seconds) for run in runs),
+        last_first_seconds=statistics.median(max(run.first_seconds) for run in runs),
+        seconds=statistics.median(run.seconds for run in runs),
+        runs=len(runs),
+        spread=(min(totals), max(totals)),
+    )
+
+
+def _decode_speed(run: Answers) -> float:
+    return (run.tokens[0] - 1) / (run.seconds - run.first_seconds[0])
+
+
+def roofline_share(
+    figure: Figure, *, weights_bytes: float, bytes_per_second: float
+) -> float | None:
+    """Give how much of what memory allows one asker got; None where there are more askers."""
+    if figure.decode_tokens_per_second is None:
+        return None
+    return figure.decode_tokens_per_second * weights_bytes / bytes_per_second
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """
+    What is aimed at: *ours* makes at least *least* times the tokens per second of *theirs*.
+
+    Attributes:
+        their_askers: The original answers one at a time, so its total is that of one asker.
+    """
+
+    ours: str
+    askers: int
+    theirs: str
+    their_askers: int
+    least: float
+
+
+GOALS = (
+    Goal("ours-private", 1, "original", 1, 8.0),
+    Goal("ours-private", 1, "llama-Q8_0", 1, 1.0),
+    Goal("ours-private", 8, "original", 1, 25.0),
+    Goal("ours-private", 16, "original", 1, 30.0),
+    Goal("ours-private", 8, "llama-Q8_0", 8, 2.5),
+    Goal("ours-private", 16, "llama-Q8_0", 16, 2.5),
+    Goal("ours-int4-private", 1, "llama-Q4_K_M", 1, 1.0),
+    Goal("ours-int4-private", 1, "original", 1, 9.5),
+    Goal("ours-private", 1, "ours-bare", 1, 0.95),  # the private path costs 5 % at most
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A goal and the ratio that was measured."""
+
+    goal: Goal
+    ratio: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether it is at least what was aimed at."""
+        return self.ratio >= self.goal.least
+
+
+Figures = Mapping[tuple[str, int], Figure]
+
+
+def judge(figures: Figures) -> list[Outcome]:
+    """Give the outcome of every goal whose two sides were measured."""
+    outcomes = []
+    for goal in GOALS:
+        ours = figures.get((goal.ours, goal.askers))
+        theirs = figures.get((goal.theirs, goal.their_askers))
+        if ours and theirs:
+            ratio = ours.total_tokens_per_second / theirs.total_tokens_per_second
+            outcomes.append(Outcome(goal, ratio))
+    return outcomes

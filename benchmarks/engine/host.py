@@ -1,0 +1,75 @@
+"""
+The twin in a process of its own, so that what askers and enclave cost can be told apart.
+
+Prints one line of JSON when it is ready, and runs until its standard input ends. `Desk` is the
+askers' side: what chatbots need of a twin that another process runs.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import boto3
+import botocore.session
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from app.chatbot.access import Access
+from app.chatbot.config import read_config
+from app.chatbot.session import Session, connect
+from app.chatbot.transport import Transport
+from app.chatbot.trust import Trust
+from app.protocol.releases import parse_releases
+from local.process_image import KIT
+from local.twin import ENCLAVE_PROGRAM, ROOT_NAME, forget_aws_environment, run_twin
+
+_ROOT_FILE: Final = "root.pem"
+
+
+class Desk:
+    """Where askers get sessions with the enclave of the twin in *folder*."""
+
+    def __init__(self, folder: Path) -> None:
+        forget_aws_environment()
+        self._config = read_config(folder / "chat.json")
+        root = x509.load_pem_x509_certificate((folder / _ROOT_FILE).read_bytes())
+        releases = parse_releases((folder / "releases.json").read_bytes(), kits=frozenset({KIT}))
+        self._trust = Trust(root, ROOT_NAME, releases)
+        self._settings = folder / "aws.config"
+
+    def connect(self) -> Session:
+        """
+        Verify the enclave and give a new asker's session.
+
+        Raises:
+            AppError: As `app.chatbot.session.connect`.
+        """
+        config = self._config
+        asker = botocore.session.Session(profile="twin")
+        asker.set_config_variable("config_file", str(self._settings))
+        asker.set_config_variable("credentials_file", os.devnull)
+        access = Access(config, session=boto3.Session(botocore_session=asker))
+        transport = Transport(config.url, tls_ca=config.tls_ca)
+        return connect(transport, access, key_arn=config.key_arn, trust=self._trust)
+
+
+def main() -> None:
+    """Run a twin."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--program", default=ENCLAVE_PROGRAM)
+    options = parser.parse_args()
+    weights = options.weights.resolve()
+    with run_twin(options.folder, weights=weights, program=options.program) as twin:
+        (twin.folder / _ROOT_FILE).write_bytes(twin.trust.root.public_bytes(Encoding.PEM))
+        pids = {"enclave": twin.enclave.pid, "parent": twin.parent.pid, "aws": os.getpid()}
+        print(json.dumps(pids), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
