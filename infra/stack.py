@@ -90,7 +90,9 @@ class EnclaveStack(Stack):
             network=network,
             role=host_role,
             cargo=Cargo(eif, software, logs),
-            sizes=require_sizes(parameters.sizes, eif_bytes=image.eif_bytes),
+            sizes=require_sizes(
+                parameters.sizes, eif_bytes=image.eif_bytes, engine_bytes=image.engine_bytes
+            ),
             size=parameters.fleet_size,
         )
         # An image is approved before it runs, and a host's first calls find their way.
