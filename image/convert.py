@@ -97,12 +97,12 @@ def convert(source: Path, out: Path, *, precision: str) -> Converted:
 
 
 def _require_vocabulary(path: Path, vocabulary: int) -> None:
-    """Require that the model has every token of its tokenizer; some files add tokens of no model."""
+    """Require that the model has every token of its tokenizer, added ones as well."""
     tokens = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
     largest = max(tokens.values(), default=0)
     if largest >= vocabulary:
         raise SaveError(
-            f"{TOKENIZER_NAME} has token {largest}, and the model {vocabulary} of them: remove what "
+            f"{TOKENIZER_NAME} has token {largest}, the model {vocabulary} of them: remove what "
             "was added, or save the model with embeddings for it"
         )
 

@@ -12,18 +12,15 @@ import os
 import shutil
 import socket
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 import boto3
 import botocore.session
-import urllib3
 
 from app.chatbot.access import Access
 from app.chatbot.config import ChatbotConfig
@@ -33,7 +30,7 @@ from app.chatbot.trust import Trust
 from app.enclave.weights import load_weights
 from app.parent.config import ParentConfig
 from app.protocol.constants import KMS_PROXY_PORT
-from app.protocol.errors import ConfigError, UnavailableError
+from app.protocol.errors import ConfigError
 from app.protocol.releases import Release, encode_releases
 from image.record import RECORD_NAME
 from infra.key_policy import KeyPolicy, policy_of
@@ -46,6 +43,7 @@ from local.nsm import SoftwareNsm, serve_nsm
 from local.pki import Identity, make_root
 from local.process_image import KIT, measurements_of, pack_process_image
 from local.processes import ROOT, Child, Process
+from local.ready import wait_until_ready
 from local.tls import TlsFiles, make_tls
 
 ENCLAVE_PROGRAM: Final = "local.enclave"
@@ -58,10 +56,6 @@ CHAT_ROLE_ARN: Final = f"arn:aws:iam::{ACCOUNT}:role/{CHAT_ROLE}"
 ASKER: Final = "asker"
 ASKER_ARN: Final = f"arn:aws:iam::{ACCOUNT}:user/{ASKER}"
 _MARK: Final = ".twin"  # a file in every folder that a twin may empty
-_START_SECONDS: Final = 90
-_EMULATED_SECONDS: Final = 300  # from the heartbeat: importing PyTorch alone takes 40 to 90
-_NOTE_SECONDS: Final = 10
-_POLL_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +190,7 @@ def run_twin(
             note("starting the parent and the enclave, which loads the model")
             stack.enter_context(serve_nsm(sockets / "nsm", nsm))
             enclave = start_enclave(stack, folder, sockets, weights, program=program)
-        _wait_until_ready(config, (enclave, parent), note, emulated=emulated is not None)
+        wait_until_ready(config, (enclave, parent), note, emulated=emulated is not None)
         yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent)
 
 
@@ -377,33 +371,3 @@ def _free_url() -> str:
 def _write_lists(folder: Path, config: ChatbotConfig, release: Release) -> None:
     (folder / "chat.json").write_text(json.dumps(config.to_dict(), indent=2))
     (folder / "releases.json").write_bytes(encode_releases([release]))
-
-
-def _wait_until_ready(
-    config: ChatbotConfig,
-    processes: Sequence[Child],
-    note: Callable[[str], None],
-    *,
-    emulated: bool,
-) -> None:
-    """Poll the parent, which asks the enclave, until both answer."""
-    seconds = _EMULATED_SECONDS if emulated else _START_SECONDS
-    end = time.monotonic() + seconds
-    noted = time.monotonic()
-    with urllib3.PoolManager(ca_certs=config.tls_ca, retries=False, timeout=2) as pool:
-        while not _is_ready(pool, config.url):
-            for process in processes:
-                process.require_alive()
-            if time.monotonic() > end:
-                raise UnavailableError(f"the twin is not ready after {seconds} s")
-            if time.monotonic() - noted > _NOTE_SECONDS:
-                noted = time.monotonic()
-                note("waiting for the enclave, which loads the model")
-            time.sleep(_POLL_SECONDS)
-
-
-def _is_ready(pool: urllib3.PoolManager, url: str) -> bool:
-    try:
-        return pool.request("GET", f"{url}/readyz").status == HTTPStatus.OK
-    except urllib3.exceptions.HTTPError:
-        return False

@@ -45,7 +45,7 @@ class Tokenizer:
         largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
         if largest >= weights.sizes.vocabulary:
             raise WeightsError(
-                f"the tokenizer has token {largest}, and the model {weights.sizes.vocabulary} of them"
+                f"the tokenizer has token {largest}, the model {weights.sizes.vocabulary} of them"
             )
         path = weights.folder / TEMPLATE_NAME
         self._template = _compile(path.read_text("utf-8")) if path.is_file() else None

@@ -65,7 +65,7 @@ def test_more_tokens_than_the_model_has(weights: Weights) -> None:
     left of another step.
     """
     fewer = replace(weights, sizes=replace(weights.sizes, vocabulary=2047))
-    with pytest.raises(WeightsError, match="the tokenizer has token 2047, and the model 2047 of"):
+    with pytest.raises(WeightsError, match="the tokenizer has token 2047, the model 2047 of"):
         Tokenizer(fewer)
 
 
