@@ -43,9 +43,11 @@ def require_context(folder: Path, wanted: int) -> int:
         SaveError: The configuration is no JSON, or gives a smaller length.
     """
     config = read_json(folder / "config.json")
-    own = [config[name] for name in CONTEXT_FIELDS if type(config.get(name)) is int]
-    if config.get("model_type") not in _WITHOUT_PLACES and own and wanted > max(own):
-        raise SaveError(f"--context is {wanted}, and the model has places for {max(own)} tokens")
+    if config.get("model_type") in _WITHOUT_PLACES:
+        return wanted
+    for length in map(config.get, CONTEXT_FIELDS):
+        if isinstance(length, int) and wanted > length:
+            raise SaveError(f"--context is {wanted}, and the model has places for {length} tokens")
     return wanted
 
 

@@ -175,9 +175,8 @@ def run_twin(
         root = make_root(now=datetime.now(UTC))
         nsm = SoftwareNsm(root, release.measurements)
         note("starting KMS and STS with the synthesised key policy")
-        policies = deployed or synthesised([release])
         aws, key_arn, session = _serve_aws(
-            stack, folder, sockets, tls=tls, root=root, policies=policies
+            stack, folder, sockets, tls=tls, root=root, policies=deployed or synthesised([release])
         )
         config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
         trust = Trust(root.certificate, ROOT_NAME, (release,))
