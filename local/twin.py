@@ -182,11 +182,10 @@ def run_twin(
         trust = Trust(root.certificate, ROOT_NAME, (release,))
         _write_lists(folder, config, release)
         parent = start_parent(stack, folder, sockets, config)
+        note("booting the enclave" if emulated else "starting the enclave, which loads the model")
         if emulated:
-            note("booting the enclave")
             enclave: Child = emulated.start(stack, sockets, nsm.chain, note, console=console)
         else:
-            note("starting the parent and the enclave, which loads the model")
             stack.enter_context(serve_nsm(sockets / "nsm", nsm))
             enclave = start_enclave(stack, folder, sockets, weights, program=program)
         wait_until_ready(config, (enclave, parent), note, emulated=emulated is not None)
