@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -34,6 +34,7 @@ from image.kit import BootKit
 from image.kit_aws import aws_kit
 from image.kit_debian import LIMITS, debian_kit
 from image.measure import extend
+from image.memory import least_engine_bytes
 from image.pack import pack_eif
 from image.record import BuildRecord, encode_build_record
 from image.sbom import encode_sbom
@@ -107,7 +108,9 @@ def build_image(
         ImageError: A file is missing, or the disk is full.
     """
     digest = read_weights_digest(inputs.weights)
+    engine_bytes = least_engine_bytes(inputs.weights)
     record = pack_eif(out / EIF_NAME, kit, application, weights_sha256=digest)
+    record = replace(record, engine_bytes=engine_bytes)
     write_whole(out / SBOM_NAME, encode_sbom(inputs.wheels, base.root, record))
     write_whole(out / INPUTS_NAME, _encode_inputs(inputs, base))
     write_whole(out / RECORD_NAME, encode_build_record(record))
@@ -170,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _build(options: argparse.Namespace, note: Note) -> None:
     out: Path = options.out
     read_weights_digest(options.weights)  # what is quickly checked comes first
+    least_engine_bytes(options.weights)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".image-") as place:
         folder = Path(place)

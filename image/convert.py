@@ -91,8 +91,20 @@ def convert(source: Path, out: Path, *, precision: str) -> Converted:
     _strip(out / GRAPH_NAME)
     tell("computing the check")
     sizes = _measure(graph, parameters, (out / NUMBERS_NAME).stat().st_size)
+    _require_vocabulary(source / TOKENIZER_NAME, sizes.vocabulary)
     del graph
     return Converted(check=make_check(out, source / TOKENIZER_NAME), sizes=sizes)
+
+
+def _require_vocabulary(path: Path, vocabulary: int) -> None:
+    """Require that the model has every token of its tokenizer, added ones as well."""
+    tokens = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    largest = max(tokens.values(), default=0)
+    if largest >= vocabulary:
+        raise SaveError(
+            f"{TOKENIZER_NAME} has token {largest}, the model {vocabulary} of them: remove what "
+            "was added, or save the model with embeddings for it"
+        )
 
 
 def make_check(folder: Path, tokenizer: Path) -> Check:

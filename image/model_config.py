@@ -11,6 +11,7 @@ from image.weights import Generation
 
 TEMPLATE_NAME: Final = "chat_template.jinja"
 CONTEXT_FIELDS: Final = ("max_position_embeddings", "seq_length", "n_positions", "n_ctx")
+_WITHOUT_PLACES: Final = frozenset(("bloom", "mpt"))  # ALiBi takes any length
 _TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 
 
@@ -32,6 +33,22 @@ def read_context_length(folder: Path) -> int:
     if type(length) is int and 1 < length < 2**24:  # some use a huge number for "none"
         return length
     raise SaveError("config.json gives no context length: name it with --context")
+
+
+def require_context(folder: Path, wanted: int) -> int:
+    """
+    Require that the model has as many places as *wanted* tokens take, where it counts them.
+
+    Raises:
+        SaveError: The configuration is no JSON, or gives a smaller length.
+    """
+    config = read_json(folder / "config.json")
+    if config.get("model_type") in _WITHOUT_PLACES:
+        return wanted
+    for length in map(config.get, CONTEXT_FIELDS):
+        if isinstance(length, int) and wanted > length:
+            raise SaveError(f"--context is {wanted}, and the model has places for {length} tokens")
+    return wanted
 
 
 def read_generation(folder: Path) -> Generation:

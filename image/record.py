@@ -15,7 +15,9 @@ from image.measure import PCR_BYTES, ImageMeasurements
 RECORD_NAME: Final = "measurements.json"  # beside the EIF
 HASH_ALGORITHM: Final = "Sha384 { ... }"  # the words of nitro-cli
 _SHA256_BYTES: Final = 32
-_FIELDS: Final = frozenset({"Measurements", "kit", "weights_sha256", "eif_bytes", "eif_sha256"})
+_FIELDS: Final = frozenset({
+    "Measurements", "kit", "weights_sha256", "eif_bytes", "eif_sha256", "engine_bytes",
+})  # fmt: skip
 _REQUIRED: Final = frozenset({"HashAlgorithm", "PCR0", "PCR1", "PCR2"})
 _OPTIONAL: Final = frozenset({"PCR8"})
 _KIT: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -34,6 +36,8 @@ class BuildRecord:
         eif_bytes: Size of the EIF.
 
         eif_sha256: Of the whole file, 32 bytes: it covers what is not measured, too.
+
+        engine_bytes: The least memory that its engine needs beside the image; 0 for unknown.
     """
 
     kit: str
@@ -41,6 +45,7 @@ class BuildRecord:
     weights_sha256: bytes
     eif_bytes: int
     eif_sha256: bytes
+    engine_bytes: int = 0
 
 
 def encode_measurements(measurements: ImageMeasurements) -> dict[str, str]:
@@ -62,6 +67,7 @@ def encode_build_record(record: BuildRecord) -> bytes:
         "weights_sha256": record.weights_sha256.hex(),
         "eif_bytes": record.eif_bytes,
         "eif_sha256": record.eif_sha256.hex(),
+        "engine_bytes": record.engine_bytes,
     }
     return json.dumps(value, sort_keys=True, indent=2).encode() + b"\n"
 
@@ -78,17 +84,20 @@ def parse_build_record(text: bytes) -> BuildRecord:
     except (ValueError, RecursionError):
         raise ImageError("measurements.json is not JSON: run bin/build-eif again") from None
     fields = _require_fields(value, "measurements.json", _FIELDS)
-    kit, size = fields["kit"], fields["eif_bytes"]
+    kit, size, engine = fields["kit"], fields["eif_bytes"], fields["engine_bytes"]
     if not isinstance(kit, str) or _KIT.fullmatch(kit) is None:
         raise ImageError("kit is not the name of a boot kit")
     if type(size) is not int or size <= 0:
         raise ImageError("eif_bytes is not a number of bytes")
+    if type(engine) is not int or engine < 0:
+        raise ImageError("engine_bytes is not a number of bytes")
     return BuildRecord(
         kit=kit,
         measurements=_parse_measurements(fields["Measurements"]),
         weights_sha256=_parse_hex(fields, "weights_sha256", _SHA256_BYTES),
         eif_bytes=size,
         eif_sha256=_parse_hex(fields, "eif_sha256", _SHA256_BYTES),
+        engine_bytes=engine,
     )
 
 

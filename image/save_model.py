@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from image.model_config import TEMPLATE_NAME, read_context_length, read_generation, read_template
+from image.model_config import (
+    TEMPLATE_NAME,
+    read_context_length,
+    read_generation,
+    read_template,
+    require_context,
+)
 from image.model_source import (
     DEFAULT_NAME,
     TOKENIZER_NAME,
@@ -80,7 +86,8 @@ def save_model(source: Source, out: Path, wish: Wish) -> bytes:
 
 def _fill(package: Path, files: Path, source: Source, wish: Wish) -> bytes:
     """Write all files of the package; what is quick to refuse is refused first."""
-    length = wish.context_length or read_context_length(files)
+    wished = wish.context_length
+    length = require_context(files, wished) if wished else read_context_length(files)
     generation = read_generation(files)
     template = read_template(files)
     # Only here, since it takes half a minute to import, and refusals need none of it.

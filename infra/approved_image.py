@@ -23,6 +23,8 @@ class ApprovedImage:
     Attributes:
         release: The one that the EIF at *path* is.
 
+        engine_bytes: The least memory that its engine needs beside the image; 0 for unknown.
+
         releases: All approved ones; retired ones are no longer there.
     """
 
@@ -31,6 +33,7 @@ class ApprovedImage:
     eif_sha256: bytes
     release: Release
     releases: tuple[Release, ...]
+    engine_bytes: int = 0
 
 
 def load_approved_image(eif: Path, releases: Path, *, kits: frozenset[str]) -> ApprovedImage:
@@ -59,7 +62,14 @@ def load_approved_image(eif: Path, releases: Path, *, kits: frozenset[str]) -> A
             f"{eif} is not the file that its {RECORD_NAME} describes: its SHA-256 is "
             f"{measured.eif_sha256.hex()}, expected {record.eif_sha256.hex()}: {_BUILD}"
         )
-    return ApprovedImage(eif, measured.eif_bytes, measured.eif_sha256, release, approved)
+    return ApprovedImage(
+        path=eif,
+        eif_bytes=measured.eif_bytes,
+        eif_sha256=measured.eif_sha256,
+        release=release,
+        releases=approved,
+        engine_bytes=record.engine_bytes,
+    )
 
 
 def _measure(eif: Path) -> MeasuredFile:

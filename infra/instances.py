@@ -86,11 +86,14 @@ def parse_instance_type(name: str) -> InstanceType:
     return InstanceType(name, vcpus, vcpus * mib_a_vcpu)
 
 
-def require_sizes(sizes: Sizes, *, eif_bytes: int) -> Sizes:
+def require_sizes(sizes: Sizes, *, eif_bytes: int, engine_bytes: int = 0) -> Sizes:
     """
-    Require that the enclave fits the instance, and the EIF the enclave.
+    Require that the enclave fits the instance, and EIF and engine the enclave.
 
     That one NUMA node has this much is for the allocator to find out.
+
+    Args:
+        engine_bytes: The least memory that the engine needs beside the EIF's files.
 
     Raises:
         ConfigError: Names the numbers.
@@ -114,5 +117,11 @@ def require_sizes(sizes: Sizes, *, eif_bytes: int) -> Sizes:
         raise ConfigError(
             f"enclave_memory_mib is {memory:,}, and the EIF of {eif_bytes / _MIB:,.0f} MiB needs "
             f"{MEMORY_PER_EIF} times its size: at least {least:,}"
+        )
+    needed = -(-(eif_bytes + engine_bytes) // _MIB)
+    if memory < needed:
+        raise ConfigError(
+            f"enclave_memory_mib is {memory:,}, and the model needs {engine_bytes / _MIB:,.0f} MiB "
+            f"beside the EIF of {eif_bytes / _MIB:,.0f}: at least {needed:,} (docs/models.md)"
         )
     return sizes

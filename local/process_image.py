@@ -8,6 +8,7 @@ the same build, list of releases, stack and key policy work.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from app.protocol.releases import Measurements
 from image.cpio import Entry, FileContent, file_entry, write_cpio
 from image.files import write_whole
 from image.kit import BootKit
+from image.memory import least_engine_bytes
 from image.pack import pack_eif
 from image.record import RECORD_NAME, BuildRecord, encode_build_record
 
@@ -47,6 +49,7 @@ def pack_process_image(folder: Path, root: Path, weights: Path, *, digest: bytes
         write_cpio(out, _application(root, weights))
     kit = BootKit(KIT, kernel, "process", boot)
     record = pack_eif(folder / EIF_NAME, kit, application, weights_sha256=digest)
+    record = replace(record, engine_bytes=least_engine_bytes(weights))
     write_whole(folder / RECORD_NAME, encode_build_record(record))
     for path in (kernel, boot, application):
         path.unlink()

@@ -12,18 +12,15 @@ import os
 import shutil
 import socket
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 import boto3
 import botocore.session
-import urllib3
 
 from app.chatbot.access import Access
 from app.chatbot.config import ChatbotConfig
@@ -33,7 +30,7 @@ from app.chatbot.trust import Trust
 from app.enclave.weights import load_weights
 from app.parent.config import ParentConfig
 from app.protocol.constants import KMS_PROXY_PORT
-from app.protocol.errors import ConfigError, UnavailableError
+from app.protocol.errors import ConfigError
 from app.protocol.releases import Release, encode_releases
 from image.record import RECORD_NAME
 from infra.key_policy import KeyPolicy, policy_of
@@ -46,8 +43,10 @@ from local.nsm import SoftwareNsm, serve_nsm
 from local.pki import Identity, make_root
 from local.process_image import KIT, measurements_of, pack_process_image
 from local.processes import ROOT, Child, Process
+from local.ready import wait_until_ready
 from local.tls import TlsFiles, make_tls
 
+ENCLAVE_PROGRAM: Final = "local.enclave"
 DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"
 ACCOUNT: Final = "111122223333"  # AWS's own for documentation
 REGION: Final = "us-east-1"
@@ -57,10 +56,6 @@ CHAT_ROLE_ARN: Final = f"arn:aws:iam::{ACCOUNT}:role/{CHAT_ROLE}"
 ASKER: Final = "asker"
 ASKER_ARN: Final = f"arn:aws:iam::{ACCOUNT}:user/{ASKER}"
 _MARK: Final = ".twin"  # a file in every folder that a twin may empty
-_START_SECONDS: Final = 90
-_EMULATED_SECONDS: Final = 300  # from the heartbeat: importing PyTorch alone takes 40 to 90
-_NOTE_SECONDS: Final = 10
-_POLL_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +134,7 @@ def run_twin(
     folder: Path,
     *,
     weights: Path = DEMO_WEIGHTS,
+    program: str = ENCLAVE_PROGRAM,
     deployed: Deployed | None = None,
     image: Path | None = None,
     console: bool = False,
@@ -149,6 +145,8 @@ def run_twin(
 
     Args:
         folder: New, empty or an earlier twin's, whose files are then gone.
+
+        program: The enclave's, a module that takes the arguments of `local.enclave`.
 
         deployed: Policies to enforce; None for those that the stack synthesises.
 
@@ -177,22 +175,20 @@ def run_twin(
         root = make_root(now=datetime.now(UTC))
         nsm = SoftwareNsm(root, release.measurements)
         note("starting KMS and STS with the synthesised key policy")
-        policies = deployed or synthesised([release])
         aws, key_arn, session = _serve_aws(
-            stack, folder, sockets, tls=tls, root=root, policies=policies
+            stack, folder, sockets, tls=tls, root=root, policies=deployed or synthesised([release])
         )
         config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
         trust = Trust(root.certificate, ROOT_NAME, (release,))
         _write_lists(folder, config, release)
         parent = start_parent(stack, folder, sockets, config)
+        note("booting the enclave" if emulated else "starting the enclave, which loads the model")
         if emulated:
-            note("booting the enclave")
             enclave: Child = emulated.start(stack, sockets, nsm.chain, note, console=console)
         else:
-            note("starting the parent and the enclave, which loads the model")
             stack.enter_context(serve_nsm(sockets / "nsm", nsm))
-            enclave = start_enclave(stack, folder, sockets, weights)
-        _wait_until_ready(config, (enclave, parent), note, emulated=emulated is not None)
+            enclave = start_enclave(stack, folder, sockets, weights, program=program)
+        wait_until_ready(config, (enclave, parent), note, emulated=emulated is not None)
         yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent)
 
 
@@ -327,7 +323,14 @@ def _document(statement: Mapping[str, object]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-def start_enclave(stack: ExitStack, folder: Path, sockets: Path, weights: Path) -> Process:
+def start_enclave(
+    stack: ExitStack,
+    folder: Path,
+    sockets: Path,
+    weights: Path,
+    *,
+    program: str = ENCLAVE_PROGRAM,
+) -> Process:
     """Start the enclave's process on the twin's sockets; *stack* stops it."""
     enclave_socket(sockets).unlink(missing_ok=True)
     arguments = (
@@ -337,7 +340,7 @@ def start_enclave(stack: ExitStack, folder: Path, sockets: Path, weights: Path) 
         f"--ca={folder / 'tls' / 'ca.pem'}",
         f"--weights={weights}",
     )
-    enclave = Process("local.enclave", arguments, folder / "logs")
+    enclave = Process(program, arguments, folder / "logs")
     stack.callback(enclave.stop)
     return enclave
 
@@ -366,33 +369,3 @@ def _free_url() -> str:
 def _write_lists(folder: Path, config: ChatbotConfig, release: Release) -> None:
     (folder / "chat.json").write_text(json.dumps(config.to_dict(), indent=2))
     (folder / "releases.json").write_bytes(encode_releases([release]))
-
-
-def _wait_until_ready(
-    config: ChatbotConfig,
-    processes: Sequence[Child],
-    note: Callable[[str], None],
-    *,
-    emulated: bool,
-) -> None:
-    """Poll the parent, which asks the enclave, until both answer."""
-    seconds = _EMULATED_SECONDS if emulated else _START_SECONDS
-    end = time.monotonic() + seconds
-    noted = time.monotonic()
-    with urllib3.PoolManager(ca_certs=config.tls_ca, retries=False, timeout=2) as pool:
-        while not _is_ready(pool, config.url):
-            for process in processes:
-                process.require_alive()
-            if time.monotonic() > end:
-                raise UnavailableError(f"the twin is not ready after {seconds} s")
-            if time.monotonic() - noted > _NOTE_SECONDS:
-                noted = time.monotonic()
-                note("waiting for the enclave, which loads the model")
-            time.sleep(_POLL_SECONDS)
-
-
-def _is_ready(pool: urllib3.PoolManager, url: str) -> bool:
-    try:
-        return pool.request("GET", f"{url}/readyz").status == HTTPStatus.OK
-    except urllib3.exceptions.HTTPError:
-        return False

@@ -61,7 +61,9 @@ def _describe_image(image: ApprovedImage) -> str:
 
 
 def _describe_sizes(parameters: Parameters, image: ApprovedImage) -> str:
-    sizes = require_sizes(parameters.sizes, eif_bytes=image.eif_bytes)
+    sizes = require_sizes(
+        parameters.sizes, eif_bytes=image.eif_bytes, engine_bytes=image.engine_bytes
+    )
     return (
         f"{sizes.enclave_vcpus} of {sizes.instance_type.vcpus} vCPUs and "
         f"{sizes.enclave_memory_mib:,} of {sizes.instance_type.memory_mib:,} MiB for the enclave"

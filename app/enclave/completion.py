@@ -62,7 +62,7 @@ class Completion:
             return ""
         text = self._release(self._fresh_text().rstrip(_INCOMPLETE))
         rest, self._held = self._held, ""
-        return text + rest
+        return text + self._trim(rest)
 
     def _fresh_text(self) -> str:
         before = self._decode(self._tokens[self._known : self._read])
@@ -70,18 +70,22 @@ class Completion:
 
     def _release(self, text: str) -> str:
         """Give all of the held text and *text* that can be no part of a stop string."""
-        if self._strip:
-            text = text.lstrip()
-            self._strip = text == ""
         text = self._held + text
         at = min((text.find(stop) for stop in self._stops if stop in text), default=-1)
         if at >= 0:
             self._stopped = True
             self._held = ""
-            return text[:at]
+            return self._trim(text[:at])
         keep = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+        return self._trim(text[: len(text) - keep])
+
+    def _trim(self, text: str) -> str:
+        """Leave out white space before the first word, where that is wanted."""
+        if self._strip:
+            text = text.lstrip()
+            self._strip = text == ""
+        return text
 
 
 def _overlap(text: str, stop: str) -> int:

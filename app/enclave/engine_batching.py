@@ -28,6 +28,7 @@ from app.protocol.question import Options, Question
 
 PREFILL_TOKENS: Final = 256  # of prompts in one step, all together
 CLOSE_SECONDS: Final = 30.0  # one step takes far less
+STEP_SECONDS: Final = 60.0  # a step that takes longer hangs, and only a new process can answer
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class BatchingEngine:
         self._waiting: list[BatchedGeneration] = []
         self._leaving: list[BatchedGeneration] = []  # their blocks are the thread's to free
         self._closed = False
+        self._step_began: float | None = None
         self._encoding = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -100,12 +102,14 @@ class BatchingEngine:
 
             UnsupportedError: The model's chat template refuses these roles in this order.
 
-            EngineError: Template or tokenizer fail on this question.
+            EngineError: Template or tokenizer fail on this question, or give no token.
 
             BusyError: As many answers as may are under way and wait, or the engine is closed.
         """
         self._require_room()  # before the work of encoding, and again after it
         prompt = self._encode(question)
+        if not prompt:
+            raise EngineError
         most = self._limits.context_tokens
         if len(prompt) >= most:
             raise TooLongError(
@@ -122,8 +126,10 @@ class BatchingEngine:
         return generation
 
     def is_alive(self) -> bool:
-        """Tell whether its thread runs."""
-        return self._thread.is_alive()
+        """Tell whether its thread runs, and no step hangs."""
+        began = self._step_began
+        hangs = began is not None and time.monotonic() - began > STEP_SECONDS
+        return self._thread.is_alive() and not hangs
 
     def close(self) -> None:
         """End every generation and wait for the step under way."""
@@ -255,26 +261,35 @@ class BatchingEngine:
             self._active.append(self._waiting.pop(0))
 
     def _plan(self) -> list[_Part]:
-        """Give every answer its next token, and prompts, in turn, what a step has room for."""
+        """Give every answer its next token, and the prompts even shares of a step's room."""
+        step = [_Part(g, 1) for g in self._active if len(g.sequence.ahead) == 1]
+        prompts = [g for g in self._active if len(g.sequence.ahead) > 1]
         room = PREFILL_TOKENS
-        step = []
-        for generation in self._active:
-            ahead = len(generation.sequence.ahead)
-            tokens = ahead if ahead == 1 else min(ahead, room)
-            room -= tokens if ahead > 1 else 0
-            if tokens:
-                step.append(_Part(generation, tokens))
+        # The shortest first: what one leaves of its share is the others'.
+        for left, generation in zip(
+            range(len(prompts), 0, -1),
+            sorted(prompts, key=lambda g: len(g.sequence.ahead)),
+            strict=True,
+        ):
+            tokens = min(len(generation.sequence.ahead), room // left)
+            room -= tokens
+            step.append(_Part(generation, tokens))
         return step
 
     def _take_step(self, step: list[_Part]) -> None:
         """Let the model see its tokens, and add one to each answer whose prompt it has seen."""
         self._wipe()  # blocks that making room has freed
         everyone = [part.generation for part in step]
+        self._step_began = time.monotonic()
         with _contained(everyone):
-            logits = self._model.forward([_rows(part) for part in step])
+            batch = [_rows(part) for part in step]
+            for rows in batch:
+                self._cache.note_written(rows.blocks)
+            logits = self._model.forward(batch)
             for part, row in zip(step, _share(step, logits), strict=True):
                 with _contained([part.generation]):
                     self._advance(part, row)
+        self._step_began = None
         for generation in everyone:
             if generation.ended:
                 self.leave(generation)
@@ -310,7 +325,7 @@ def _contained(generations: Sequence[BatchedGeneration]) -> Iterator[None]:
     """Let a failure end *generations* alone."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - whatever a model raises, the others go on
+    except BaseException as error:  # noqa: BLE001 - a panic of Rust is no Exception; others go on
         logger.error("generation failed: %s", type(error).__name__)  # noqa: TRY400 - no content
         for generation in generations:
             generation.end("error")
@@ -319,10 +334,11 @@ def _contained(generations: Sequence[BatchedGeneration]) -> Iterator[None]:
 def _rows(part: _Part) -> Rows:
     sequence = part.generation.sequence
     assert sequence.cached is not None  # noqa: S101 - it was let in
+    past = len(sequence.cached.tokens)
     return Rows(
         tokens=sequence.ahead[: part.tokens],
-        past=len(sequence.cached.tokens),
-        blocks=sequence.cached.blocks,
+        past=past,
+        blocks=sequence.cached.blocks[: blocks_for(past + part.tokens)],
         wanted=int(part.tokens == len(sequence.ahead)),
     )
 

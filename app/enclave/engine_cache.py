@@ -51,7 +51,8 @@ class KvCache:
     """
     All blocks of the model: free, lent to an answer, or kept as a conversation's prefix.
 
-    Used by one thread. What it frees is listed in `freed` until the model has wiped it.
+    Used by one thread. What it frees and the model had written is listed in `freed` until the
+    model has wiped it.
 
     Args:
         blocks: How many there are.
@@ -61,6 +62,7 @@ class KvCache:
         self.blocks = blocks
         self._free = list(reversed(range(blocks)))  # the last freed is the first lent
         self._kept: dict[bytes, _Kept] = {}  # the longest unused first
+        self._written: set[int] = set()
         self.freed: list[int] = []
 
     @property
@@ -94,6 +96,10 @@ class KvCache:
         cached.blocks += [self._free.pop() for _ in range(wanted - len(cached.blocks))]
         return cached
 
+    def note_written(self, blocks: list[int]) -> None:
+        """Note that the model is about to write to *blocks*."""
+        self._written.update(blocks)
+
     def give_back(self, cached: CachedTokens, prefix: PrefixName | None) -> None:
         """Take back what was lent, and keep its tokens under *prefix*, if that is given."""
         used = blocks_for(len(cached.tokens)) if prefix else 0
@@ -114,7 +120,8 @@ class KvCache:
 
     def _release(self, blocks: list[int]) -> None:
         self._free += blocks
-        self.freed += blocks
+        self.freed += self._written.intersection(blocks)
+        self._written.difference_update(blocks)
 
 
 def _common(left: list[int], right: list[int]) -> int:

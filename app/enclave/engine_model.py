@@ -39,14 +39,14 @@ class Rows:
 
         past: How many it has seen; their keys and values lie in `blocks`.
 
-        blocks: Enough for past and new tokens.
+        blocks: As many as past and new tokens need.
 
         wanted: For how many of the last tokens logits are given, 0 to all.
     """
 
     tokens: Sequence[int] = field(repr=False)
     past: int
-    blocks: Sequence[int]
+    blocks: list[int]
     wanted: int
 
     @property

@@ -24,8 +24,9 @@ from image.eif import HEADER_BYTES, encode_header, open_eif, parse_structure, st
 from image.measure import measure_eif
 from local.emulator.enclave import EmulatedEnclave
 from local.emulator.machine import parent_socket
+from local.ready import wait_until_ready
 from local.tls import TlsFiles
-from local.twin import Twin, _free_url, _socket_folder, _wait_until_ready, start_parent
+from local.twin import Twin, _free_url, _socket_folder, start_parent
 from tests.image.chat import chat
 
 MODULE = "rootfs/usr/lib/python3/dist-packages/app/enclave/main.py"
@@ -81,7 +82,7 @@ def altered(twin: Twin, qemu: Path, tmp_path_factory: pytest.TempPathFactory) ->
         parent = start_parent(stack, folder, sockets, config)
         emulated = EmulatedEnclave(folder, eif, qemu, release)
         enclave = emulated.start(stack, sockets, twin.nsm.chain, print, console=False)
-        _wait_until_ready(config, (enclave, parent), print, emulated=True)
+        wait_until_ready(config, (enclave, parent), print, emulated=True)
         yield Altered(config.url, eif, release)
 
 

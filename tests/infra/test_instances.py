@@ -165,20 +165,37 @@ def test_what_does_not_fit_is_refused_with_the_numbers(
         require_sizes(Sizes(R5, vcpus, memory), eif_bytes=eif_mib * MIB)
 
 
+def test_what_the_model_needs() -> None:
+    """
+    A model that needs more than the EIF tells is refused with the numbers, one that fits is not.
+    """
+    sizes = Sizes(R5, 8, 4000)
+    message = (
+        r"enclave_memory_mib is 4,000, and the model needs 3,501 MiB beside the EIF of 500: "
+        r"at least 4,001"
+    )
+    with pytest.raises(ConfigError, match=message):
+        require_sizes(sizes, eif_bytes=500 * MIB, engine_bytes=3501 * MIB)
+    assert require_sizes(sizes, eif_bytes=500 * MIB, engine_bytes=3500 * MIB) == sizes
+
+
 @given(
     vcpus=st.integers(-2, 40),
     memory=st.integers(0, 300_000),
     eif_bytes=st.integers(1, 80_000 * MIB),
+    engine_bytes=st.integers(0, 300_000 * MIB),
 )
-def test_what_is_accepted_fits(vcpus: int, memory: int, eif_bytes: int) -> None:
+def test_what_is_accepted_fits(vcpus: int, memory: int, eif_bytes: int, engine_bytes: int) -> None:
     """
-    Whatever is accepted leaves the parent its share, and has room for the EIF four times.
+    Whatever is accepted leaves the parent its share, and has room for the EIF four times, and for
+    it and the engine.
     """
     sizes = Sizes(R5, vcpus, memory)
     try:
-        require_sizes(sizes, eif_bytes=eif_bytes)
+        require_sizes(sizes, eif_bytes=eif_bytes, engine_bytes=engine_bytes)
     except ConfigError:
         return
     assert vcpus in range(2, 31, 2)
     assert MEMORY_PER_EIF * eif_bytes <= memory * MIB
+    assert eif_bytes + engine_bytes <= memory * MIB
     assert memory + PARENT_MEMORY_MIB <= R5.memory_mib

@@ -153,7 +153,7 @@ def test_conversations_make_progress_together(endless: Twin, sessions: list[Sess
     """
     The first words of each come before the last words of any.
     """
-    options = Options(padding="off", max_tokens=600)
+    options = Options(padding="off", max_tokens=800, temperature=2)
     sealed = [seal(session, options) for session in sessions]
     answers = at_once(len(sessions), lambda index: post(endless, sealed[index]))
     firsts, lasts = [], []

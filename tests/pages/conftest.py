@@ -17,7 +17,8 @@ from app.chatbot.visit import Visit
 from app.chatbot.web import Web
 from app.protocol.question import Options, Padding
 from local.processes import ROOT
-from local.twin import Twin, run_twin
+from local.twin import DEMO_WEIGHTS, Twin, run_twin
+from tests.support import copy_endless
 
 SHOTS = ROOT / "build" / "pages"  # screenshots, kept to be looked at
 DESKTOP, PHONE = (1440, 900), (390, 844)
@@ -38,6 +39,15 @@ def lack(what: str) -> NoReturn:
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
     """All parties, running, with the demo model."""
     with run_twin(tmp_path_factory.mktemp("twin")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
+    """A twin whose answers end at max_tokens alone: long enough to be seen coming."""
+    folder = tmp_path_factory.mktemp("talkative")
+    copy_endless(DEMO_WEIGHTS, folder / "weights", context=4096)
+    with run_twin(folder / "twin", weights=folder / "weights") as running:
         yield running
 
 
@@ -119,8 +129,10 @@ def opening(browser: Browser) -> Opening:
         size: tuple[int, int] = DESKTOP,
         dark: bool = False,
         padding: Padding = "off",
+        options: Options | None = None,
     ) -> Iterator[OpenPage]:
-        visit = Visit(open_session, Options(padding=padding), ("How do I book leave?",))
+        options = options or Options(padding=padding)
+        visit = Visit(open_session, options, ("How do I book leave?",))
         web = Web(visit)
         width, height = size
         context = browser.new_context(

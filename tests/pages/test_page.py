@@ -6,36 +6,46 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from app.protocol.constants import FRAME_COUNT_BUCKETS
+from app.protocol.question import Options
 from local.demo import last_exchange
 from local.twin import Twin
 from tests.pages.conftest import PHONE, Opening, OpenPage
 
 QUESTION = "I can't access my email. My user name is jdoe."
 WHOLE = "^Receipt verified: this answer, whole, to this question; [0-9]+ tokens"
+WATCH = """() => {
+    window.lengths = [];
+    new MutationObserver(() => {
+        const answer = document.querySelector('.answer');
+        if (answer) window.lengths.push(answer.textContent.length);
+    }).observe(document.getElementById('exchanges'), {childList: true, subtree: true});
+}"""
 STEPS = ["Chain", "Signature", "Freshness", "Not debug", "Image", "Manifest", "Key"]
 
 
-def test_an_answer_streams_and_proves_itself(opened: OpenPage) -> None:
-    """The text comes in pieces; when it is whole, its receipt is told and stands in the proof."""
+def test_an_answer_streams(opening: Opening, talkative: Twin) -> None:
+    """The text comes in pieces, each after the other."""
+    options = Options(temperature=2, seed=1, max_tokens=600)
+    with opening(talkative.connect, options=options) as opened:
+        page = opened.page
+        opened.expect_state("Verified: release")
+        page.evaluate(WATCH)
+        opened.ask(QUESTION)
+        opened.expect_outcome("^Receipt verified")
+        lengths = page.evaluate("window.lengths")
+        assert len({length for length in lengths if length}) >= 3
+        assert lengths == sorted(lengths)
+
+
+def test_an_answer_proves_itself(opened: OpenPage) -> None:
+    """When the text is whole, its receipt is told and stands in the proof."""
     page = opened.page
     opened.keep("verified")
-    page.evaluate(
-        """() => {
-            window.lengths = [];
-            new MutationObserver(() => {
-                const answer = document.querySelector('.answer');
-                if (answer) window.lengths.push(answer.textContent.length);
-            }).observe(document.getElementById('exchanges'), {childList: true, subtree: true});
-        }"""
-    )
     opened.ask(QUESTION)
     opened.expect_outcome("^Answering")
     opened.keep("answering")
     opened.expect_outcome(WHOLE)
     assert "password" in page.locator(".answer").inner_text()
-    lengths = page.evaluate("window.lengths")
-    assert len({length for length in lengths if length}) >= 3
-    assert lengths == sorted(lengths)
     expect(page.locator("#receipt-steps .what")).to_have_text("Receipt, passed.")
     opened.keep("answered")
 

@@ -102,3 +102,22 @@ def test_bytes_that_are_no_character_are_not_held_back_for_ever() -> None:
     text = "".join(completion.push(1) for _ in range(200)) + completion.end()
     assert text == "\ufffd" * 200
     assert longest < 20
+
+
+@pytest.mark.parametrize("text", ["\n\nQuestion: why?", " \nQuestion: why?"])
+def test_stop_before_the_first_word(text: str) -> None:
+    """
+    A stop string that begins with white space ends an answer that has no word yet, though white
+    space before the first word is left out.
+    """
+    pieces, end = complete(text, "\nQuestion:", strip_start=True)
+    assert "".join(pieces) + end == ""
+
+
+@given(text=TEXTS, stop=TEXTS.filter(bool))
+def test_strip_and_stop(text: str, stop: str) -> None:
+    """
+    With both, what is given is the text up to the stop string, without white space at its start.
+    """
+    pieces, end = complete(text, stop, strip_start=True)
+    assert "".join(pieces) + end == text.partition(stop)[0].lstrip()

@@ -191,7 +191,7 @@ def test_utf8(make: Make, text: str) -> None:
         gate.release()
         pieces.append(generation.take(0.02))
     assert "".join(pieces) == text
-    assert all(text.encode().find(piece.encode()) >= 0 for piece in pieces)
+    assert len([piece for piece in pieces if piece]) > 1 or len(text) < 3
 
 
 def test_length_in_a_character(make: Make) -> None:
@@ -302,6 +302,10 @@ def test_long_prompts_stall_nobody(make: Make) -> None:
     gate.release(2)
     wait_for(lambda: len(model.steps) == 2)
     others = [start(engine, ask("x" * 400)) for _ in range(3)]
+    short = start(engine, ask("hello there", max_tokens=1))
+    gate.release(4)  # the step that waits, one with all prompts, and some
+    assert read(short)[0] == "a"
+    assert all(other.finish is None for other in others)
     gate.release(1000)
     assert read(first)[0] == "abcdefgh"
     assert {read(other)[0] for other in others} == {"abcdefgh"}
@@ -487,10 +491,53 @@ def test_close(make: Make) -> None:
     wait_for(lambda: bool(model.steps))
     gate.release(10_000)
     engine.close()
-    assert all(read(generation)[1].reason for generation in generations)
+    reasons = [read(generation)[1].reason for generation in generations]
+    assert set(reasons[-2:]) == {"error"}  # they waited
     assert not engine.is_alive()
     with pytest.raises(BusyError):
         engine.start(ask("hello"), deadline=FOREVER)
+
+
+def test_empty_prompt(make: Make) -> None:
+    """
+    A prompt without a token is refused: the model could say nothing of it.
+    """
+    engine, _ = make("abc")
+    engine._tokenizer = type("Empty", (BytesTokenizer,), {"encode": lambda *_: []})()
+    with pytest.raises(EngineError):
+        start(engine, ask("hello"))
+
+
+def test_hung_step(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An engine in which a step hangs is not alive: only a new process can answer.
+    """
+    monkeypatch.setattr(engine_batching, "STEP_SECONDS", 0.1)
+    gate = threading.Semaphore(0)
+    engine, _ = make("abc", gate=gate)
+    generation = start(engine, ask("hello"))
+    wait_for(lambda: not engine.is_alive())
+    gate.release(1000)
+    assert read(generation)[0] == "abc"
+    assert engine.is_alive()
+
+
+def test_panic(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What a library raises beyond Exception, as panics of Rust are, ends one answer, too.
+    """
+    engine, _ = make("abc")
+
+    class Panic(BaseException):
+        pass
+
+    def panic(*_: object) -> int:
+        raise Panic
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_batching, "choose_token", panic)
+        assert read(start(engine, ask("hello")))[1].reason == "error"
+    assert read(start(engine, ask("hello")))[0] == "abc"
 
 
 def test_death(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

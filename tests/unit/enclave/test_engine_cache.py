@@ -11,6 +11,7 @@ def leave(cache: KvCache, tokens: list[int], prefix: PrefixName | None) -> None:
     """Let an answer of *tokens* come and go."""
     cached = cache.lend(tokens, len(tokens), prefix)
     cached.tokens = list(tokens)
+    cache.note_written(cached.blocks)
     cache.give_back(cached, prefix)
 
 
@@ -75,6 +76,22 @@ def test_expiry() -> None:
     assert len(cache.freed) == blocks_for(100)
     assert cache.next_end == 200
     assert cache.lend(PROMPT, 100, A).tokens == []
+
+
+def test_only_what_was_written_is_wiped() -> None:
+    """
+    Blocks that an answer was lent and never reached are not listed.
+    """
+    cache = KvCache(16)
+    cached = cache.lend(PROMPT, 400, None)
+    cached.tokens = list(PROMPT)
+    cache.note_written(cached.blocks[:4])
+    written = set(cached.blocks[:4])
+    cache.give_back(cached, None)
+    assert set(cache.freed) == written
+    cache.freed.clear()
+    cache.give_back(cache.lend(PROMPT, 400, None), None)
+    assert cache.freed == []
 
 
 def test_room() -> None:

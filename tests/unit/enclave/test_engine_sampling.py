@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.enclave.engine_sampling import choose_token
+from app.protocol.errors import EngineError
 from app.protocol.question import Options
 
 
@@ -64,6 +65,16 @@ def test_top_p(top_p: float, top_k: int, scale: float) -> None:
     chosen = set(choose(logits, 3000, temperature=1.0, top_p=top_p, top_k=top_k))
     assert chosen <= allowed
     assert len(chosen) > len(allowed) / 2
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_no_number(odd: float, temperature: float) -> None:
+    """
+    Logits that are no numbers choose nothing.
+    """
+    with pytest.raises(EngineError):
+        choose(np.array([0, odd, 1], np.float32), 1, temperature=temperature)
 
 
 @given(seed=st.integers(0, 2**63 - 1))

@@ -1,9 +1,12 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import tokenizers
 
+from app.enclave import engine_tokenizer
 from app.enclave.engine_tokenizer import TEMPLATE_NAME, TOKENIZER_NAME, Tokenizer
 from app.enclave.prompt import TRANSCRIPT_STOPS, plain_transcript
 from app.enclave.weights import Weights, load_weights
@@ -54,6 +57,32 @@ def test_template(weights: Weights) -> None:
     assert ids.count(1) == 1
     assert ids.count(2) == len(TURNS)
     assert (tokenizer.stops, tokenizer.strip_start) == ((), False)
+
+
+def test_more_tokens_than_the_model_has(weights: Weights) -> None:
+    """
+    A tokenizer with tokens that the model lacks is refused: it would answer them with what was
+    left of another step.
+    """
+    fewer = replace(weights, sizes=replace(weights.sizes, vocabulary=2047))
+    with pytest.raises(WeightsError, match="the tokenizer has token 2047, the model 2047 of"):
+        Tokenizer(fewer)
+
+
+def test_no_shared_cache(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The tokenizer keeps no words of one asker that would be found faster by another.
+    """
+    read = tokenizers.Tokenizer.from_file(str(weights.folder / TOKENIZER_NAME))
+    sizes: list[int] = []
+    model = SimpleNamespace(_resize_cache=sizes.append)
+    names = ("no_truncation", "no_padding", "get_vocab")
+    watched = SimpleNamespace(model=model, **{name: getattr(read, name) for name in names})
+    library = SimpleNamespace(Tokenizer=SimpleNamespace(from_file=lambda _: watched))
+    monkeypatch.setattr(engine_tokenizer, "tokenizers", library)
+    Tokenizer(weights)
+    assert sizes == [0]
+    assert hasattr(read.model, "_resize_cache")  # the demo model's has one
 
 
 def test_asker_s_text_is_no_template(weights: Weights) -> None:

@@ -10,7 +10,7 @@ from image.metadata import ImageMetadata, encode_metadata, parse_metadata
 from image.record import BuildRecord, encode_build_record, parse_build_record
 
 PCRS = [bytes([n]) * 48 for n in (1, 2, 3)]
-RECORD = BuildRecord("aws", ImageMeasurements(*PCRS), bytes(32), 7, bytes(range(32)))
+RECORD = BuildRecord("aws", ImageMeasurements(*PCRS), bytes(32), 7, bytes(range(32)), 9)
 TEXT = encode_build_record(RECORD)
 PCR = st.binary(min_size=48, max_size=48)
 SHA256 = st.binary(min_size=32, max_size=32)
@@ -24,6 +24,7 @@ SHA256 = st.binary(min_size=32, max_size=32)
         SHA256,
         st.integers(1, 2**40),
         SHA256,
+        st.integers(0, 2**40),
     )
 )
 def test_round_trip(record: BuildRecord) -> None:
@@ -50,6 +51,8 @@ def test_as_the_fields_tools() -> None:
         ("kit", 3, "kit is not the name"),
         ("eif_bytes", "7", "eif_bytes is not"),
         ("eif_bytes", True, "eif_bytes is not"),
+        ("engine_bytes", -1, "engine_bytes is not"),
+        ("engine_bytes", 1.5, "engine_bytes is not"),
         ("eif_sha256", "00" * 31, "eif_sha256 is not 64"),
         ("weights_sha256", None, "weights_sha256 is not 64"),
         ("Measurements", [], "Measurements is not an object"),

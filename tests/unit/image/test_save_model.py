@@ -127,6 +127,20 @@ def test_no_context_length(model: Path, tmp_path: Path) -> None:
     assert "--context" in save(model, tmp_path / "out").stderr
 
 
+def test_more_context_than_places(model: Path, tmp_path: Path) -> None:
+    """
+    A context longer than the model has places for is refused with both numbers.
+    """
+    config = json.loads((model / "config.json").read_text())
+    others = {"max_position_embeddings", "seq_length", "n_ctx"}
+    config = {name: value for name, value in config.items() if name not in others}
+    config |= {"model_type": "gpt2", "n_positions": 64}
+    (model / "config.json").write_text(json.dumps(config))
+    done = save(model, tmp_path / "out", "--context=65")
+    assert done.returncode == 1
+    assert "--context is 65, and the model has places for 64 tokens" in done.stderr
+
+
 @pytest.mark.parametrize("context", ["0", "1", "-5", "many", "99999999999"])
 def test_no_such_context(model: Path, tmp_path: Path, context: str) -> None:
     """
