@@ -48,7 +48,7 @@ contenders: {", ".join(NAMES)}
 before the first run:
   bin/setup dev
   CC=clang CXX=clang++ CMAKE_ARGS=-DGGML_NATIVE=ON VENV=.venv-bench bin/setup bench
-      compiles llama.cpp for this machine, some 15 minutes; GCC before 12.4 miscompiles its AMX code
+      compiles llama.cpp for this machine, 6 to 15 minutes; GCC 12.2's AMX code crashes
 the first run makes the models below .cache, 7 GB a shape.
 
 examples:
