@@ -7,10 +7,10 @@ from typing import Final
 from app.protocol.errors import AppError, AttestationError, TruncatedError
 
 _ADVICE: Final = {
-    "attestation": "The enclave could not be verified ({}); this question was not sent. Do not "
+    "attestation": "The enclave could not be verified ({}); {sent}. Do not "
     "retry with sensitive text: tell whoever runs the deployment.",
-    "pcr_mismatch": "The enclave runs an image that is not on your approved list ({}); this "
-    "question was not sent. If a new release was announced, get its reviewed releases.json.",
+    "pcr_mismatch": "The enclave runs an image that is not on your approved list ({}); "
+    "{sent}. If a new release was announced, get its reviewed releases.json.",
     "receipt": "The answer's receipt does not verify ({}); do not rely on what was shown, and tell "
     "whoever runs the deployment.",
     "question": "This cannot be asked ({}); change it and ask again.",
@@ -33,8 +33,12 @@ _ADVICE: Final = {
     "internal": "The enclave failed and says no more, by design ({}); try again.",
 }
 _CLOCK: Final = (
-    "The enclave could not be verified because clocks disagree ({}); this question was not sent. "
+    "The enclave could not be verified because clocks disagree ({}); {sent}. "
     "Set this machine's clock by NTP and try again."
+)
+_NOT_SENT: Final = "this question was not sent"
+_SENT_SEALED: Final = (
+    "only a copy sealed to the enclave verified before was sent; no one else can open it"
 )
 
 EXIT_FAILED: Final = 1
@@ -51,9 +55,9 @@ def advise(error: AppError) -> str:
 def _advise(error: AppError) -> str:
     if error.code == "too_long":
         return _advise_length(error)
-    if error.code == AttestationError.code and "clock" in str(error):
-        return _CLOCK.format(error)
-    return _ADVICE.get(error.code, _ADVICE["internal"]).format(error)
+    clock = error.code == AttestationError.code and "clock" in str(error)
+    sentence = _CLOCK if clock else _ADVICE.get(error.code, _ADVICE["internal"])
+    return sentence.format(error, sent=_SENT_SEALED if error.sent else _NOT_SENT)
 
 
 def _advise_length(error: AppError) -> str:

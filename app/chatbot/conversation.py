@@ -20,7 +20,7 @@ from app.chatbot.terminal import (
     to_json,
 )
 from app.chatbot.transcript import Transcript, save_transcript
-from app.protocol.errors import AppError
+from app.protocol.errors import AppError, ConfigError
 from app.protocol.question import Options
 
 _COMMANDS: Final = ("/proof", "/new", "/save", "/help", "/quit")
@@ -100,16 +100,17 @@ class _Conversation:
             self.evidence.clear()
             self.terminal.note("new conversation, new keys")
         elif command == "/save" and argument.strip():
-            self._save(Path(argument.strip()).expanduser())
+            self._save(argument.strip())
         else:
             self.terminal.note(_HELP)
 
-    def _save(self, path: Path) -> None:
+    def _save(self, name: str) -> None:
         transcript = Transcript(self.session.history, tuple(self.evidence))
         if not transcript.messages:
             self.terminal.note("there is nothing to save yet")
             return
         try:
+            path = _find_home(name)
             passphrase = read_secret(self.terminal, "passphrase", "once more  ")
             save_transcript(path, transcript, passphrase)
         except KeyboardInterrupt:
@@ -118,6 +119,14 @@ class _Conversation:
             self.terminal.tell(f"failed    {advise(error)}", "bold red")
         else:
             self.terminal.note(f"saved     {path}; bin/chat read {path} shows it")
+
+
+def _find_home(name: str) -> Path:
+    """Give the path that *name* is, its ~ or ~user replaced."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{name} cannot be written: no such home") from None
 
 
 def _show(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from app.chatbot.session import Session
-from app.protocol.errors import AttestationError, BusyError
+from app.protocol.errors import AttestationError, BusyError, ReceiptError
 from app.protocol.question import Message
 
 MAX_SESSIONS: Final = 16  # as many answers at a time; each has a connection of its own
@@ -51,13 +51,13 @@ class Conversations:
         Raises:
             BusyError: All sessions answer.
 
-            AppError: As *connect*; and AttestationError of the block has every session verify
-                its enclave again before anything more is sent.
+            AppError: As *connect*; and AttestationError or ReceiptError of the block has every
+                session verify its enclave again before anything more is sent.
         """
         session = self._find(history) or self._open(history)
         try:
             yield session
-        except AttestationError:
+        except (AttestationError, ReceiptError):
             self._doubt()
             raise
         finally:
@@ -88,7 +88,7 @@ class Conversations:
 
     def _continued(self, history: tuple[Message, ...]) -> Session | None:
         """Give the one that holds the most of *history* and nothing else."""
-        held = [item for item in self._idle if item.history and _begins(history, item.history)]
+        held = [item for item in self._idle if _continues(history, item.history)]
         return max(held, key=lambda item: len(item.history), default=None)
 
     def _forgetful(self) -> Session | None:
@@ -120,5 +120,7 @@ class Conversations:
                 session.doubt()
 
 
-def _begins(history: tuple[Message, ...], held: tuple[Message, ...]) -> bool:
-    return history[: len(held)] == held
+def _continues(history: tuple[Message, ...], held: tuple[Message, ...]) -> bool:
+    """Tell whether *history* goes on after *held*, which has to end with an answer."""
+    answered = bool(held) and held[-1].role == "assistant"
+    return answered and history[: len(held)] == held

@@ -11,6 +11,10 @@ from typing import Final
 from app.protocol.errors import AppError, AttestationError, PcrMismatchError
 
 _NOT_SENT: Final = "Nothing of your question has left this machine."
+_SENT_SEALED: Final = (
+    "Of your question, only a copy sealed to the enclave verified before was sent; no one else can "
+    "open it."
+)
 _REPORT: Final = "Do not retry with sensitive text. Tell whoever runs the deployment."
 _UNFINISHED: Final = (
     "What stands above, if anything, is genuine but unfinished. It is not part of the conversation."
@@ -177,6 +181,8 @@ def tell_failure(error: AppError) -> Failure:
     code = "clock" if untrusted and "clock" in str(error) else error.code
     title, happened, means, following = _TOLD.get(code, _TOLD["internal"])
     relay = _RELAY if error.hint else ""
+    if error.sent:
+        means = means.replace(_NOT_SENT, _SENT_SEALED)
     return Failure(title, relay + happened, means, following, str(error), untrusted)
 
 

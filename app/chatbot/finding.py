@@ -32,7 +32,7 @@ _NOTICES: Final = {
     "emulated, too. Key policy, protocol and checks are the real ones.",
 }
 _PROVEN: Final = "Checked on this machine before a word of yours leaves it."
-_REFUSED: Final = "Not every check passed, so there is nothing a question could be sent with."
+_REFUSED: Final = "Not every check passed, and nothing more is sent until all do."
 
 
 def find_verified(session: Session) -> Json:

@@ -9,6 +9,7 @@ own, and whatever token the application asks for. Nothing is logged of a request
 import hmac
 import logging
 import secrets
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -114,8 +115,33 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def serve(application: ASGIApp, listener: socket.socket) -> None:
-    """Serve *application*, guarded, on *listener* until SIGINT or SIGTERM."""
-    _server(application, listener).run(sockets=[listener])
+    """
+    Serve *application*, guarded, on *listener* until SIGINT, SIGTERM or SIGHUP.
+
+    Raises:
+        KeyboardInterrupt: One of them came; so that whoever calls this can clean up.
+    """
+    with _ending_like_ctrl_c():
+        _server(application, listener).run(sockets=[listener])
+
+
+@contextmanager
+def _ending_like_ctrl_c() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end the block as SIGINT does; one that is ignored stays so."""
+    # The server stops at SIGTERM, then raises it again.
+    handlers = {
+        signal.SIGTERM: signal.default_int_handler,
+        signal.SIGHUP: lambda *_: signal.raise_signal(signal.SIGTERM),
+    }
+    before = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 @contextmanager

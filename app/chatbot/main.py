@@ -18,7 +18,7 @@ from app.chatbot.aws import open_aws
 from app.chatbot.config import ChatbotConfig, read_config
 from app.chatbot.conversation import ask_once, converse
 from app.chatbot.library import config_folder, open_session
-from app.chatbot.prompt_line import read_secret
+from app.chatbot.prompt_line import read_all, read_secret
 from app.chatbot.releases_command import import_releases, list_releases
 from app.chatbot.serve_command import serve_sessions
 from app.chatbot.session import Session
@@ -47,9 +47,9 @@ Before anything is sent, the enclave's attestation document is verified against 
 your own list of approved releases. Your AWS credentials (boto3's default chain) assume the chat
 role; what the enclave gets of them works for one conversation, inside that image, for 15 minutes.
 
-exit codes: 0 answered, 1 failed, 2 wrong usage, 3 the enclave is not trusted (this question was not
-sent), 4 the answer is not whole, or its receipt does not verify, 130 stopped by Ctrl-C. A
-conversation ends with 0, whatever single answers in it came to.
+exit codes: 0 answered, 1 failed, 2 wrong usage, 3 the enclave is not trusted (nothing was sent, or
+only a copy sealed to the enclave verified before), 4 the answer is not whole, or its receipt does
+not verify, 130 stopped by Ctrl-C. A conversation ends with 0, whatever its answers came to.
 
 NO_COLOR is honoured. Where output is no terminal it is plain: answers on standard output, all else
 on standard error.
@@ -109,7 +109,7 @@ def talk(session: Session, options: argparse.Namespace, terminal: Terminal) -> i
     try:
         wanted = answer_options(options)
         if options.command == "ask":
-            question = sys.stdin.read() if options.question == "-" else options.question
+            question = read_all(terminal) if options.question == "-" else options.question
             ask_once(session, question, wanted, terminal, as_json=options.json)
         else:
             converse(session, wanted, terminal)

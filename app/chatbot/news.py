@@ -12,9 +12,9 @@ from typing import Final
 
 from app.chatbot.exchange import Answer, Evidence
 from app.chatbot.failure import tell_failure
-from app.chatbot.finding import Json, find_receipt
+from app.chatbot.finding import Json, find_receipt, find_refused
 from app.chatbot.sight import describe_messages, describe_sight
-from app.protocol.errors import AppError
+from app.protocol.errors import AppError, AttestationError
 
 _POLL_SECONDS: Final = 0.05  # the beat of frames
 
@@ -43,6 +43,10 @@ class Telling:
                 self._pieces.append((round(self.answer.seconds, 3), piece))
         except AppError as error:
             self._error = error
+
+    def refuse(self, error: AppError) -> None:
+        """End the answer with *error* before it has begun: nothing is sent."""
+        self._error = error
 
     async def follow(self, drive: Callable[[], None]) -> AsyncIterator[Json]:
         """
@@ -96,9 +100,12 @@ class Telling:
 
 
 def describe_failure(error: AppError) -> Json:
-    """Give the event of an answer that failed with *error*."""
+    """Give the event of an answer that failed with *error*, and the step of proof that did."""
     outcome = "Not whole, and not in the conversation"
-    return {"type": "failed", "outcome": outcome, "failure": asdict(tell_failure(error))}
+    failed: Json = {"type": "failed", "outcome": outcome, "failure": asdict(tell_failure(error))}
+    return (
+        failed | {"found": find_refused(error)} if isinstance(error, AttestationError) else failed
+    )
 
 
 def _describe_whole(evidence: Evidence) -> Json:

@@ -69,14 +69,10 @@ class _Body(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_neutral(cls, value: object) -> object:
+    def _drop_null(cls, value: object) -> object:
         if not isinstance(value, dict):
             return value
-        return {
-            name: item
-            for name, item in value.items()
-            if item is not None and not _is_neutral(name, item)
-        }
+        return {name: item for name, item in value.items() if item is not None}
 
 
 class _StreamOptions(_Body):
@@ -90,12 +86,12 @@ class _Part(_Body):
 
 class _Message(_Body):
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str | list[_Part], Field(union_mode="smart")] = ""
+    content: Annotated[str | list[_Part] | None, Field(union_mode="smart")] = None
 
     def to_message(self) -> Message:
         text = self.content
         if not isinstance(text, str):
-            text = "".join(part.text for part in text)
+            text = "".join(part.text for part in text or ())
         return Message("system" if self.role == "developer" else self.role, text)
 
 
@@ -108,6 +104,13 @@ class _Request(_Body):
     top_p: float | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {name: item for name, item in value.items() if not _is_neutral(name, item)}
 
     @model_validator(mode="after")
     def _require_stream(self) -> Self:
@@ -156,6 +159,9 @@ def parse_chat(body: bytes, defaults: Options) -> Asked:
         RequestError: It is malformed, or asks for what an enclave cannot give.
     """
     request = _parse(_ChatRequest, body)
+    for number, message in enumerate(request.messages):
+        if message.content is None and message.role != "assistant":
+            raise _refusal("missing", "", ("messages", number, "content"))
     *history, last = (message.to_message() for message in request.messages)
     if last.role != "user" or not last.text.strip():
         raise RequestError(

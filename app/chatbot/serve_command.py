@@ -3,6 +3,7 @@ The command `bin/chat serve`: an OpenAI-compatible API for programs of this mach
 """
 
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,13 +48,18 @@ def serve_sessions(
         with listen(port) as listener:
             terminal.note(f"serving   {conversations.model}, OpenAI-compatible; Ctrl-C stops")
             terminal.piece(f"export OPENAI_BASE_URL={url_of(listener)}/v1\n")
-            terminal.piece(f"export OPENAI_API_KEY={token}\n")
+            terminal.piece(f"export OPENAI_API_KEY={_shown(token, token_file)}\n")
             serve(make_application(conversations, token=token, defaults=defaults), listener)
     except KeyboardInterrupt:
         terminal.note("stopped")
     finally:
         conversations.close()
     return 0
+
+
+def _shown(token: str, path: Path | None) -> str:
+    """Give what a shell takes for *token*; one that a file keeps stays out of sight."""
+    return token if path is None else f'"$(cat {shlex.quote(str(path.absolute()))})"'
 
 
 def _token(path: Path | None) -> str:

@@ -31,6 +31,7 @@ from app.protocol.errors import (
     WIRE_ERRORS,
     AppError,
     AttestationError,
+    ConfigError,
     ProtocolError,
     ReceiptError,
     TruncatedError,
@@ -76,6 +77,7 @@ class Session:
         self._key_arn = parse_key_arn(key_arn)
         self._trust = trust
         self._doubted = False
+        self._closed = False
         self.enclave = self._verify()
         self.evidence: Evidence | None = None
         self.new_conversation()
@@ -110,9 +112,12 @@ class Session:
 
             ProtocolError: The answer breaks the format.
 
+            ConfigError: The session was closed.
+
             TooLongError: Question and history exceed a limit; numbers are (size, limit).
 
-            AttestationError: The enclave changed and is not trusted now; nothing was sent.
+            AttestationError: The enclave changed and is not trusted now. Nothing was sent, or,
+                where `sent` is set, only a copy sealed to the enclave verified before.
 
             ReceiptError: The answer's receipt does not verify.
 
@@ -137,7 +142,8 @@ class Session:
         return self._trust.root_name
 
     def close(self) -> None:
-        """Close the connections; the session is of no use afterwards."""
+        """Close the connections; whoever asks afterwards gets an error, and sends nothing."""
+        self._closed = True
         self._transport.close()
         self._access.close()
 
@@ -147,10 +153,11 @@ class Session:
         try:
             yield from self._answer(question, exchange)
         except AppError as error:
+            error.sent = bool(exchange.seen.request)
             if not exchange.stop.requested:
                 raise
             stopped = TruncatedError("it was stopped from here")
-            stopped.incomplete = error.incomplete
+            stopped.incomplete, stopped.sent = error.incomplete, error.sent
             raise stopped from None
         self.evidence = exchange.evidence
         self.history = (*question.messages, Message("assistant", "".join(exchange.pieces)))
@@ -165,6 +172,8 @@ class Session:
     def _answer(self, question: Question, exchange: Exchange) -> Iterator[str]:
         """Send the question until an enclave knows the key it is sealed to."""
         for attempt in range(_ATTEMPTS):
+            if self._closed:
+                raise ConfigError("this session is closed: connect again")
             age = (datetime.now(UTC) - self.enclave.verified_at).total_seconds()
             if attempt or self._doubted or not 0 <= age < MAX_DOCUMENT_AGE_SECONDS:
                 self.doubt()  # until it is verified: a failure below is not the last word on it
@@ -250,7 +259,8 @@ class Session:
                 answer_digest=answer_digest,
                 manifest_digest=sealed.enclave.manifest.digest,
             )
-        except AttestationError as error:
+        except AttestationError as error:  # of another image or root: nothing more goes there
+            self.doubt()
             raise ReceiptError(str(error)) from None
         if receipt.finish == "error":
             kind = WIRE_ERRORS.get(receipt.code or "", AppError)

@@ -89,10 +89,18 @@ def save_transcript(path: Path, transcript: Transcript, passphrase: str) -> None
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise ConfigError(f"{path} is there already: name another file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        raise ConfigError(f"{path} cannot be written: {_reason(error)}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(head + nonce + sealed)
     except OSError as error:
+        path.unlink(missing_ok=True)
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(head + nonce + sealed)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return str(error.strerror if isinstance(error, OSError) else error)
 
 
 def open_transcript(path: Path, passphrase: str) -> str:

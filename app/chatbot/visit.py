@@ -74,7 +74,7 @@ class Visit:
         """
         Ask, and tell the news; the last event is `whole`, `stopped` or `failed`.
 
-        An enclave that was verified anew meanwhile is told with the answer that it wrote.
+        An enclave that was verified anew meanwhile is told as the answer ends.
         """
         session = self._session
         if session is None or self._using.locked():
@@ -86,12 +86,15 @@ class Visit:
 
         def drive() -> None:
             with self._using:
-                telling.drive()
+                if self._session is session:
+                    telling.drive()
+                else:
+                    telling.refuse(BusyError("the enclave is verified again, for another page"))
 
         enclave = session.enclave
         async for event in telling.follow(drive):
-            anew = event["type"] == "whole" and session.enclave is not enclave
-            yield event | {"found": find_verified(session)} if anew else event
+            anew = event["type"] != "news" and session.enclave is not enclave
+            yield {"found": find_verified(session)} | event if anew else event
 
     def _verify(self) -> Json:
         with self._using:

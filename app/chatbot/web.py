@@ -84,7 +84,8 @@ class Web:
 
     async def _index(self, request: Request) -> Response:
         given = request.query_params.get("token")
-        if self._unused and given is not None and is_token(given, self.token):
+        fresh = self._unused and request.method == "GET"  # HEAD is what previews and scanners send
+        if fresh and given is not None and is_token(given, self.token):
             self._unused = False
             answer = RedirectResponse("/", HTTPStatus.SEE_OTHER, _HEADERS)
             answer.set_cookie(

@@ -38,6 +38,8 @@ class AppError(Exception):
         hint: It is the relay's word, which nobody can verify.
 
         incomplete: It ended an answer that had begun.
+
+        sent: A sealed copy of the question had left by then.
     """
 
     code: ClassVar[str] = "internal"
@@ -47,6 +49,7 @@ class AppError(Exception):
         self.numbers = numbers
         self.hint = False
         self.incomplete = False
+        self.sent = False
 
 
 class ProtocolError(AppError):

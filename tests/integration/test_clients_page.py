@@ -105,16 +105,18 @@ def test_library(twin: Twin, tmp_path: Path) -> None:
 
 
 def test_serving_ends_with_ctrl_c_and_keeps_its_token(twin: Twin, tmp_path: Path) -> None:
-    """Ctrl-C ends it with 0; the token is in its file, the owner's alone, and serves again."""
-    path = tmp_path / "token"
+    """Ctrl-C and its like end it with 0; the token is in its owner's file, and serves again."""
+    path = tmp_path / "the token"
     tokens = set()
-    for _ in range(2):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         with chat(twin, "serve", "--token-file", str(path)) as process:
-            tokens.add(exports(process)["OPENAI_API_KEY"])
-            process.send_signal(signal.SIGINT)
+            shown = exports(process)["OPENAI_API_KEY"]
+            assert path.read_text().strip() not in shown
+            tokens.add(run(["sh", "-c", f"printf %s {shown}"]))
+            process.send_signal(number)
             _, told = process.communicate(timeout=20)
         assert process.returncode == 0
-        assert told.index("pcr0") < told.index("serving")
+        assert told.index("pcr0") < told.index("serving") < told.index("stopped")
     assert tokens == {path.read_text().strip()}
     assert path.stat().st_mode & 0o077 == 0
 

@@ -1,5 +1,6 @@
 """What other parties try, and that it is refused: each attack by name, on the running twin."""
 
+import io
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -10,13 +11,16 @@ from typing import TYPE_CHECKING
 import pytest
 from botocore.exceptions import ClientError
 
+from app.chatbot.conversation import converse
 from app.chatbot.session import Session
+from app.chatbot.terminal import Terminal
 from app.protocol.answer import AnswerOpener, AnswerSealer, encode_header
 from app.protocol.authorization import Authorization
 from app.protocol.constants import ANSWER_SECRET_BYTES
 from app.protocol.errors import (
     AppError,
     AttestationError,
+    ConfigError,
     DeniedError,
     EnvelopeError,
     KmsError,
@@ -251,7 +255,36 @@ def test_receipt_of_another_image_is_refused(twin: Twin, monkeypatch: pytest.Mon
         ask(session)
     assert raised.value.incomplete
     assert session.history == ()
+    assert session._doubted
     session.close()
+
+
+def test_a_closed_session_sends_nothing(twin: Twin) -> None:
+    """Whoever still holds a session that was closed gets an error, and no connection."""
+    parent = HostileParent(twin)
+    session = parent.connect()
+    session.close()
+    with pytest.raises(ConfigError, match="closed"):
+        ask(session)
+    assert parent.posted == []
+
+
+def test_enclave_that_changes_after_sending_is_told_so(twin: Twin) -> None:
+    """A parent that has a question sealed again, to another image, gets no second copy."""
+    parent = HostileParent(twin)
+    with parent.connect() as session:
+        approved = twin.release.measurements
+        other = Measurements(b"\x01" * 48, approved.pcr1, approved.pcr2)
+        parent.rewrite_attestation = substitute_document(SoftwareNsm(twin.nsm.root, other))
+        parent.rewrite_answer = lambda _: [(Kind.HINT, UnknownKeyError.code.encode())]
+        notes = io.StringIO()
+        lines = io.StringIO(QUESTION + "\n" + QUESTION + "\n")
+        converse(session, FAST, Terminal(lines, io.StringIO(), notes))
+    first, second = [line for line in notes.getvalue().splitlines() if line.startswith("failed")]
+    assert "only a copy sealed to the enclave verified before was sent" in first
+    assert "this question was not sent" not in first
+    assert "this question was not sent" in second
+    assert len(parent.posted) == 1
 
 
 # Another holder of the chat role, and an administrator who rewrote the key policy.

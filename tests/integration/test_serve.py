@@ -552,6 +552,7 @@ def test_failed_verification_fails_requests(twin: Twin) -> None:
         parent.become_another_image()
         parent.forget = 1
         sent = len(parent.posted) + 1  # the one that is told unknown_key, sealed to the old key
+        told = []
         for stream in (False, True, False):
             with pytest.raises(APIStatusError) as raised:
                 api.client.chat.completions.create(model=MODEL, messages=ASKED, stream=stream)
@@ -561,6 +562,9 @@ def test_failed_verification_fails_requests(twin: Twin) -> None:
             assert "not on your approved list" in raised.value.message
             assert raised.value.response.headers["x-should-retry"] == "false"
             assert len(parent.posted) == sent
+            told.append("this question was not sent" not in raised.value.message)
+            assert ("only a copy sealed" in raised.value.message) == told[-1]
+        assert told == [True, False, False]  # the first had left when its enclave changed
         parent.attest = BentParent(twin).attest
         assert api.post({"model": MODEL, "messages": ASKED})[0] == 200
 

@@ -1,6 +1,7 @@
 """`bin/chat` at a terminal of its own, on the running twin."""
 
 import re
+import shlex
 import stat
 import sys
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from app.chatbot.transcript import Transcript, save_transcript
+from app.protocol.question import Message
 from local.aws import Answer
 from local.processes import ROOT
 from local.twin import Twin
@@ -29,11 +32,12 @@ def start(twin: Twin) -> Iterator[Start]:
     environment["PROMPT_TOOLKIT_NO_CPR"] = "1"  # nobody here would tell where the cursor is
     started: list[pexpect.spawn] = []
 
-    def begin(*arguments: str, **more: str) -> pexpect.spawn:
-        command = ["-m", "tests.integration.asker_program", str(twin.folder), *arguments]
+    def begin(*arguments: str, shell: str = "exec {}", **more: str) -> pexpect.spawn:
+        program = ("-m", "tests.integration.asker_program", str(twin.folder))
+        command = shlex.join((sys.executable, *program, *arguments))
         child: pexpect.spawn = pexpect.spawn(
-            sys.executable,
-            command,
+            "sh",
+            ["-c", shell.format(command)],
             cwd=str(ROOT),
             env={**environment, **more},
             encoding="utf-8",
@@ -110,6 +114,9 @@ def test_saving_and_reading(start: Start, tmp_path: Path) -> None:
     child.sendline(QUESTION)
     child.expect(RECEIPT)
     child.expect(PROMPT)
+    child.sendline("/save ~nosuch/talk.bin")
+    child.expect("failed.*no such home")
+    child.expect(PROMPT)
     child.sendline(f"/save {path}")
     child.expect("passphrase:")
     child.sendline(passphrase)
@@ -137,6 +144,19 @@ def test_saving_and_reading(start: Start, tmp_path: Path) -> None:
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
+
+
+def test_reading_into_a_pipe(start: Start, tmp_path: Path) -> None:
+    """The passphrase is asked for beside what is read, which may go to a pager."""
+    path, passphrase = tmp_path / "talk.bin", "correct horse"
+    save_transcript(path, Transcript((Message("user", QUESTION),), ()), passphrase)
+    child = start("read", str(path), shell="{} | cat > " + shlex.quote(f"{tmp_path}/shown"))
+    child.expect("passphrase:")
+    child.sendline(passphrase)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert QUESTION in (tmp_path / "shown").read_text()
 
 
 def test_long_waits_are_told(start: Start, twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,9 @@ class Door:
     def get(self, path: str) -> urllib3.BaseHTTPResponse:
         return self._pool.request("GET", self.url + path, redirect=False)
 
+    def head(self, path: str) -> urllib3.BaseHTTPResponse:
+        return self._pool.request("HEAD", self.url + path, redirect=False)
+
     def post(self, path: str, body: object, **headers: str) -> urllib3.BaseHTTPResponse:
         """Post *body* in JSON, or as it is."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -82,6 +85,14 @@ def test_the_link_opens_once(door: Door) -> None:
     assert found["verified"] is False
     assert found["failure"]["words"] == "nobody is there"
     assert "page" not in found
+
+
+def test_a_look_ahead_leaves_the_link(door: Door) -> None:
+    """HEAD, with which programs look at links, does not use it."""
+    answer = door.head(f"/?token={door.token}")
+    assert answer.status == 403
+    assert "set-cookie" not in answer.headers
+    door.enter()
 
 
 def test_what_a_form_can_send_is_refused(door: Door) -> None:

@@ -279,6 +279,15 @@ def test_nobody_else_is_asked_for_anything(opened: OpenPage) -> None:
         assert headers["cache-control"] == "no-store"
 
 
+def test_the_browser_helps_with_nothing(opened: OpenPage) -> None:
+    """Nothing typed or shown is offered to what checks, completes or translates elsewhere."""
+    text = opened.page.locator("#text")
+    for name, value in (("spellcheck", "false"), ("writingsuggestions", "false")):
+        expect(text).to_have_attribute(name, value)
+    expect(text).to_have_attribute("translate", "no")
+    expect(opened.page.locator("html")).to_have_attribute("translate", "no")
+
+
 def test_the_link_works_once(opened: OpenPage, browser: Browser) -> None:
     """The token leaves the address at once; a second browser that has it gets nothing."""
     assert opened.page.url == f"{opened.url}/"

@@ -8,7 +8,8 @@ import pytest
 from playwright.sync_api import expect
 
 from app.chatbot.session import Session
-from app.protocol.errors import AttestationError, UnavailableError
+from app.protocol.errors import AttestationError, UnavailableError, UnknownKeyError
+from app.protocol.messages import Kind
 from app.protocol.releases import Measurements
 from local.nsm import SoftwareNsm
 from local.pki import make_root
@@ -226,11 +227,30 @@ def test_an_enclave_that_changes_under_way_is_refused(opening: Opening, twin: Tw
         opened.ask(QUESTION)
         expect(opened.page.locator(".failure h3")).to_have_text("This enclave runs something else")
         opened.expect_state("^Not trusted$")
+        assert steps(opened, "failed") == ["Image"]
+        assert steps(opened, "passed") == CURRENT
+        expect(opened.page.locator(".failure")).to_contain_text("has left this machine")
         assert parent.posted == []
         parent.rewrite_attestation = lambda _, body: body
         opened.ask(QUESTION)
         opened.expect_outcome("^Receipt verified")
         opened.expect_state("^Verified")
+        assert steps(opened, "failed") == []
+
+
+def test_an_enclave_that_changes_after_sending_is_told_so(opening: Opening, twin: Twin) -> None:
+    """Where a sealed copy had left before verification failed, nothing else is said."""
+    parent = HostileParent(twin)
+    with opening(parent.connect) as opened:
+        opened.expect_state("Verified")
+        parent.rewrite_attestation = another_image(twin)
+        parent.rewrite_answer = lambda _: [(Kind.HINT, UnknownKeyError.code.encode())]
+        opened.ask(QUESTION)
+        failure = opened.page.locator(".failure")
+        expect(failure).to_contain_text("only a copy sealed to the enclave verified before")
+        expect(failure).not_to_contain_text("has left this machine")
+        assert steps(opened, "failed") == ["Image"]
+        assert len(parent.posted) == 1
 
 
 def test_a_program_that_has_ended_is_told(opened: OpenPage) -> None:

@@ -107,13 +107,12 @@ function finish(exchange, view, event) {
   view.outcome.dataset.state = event.type === "whole" ? "good" : "plain";
   if (event.found) {
     showProof(event.found.proof);
-    setState("good", event.found.state);
+    setState(event.found.verified ? "good" : "bad", event.found.state);
   }
   if (event.failure) {
     const failure = make("div", { class: "failure", role: "alert" });
     failure.append(...explain(event.failure, "h3"));
     view.item.append(failure);
-    if (event.failure.untrusted) setState("bad", "Not trusted");
   }
   if (event.type === "whole") speak(`Answer: ${exchange.answer} ${event.outcome}`);
   if (event.type === "stopped") speak(event.outcome);

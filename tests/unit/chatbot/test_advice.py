@@ -46,8 +46,13 @@ def test_sentences_say_what_to_do() -> None:
 
 
 def test_what_was_sent_is_not_denied() -> None:
-    """Only a failed verification says that the question was not sent; a bad receipt never does."""
+    """That the question was not sent is said only of a failed verification before sending."""
     assert "this question was not sent" in advise(AttestationError("x"))
+    error = AttestationError("document is 400 s old: is this clock right?")
+    for failed in (AttestationError("x"), PcrMismatchError("x"), error):
+        failed.sent = True
+        assert "not sent" not in advise(failed)
+        assert "only a copy sealed to the enclave verified before was sent" in advise(failed)
     receipt = advise(ReceiptError("document is 400 s old: is this clock right?"))
     assert "not sent" not in receipt
     assert "do not rely" in receipt

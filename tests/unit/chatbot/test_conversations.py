@@ -6,7 +6,13 @@ import pytest
 
 from app.chatbot.conversations import Conversations
 from app.chatbot.session import Session
-from app.protocol.errors import AttestationError, BusyError, TruncatedError
+from app.protocol.errors import (
+    AppError,
+    AttestationError,
+    BusyError,
+    ReceiptError,
+    TruncatedError,
+)
 from app.protocol.question import Message
 
 
@@ -32,7 +38,8 @@ def connect() -> Session:
 
 
 def messages(*texts: str) -> tuple[Message, ...]:
-    return tuple(Message("user", text) for text in texts)
+    """Give a history that ends with an answer at each place."""
+    return tuple(Message("assistant", text) for text in texts)
 
 
 def test_the_longest_history_that_is_continued_wins() -> None:
@@ -57,6 +64,16 @@ def test_nothing_is_shared_with_a_history_that_differs() -> None:
             assert session is not first
 
 
+def test_a_history_without_its_answer_is_not_continued() -> None:
+    """What ends with a question, such as one that failed, is no conversation to go on in."""
+    conversations = Conversations(connect(), connect)
+    asked = (Message("user", "a"),)
+    with conversations.take(asked) as first:
+        pass
+    with conversations.take((*asked, Message("assistant", "b"))) as session:
+        assert session is not first
+
+
 def test_the_oldest_forgets_where_there_is_no_room() -> None:
     """With all sessions idle and holding other histories, the one unused longest begins anew."""
     conversations = Conversations(connect(), connect, limit=2)
@@ -72,15 +89,16 @@ def test_the_oldest_forgets_where_there_is_no_room() -> None:
                 pass
 
 
-def test_an_untrusted_enclave_is_doubted_by_all() -> None:
-    """Once verification fails anywhere, every session verifies again; other errors do not count."""
+@pytest.mark.parametrize("kind", [AttestationError, ReceiptError])
+def test_an_untrusted_enclave_is_doubted_by_all(kind: type[AppError]) -> None:
+    """Once an enclave or a receipt fails to verify, every session verifies again; else none."""
     conversations = Conversations(connect(), connect)
     with conversations.take(messages("a")) as one:
         with pytest.raises(TruncatedError), conversations.take(messages("b")) as two:
             raise TruncatedError
         assert not cast("FakeSession", one).doubted
-        with pytest.raises(AttestationError), conversations.take(messages("b", "c")):
-            raise AttestationError
+        with pytest.raises(kind), conversations.take(messages("b", "c")):
+            raise kind
     assert cast("FakeSession", one).doubted
     assert cast("FakeSession", two).doubted
 

@@ -5,7 +5,13 @@ import pytest
 from app.chatbot.failure import failed_step, tell_failure
 from app.chatbot.finding import REQUIRED, find_refused
 from app.protocol import errors
-from app.protocol.errors import AppError, AttestationError, BusyError, ReceiptError
+from app.protocol.errors import (
+    AppError,
+    AttestationError,
+    BusyError,
+    PcrMismatchError,
+    ReceiptError,
+)
 from app.protocol.messages import parse_hint
 
 KINDS = [
@@ -30,6 +36,12 @@ def test_what_was_sent_is_not_denied() -> None:
     """Only before anything is sent does a failure say that nothing has left."""
     assert "has left this machine" in tell_failure(AttestationError("x")).means
     assert "has left this machine" not in tell_failure(ReceiptError("x")).means
+    for error in (AttestationError("x"), PcrMismatchError("x")):
+        error.sent = True
+        failure = find_refused(error)["failure"]
+        assert isinstance(failure, dict)
+        assert "has left this machine" not in failure["means"]
+        assert "only a copy sealed to the enclave verified before" in failure["means"]
 
 
 def test_the_relays_word_is_called_that() -> None:

@@ -84,6 +84,27 @@ def test_neutral_values_are_of_their_own_type() -> None:
         assert raised.value.parameter in wrong
 
 
+def test_only_an_assistant_may_say_nothing() -> None:
+    """A message without content is refused by its place, but for an assistant's."""
+    question = {"role": "user", "content": "Who?"}
+    asked = chat(messages=[question, {"role": "assistant", "content": None}, question])
+    assert asked.history[1] == Message("assistant", "")
+    for role in ("system", "developer", "user"):
+        for empty in ({"role": role}, {"role": role, "content": None}):
+            with pytest.raises(RequestError) as raised:
+                chat(messages=[question, empty, question])
+            assert raised.value.parameter == "messages[1].content"
+            assert raised.value.code == "missing_required_parameter"
+
+
+def test_neutral_names_are_of_the_whole() -> None:
+    """What may stand beside the messages, since it changes nothing, may not stand in one."""
+    for name, value in (("n", 1), ("store", False)):
+        with pytest.raises(RequestError) as raised:
+            chat(messages=[{"role": "user", "content": "Who?", name: value}])
+        assert raised.value.parameter == f"messages[0].{name}"
+
+
 @given(body=st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_body_is_a_request_or_an_error(body: bytes) -> None:
     """Whatever comes gives a request or the one documented error."""

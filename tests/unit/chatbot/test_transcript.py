@@ -1,4 +1,7 @@
+import errno
+import io
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -82,6 +85,26 @@ def test_what_cannot_be_done_is_told(tmp_path: Path) -> None:
         save_transcript(tmp_path / "none" / "x", TRANSCRIPT, PASSPHRASE)
     with pytest.raises(ConfigError, match="cannot be read"):
         open_transcript(tmp_path / "none", PASSPHRASE)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not all of it can be written, there is no file, and that is told."""
+
+    class Full(io.BytesIO):
+        def write(self, _: object, /) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full(descriptor: int, mode: str) -> Full:
+        assert mode == "wb"
+        os.close(descriptor)
+        return Full()
+
+    monkeypatch.setattr("app.chatbot.transcript.os.fdopen", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        save_transcript(tmp_path / "x", TRANSCRIPT, PASSPHRASE)
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        save_transcript(tmp_path / "a\0b", TRANSCRIPT, PASSPHRASE)
 
 
 def test_guesses_are_dear(monkeypatch: pytest.MonkeyPatch) -> None:
