@@ -229,7 +229,7 @@ def test_an_enclave_that_changes_under_way_is_refused(opening: Opening, twin: Tw
         opened.expect_state("^Not trusted$")
         assert steps(opened, "failed") == ["Image"]
         assert steps(opened, "passed") == CURRENT
-        expect(opened.page.locator(".failure")).to_contain_text("has left this machine")
+        expect(opened.page.locator("#exchanges .failure")).to_contain_text("has left this machine")
         assert parent.posted == []
         parent.rewrite_attestation = lambda _, body: body
         opened.ask(QUESTION)
@@ -246,7 +246,7 @@ def test_an_enclave_that_changes_after_sending_is_told_so(opening: Opening, twin
         parent.rewrite_attestation = another_image(twin)
         parent.rewrite_answer = lambda _: [(Kind.HINT, UnknownKeyError.code.encode())]
         opened.ask(QUESTION)
-        failure = opened.page.locator(".failure")
+        failure = opened.page.locator("#exchanges .failure")
         expect(failure).to_contain_text("only a copy sealed to the enclave verified before")
         expect(failure).not_to_contain_text("has left this machine")
         assert steps(opened, "failed") == ["Image"]
