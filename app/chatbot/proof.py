@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from app.chatbot.exchange import Evidence
 from app.chatbot.session import Session
 from app.chatbot.trust import VerifiedEnclave
-from app.protocol import cbor
+from app.protocol.attestation import unverified_certificates
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +78,7 @@ def _chain(enclave: VerifiedEnclave, root_name: str) -> Step:
 
 def _certificates(document: bytes) -> Iterator[tuple[str, str]]:
     """Give each certificate of a verified document, from the root to the one that signed it."""
-    match cbor.decode(document.removeprefix(b"\xd2")):
-        case [_, _, bytes(payload), _]:
-            content = cbor.decode(payload)
-        case _:
-            content = None
-    match content:
-        case {"certificate": bytes(leaf), "cabundle": list(bundle)}:
-            encoded = [item for item in (*bundle, leaf) if isinstance(item, bytes)]
-        case _:
-            encoded = []
-    for number, der in enumerate(encoded):
+    for number, der in enumerate(unverified_certificates(document)):
         certificate = x509.load_der_x509_certificate(der)
         name = certificate.subject.rfc4514_string()
         end = certificate.not_valid_after_utc.isoformat()

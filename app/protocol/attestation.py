@@ -89,8 +89,7 @@ class _Claims:
     """A payload's contents, which nobody has vouched for yet."""
 
     unverified_attestation: Attestation
-    certificate: bytes
-    cabundle: list[bytes]
+    certificates: list[bytes]  # from the root to the leaf
 
 
 def encode_user_data(kind: Kind, digest: bytes) -> bytes:
@@ -136,8 +135,7 @@ def verify_attestation(
     """
     signed = _parse_cose(document)  # 1
     claims = _parse_payload(signed.payload)  # 2
-    certificates = [*claims.cabundle, claims.certificate]
-    key = verify_chain(certificates, root=root, now=now)  # 3
+    key = verify_chain(claims.certificates, root=root, now=now)  # 3
     _verify_signature(signed, key)  # 4
     attestation = claims.unverified_attestation
     _require_fresh(attestation.timestamp, now)  # 5
@@ -158,6 +156,18 @@ def unverified_timestamp(document: bytes) -> datetime:
         AttestationError: It has not the form of a document.
     """
     return _parse_payload(_parse_cose(document).payload).unverified_attestation.timestamp
+
+
+def unverified_certificates(document: bytes) -> list[bytes]:
+    """
+    Read the certificates in *document*, DER, from the root to the one that signed it.
+
+    For a document that the caller has verified, to show them.
+
+    Raises:
+        AttestationError: It has not the form of a document.
+    """
+    return _parse_payload(_parse_cose(document).payload).certificates
 
 
 def require_pcrs(attestation: Attestation, releases: Sequence[Release]) -> Release:
@@ -235,7 +245,7 @@ def _parse_payload(payload: bytes) -> _Claims:
     )
     if not 1 <= len(cabundle) <= MAX_CABUNDLE_CERTIFICATES:
         raise AttestationError(f"cabundle has {len(cabundle)} certificates")
-    return _Claims(attestation, _sized(certificate), [_sized(item) for item in cabundle])
+    return _Claims(attestation, [_sized(item) for item in (*cabundle, certificate)])
 
 
 def _decode(data: bytes) -> cbor.Cbor:
