@@ -66,7 +66,7 @@ class Engine(Protocol):
 
             UnsupportedError: The model's chat template refuses these roles in this order.
 
-            EngineError: Template or tokenizer fail on this question.
+            EngineError: Template or tokenizer fail on this question, or give no token.
 
             BusyError: `MAX_ACTIVE_ANSWERS` are under way and `MAX_WAITING_ANSWERS` wait.
         """

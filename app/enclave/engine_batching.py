@@ -284,7 +284,7 @@ class BatchingEngine:
         with _contained(everyone):
             batch = [_rows(part) for part in step]
             for rows in batch:
-                self._cache.note_written(rows.blocks)
+                self._cache.note_written(rows.used_blocks)
             logits = self._model.forward(batch)
             for part, row in zip(step, _share(step, logits), strict=True):
                 with _contained([part.generation]):
@@ -334,11 +334,10 @@ def _contained(generations: Sequence[BatchedGeneration]) -> Iterator[None]:
 def _rows(part: _Part) -> Rows:
     sequence = part.generation.sequence
     assert sequence.cached is not None  # noqa: S101 - it was let in
-    past = len(sequence.cached.tokens)
     return Rows(
         tokens=sequence.ahead[: part.tokens],
-        past=past,
-        blocks=sequence.cached.blocks[: blocks_for(past + part.tokens)],
+        past=len(sequence.cached.tokens),
+        blocks=sequence.cached.blocks,
         wanted=int(part.tokens == len(sequence.ahead)),
     )
 

@@ -46,7 +46,7 @@ class Owner(Protocol):
 class BatchedGeneration:
     """One answer under way; see `Generation` for what its methods promise."""
 
-    def __init__(self, engine: "Owner", sequence: TokenSequence, *, deadline: float) -> None:
+    def __init__(self, engine: Owner, sequence: TokenSequence, *, deadline: float) -> None:
         self._engine = engine
         self._changed = threading.Condition()
         self._text = ""
@@ -62,7 +62,7 @@ class BatchedGeneration:
 
     @property
     def place(self) -> int:
-        """How many answers begin before it; 0 once it has begun."""
+        """Its place among those that wait, the next one 1; 0 once it has begun or ended."""
         return self._engine.place(self)
 
     @property

@@ -39,7 +39,7 @@ class Rows:
 
         past: How many it has seen; their keys and values lie in `blocks`.
 
-        blocks: As many as past and new tokens need.
+        blocks: All that the answer has, at least as many as past and new tokens need.
 
         wanted: For how many of the last tokens logits are given, 0 to all.
     """
@@ -53,6 +53,11 @@ class Rows:
     def end(self) -> int:
         """How many tokens the model has seen after the step."""
         return self.past + len(self.tokens)
+
+    @property
+    def used_blocks(self) -> list[int]:
+        """Those that past and new tokens lie in."""
+        return self.blocks[: blocks_for(self.end)]
 
 
 class Model(Protocol):
@@ -182,7 +187,7 @@ def _block_bytes(port: openvino.ConstOutput) -> int:
 def _encode(batch: Sequence[Rows]) -> dict[str, NDArray[np.generic]]:
     """Give the inputs of paged attention for *batch*."""
     begins = np.cumsum([0, *(len(rows.tokens) for rows in batch)])
-    blocks = [rows.blocks[: blocks_for(rows.end)] for rows in batch]
+    blocks = [rows.used_blocks for rows in batch]
     places = zip(batch, begins[1:], strict=True)
     wanted = [np.arange(end - rows.wanted, end) for rows, end in places]
     if not any(map(len, wanted)):
