@@ -55,9 +55,13 @@ def advise(error: AppError) -> str:
 def _advise(error: AppError) -> str:
     if error.code == "too_long":
         return _advise_length(error)
-    clock = error.code == AttestationError.code and "clock" in str(error)
-    sentence = _CLOCK if clock else _ADVICE.get(error.code, _ADVICE["internal"])
+    sentence = _CLOCK if blames_clocks(error) else _ADVICE.get(error.code, _ADVICE["internal"])
     return sentence.format(error, sent=_SENT_SEALED if error.sent else _NOT_SENT)
+
+
+def blames_clocks(error: AppError) -> bool:
+    """Tell whether a verification failed because two clocks disagree, as far as can be told."""
+    return error.code == AttestationError.code and "clock" in str(error)
 
 
 def _advise_length(error: AppError) -> str:

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from app.chatbot.advice import blames_clocks
 from app.protocol.errors import AppError, AttestationError, PcrMismatchError
 
 _NOT_SENT: Final = "Nothing of your question has left this machine."
@@ -177,12 +178,12 @@ class Failure:
 
 def tell_failure(error: AppError) -> Failure:
     """Tell what *error* is about: what happened, what it means, what to do."""
-    untrusted = isinstance(error, AttestationError)
-    code = "clock" if untrusted and "clock" in str(error) else error.code
+    code = "clock" if blames_clocks(error) else error.code
     title, happened, means, following = _TOLD.get(code, _TOLD["internal"])
     relay = _RELAY if error.hint else ""
     if error.sent:
         means = means.replace(_NOT_SENT, _SENT_SEALED)
+    untrusted = isinstance(error, AttestationError)
     return Failure(title, relay + happened, means, following, str(error), untrusted)
 
 

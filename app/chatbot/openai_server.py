@@ -72,6 +72,10 @@ def make_application(
     return _RequireToken(Starlette(routes=routes, exception_handlers=handlers), token)  # type: ignore[arg-type]
 
 
+class _NoModelError(HTTPException):
+    """A request names a model that is not served here."""
+
+
 class _RequireToken:
     """ASGI around an application that wants a bearer token with everything."""
 
@@ -139,7 +143,7 @@ class _Server:
 
     def _require_model(self, name: str) -> None:
         if name != self._conversations.model:
-            raise HTTPException(404, f"the model {name} is not served here, see /v1/models")
+            raise _NoModelError(404, f"the model {name} is not served here, see /v1/models")
 
 
 class _Running:
@@ -255,7 +259,7 @@ def _answer_error(_: Request, error: AppError | RequestError) -> Response:
 
 
 def _answer_http(_: Request, error: HTTPException) -> Response:
-    code = "model_not_found" if error.detail.startswith("the model") else None
+    code = "model_not_found" if isinstance(error, _NoModelError) else None
     body = error_body(error.detail, "invalid_request_error", code)
     return JSONResponse(body, error.status_code)
 
