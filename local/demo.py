@@ -64,12 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _serve_page(twin, wanted, options, terminal)
                 return 0
             note("verifying the enclave")
+            if options.serve:
+                return serve_sessions(twin.connect, wanted, terminal, port=options.port)
             session = twin.connect()
             ready = time.monotonic() - started
             if options.interactive:
                 converse(session, wanted, terminal)
-            elif options.serve:
-                serve_sessions(twin.connect, wanted, terminal, port=options.port)
             elif options.json:
                 terminal.piece(json.dumps(_ask_as_json(twin, session, options, ready)) + "\n")
             else:
