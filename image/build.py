@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -109,8 +109,9 @@ def build_image(
     """
     digest = read_weights_digest(inputs.weights)
     engine_bytes = least_engine_bytes(inputs.weights)
-    record = pack_eif(out / EIF_NAME, kit, application, weights_sha256=digest)
-    record = replace(record, engine_bytes=engine_bytes)
+    record = pack_eif(
+        out / EIF_NAME, kit, application, weights_sha256=digest, engine_bytes=engine_bytes
+    )
     write_whole(out / SBOM_NAME, encode_sbom(inputs.wheels, base.root, record))
     write_whole(out / INPUTS_NAME, _encode_inputs(inputs, base))
     write_whole(out / RECORD_NAME, encode_build_record(record))

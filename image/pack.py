@@ -36,7 +36,12 @@ Part = tuple[SectionKind, BinaryIO]
 
 
 def pack_eif(
-    target: Path, kit: BootKit, application: Path, *, weights_sha256: bytes
+    target: Path,
+    kit: BootKit,
+    application: Path,
+    *,
+    weights_sha256: bytes,
+    engine_bytes: int = 0,
 ) -> BuildRecord:
     """
     Pack the EIF *target*: whole, or not there.
@@ -45,6 +50,8 @@ def pack_eif(
         application: File, the application ramdisk, which PCR2 measures.
 
         weights_sha256: The weights digest of the model in it; goes into the metadata.
+
+        engine_bytes: For the record, which see.
 
     Raises:
         ImageError: A file is missing, changes while it is read, or the disk is full.
@@ -62,7 +69,7 @@ def pack_eif(
         digest = hashlib.sha256()
         measurements = write_eif(out, parts, see=digest.update)
         size = out.tell()
-    return BuildRecord(kit.name, measurements, weights_sha256, size, digest.digest())
+    return BuildRecord(kit.name, measurements, weights_sha256, size, digest.digest(), engine_bytes)
 
 
 def write_eif(out: BinaryIO, parts: Sequence[Part], *, see: Update = len) -> ImageMeasurements:

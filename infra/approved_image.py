@@ -11,6 +11,7 @@ from app.protocol.releases import Measurements, Release, parse_releases
 from image.errors import ImageError
 from image.measure import ImageMeasurements, MeasuredFile, measure_file
 from image.record import RECORD_NAME, BuildRecord, parse_build_record
+from infra.instances import Sizes, require_sizes
 
 _BUILD: Final = "build it with bin/build-eif"
 
@@ -34,6 +35,15 @@ class ApprovedImage:
     release: Release
     releases: tuple[Release, ...]
     engine_bytes: int = 0
+
+    def require_sizes(self, sizes: Sizes) -> Sizes:
+        """
+        Require that *sizes* fit this image and its engine; see `instances.require_sizes`.
+
+        Raises:
+            ConfigError: They do not; names the numbers.
+        """
+        return require_sizes(sizes, eif_bytes=self.eif_bytes, engine_bytes=self.engine_bytes)
 
 
 def load_approved_image(eif: Path, releases: Path, *, kits: frozenset[str]) -> ApprovedImage:

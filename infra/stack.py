@@ -15,7 +15,6 @@ from infra.fleet import Cargo, Fleet
 from infra.front import Front
 from infra.host_role import HostRole
 from infra.host_software import HostSoftware
-from infra.instances import Sizes, require_sizes
 from infra.key import EnclaveKey
 from infra.logs import Logs
 from infra.network import ZONES, Network
@@ -90,7 +89,7 @@ class EnclaveStack(Stack):
             network=network,
             role=host_role,
             cargo=Cargo(eif, software, logs),
-            sizes=_fit(parameters.sizes, image),
+            sizes=image.require_sizes(parameters.sizes),
             size=parameters.fleet_size,
         )
         # An image is approved before it runs, and a host's first calls find their way.
@@ -130,7 +129,3 @@ class EnclaveStack(Stack):
             value=self.to_json_string({**addresses, "any_certificate": any_certificate}),
             description="Askers keep this as ~/.config/enclave-llm/chat.json",
         )
-
-
-def _fit(sizes: Sizes, image: ApprovedImage) -> Sizes:
-    return require_sizes(sizes, eif_bytes=image.eif_bytes, engine_bytes=image.engine_bytes)

@@ -8,7 +8,6 @@ the same build, list of releases, stack and key policy work.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -48,8 +47,10 @@ def pack_process_image(folder: Path, root: Path, weights: Path, *, digest: bytes
     with application.open("wb") as out:
         write_cpio(out, _application(root, weights))
     kit = BootKit(KIT, kernel, "process", boot)
-    record = pack_eif(folder / EIF_NAME, kit, application, weights_sha256=digest)
-    record = replace(record, engine_bytes=least_engine_bytes(weights))
+    engine_bytes = least_engine_bytes(weights)
+    record = pack_eif(
+        folder / EIF_NAME, kit, application, weights_sha256=digest, engine_bytes=engine_bytes
+    )
     write_whole(folder / RECORD_NAME, encode_build_record(record))
     for path in (kernel, boot, application):
         path.unlink()

@@ -12,7 +12,6 @@ from image.errors import ImageError
 from image.record import RECORD_NAME, parse_build_record
 from infra.approved_image import ApprovedImage, load_approved_image
 from infra.host_files import MANIFEST_NAME, require_host_software
-from infra.instances import require_sizes
 from infra.parameters import Parameters
 from ops.deployment import ROOT
 from ops.finding import Finding, ok, problem
@@ -61,9 +60,7 @@ def _describe_image(image: ApprovedImage) -> str:
 
 
 def _describe_sizes(parameters: Parameters, image: ApprovedImage) -> str:
-    sizes = require_sizes(
-        parameters.sizes, eif_bytes=image.eif_bytes, engine_bytes=image.engine_bytes
-    )
+    sizes = image.require_sizes(parameters.sizes)
     return (
         f"{sizes.enclave_vcpus} of {sizes.instance_type.vcpus} vCPUs and "
         f"{sizes.enclave_memory_mib:,} of {sizes.instance_type.memory_mib:,} MiB for the enclave"
