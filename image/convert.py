@@ -12,6 +12,7 @@ import math
 import os
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -119,7 +120,7 @@ def make_check(folder: Path, tokenizer: Path) -> Check:
     if len(tokens) < 2:
         raise SaveError(f"{TOKENIZER_NAME} makes {len(tokens)} tokens of the check's text, not 2")
     model = openvino.Core().compile_model(folder / GRAPH_NAME, "CPU", EXACT)
-    logprob = mean_logprob(compute_logits(model, tokens), tokens)
+    logprob = float(logprobs(compute_logits(model, tokens)[:-1], tokens[1:]).mean())
     return Check(
         tokens=tokens,
         # In thousandths: what other processors round differently may not change the digest.
@@ -144,12 +145,12 @@ def compute_logits(model: openvino.CompiledModel, tokens: tuple[int, ...]) -> ND
     return logits
 
 
-def mean_logprob(logits: NDArray[np.float64], tokens: tuple[int, ...]) -> float:
-    """Give the mean log-probability of *tokens* from the second on."""
-    before = logits[: len(tokens) - 1]
-    before = before - before.max(axis=-1, keepdims=True)
-    chosen = before[np.arange(len(tokens) - 1), tokens[1:]]
-    return float((chosen - np.log(np.exp(before).sum(axis=-1))).mean())
+def logprobs(logits: NDArray[np.float64], tokens: Sequence[int]) -> NDArray[np.float64]:
+    """Give the log-probability of each of *tokens*, by the *logits* before it, a row each."""
+    before = logits - logits.max(axis=-1, keepdims=True)
+    chosen = before[np.arange(len(tokens)), list(tokens)]
+    found: NDArray[np.float64] = chosen - np.log(np.exp(before).sum(axis=-1))
+    return found
 
 
 def _export(source: Path, out: Path, *, precision: str) -> int:

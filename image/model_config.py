@@ -2,7 +2,7 @@
 Model configuration: what a model's own JSON files say of context, end tokens and templates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,17 +22,22 @@ def read_context_length(folder: Path) -> int:
     Raises:
         SaveError: The configuration is no JSON, or gives no length.
     """
-    config = read_json(folder / "config.json")
+    for length in _own_lengths(read_json(folder / "config.json")):
+        return length
+    most = _read(folder, _TOKENIZER_CONFIG).get("model_max_length")
+    if type(most) is int and 1 < most < 2**24:  # some use a huge number for "none"
+        return most
+    raise SaveError("config.json gives no context length: name it with --context")
+
+
+def _own_lengths(config: Mapping[str, object]) -> Iterator[int]:
+    """Give every length that a configuration names, those of a part for text last."""
     nested = config.get("text_config")
     for holder in (config, nested if isinstance(nested, dict) else {}):
         for name in CONTEXT_FIELDS:
             length = holder.get(name)
             if type(length) is int and length > 1:
-                return length
-    length = _read(folder, _TOKENIZER_CONFIG).get("model_max_length")
-    if type(length) is int and 1 < length < 2**24:  # some use a huge number for "none"
-        return length
-    raise SaveError("config.json gives no context length: name it with --context")
+                yield length
 
 
 def require_context(folder: Path, wanted: int) -> int:
@@ -45,8 +50,8 @@ def require_context(folder: Path, wanted: int) -> int:
     config = read_json(folder / "config.json")
     if config.get("model_type") in _WITHOUT_PLACES:
         return wanted
-    for length in map(config.get, CONTEXT_FIELDS):
-        if isinstance(length, int) and wanted > length:
+    for length in _own_lengths(config):
+        if wanted > length:
             raise SaveError(f"--context is {wanted}, and the model has places for {length} tokens")
     return wanted
 

@@ -9,7 +9,6 @@ enclave does: activations in groups of 8 bits, keys and values in 8 bits, except
 """
 
 import argparse
-import json
 import math
 import platform
 import tempfile
@@ -26,7 +25,8 @@ from tokenizers import Tokenizer
 
 from app.enclave.prompt import plain_transcript
 from app.protocol.question import Message
-from image.convert import EXACT, GRAPH_NAME, compute_logits
+from benchmarks.engine.machine import describe_machine
+from image.convert import EXACT, GRAPH_NAME, compute_logits, logprobs
 from local.demo_model.corpus import read_corpus
 from local.demo_model.measure import is_near
 from local.demo_model.pack import SOURCE_PATH, pack
@@ -92,9 +92,7 @@ def measure_perplexity(model: openvino.CompiledModel, cases: Sequence[Case]) -> 
     for case in cases:
         tokens = (*case.prompt, *case.answer)
         logits = compute_logits(model, tokens)[len(case.prompt) - 1 : -1]
-        logits -= logits.max(axis=-1, keepdims=True)
-        chosen = logits[np.arange(len(case.answer)), case.answer]
-        surprises += (np.log(np.exp(logits).sum(axis=-1)) - chosen).tolist()
+        surprises += (-logprobs(logits, case.answer)).tolist()
     return math.exp(sum(surprises) / len(surprises))
 
 
@@ -170,11 +168,6 @@ def table(found: Sequence[Quality]) -> str:
     return "\n".join(lines)
 
 
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
-    return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-
-
 def main() -> None:
     """Measure, print the table, and write JSON where it is asked for."""
     parser = argparse.ArgumentParser(description="Measure what narrow weights cost (a minute).")
@@ -185,8 +178,12 @@ def main() -> None:
     print(table(found))
     if out is not None:
         versions = {"openvino": openvino.__version__, "python": platform.python_version()}
-        record = {"processor": _processor(), **versions, "found": [asdict(q) for q in found]}
-        out.write_text(json.dumps(record, indent=1) + "\n")
+        record = {
+            "processor": describe_machine()["processor"],
+            **versions,
+            "found": [asdict(q) for q in found],
+        }
+        write_report(out, record)
 
 
 if __name__ == "__main__":
