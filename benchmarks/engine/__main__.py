@@ -8,7 +8,6 @@ medians over the rounds are printed and written, with machine and versions, as J
 
 import argparse
 import itertools
-import json
 import math
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from typing import Final
 from benchmarks.engine.bandwidth import measure_bandwidth
 from benchmarks.engine.contender import Answers, Prompt
 from benchmarks.engine.figures import Figure, judge, make_figure, roofline_share
-from benchmarks.engine.machine import OtherWork, describe_machine
+from benchmarks.engine.machine import OtherWork, describe_machine, write_report
 from benchmarks.engine.prompts import make_prompts
 from benchmarks.engine.rivals import BENCH_PYTHON, NAMES, RIVALS, Contender, start_rivals
 from benchmarks.engine.shapes import (
@@ -69,8 +68,7 @@ def main() -> int:
         report = _measure(shape, options)
         print("\n".join(write_table(report)))
         path = options.results / f"{shape.name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        write_report(path, report)
         _note(f"written: {path}")
     return 0
 

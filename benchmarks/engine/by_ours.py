@@ -3,7 +3,6 @@ Contender: our engine, bare: no frames, no cryptography, no other process.
 """
 
 import argparse
-import threading
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from app.enclave.engine_openvino import load_engine
 from app.enclave.weights import load_weights
 from app.protocol.constants import ANSWER_DEADLINE_SECONDS
 from app.protocol.question import Message, Options, Question
-from benchmarks.engine.contender import Answers, Prompt, serve
+from benchmarks.engine.contender import Answers, Prompt, run_together, serve
 
 _POLL_SECONDS: Final = 0.1  # as the enclave takes text
 
@@ -45,13 +44,7 @@ class _Asker:
 def ask(engine: Engine, prompts: Sequence[Prompt], new_tokens: int) -> Answers:
     """Have an asker's thread for each of *prompts* ask it."""
     askers = [_Asker(engine, prompt, new_tokens) for prompt in prompts]
-    threads = [threading.Thread(target=asker.run) for asker in askers]
-    started = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    ended = time.perf_counter()
+    started, ended = run_together([asker.run for asker in askers])
     first = [asker.first - started for asker in askers]
     return Answers(ended - started, first, [asker.tokens for asker in askers])
 

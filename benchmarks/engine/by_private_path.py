@@ -7,15 +7,13 @@ by frame and its receipt verified. Sessions are verified before, as `bin/chat` d
 """
 
 import argparse
-import threading
-import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from app.chatbot.session import Session
 from app.protocol.question import Options, Padding
-from benchmarks.engine.contender import Answers, Prompt, serve
+from benchmarks.engine.contender import Answers, Prompt, run_together, serve
 from benchmarks.engine.host import Desk
 from benchmarks.engine.shapes import MOST_ASKERS
 
@@ -51,14 +49,8 @@ def ask(
         _Asker(session, prompt.text, options)
         for session, prompt in zip(sessions, prompts, strict=False)
     ]
-    threads = [threading.Thread(target=asker.run) for asker in askers]
-    started = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds = time.perf_counter() - started
-    return Answers(seconds, [asker.first for asker in askers], [a.tokens for a in askers])
+    started, ended = run_together([asker.run for asker in askers])
+    return Answers(ended - started, [asker.first for asker in askers], [a.tokens for a in askers])
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ environment; the other half is `benchmarks/engine/rivals.py`.
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -39,6 +41,17 @@ class Answers:
     first_seconds: Sequence[float]
     tokens: Sequence[int]
     sample: Sequence[int] = field(default=())
+
+
+def run_together(works: Sequence[Callable[[], None]]) -> tuple[float, float]:
+    """Run *works*, a thread each; give when the first began and when the last had ended."""
+    threads = [threading.Thread(target=work) for work in works]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return started, time.perf_counter()
 
 
 Ask = Callable[[Sequence[Prompt], int], Answers]

@@ -2,9 +2,11 @@
 The machine that figures were taken on: processor, cores, memory, system, and what else it did.
 """
 
+import json
 import os
 import platform
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -30,6 +32,12 @@ def describe_machine() -> dict[str, object]:
         "taken": datetime.now(UTC).isoformat(timespec="seconds"),
         "load_before": os.getloadavg()[0],
     }
+
+
+def write_report(path: Path, report: Mapping[str, object]) -> None:
+    """Write *report* as JSON to *path*, its folder made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 class OtherWork:

@@ -8,7 +8,6 @@ relay's share and that of the twin's KMS and STS, which is AWS's when deployed, 
 
 import argparse
 import cProfile
-import json
 import pstats
 import statistics
 import sys
@@ -22,7 +21,7 @@ from app.chatbot.session import Session
 from app.protocol.question import Options, Padding
 from benchmarks.engine.hollow_enclave import PROFILE
 from benchmarks.engine.host import Desk
-from benchmarks.engine.machine import describe_machine, process_seconds
+from benchmarks.engine.machine import describe_machine, process_seconds, write_report
 from benchmarks.engine.rivals import HOLLOW, start_host
 from benchmarks.engine.shapes import CACHE, NEW_TOKENS, ROOT
 from local.twin import DEMO_WEIGHTS
@@ -63,8 +62,7 @@ def main() -> int:
         ]
     report["profile"] = _profile(options.questions)
     print("\n".join(_table(report)))
-    options.result.parent.mkdir(parents=True, exist_ok=True)
-    options.result.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.result, report)
     return 0
 
 

@@ -9,7 +9,6 @@ may be busy otherwise.
 
 import argparse
 import gc
-import json
 import os
 import random
 import statistics
@@ -24,7 +23,7 @@ from app.chatbot.session import Session
 from app.enclave.weights import load_weights
 from app.protocol.question import Options, Padding
 from benchmarks.engine.host import Desk
-from benchmarks.engine.machine import describe_machine, memory_bytes
+from benchmarks.engine.machine import describe_machine, memory_bytes, write_report
 from benchmarks.engine.rivals import HOLLOW, start_host
 from benchmarks.engine.shapes import CACHE, ROOT
 from local.twin import DEMO_WEIGHTS
@@ -92,8 +91,7 @@ def main() -> int:
         "samples": [asdict(sample) for sample in samples],
     }
     print("\n".join(_table(report)))
-    options.result.parent.mkdir(parents=True, exist_ok=True)
-    options.result.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.result, report)
     return 0
 
 

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 
 from app.enclave.prompt import plain_transcript
 from app.protocol.question import Message
-from benchmarks.engine.machine import describe_machine
+from benchmarks.engine.machine import describe_machine, write_report
 from image.convert import EXACT, GRAPH_NAME, compute_logits, logprobs
 from local.demo_model.corpus import read_corpus
 from local.demo_model.measure import is_near
