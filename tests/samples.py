@@ -2,10 +2,12 @@
 One asker's things, for any test: credentials, a key, a conversation, a question.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
+from app.protocol import errors
 from app.protocol.answer import AnswerOpener, AnswerSealer, encode_header
 from app.protocol.authorization import Authorization, Credentials, parse_key_arn
 from app.protocol.messages import Kind, parse_message
@@ -30,6 +32,14 @@ AUTHORIZATION: Final = Authorization(
     conversation=CONVERSATION,
     turn=7,
 )
+
+
+# Everything that is raised on purpose.
+ERROR_KINDS: Final = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, errors.AppError) and kind.__module__ == errors.__name__
+]
 
 
 def make_question(text: str = "Who reads this?", options: Options | None = None) -> Question:

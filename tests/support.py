@@ -2,19 +2,13 @@
 A twin's PKI and NSM for any test: one root and one set of measurements, made once.
 """
 
-import hashlib
-import json
-import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import Final
 
-from app.enclave.engine_tokenizer import TEMPLATE_NAME
 from app.enclave.nsm import NsmClient
 from app.protocol.releases import Kit, Measurements, Release
-from image.weights import MANIFEST_NAME, encode_manifest
 from local.nsm import SoftwareNsm
 from local.pki import Identity, make_root
 
@@ -57,21 +51,3 @@ def make_release(
     """Make a release; by default the one whose measurements `make_nsm` attests."""
     approved_at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     return Release(name, kit, measurements, WEIGHTS_SHA256, approved_at)
-
-
-def copy_endless(source: Path, target: Path, *, context: int) -> None:
-    """
-    Copy the demo model's package so that its answers end at *max_tokens* alone.
-
-    With ALiBi it takes prompts of any length, though it was trained on short ones. A template
-    keeps the engine from ending where the next question of a transcript would begin.
-    """
-    shutil.copytree(source, target)
-    template = b"{% for m in messages %}{{ m.content }}\n{% endfor %}"
-    (target / TEMPLATE_NAME).write_bytes(template)
-    manifest = json.loads((target / MANIFEST_NAME).read_text())
-    manifest["context_length"] = context
-    manifest["generation"]["end_ids"] = []
-    digest = hashlib.sha256(template).hexdigest()
-    manifest["files"][TEMPLATE_NAME] = {"bytes": len(template), "sha256": digest}
-    (target / MANIFEST_NAME).write_bytes(encode_manifest(manifest))

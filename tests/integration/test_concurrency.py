@@ -17,9 +17,9 @@ from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import AppError, BusyError, TooLongError
 from app.protocol.messages import Kind
 from app.protocol.question import Message, Options, Question
-from local.twin import DEMO_WEIGHTS, Twin, run_twin
+from local.twin import Twin
+from tests.endless import run_endless_twin
 from tests.integration.canary import family
-from tests.support import copy_endless
 
 FAST: Final = Options(padding="off")
 QUESTIONS: Final = (
@@ -132,9 +132,7 @@ def settle_enclave(twin: Twin) -> None:
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
     """A twin whose model never ends an answer by itself."""
-    folder = tmp_path_factory.mktemp("endless")
-    copy_endless(DEMO_WEIGHTS, folder / "weights", context=20_000)
-    with run_twin(folder / "twin", weights=folder / "weights") as twin:
+    with run_endless_twin(tmp_path_factory.mktemp("endless"), context=20_000) as twin:
         yield twin
 
 

@@ -15,8 +15,8 @@ from app.protocol.frames import FrameReader
 from app.protocol.question import Message, Options
 from local.demo import last_exchange
 from local.pki import make_root
-from local.twin import DEMO_WEIGHTS, Twin, run_twin
-from tests.support import copy_endless
+from local.twin import Twin
+from tests.endless import run_endless_twin
 
 EMAIL = "I can't access my email. My user name is jdoe."
 FAST = Options(padding="off")
@@ -113,8 +113,7 @@ def test_padding_hides_lengths(twin: Twin, session: Session) -> None:
 
 def test_questions_and_answers_far_over_what_kms_encrypts(tmp_path: Path) -> None:
     """More than KMS's 4,096 bytes work both ways, with a model whose context is long enough."""
-    copy_endless(DEMO_WEIGHTS, tmp_path / "weights", context=20_000)
-    with run_twin(tmp_path / "twin", weights=tmp_path / "weights") as twin:
+    with run_endless_twin(tmp_path, context=20_000) as twin:
         session = twin.connect()
         question = "the answer to the question and the rest " * 150
         answer = ask(

@@ -17,8 +17,8 @@ from app.chatbot.visit import Visit
 from app.chatbot.web import Web
 from app.protocol.question import Options, Padding
 from local.processes import ROOT
-from local.twin import DEMO_WEIGHTS, Twin, run_twin
-from tests.support import copy_endless
+from local.twin import Twin, run_twin
+from tests.endless import run_endless_twin
 
 SHOTS = ROOT / "build" / "pages"  # screenshots, kept to be looked at
 DESKTOP, PHONE = (1440, 900), (390, 844)
@@ -45,9 +45,7 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
 @pytest.fixture(scope="session")
 def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
     """A twin whose answers end at max_tokens alone: long enough to be seen coming."""
-    folder = tmp_path_factory.mktemp("talkative")
-    copy_endless(DEMO_WEIGHTS, folder / "weights", context=4096)
-    with run_twin(folder / "twin", weights=folder / "weights") as running:
+    with run_endless_twin(tmp_path_factory.mktemp("talkative"), context=4096) as running:
         yield running
 
 

@@ -1,10 +1,7 @@
-import inspect
-
 import pytest
 
 from app.chatbot.failure import failed_step, tell_failure
 from app.chatbot.finding import REQUIRED, find_refused
-from app.protocol import errors
 from app.protocol.errors import (
     AppError,
     AttestationError,
@@ -13,15 +10,10 @@ from app.protocol.errors import (
     ReceiptError,
 )
 from app.protocol.messages import parse_hint
-
-KINDS = [
-    kind
-    for _, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, AppError) and kind.__module__ == errors.__name__
-]
+from tests.samples import ERROR_KINDS
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ERROR_KINDS)
 def test_every_error_is_told_in_three_parts(kind: type[AppError]) -> None:
     """Whatever is raised on purpose has a title, what happened, what it means and what to do."""
     failure = tell_failure(kind("the cause"))

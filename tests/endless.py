@@ -1,0 +1,40 @@
+"""
+A twin whose model never ends an answer by itself, for tests of what happens meanwhile.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.enclave.engine_tokenizer import TEMPLATE_NAME
+from image.weights import MANIFEST_NAME, encode_manifest
+from local.twin import DEMO_WEIGHTS, Twin, run_twin
+
+
+@contextmanager
+def run_endless_twin(folder: Path, *, context: int) -> Iterator[Twin]:
+    """Run a twin whose answers end at *max_tokens* alone."""
+    _copy_endless(DEMO_WEIGHTS, folder / "weights", context=context)
+    with run_twin(folder / "twin", weights=folder / "weights") as twin:
+        yield twin
+
+
+def _copy_endless(source: Path, target: Path, *, context: int) -> None:
+    """
+    Copy the demo model's package so that its answers end at *max_tokens* alone.
+
+    With ALiBi it takes prompts of any length, though it was trained on short ones. A template
+    keeps the engine from ending where the next question of a transcript would begin.
+    """
+    shutil.copytree(source, target)
+    template = b"{% for m in messages %}{{ m.content }}\n{% endfor %}"
+    (target / TEMPLATE_NAME).write_bytes(template)
+    manifest = json.loads((target / MANIFEST_NAME).read_text())
+    manifest["context_length"] = context
+    manifest["generation"]["end_ids"] = []
+    digest = hashlib.sha256(template).hexdigest()
+    manifest["files"][TEMPLATE_NAME] = {"bytes": len(template), "sha256": digest}
+    (target / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
