@@ -226,20 +226,22 @@ def _ninja(build: Path, note: Note) -> None:
     end = time.monotonic() + _BUILD_SECONDS
     noted = time.monotonic()
     last = ""
-    ninja = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        for line in ninja.stdout or ():
-            last = line.strip() or last
-            now = time.monotonic()
-            if now > end:
-                raise ImageError(f"QEMU is not compiled after {_BUILD_SECONDS} s")
-            if now - noted >= _NOTE_SECONDS:
-                noted = now
-                note(f"compiling QEMU {last.partition(']')[0]}]")
-    finally:
-        ninja.terminate()  # it removes what it has half written; nothing happens if it has ended
-        code = ninja.wait()
-    if code != 0:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as ninja:
+        try:
+            for line in ninja.stdout or ():
+                last = line.strip() or last
+                now = time.monotonic()
+                if now > end:
+                    raise ImageError(f"QEMU is not compiled after {_BUILD_SECONDS} s")
+                if now - noted >= _NOTE_SECONDS:
+                    noted = now
+                    note(f"compiling QEMU {last.partition(']')[0]}]")
+        except BaseException:
+            ninja.terminate()  # it removes what it has half written
+            raise
+    if ninja.returncode != 0:
         raise ImageError(f"QEMU does not compile: {last[:200]}; see {build}")
 
 

@@ -2,6 +2,7 @@
 The emulated enclave's machine, without running one: its command, its memory, QEMU's source.
 """
 
+import gc
 import stat
 import time
 from contextlib import ExitStack
@@ -184,3 +185,44 @@ def test_later_source_is_taken_and_said(tmp_path: Path) -> None:
     dsc = build_qemu.fetch_source(archive, tmp_path, notes.append)
     assert dsc.name == "qemu_10.0.99+ds-1.dsc"
     assert "Debian has qemu_10.0.99+ds-1.dsc in place of 1:10.0.13" in notes[0]
+
+
+@pytest.fixture
+def ninja(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for ninja, first on the path; a test writes it."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    program = tmp_path / "ninja"
+    program.touch(mode=0o755)
+    return program
+
+
+def test_a_build_leaves_no_pipe_open(ninja: Path) -> None:
+    """
+    What the compiler writes to is closed when it has ended, and the last line may come late.
+    """
+    ninja.write_text("#!/bin/sh\necho '[1/1] done'\nexec >&- 2>&-\nsleep 0.2\n")
+    build_qemu._ninja(ninja.parent, print)
+    gc.collect()  # a pipe left open would be told here, and warnings are errors
+
+
+def test_a_build_that_fails_says_its_last_line(ninja: Path) -> None:
+    """
+    The error has what the compiler said last, and where to look.
+    """
+    ninja.write_text("#!/bin/sh\necho '[1/2] ok'\necho 'no such header'\nexit 1\n")
+    with pytest.raises(ImageError, match=f"does not compile: no such header; see {ninja.parent}"):
+        build_qemu._ninja(ninja.parent, print)
+
+
+def test_an_interrupted_build_ends_the_compiler(
+    ninja: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Whatever ends the wait ends the compiler, too.
+    """
+    monkeypatch.setattr(build_qemu, "_BUILD_SECONDS", -1)
+    ninja.write_text("#!/bin/sh\necho '[1/2]'\nexec sleep 60\n")
+    started = time.monotonic()
+    with pytest.raises(ImageError, match="is not compiled after"):
+        build_qemu._ninja(ninja.parent, print)
+    assert time.monotonic() - started < 30
