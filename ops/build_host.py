@@ -22,6 +22,7 @@ PROGRAMS: Final = (
     "app/parent/*.py",
     "app/protocol/*.py",
     "app/chatbot/__init__.py",
+    "app/chatbot/session/__init__.py",
     "app/chatbot/session/cut_off.py",
     "app/chatbot/session/transport.py",
     "app/chatbot/session/trust.py",

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from app.enclave.kms.client import AnswerKey, data_keys
+from app.enclave.kms import data_keys
+from app.enclave.kms.client import AnswerKey
 from app.enclave.kms.data_keys import DataKeys
 from app.protocol.authorization import Authorization, Credentials, parse_key_arn
 from app.protocol.constants import DATA_KEY_CACHE_SECONDS
