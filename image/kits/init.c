@@ -1,9 +1,12 @@
 /*
- * The first process of an enclave booted by the `debian` kit: prepares the machine, tells the
- * parent that it lives, runs the measured command in /rootfs, and powers off when that ends.
+ * The first process of an enclave booted by the `nitro` kit: prepares the machine, tells the
+ * parent that it lives, runs the measured command in /rootfs, and restarts when that ends.
  *
- * The boot ramdisk holds this program, /modules and, in the twin only, /ca.pem. The application
- * ramdisk holds /cmd (an argument a line), /env (NAME=VALUE a line) and /rootfs.
+ * Steps, their order and the flags of mounts are those of Amazon's init, but for cgroups, which
+ * this kernel has none of. What it does more: it seeds the kernel's pool from the NSM.
+ *
+ * The boot ramdisk holds this program and, in the twin only, /ca.pem. The application ramdisk holds
+ * /cmd (an argument a line), /env (NAME=VALUE a line) and /rootfs.
  *
  * The console gets fixed sentences and numbers, nothing of what the application reads or writes.
  */
@@ -14,7 +17,6 @@
 #include <ftw.h>
 #include <linux/random.h>
 #include <linux/vm_sockets.h>
-#include <net/if.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -42,10 +44,7 @@
 #define NSM_RNG "nsm-hwrng"
 #define AUTHORITIES "cacert.pem"        /* what botocore and certifi call their file */
 
-static const char *const MODULES[] = {  /* each after those it needs */
-    "virtio_mmio", "vsock", "vmw_vsock_virtio_transport_common", "vmw_vsock_virtio_transport",
-    "nsm",
-};
+#define PLAIN (MS_NOSUID | MS_NOEXEC | MS_NODEV)
 
 static unsigned replaced;
 
@@ -58,10 +57,10 @@ static void say(const char *what, int number)
     fflush(stdout);
 }
 
-static void __attribute__((noreturn)) power_off(void)
+/* A restart ends an enclave: the hypervisor starts none twice. */
+static void __attribute__((noreturn)) finish(void)
 {
-    sync();
-    reboot(RB_POWER_OFF);
+    reboot(RB_AUTOBOOT);
     for (;;)
         pause();
 }
@@ -69,7 +68,7 @@ static void __attribute__((noreturn)) power_off(void)
 static void __attribute__((noreturn)) fail(const char *what)
 {
     say(what, errno);
-    power_off();
+    finish();
 }
 
 static void nap(void)
@@ -87,29 +86,14 @@ static void mount_at(const char *kind, const char *place, unsigned long flags, c
         fail("a file system cannot be mounted, error");
 }
 
-static void mount_all(void)
+/* Only to see the NSM: the application gets its own, in a root that hides these. */
+static void mount_devices(void)
 {
-    const unsigned long quiet = MS_NOSUID | MS_NOEXEC;
-
-    mount_at("devtmpfs", "/dev", MS_NOSUID, NULL);
-    mount_at("proc", "/proc", quiet | MS_NODEV, NULL);
-    mount_at("sysfs", "/sys", quiet | MS_NODEV, NULL);
+    mount_at("devtmpfs", "/dev", MS_NOSUID | MS_NOEXEC, NULL);
+    mount_at("sysfs", "/sys", PLAIN, NULL);
 }
 
-static void load_modules(void)
-{
-    char path[128];
-
-    for (size_t i = 0; i < sizeof MODULES / sizeof *MODULES; i++) {
-        snprintf(path, sizeof path, "/modules/%s.ko", MODULES[i]);
-        int file = open(path, O_RDONLY | O_CLOEXEC);
-        if (file < 0 || (syscall(SYS_finit_module, file, "", 0) < 0 && errno != EEXIST))
-            fail("a module cannot be loaded, error");
-        close(file);
-    }
-}
-
-/* The NSM's driver makes its device some time after it is loaded. */
+/* The NSM's driver makes its device some time after the kernel has found it. */
 static void wait_for(const char *path)
 {
     for (int i = 0; access(path, F_OK) < 0; i++) {
@@ -158,16 +142,6 @@ static void seed(void)
     memset(&pool, 0, sizeof pool);
     close(source);
     close(sink);
-}
-
-static void raise_loopback(void)
-{
-    struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
-    int any = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    if (any < 0 || ioctl(any, SIOCSIFFLAGS, &request) < 0)
-        fail("the loopback interface does not come up, error");
-    close(any);
 }
 
 static void beat(void)
@@ -229,21 +203,37 @@ static void read_lines(const char *path, char **lines)
     lines[count] = NULL;
 }
 
+static void link_streams(void)
+{
+    static const char *const links[][2] = {
+        { "/proc/self/fd", "/dev/fd" }, { "/proc/self/fd/0", "/dev/stdin" },
+        { "/proc/self/fd/1", "/dev/stdout" }, { "/proc/self/fd/2", "/dev/stderr" },
+    };
+
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++)
+        if (symlink(links[i][0], links[i][1]) < 0 && errno != EEXIST)
+            fail("the standard streams cannot be linked, error");
+}
+
 static void enter(void)
 {
-    mount_at("tmpfs", "/rootfs/run", MS_NOSUID | MS_NODEV, "mode=0755");
-    mount_at("tmpfs", "/rootfs/tmp", MS_NOSUID | MS_NODEV, "mode=1777");
-    mount_at("devtmpfs", "/rootfs/dev", MS_NOSUID, NULL);
-    mount_at("proc", "/rootfs/proc", MS_NOSUID | MS_NOEXEC | MS_NODEV, NULL);
-    mount_at("sysfs", "/rootfs/sys", MS_NOSUID | MS_NOEXEC | MS_NODEV, NULL);
-    mount_at("tmpfs", "/rootfs/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
-    if (chdir("/rootfs") < 0 || chroot(".") < 0)
+    if (mount("/rootfs", "/rootfs", NULL, MS_BIND, NULL) < 0 || chdir("/rootfs") < 0)
         fail("the root cannot be entered, error");
-    symlink("/proc/self/fd", "/dev/fd");
+    if (mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+        fail("the root cannot be entered, error");
+    mount_at("devtmpfs", "/dev", MS_NOSUID | MS_NOEXEC, NULL);
+    mount_at("proc", "/proc", PLAIN, NULL);
+    link_streams();
+    mount_at("tmpfs", "/run", PLAIN, "mode=0755");
+    mount_at("tmpfs", "/tmp", PLAIN, NULL);
+    mount_at("tmpfs", "/dev/shm", PLAIN, NULL);
+    mount_at("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, NULL);
+    mount_at("sysfs", "/sys", PLAIN, NULL);
 }
 
 static pid_t start(void)
 {
+    sigset_t all;
     static char *command[MAX_LIST], *environment[MAX_LIST];
     pid_t child;
 
@@ -252,10 +242,12 @@ static pid_t start(void)
     if (!command[0])
         fail("the command is empty, error");
     enter();
+    sigfillset(&all);
     child = fork();
     if (child < 0)
         fail("no process can be started, error");
     if (child == 0) {
+        sigprocmask(SIG_UNBLOCK, &all, NULL);
         setsid();
         environ = environment;
         execvpe(command[0], command, environment);
@@ -267,17 +259,18 @@ static pid_t start(void)
 
 int main(void)
 {
+    sigset_t all;
     pid_t child, ended;
     int status;
 
     if (getpid() != 1)
         return 1;
-    mount_all();
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    mount_devices();
     say("init runs", 0);
-    load_modules();
     wait_for("/dev/nsm");
     seed();
-    raise_loopback();
     trust_twin();
     beat();
     child = start();
@@ -287,5 +280,5 @@ int main(void)
     while (ended != child && (ended > 0 || errno == EINTR));
     say("the application has ended with", WIFEXITED(status) ? WEXITSTATUS(status)
                                                             : 128 + WTERMSIG(status));
-    power_off();
+    finish();
 }
