@@ -91,6 +91,8 @@ class Environment:
 
 def find_version(python: Path | str) -> str:
     """Give the version of an interpreter, such as 3.11; nothing if it does not run."""
+    if os.path.realpath(python) == os.path.realpath(sys.executable):
+        return f"{sys.version_info.major}.{sys.version_info.minor}"
     command = (python, "-I", "-S", "-c", _VERSION)
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -139,8 +141,13 @@ def _make(folder: Path) -> None:
         raise SetupError(f"{sys.executable} cannot make environments: install python3-venv")
     _note(f"making {folder}" + (" anew: it is not whole" if held else ""))
     command = (sys.executable, "-m", "venv", "--clear", str(folder))
-    if subprocess.run(command, check=False).returncode != 0:
-        raise SetupError(f"{folder} could not be made; the message is above")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SetupError(f"{folder} could not be made: {_last_line(done.stderr + done.stdout)}")
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it does not say why"])[-1]
 
 
 def _install_group(environment: Environment, lock: int) -> None:
@@ -211,7 +218,8 @@ def _note(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Set up what is named; give the exit code."""
     parser = argparse.ArgumentParser(prog="bin/setup", description=__doc__)
-    groups = sorted(path.stem for path in REQUIREMENTS.glob("*.txt") if "==" in path.read_text())
+    locks = (path for path in REQUIREMENTS.glob("*.txt") if "--hash=" in path.read_text())
+    groups = sorted(path.stem for path in locks)
     parser.add_argument("group", choices=groups, metavar="GROUP", help=", ".join(groups))
     group = parser.parse_args(arguments).group
     folder = Path(os.environ.get("VENV") or ".venv")

@@ -22,6 +22,7 @@ from app.protocol.messages import (
     encode_hint,
     encode_message,
 )
+from tests.patience import PATIENCE_SECONDS
 
 REPORT = HealthReport(active=1, waiting=2, answered=3, failed=4)
 HEADER = encode_message(Kind.ANSWER_HEADER, bytes(185))
@@ -73,7 +74,7 @@ class FakeEnclave:
 
     def _converse(self, stream: socket.socket) -> None:
         with stream, suppress(OSError):
-            stream.settimeout(20)
+            stream.settimeout(PATIENCE_SECONDS)
             reader = FrameReader()
             while data := stream.recv(65536):
                 for payload in reader.feed(data):

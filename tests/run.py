@@ -295,10 +295,12 @@ def _watch(runner: Runner, coming: set[Future[Outcome]]) -> None:
 
 
 def _tell_progress(outcome: Outcome) -> str:
-    """Say how far a suite is, by the last per cent that its log has."""
-    shares = re.findall(r"\[ *(\d+)%\]", outcome.log.read_text(errors="replace"))
+    """Say how far a suite is, by what pytest has written: a character a test."""
+    lines = re.findall(
+        r"^[.sxXFE]+(?= *\[|$)", outcome.log.read_text(errors="replace"), re.MULTILINE
+    )
     seconds = time.monotonic() - outcome.started
-    return f"{outcome.suite.name}: {shares[-1] if shares else 0} % in {seconds:.0f} s"
+    return f"{outcome.suite.name}: {sum(map(len, lines))} tests in {seconds:.0f} s"
 
 
 def _conclude(outcomes: Sequence[Outcome], seconds: float) -> int:

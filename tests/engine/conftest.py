@@ -11,7 +11,7 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 PYTHON: Final = ROOT / ".venv-convert" / "bin" / "python"
-SECONDS: Final = 600
+SECONDS: Final = 1500
 
 
 def run_convert(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

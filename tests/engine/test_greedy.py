@@ -64,7 +64,7 @@ def continue_all(
         for prompt in prompts[at : at + MAX_ACTIVE_ANSWERS]:
             text = " ".join(map(str, prompt))
             question = Question((Message("user", text),), Options(max_tokens=most))
-            under_way.append(engine.start(question, deadline=time.monotonic() + 60, prefix=prefix))
+            under_way.append(engine.start(question, deadline=time.monotonic() + 600, prefix=prefix))
         for generation in under_way:
             pieces = []
             while generation.finish is None:
@@ -111,7 +111,7 @@ def test_alone_and_from_a_prefix(
     row = max(reference_tokens[name], key=lambda row: len(cast("list[int]", row["prompt"])))
     prompt, tokens = cast("list[int]", row["prompt"]), row["tokens"]
     with run_engine(converted_models[name]) as engine:
-        mine = PrefixName(b"mine", time.monotonic() + 600)
+        mine = PrefixName(b"mine", time.monotonic() + 6000)
         continue_all(engine, [prompt[:-40]], 8, mine)
         assert continue_all(engine, [prompt], 32, mine) == [tokens]
         assert continue_all(engine, [prompt], 32) == [tokens]
@@ -140,7 +140,7 @@ def test_every_package_serves(name: str, converted_models: dict[str, Path]) -> N
     engine = load_engine(load_weights(converted_models[name]), threads=2)
     try:
         question = Question((Message("user", "Hello"),), Options(max_tokens=4))
-        generation = engine.start(question, deadline=time.monotonic() + 60)
+        generation = engine.start(question, deadline=time.monotonic() + 600)
         while generation.finish is None:
             generation.take(5)
         assert generation.finish.reason in {"length", "stop"}

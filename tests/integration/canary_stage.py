@@ -40,6 +40,7 @@ from tests.integration.canary import (
     fingerprint,
     read_memory,
 )
+from tests.patience import PATIENCE_SECONDS
 
 SECRET: Final = f"zebra{os.urandom(4).hex()}"  # in all that is sealed; short, as the model reads it
 OPEN: Final = f"okapi{os.urandom(8).hex()}"  # in what a client sends in clear, wrongly
@@ -181,7 +182,7 @@ class Stage:
         context = ssl.create_default_context(cafile=self.twin.config.tls_ca)
         port = int(self.twin.config.url.rpartition(":")[2])
         with (
-            socket.create_connection(("127.0.0.1", port), timeout=20) as stream,
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as stream,
             context.wrap_socket(stream, server_hostname="127.0.0.1") as tls,
         ):
             yield tls
@@ -328,8 +329,8 @@ def _fail_at_http(stage: Stage) -> None:
 
 
 def _holds(pid: int, data: bytes) -> bool:
-    """Search a process and its descendants for *data* until it turns up, for 10 s at most."""
-    end = time.monotonic() + 10
+    """Search a process and its descendants for *data* until it turns up, or patience ends."""
+    end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end:
         if any(data in region for one in family(pid) for region in read_memory(one)):
             return True

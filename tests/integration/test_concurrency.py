@@ -20,6 +20,7 @@ from app.protocol.question import Message, Options, Question
 from local.twin.twin import Twin
 from tests.endless import run_endless_twin
 from tests.integration.canary import family
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 FAST: Final = Options(padding="off")
 QUESTIONS: Final = (
@@ -35,7 +36,6 @@ QUESTIONS: Final = (
 CLIENTS: Final = 24
 POOL: Final = 6
 PARENT_STREAMS: Final = 48  # of `ParentConfig`, which the twin leaves as it is
-SETTLE_SECONDS: Final = 20
 
 
 def at_random(seed: int) -> Options:
@@ -100,7 +100,7 @@ def at_once(number: int, work: Callable[[int], list[Stamped] | AppError]) -> lis
     gate = threading.Barrier(number)
 
     def wait_and_work(index: int) -> object:
-        gate.wait(SETTLE_SECONDS)
+        gate.wait(PATIENCE_SECONDS)
         return work(index)
 
     with ThreadPoolExecutor(number) as pool:
@@ -116,17 +116,9 @@ def count(twin: Twin, name: str) -> int:
     return int(found[1])
 
 
-def settle(what: Callable[[], bool]) -> None:
-    """Wait until it is so."""
-    end = time.monotonic() + SETTLE_SECONDS
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def settle_enclave(twin: Twin) -> None:
     """Wait until no answer is under way or waits."""
-    settle(lambda: count(twin, "active") == count(twin, "waiting") == 0)
+    wait_until(lambda: count(twin, "active") == count(twin, "waiting") == 0)
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +262,7 @@ def test_more_than_the_limits(twin: Twin, session: Session) -> None:
     assert whole >= MAX_ACTIVE_ANSWERS
     assert busy
     settle_enclave(twin)
-    settle(lambda: all(now <= then for now, then in zip(resources(twin), before, strict=True)))
+    wait_until(lambda: all(now <= then for now, then in zip(resources(twin), before, strict=True)))
     assert "".join(session.ask(QUESTIONS[1], FAST))
 
 

@@ -17,6 +17,7 @@ from local.aws.server import Answer
 from local.processes.supervise import ROOT
 from local.twin.twin import Twin
 from tests.integration.asker import asker_environment
+from tests.patience import PATIENCE_SECONDS
 
 QUESTION = "How do I book leave?"
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7])(?:;\d+)*m")
@@ -41,7 +42,7 @@ def start(twin: Twin) -> Iterator[Start]:
             cwd=str(ROOT),
             env={**environment, **more},
             encoding="utf-8",
-            timeout=30,
+            timeout=PATIENCE_SECONDS,
             dimensions=(40, 200),
         )
         started.append(child)

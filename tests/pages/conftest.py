@@ -19,11 +19,12 @@ from app.protocol.question import Options, Padding
 from local.processes.supervise import ROOT
 from local.twin.twin import Twin, run_twin
 from tests.endless import run_endless_twin
+from tests.patience import PATIENCE_SECONDS
 
 SHOTS = ROOT / "build" / "pages"  # screenshots, kept to be looked at
 DESKTOP, PHONE = (1440, 900), (390, 844)
 _AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
-_SECONDS = 20
+_SECONDS = PATIENCE_SECONDS
 
 expect.set_options(timeout=_SECONDS * 1000)
 

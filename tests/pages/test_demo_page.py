@@ -11,6 +11,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, expect
 
 from local.processes.supervise import ROOT
+from tests.patience import PATIENCE_SECONDS
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def test_from_one_command_to_a_verified_answer(tmp_path: Path, browser: Browser)
         page.get_by_role("button", name="I can't access my email").click()
         expect(page.locator(".outcome")).to_have_text(re.compile("^Receipt verified"))
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0
         assert "Traceback" not in said
     context.close()

@@ -12,6 +12,7 @@ from app.chatbot.web.server import Web
 from app.chatbot.web.visit import Visit
 from app.protocol.errors import UnavailableError
 from app.protocol.question import Options
+from tests.patience import PATIENCE_SECONDS
 
 PATHS = ("/api/verify", "/api/new", "/api/stop", "/api/ask")
 
@@ -26,7 +27,7 @@ class Door:
     def __init__(self, url: str, token: str) -> None:
         self.url = url
         self.token = token
-        self._pool = urllib3.PoolManager(retries=False, timeout=10)
+        self._pool = urllib3.PoolManager(retries=False, timeout=PATIENCE_SECONDS)
 
     def get(self, path: str) -> urllib3.BaseHTTPResponse:
         return self._pool.request("GET", self.url + path, redirect=False)
