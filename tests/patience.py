@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-PATIENCE_SECONDS: Final = 120
+PATIENCE_SECONDS: Final = 100  # shorter than the deadline of an answer, which would end it, too
 
 
 def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:

@@ -16,6 +16,8 @@ from typing import Final
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
+
 ROOT: Final = Path(__file__).parents[2]
 # What the program imports at once, then what it and our other modules would import later.
 IMPORTS: Final = """
@@ -87,7 +89,7 @@ def start(folders: list[Path], module: str) -> "subprocess.CompletedProcess[str]
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 

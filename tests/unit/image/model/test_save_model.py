@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from image.model.source import SaveError, Source, gather, parse_source
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[4]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -38,7 +39,7 @@ def save(folder: Path, out: Path, *options: str) -> subprocess.CompletedProcess[
         *options,
     ]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
     )
 
 
