@@ -151,7 +151,7 @@ class Outcome:
         for name in self.failures[:_SHOWN]:
             yield f"   failed: {name[:200]}"
         more = self.failed - _SHOWN
-        yield f"   {f'{more} more; ' if more > 0 else ''}log: {self.log.relative_to(ROOT)}"
+        yield f"   {f'{more} more; ' if more > 0 else ''}log: {os.path.relpath(self.log, ROOT)}"
 
 
 class Runner:
@@ -187,7 +187,12 @@ class Runner:
         log.write(f"== {name}\n")
         log.flush()
         process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            command,
+            cwd=ROOT,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
         self._processes.append(process)
         _, status, usage = os.wait4(process.pid, 0)
@@ -214,18 +219,24 @@ def _command_for(suite: Suite, report: Path) -> Command:
     return (*_OFFLINE, *command) if suite.offline and _can_go_offline() else command
 
 
+def _environment() -> dict[str, str]:
+    # Node.js lies there where this machine had none and bin/setup-node fetched it.
+    path = f"{ROOT / 'node_modules/.bin'}:{os.environ.get('PATH', os.defpath)}"
+    return {**os.environ, "PATH": path, "COVERAGE_FILE": str(LOGS / "coverage")}
+
+
 def _can_go_offline() -> bool:
     return subprocess.run((*_OFFLINE, "true"), capture_output=True, check=False).returncode == 0
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Run all, or what was asked for; give the exit code."""
     parser = argparse.ArgumentParser(prog="bin/test", description=__doc__)
     names = [suite.name for suite in SUITES]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="SUITE")
     parser.add_argument("--lanes", type=int, default=_count_lanes(), help="suites at a time")
     parser.add_argument("--plan", action="store_true", help="only say what it takes")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     suites = [suite for suite in SUITES if suite.name in arguments.only]
     if arguments.plan:
         _say(_plan(suites, arguments.lanes))
@@ -266,11 +277,6 @@ def _plan(suites: Sequence[Suite], lanes: int) -> str:
 def _prepare() -> None:
     shutil.rmtree(LOGS, ignore_errors=True)
     LOGS.mkdir(parents=True)
-    subprocess.run((*_PYTHON, "coverage", "erase"), cwd=ROOT, check=True)
-    # Node.js lies there where this machine had none and bin/setup-node fetched it.
-    os.environ["PATH"] = f"{ROOT / 'node_modules/.bin'}:{os.environ['PATH']}"
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _stop)
     if not _can_go_offline():
         if os.environ.get("CI"):
             raise SystemExit("unshare --net does not work here, and CI never goes without it")
@@ -333,4 +339,5 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main())

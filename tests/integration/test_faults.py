@@ -43,7 +43,7 @@ FAST: Final = Options(padding="off")
 PADDED: Final = Options(padding="constant")  # 32 frames or more, whatever the machine does
 QUESTION: Final = "How do I book leave?"
 BOUND_SECONDS: Final = 100  # for any failure to be told, however slow the machine
-READ_SECONDS: Final = 0.5  # instead of the chatbot's 30: its patience, shortened
+READ_SECONDS: Final = 1.5  # instead of the chatbot's 30: its patience, shortened
 HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nConnection: close\r\n"
 Reply = Callable[[socket.socket], None]
 Framing = Literal["length", "shorter length", "chunked", "until close"]
@@ -414,7 +414,7 @@ def network(twin: Twin) -> Iterator[tuple[Network, Session]]:
     """A session with the true parent over a network whose faults tests choose."""
     network = Network(int(twin.config.url.rpartition(":")[2]))
     with pytest.MonkeyPatch.context() as patch, serving(network.converse) as port:
-        patch.setattr(chatbot_transport, "_READ_SECONDS", 2 * READ_SECONDS)
+        patch.setattr(chatbot_transport, "_READ_SECONDS", 3 * READ_SECONDS)
         transport = Transport(f"https://127.0.0.1:{port}", tls_ca=twin.config.tls_ca)
         patch.undo()
         access = twin.access()
