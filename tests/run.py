@@ -7,6 +7,7 @@ and one line that counts; exits non-zero when anything failed.
 
 import argparse
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -241,9 +242,14 @@ def main(given: Sequence[str] | None = None) -> int:
     if arguments.plan:
         _say(_plan(suites, arguments.lanes))
         return 0
-    _prepare()
+    _require_offline()
+    with _logs():
+        return _run_all(suites, arguments.lanes)
+
+
+def _run_all(suites: Sequence[Suite], lanes: int) -> int:
     started = time.monotonic()
-    runner, pool = Runner(), ThreadPoolExecutor(arguments.lanes)
+    runner, pool = Runner(), ThreadPoolExecutor(lanes)
     coming = {pool.submit(runner.run, suite) for suite in suites}
     try:
         _watch(runner, coming)
@@ -274,9 +280,22 @@ def _plan(suites: Sequence[Suite], lanes: int) -> str:
     )
 
 
-def _prepare() -> None:
-    shutil.rmtree(LOGS, ignore_errors=True)
-    LOGS.mkdir(parents=True)
+@contextlib.contextmanager
+def _logs() -> Iterator[None]:
+    """Empty the folder of logs, and keep others out of it meanwhile."""
+    LOGS.parent.mkdir(parents=True, exist_ok=True)
+    with LOGS.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit("test: another bin/test runs here; wait for it, or end it") from None
+        shutil.rmtree(LOGS, ignore_errors=True)
+        LOGS.mkdir()
+        yield
+
+
+def _require_offline() -> None:
+    """Say, or fail where CI is set, if unit tests would have the network."""
     if not _can_go_offline():
         if os.environ.get("CI"):
             raise SystemExit("unshare --net does not work here, and CI never goes without it")

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Final
 import pytest
 
 from tests import run
+from tests.patience import PATIENCE_SECONDS, wait_until
 from tests.run import LANES, SUITES, WHOLE_MINUTES, Suite
 
 ROOT: Final = Path(__file__).parents[2]
@@ -132,3 +134,40 @@ def test_what_it_takes_is_said_without_being_done(tmp_path: Path) -> None:
         (*command, "--plan", "--only", "nonsense"), capture_output=True, check=False, cwd=tmp_path
     )
     assert refused.returncode == 2
+
+
+def test_two_at_once(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A second run in one folder is refused while the first goes on: they would share their logs.
+    """
+    with run._logs(), pytest.raises(SystemExit, match="another bin/test runs here"):
+        run_suites(monkeypatch, GOOD)
+    assert logs.is_dir()
+    assert run_suites(monkeypatch, GOOD) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_ended_ends_its_suites(tmp_path: Path, number: signal.Signals) -> None:
+    """
+    Ended by Ctrl-C or by a signal, it leaves no suite behind.
+    """
+    program = """
+import signal, sys
+from pathlib import Path
+from tests import run
+from tests.patience import PATIENCE_SECONDS, wait_until
+signal.signal(signal.SIGTERM, run._stop)
+run.LOGS, run._END_SECONDS = Path(sys.argv[1]), 0
+slow = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+check = ("slow", (sys.executable, "-c", slow))
+run.SUITES = (run.Suite("slow", 1, checks=(check, check)),)
+sys.exit(run.main([]))
+"""
+    log = tmp_path / "logs" / "slow.log"
+    with subprocess.Popen((sys.executable, "-c", program, str(log.parent)), cwd=ROOT) as process:
+        wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == 2)
+        process.send_signal(number)
+        assert process.wait(PATIENCE_SECONDS) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    _, pid = log.read_text().splitlines()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
