@@ -135,8 +135,8 @@ class Outcome:
         """Add what pytest wrote to the JUnit file *report*."""
         for case in ET.parse(report).iter("testcase"):  # noqa: S314 - our own file
             if case.find("failure") is not None or case.find("error") is not None:
-                file = case.get("classname", "").replace(".", "/")
-                self.add_failure(f"{file}.py::{case.get('name')}")
+                name, file = case.get("name", ""), case.get("classname", "").replace(".", "/")
+                self.add_failure(f"{file}.py::{name}" if file else name)
             elif case.find("skipped") is not None:
                 self.skipped += 1
             else:
