@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -39,7 +40,7 @@ _SET_UP_MINUTES: Final = 10
 _LANE_MIB: Final = 3500  # of memory, that a suite may take
 _NOTE_SECONDS: Final = 30
 _END_SECONDS: Final = 20
-_SHOWN: Final = 5  # failures of one suite; the log has all
+_SHOWN: Final = 8  # failures, of all suites together at the end; the logs have all
 # As if the machine were offline: whatever reaches for the network in a unit test fails.
 _OFFLINE: Final = ("unshare", "--map-root-user", "--net")
 
@@ -147,11 +148,11 @@ class Outcome:
         self.failed += 1
         self.failures.append(name)
 
-    def show_failures(self) -> Iterator[str]:
+    def show_failures(self, most: int = _SHOWN) -> Iterator[str]:
         """Give a line for each of the first failures, and one that says where to read on."""
-        for name in self.failures[:_SHOWN]:
+        for name in self.failures[:most]:
             yield f"   failed: {name[:200]}"
-        more = self.failed - _SHOWN
+        more = self.failed - most
         yield f"   {f'{more} more; ' if more > 0 else ''}log: {os.path.relpath(self.log, ROOT)}"
 
 
@@ -160,7 +161,7 @@ class Runner:
 
     def __init__(self) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._ending = False
+        self._starting, self._ending = threading.Lock(), False
         self.outcomes: list[Outcome] = []
 
     def run(self, suite: Suite) -> Outcome:
@@ -183,19 +184,20 @@ class Runner:
         return outcome
 
     def _run(self, outcome: Outcome, log: TextIO, name: str, command: Command) -> int:
-        if self._ending:
-            return 0
         log.write(f"== {name}\n")
         log.flush()
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        self._processes.append(process)
+        with self._starting:
+            if self._ending:
+                return 0
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            self._processes.append(process)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         outcome.cpu_seconds += usage.ru_utime + usage.ru_stime
@@ -203,7 +205,8 @@ class Runner:
 
     def end(self, seconds: float) -> None:
         """Start nothing more, and end what still runs after *seconds* in which to end by itself."""
-        self._ending = True
+        with self._starting:
+            self._ending = True
         end = time.monotonic() + seconds
         while any(one.returncode is None for one in self._processes) and time.monotonic() < end:
             time.sleep(0.1)
@@ -335,10 +338,11 @@ def _conclude(outcomes: Sequence[Outcome], seconds: float) -> int:
         share = f"{one.seconds / 60:5.1f} of {one.suite.minutes:2.0f} minutes{over}"
         _say(f"{one.suite.name:12}{share}, {one.cpu_seconds / 60:.1f} of a processor's time")
     _say(f"{'whole':12}{seconds / 60:5.1f} of {WHOLE_MINUTES} minutes")
-    for one in outcomes:
-        for line in (f"{one.suite.name}: {one.failed} FAILED", *one.show_failures()):
-            if one.failed:
-                _say(line)
+    bad = [one for one in outcomes if one.failed]
+    for one in bad:
+        _say(f"{one.suite.name}: {one.failed} FAILED")
+        for line in one.show_failures(max(1, _SHOWN // len(bad))):
+            _say(line)
     passed, failed = sum(one.passed for one in outcomes), sum(one.failed for one in outcomes)
     skipped = sum(one.skipped for one in outcomes)
     _say(f"tests: {passed} passed, {failed} failed, {skipped} skipped")

@@ -59,7 +59,7 @@ def test_failures_are_named_in_the_last_lines(
     last = "\n".join(lines[-20:])
     assert "test_bad.py::test_wrong[2]" in last
     log = os.path.relpath(logs / "bad.log", ROOT)
-    assert f"2 more; log: {log}" in last
+    assert f"3 more; log: {log}" in last
     assert "failed: unwell" in last
     assert "assert 8 < 2" in (logs / "bad.log").read_text()
     assert "== good: ok" in "\n".join(lines)
@@ -168,6 +168,6 @@ sys.exit(run.main([]))
         wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == 2)
         process.send_signal(number)
         assert process.wait(PATIENCE_SECONDS) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
-    _, pid = log.read_text().splitlines()
+    pid = log.read_text().splitlines()[1]
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid), 0)
