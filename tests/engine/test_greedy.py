@@ -35,11 +35,17 @@ class Numbers:
 
 
 @contextmanager
-def run_engine(folder: Path, *, exact: bool = True) -> Iterator[BatchingEngine]:
+def run_engine(folder: Path, *, exact: bool = True, threads: int = 2) -> Iterator[BatchingEngine]:
+    """
+    Run an engine.
+
+    Where there is much to compute, it is in one thread: several, on cores that others use, wait
+    for one another.
+    """
     weights = load_weights(folder)
     model = OpenVinoModel(
         folder,
-        threads=2,
+        threads=threads,
         most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
         most_bytes=2**32,
         exact=exact,
@@ -89,7 +95,7 @@ def test_transformers_tokens(
     assert len(rows) > (1000 if name == "demo" else 5)
     most = NEW_TOKENS if name == "demo" else 32
     prompts = [cast("list[int]", row["prompt"]) for row in rows]
-    with run_engine(converted_models[name]) as engine:
+    with run_engine(converted_models[name], threads=1 if name == "demo" else 2) as engine:
         answers = continue_all(engine, prompts, most)
     others = [row["text"] or row["prompt"] for row, answer in zip(rows, answers, strict=True)
               if answer != row["tokens"] and cast("float", row["margin"]) > CLEAR_LEAD]  # fmt: skip
@@ -120,10 +126,11 @@ def test_alone_and_from_a_prefix(
 def test_int8_agreement(converted_models: dict[str, Path], reference_tokens: References) -> None:
     """
     With 8-bit weights, keys and values at least 98 of 100 answers of the demo model are, token
-    for token, those it gives in 32 bits.
+    for token, those it gives in 32 bits; a third of the corpus is asked, from all over it.
     """
-    rows = reference_tokens["demo"]
-    with run_engine(DEMO, exact=False) as engine:
+    rows = reference_tokens["demo"][::3]
+    assert len(rows) > 500
+    with run_engine(DEMO, exact=False, threads=1) as engine:
         answers = continue_all(engine, [cast("list[int]", row["prompt"]) for row in rows])
     same = sum(answer == row["tokens"] for row, answer in zip(rows, answers, strict=True))
     assert same >= 0.98 * len(rows)
