@@ -230,6 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SetupError as error:
         _note(str(error))
         return 1
+    except OSError as error:
+        _note(f"{error.filename or folder}: {error.strerror}")
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0

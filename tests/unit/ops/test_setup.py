@@ -163,6 +163,19 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, held: str) -> No
     assert (folder / held).read_text() == "years of work"
 
 
+def test_a_folder_that_cannot_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Where nothing can be written, one line names the place and the reason.
+    """
+    monkeypatch.setenv("VENV", str(tmp_path / "nowhere" / "env"))
+    assert setup.main([GROUP]) == 1
+    assert capsys.readouterr().err == (
+        f"setup: {tmp_path}/nowhere/env.lock: No such file or directory\n"
+    )
+
+
 def test_python_without_venv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Debian's Python without python3-venv is told in one line, which names the package.
