@@ -345,8 +345,11 @@ def _conclude(outcomes: Sequence[Outcome], seconds: float) -> int:
             _say(line)
     passed, failed = sum(one.passed for one in outcomes), sum(one.failed for one in outcomes)
     skipped = sum(one.skipped for one in outcomes)
+    missing = _find_missing() if skipped else ""
+    if skipped and not missing:
+        _say(f"left out: {skipped} tests; lines that begin with SKIPPED in the logs say why")
     _say(f"tests: {passed} passed, {failed} failed, {skipped} skipped")
-    if skipped and (missing := _find_missing()):
+    if missing:
         _say(f"left out: {skipped} tests; `bin/setup-system` brings most: {missing}")
     return 1 if failed else 0
 
