@@ -227,7 +227,7 @@ class Checks:
         expected = policy_of(
             account=config.key_arn.split(":")[4],
             chat_role_arn=config.chat_role_arn,
-            releases=self._subject.trust.releases,
+            releases=self._subject.trust.approved(),
         )
         client = self._subject.admin.client("kms", region_name=self._subject.config.region)
         answer = _read(lambda: client.get_key_policy(KeyId=config.key_arn, PolicyName="default"))
