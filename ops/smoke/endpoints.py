@@ -90,9 +90,7 @@ class Placeholders:
         return resource
 
 
-def read_endpoints(
-    admin: boto3.Session, assembly: Path, *, stack: str, key_arn: str
-) -> Endpoints:
+def read_endpoints(admin: boto3.Session, assembly: Path, *, stack: str, key_arn: str) -> Endpoints:
     """
     Read which endpoints the stack's network has now, and which the one in *assembly* has.
 
@@ -105,8 +103,10 @@ def read_endpoints(
     _, _, _, region, account, key = key_arn.split(":")
     resources = {item.name: item for item in read_resources(admin, stack)}
     filled = Placeholders(resources, account, region)
-    ids = {kind: [item.physical_id for item in resources.values() if item.kind == kind]
-           for kind in (_KEY, _VPC)}
+    ids = {
+        kind: [item.physical_id for item in resources.values() if item.kind == kind]
+        for kind in (_KEY, _VPC)
+    }
     foreign = [one for one in ids[_KEY] if not key.endswith(f"/{one}")]
     vpcs = ids[_VPC]
     if not foreign or len(vpcs) != 1:
