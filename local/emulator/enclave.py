@@ -90,12 +90,12 @@ def prepare_enclave(eif: Path, folder: Path, *, ca: Path, note: Note) -> Emulate
     """
     machine.require_platform()
     try:
+        digest = take_application(eif, folder / "application.cpio")
         require_packages()
         qemu = build_qemu(note)
         kit = debian_kit(folder / "kit", ca=ca, note=note)
         note("packing and measuring the enclave's image")
         target = folder / "enclave.eif"
-        digest = take_application(eif, folder / "application.cpio")
         record = pack_eif(target, kit, folder / "application.cpio", weights_sha256=digest)
     except ImageError as error:
         raise ConfigError(str(error)) from None

@@ -220,25 +220,34 @@ def _socket_folder(stack: ExitStack) -> Path:
 @contextmanager
 def _empty(folder: Path) -> Iterator[None]:
     """Make *folder* new, or empty an earlier twin's, for a twin, and keep other twins out."""
+    with ExitStack() as stack:
+        try:
+            _clear(folder, stack)
+        except OSError as error:
+            raise ConfigError(
+                f"{folder} cannot be used ({error.strerror}): name another with --folder"
+            ) from None
+        yield
+
+
+def _clear(folder: Path, stack: ExitStack) -> None:
+    """Lock *folder* until *stack* ends, and empty it."""
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / _MARK).exists():
         raise ConfigError(
             f"{folder} holds other things: name a new folder, or a twin's, with --folder"
         )
     descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(descriptor, folder)
-        (folder / _MARK).touch()
-        for path in folder.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != _MARK:
-                path.unlink()
-        for name in ("parent_saw", "logs"):
-            (folder / name).mkdir()
-        yield
-    finally:
-        os.close(descriptor)
+    stack.callback(os.close, descriptor)
+    _lock(descriptor, folder)
+    (folder / _MARK).touch()
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != _MARK:
+            path.unlink()
+    for name in ("parent_saw", "logs"):
+        (folder / name).mkdir()
 
 
 def _lock(descriptor: int, folder: Path) -> None:

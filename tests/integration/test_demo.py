@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from app.protocol.constants import QUESTION_BUCKETS
-from local.demo import QUESTION
+from local.demo import QUESTION, main
+from local.emulator import enclave
 from local.processes.supervise import ROOT
 
 
@@ -109,3 +110,47 @@ def test_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "holds other things" in json.loads(said)["advice"]
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--question", " "), "--question is empty"),
+        (("--question", "x", "--web"), "ask when asked"),
+        (("--port", "70000", "--web"), "no port"),
+        (("--port", "8011"), "--web or --serve"),
+        (("--open",), "is of --web"),
+        (("--image", "x.eif"), "--enclave qemu"),
+        (("--max-tokens", "0"), "max_tokens"),
+    ],
+)
+def test_wrong_usage_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], says: str
+) -> None:
+    """What is out of range, or would be ignored, ends with 2 before any party is started."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--folder", str(tmp_path / "demo"), *arguments])
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that cannot be used is told in one line, and what to do about it."""
+    (tmp_path / "file").touch()
+    assert main(["--folder", str(tmp_path / "file" / "demo")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Not a directory): name another with --folder" in line
+
+
+def test_an_image_that_is_not_there_builds_no_emulator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an image to boot, nothing is built to boot it with."""
+    monkeypatch.setattr(enclave, "build_qemu", lambda _: pytest.fail("QEMU was built"))
+    monkeypatch.setattr(enclave, "require_packages", lambda: pytest.fail("packages were sought"))
+    image = ("--enclave", "qemu", "--image", str(tmp_path / "none.eif"))
+    assert main(["--folder", str(tmp_path / "demo"), *image]) == 1
+    assert "bin/build-eif" in capsys.readouterr().err.splitlines()[-1]
