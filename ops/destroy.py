@@ -3,6 +3,7 @@ Destroy: take a deployment down, its files in the bootstrap bucket too, and look
 """
 
 import argparse
+import shlex
 import sys
 import tempfile
 from collections import Counter
@@ -15,8 +16,7 @@ import boto3
 
 from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
-from infra.empty_stack import write_empty_stack
-from infra.key import DELETION_WINDOW_DAYS
+from infra.key_policy import DELETION_WINDOW_DAYS
 from ops.asset_store import AssetObject, find_own_objects, remove_objects, without_shared
 from ops.aws import AwsError, open_session
 from ops.child import confirm, run
@@ -128,10 +128,11 @@ def _run_cdk(job: _Job) -> None:
     name = job.deployment.name
     profile = ("--profile", job.options.profile) if job.options.profile else ()
     with tempfile.TemporaryDirectory() as folder:
-        assembly = Path(folder) / "assembly"
-        write_empty_stack(assembly, name=name, account=job.account, region=job.session.region_name)
-        command = (*job.workshop.cdk, "destroy", name, "--force", "--app", str(assembly), *profile)
-        run(command, job.terminal)
+        # Not by its name alone: another Python's packages would be used.
+        python = (sys.executable, "-m", "infra.empty_stack")
+        app = shlex.join((*python, name, job.account, job.session.region_name))
+        where = ("--app", app, "--output", str(Path(folder) / "assembly"))
+        run((*job.workshop.cdk, "destroy", name, "--force", *where, *profile), job.terminal)
 
 
 def _remove(job: _Job, own: frozenset[AssetObject]) -> Iterator[str]:
