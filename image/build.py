@@ -163,7 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"build-eif: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"build-eif: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        where = error.filename or options.out
+        print(f"build-eif: {where}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("build-eif: stopped; nothing is left half-written", file=sys.stderr)
@@ -179,7 +180,8 @@ def _build(options: argparse.Namespace, note: Note) -> None:
     read_weights_digest(options.weights)  # what is quickly checked comes first
     least_engine_bytes(options.weights)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".image-") as place:
+    place_here = tempfile.TemporaryDirectory(dir=out, prefix=".image-")
+    with room_for(out / EIF_NAME), place_here as place:
         folder = Path(place)
         find_builder(folder)
         kit = _make_kit(options, folder / "kit", note)

@@ -79,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return leave_quietly()
+    except OSError as error:  # of this machine: a full disk, no free port
+        terminal.note(f"demo: {error.filename or options.folder}: {error.strerror or error}")
+        return 1
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

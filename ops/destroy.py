@@ -22,6 +22,7 @@ from ops.aws import AwsError, open_session
 from ops.child import confirm, run
 from ops.deployment import Deployment, Workshop, add_deployment_arguments, read_deployment
 from ops.ending import EXIT_FAILED, run_to_end
+from ops.finding import counted
 from ops.leftovers import find_leftovers
 from ops.live_stack import LiveStack, read_live_stack
 from ops.principal import read_principal
@@ -153,7 +154,7 @@ def _look(job: _Job, live: LiveStack | None, left: list[str]) -> int:
     for text in left:
         job.terminal.note(f"left   {text}")
     if left:
-        job.terminal.note(f"destroy: {len(left)} things are still there")
+        job.terminal.note(f"destroy: still there: {counted(len(left), 'thing')}")
         return EXIT_LEFT
     job.terminal.note("nothing else of it is left")
     return 0

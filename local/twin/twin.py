@@ -33,6 +33,8 @@ from app.protocol.constants import KMS_PROXY_PORT
 from app.protocol.errors import ConfigError
 from app.protocol.releases import Release, encode_releases
 from image.eif.record import RECORD_NAME
+from image.errors import ImageError
+from image.files import room_for
 from infra.key_policy import KeyPolicy, policy_of
 from infra.trust_policy import trust_policy
 from local.aws.identity import AccessKey
@@ -268,10 +270,17 @@ def approve(root: Path, weights: Path, folder: Path) -> Release:
 
     Args:
         folder: Holds the image afterwards.
+
+    Raises:
+        ConfigError: The disk is full, or a file cannot be packed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     digest = load_weights(weights).digest
-    record = pack_process_image(folder, root, weights, digest=digest)
+    try:
+        with room_for(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            record = pack_process_image(folder, root, weights, digest=digest)
+    except ImageError as error:
+        raise ConfigError(str(error)) from None
     measurements = measurements_of(record)
     name = f"{KIT}-{measurements.pcr0.hex()[:8]}"
     return Release(name, KIT, measurements, digest, datetime.now(UTC))

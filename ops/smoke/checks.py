@@ -32,6 +32,7 @@ from app.protocol.question import Options
 from app.protocol.releases import Measurements
 from image.eif.record import BuildRecord
 from infra.key_policy import policy_of
+from ops.finding import counted
 from ops.smoke.difference import differences
 from ops.smoke.endpoints import Endpoints
 from ops.smoke.host import Host, require_not_debug
@@ -252,7 +253,8 @@ class Checks:
         pages = client.get_paginator("list_grants").paginate(KeyId=config.key_arn)
         grants = [grant["GrantId"] for page in pages for grant in page["Grants"]]
         if grants:
-            raise CheckError(f"the key has {len(grants)} grants, expected none: revoke {grants[0]}")
+            found = counted(len(grants), "grant")
+            raise CheckError(f"the key has {found}, expected none: revoke {grants[0]}")
         return "the key has no grant, by which somebody could use it beside its policy", {}
 
     def _endpoint_policies(self) -> Found:

@@ -1,6 +1,8 @@
 """`bin/demo` as a person runs it: as a process of its own, from start to end."""
 
+import errno
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -15,6 +17,7 @@ import pytest
 from app.protocol.constants import QUESTION_BUCKETS
 from local.demo import QUESTION, main
 from local.emulator import enclave
+from local.processes import image as processes_image
 from local.processes.supervise import ROOT
 
 
@@ -154,3 +157,22 @@ def test_an_image_that_is_not_there_builds_no_emulator(
     image = ("--enclave", "qemu", "--image", str(tmp_path / "none.eif"))
     assert main(["--folder", str(tmp_path / "demo"), *image]) == 1
     assert "bin/build-eif" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_full_disk_is_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    """A disk that fills up while the image is packed is told in one line, without a traceback."""
+
+    def fill_up(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(processes_image, "write_cpio", fill_up)
+    assert main(["--folder", str(tmp_path / "demo")]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert ("no room left in" in last) == (number != errno.EIO)
+    assert ("demo: " in last) == (number == errno.EIO)
