@@ -191,7 +191,8 @@ def test_what_ends_is_seen_out(
     """
     A connection is kept for another request, or leaves through the lobby, which holds no thread.
     """
-    seen_out, kept = [], []
+    seen_out: list[str] = []
+    kept: list[str] = []
     worker._lobby = cast("Lobby", SimpleNamespace(see_out=seen_out.append))
     monkeypatch.setattr(ThreadWorker, "finish_request", lambda *_: kept.append("conn"))
     future: Future[object] = Future()
