@@ -34,7 +34,9 @@ from app.parent.relay import Connect
 from app.parent.routes import create_app
 from app.protocol.errors import AppError, ProtocolError
 
-_SPARE_THREADS: Final = 16  # for attestation, health and refusals while all streams are taken
+# For attestation, health and refusals while all streams are taken. With them and the default's
+# streams, the enclave has places left: one is the supervisor's, who ends an enclave that is silent.
+_SPARE_THREADS: Final = 12
 _HEADER_SECONDS: Final = 10  # TLS handshake, request line and headers together
 _KEEP_ALIVE_SECONDS: Final = 5
 _KEPT_ALIVE: Final = 64  # connections; those of others end with their answer

@@ -31,7 +31,7 @@ from cryptography.x509.oid import NameOID
 from app.parent.body import MAX_BODY_BYTES
 from app.parent.config import ParentConfig
 from app.parent.lobby import PLACES
-from app.parent.server import _KEPT_ALIVE
+from app.parent.server import _KEPT_ALIVE, _SPARE_THREADS
 from app.protocol.frames import encode_frame
 from tests.fake_enclave import FRAME, HEADER, FakeEnclave, encode_answer
 
@@ -45,7 +45,7 @@ from pathlib import Path
 from app.parent import server
 from app.parent.config import ParentConfig
 from app.parent.lobby import PLACES
-from app.parent.server import _KEPT_ALIVE
+from app.parent.server import _KEPT_ALIVE, _SPARE_THREADS
 
 def connect():
     stream = socket.socket(socket.AF_UNIX)
@@ -449,6 +449,7 @@ def test_graceful_stop(tmp_path: Path) -> None:
             stream.bind(("127.0.0.1", parent.port))
 
 
+IDLERS = 3 * (CONFIG.max_streams + _SPARE_THREADS)  # three a thread
 IDLE = {
     "a byte": b"G",
     "a part of its headers": b"GET /healthz HTTP/1.1\r\nHost: x\r\n",
@@ -463,7 +464,7 @@ def test_idle_connections_hold_nobody_up(parent: Parent, words: bytes) -> None:
     one; each is closed when its time is over.
     """
     with ExitStack() as stack:
-        idle = [stack.enter_context(parent.connect()) for _ in range(3 * 56)]
+        idle = [stack.enter_context(parent.connect()) for _ in range(IDLERS)]
         for stream in idle:
             stream.sendall(words)
         time.sleep(0.2)
@@ -482,7 +483,7 @@ def test_peers_that_never_leave_hold_nobody_up(parent: Parent) -> None:
     Who was answered and keeps the connection open occupies no thread either.
     """
     with ExitStack() as stack:
-        for _ in range(3 * 56):
+        for _ in range(IDLERS):
             stream = stack.enter_context(parent.connect())
             stream.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         started = time.monotonic()
@@ -525,7 +526,7 @@ def test_idle_handshakes_hold_nobody_up(tmp_path: Path) -> None:
         client.do_handshake()
     words = hello.read()
     with running(tmp_path, config) as parent, ExitStack() as stack:
-        for number in range(3 * 56):
+        for number in range(IDLERS):
             stream = stack.enter_context(parent.connect())
             stream.sendall(words if number % 2 else words[:50])
         time.sleep(0.2)

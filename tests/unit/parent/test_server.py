@@ -17,6 +17,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from app.parent import server
 from app.parent.config import ParentConfig
 from app.parent.lobby import Lobby
+from app.protocol.constants import MAX_CONNECTIONS
 from tests.fake_enclave import FakeEnclave
 
 CONFIG = ParentConfig(host="::1", port=0, max_streams=3, answer_seconds=60)
@@ -79,6 +80,8 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.address == [("::1", 0)]
     assert settings.workers == 1
     assert settings.threads > CONFIG.max_streams
+    # One place in the enclave stays free for the supervisor, whatever strangers ask for.
+    assert ParentConfig().max_streams + server._SPARE_THREADS < MAX_CONNECTIONS
     assert settings.graceful_timeout > CONFIG.answer_seconds
     assert settings.accesslog is None
     assert settings.control_socket_disable
