@@ -24,7 +24,7 @@ from app.protocol.messages import (
 )
 from tests.patience import PATIENCE_SECONDS
 
-REPORT = HealthReport(active=1, waiting=2, answered=3, failed=4)
+REPORT = HealthReport(active=1, waiting=2, answered=3, failed=4, refused=5)
 HEADER = encode_message(Kind.ANSWER_HEADER, bytes(185))
 BLOCK = bytes(1040)
 FRAME = encode_message(Kind.ANSWER_FRAME, BLOCK)

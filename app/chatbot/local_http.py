@@ -6,6 +6,7 @@ request needs a Host header that names it (which DNS rebinding does not give), n
 own, and whatever token the application asks for. Nothing is logged of a request.
 """
 
+import argparse
 import hmac
 import logging
 import secrets
@@ -25,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.protocol.errors import ConfigError, TooLongError, UnavailableError
 
 ADDRESS: Final = "127.0.0.1"
+_PORTS: Final = 2**16
 _TOKEN_BYTES: Final = 32
 _STOP_SECONDS: Final = 3
 _START_SECONDS: Final = 10.0
@@ -47,6 +49,18 @@ def bearer(headers: Headers) -> str:
     return given.strip() if scheme.lower() == "bearer" else ""
 
 
+def parse_port(text: str) -> int:
+    """
+    Give the port that *text* names, for a command line.
+
+    Raises:
+        ArgumentTypeError: It names none.
+    """
+    if not (text.isascii() and text.isdigit() and int(text[:6]) < _PORTS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: name one of 0 to {_PORTS - 1}")
+    return int(text)
+
+
 def listen(port: int = 0) -> socket.socket:
     """
     Listen on *port* of 127.0.0.1, a free one where it is 0.
@@ -54,7 +68,7 @@ def listen(port: int = 0) -> socket.socket:
     Raises:
         ConfigError: The port is taken or not allowed.
     """
-    if not 0 <= port < 2**16:
+    if not 0 <= port < _PORTS:
         raise ConfigError(f"port {port} is none: name one of 0 to 65535 with --port")
     try:
         return socket.create_server((ADDRESS, port))

@@ -47,7 +47,11 @@ def test_life(fake: Path, tmp_path: Path) -> None:
     supervisor = make_supervisor(tmp_path)
     supervisor.look()
     supervisor.look()
-    assert supervisor.take_counts() == {"EnclaveUp": 1, "AnswerErrors": 0}
+    assert supervisor.take_counts() == {
+        "EnclaveUp": 1,
+        "AnswerErrors": 0,
+        "RequestsRefused": 0,
+    }
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "RUNNING"
     supervisor.stop()
     assert json.loads((fake / "running.json").read_text()) == []

@@ -1,4 +1,5 @@
 import ast
+import hashlib
 import json
 import os
 import subprocess
@@ -8,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aws_cdk import aws_s3_assets as assets
+from constructs import Construct
 
 from app.protocol.constants import KMS_HOSTS
 from app.protocol.errors import ConfigError
@@ -317,3 +320,21 @@ def test_synth_asks_nobody(path: Path) -> None:
         )
     }
     assert not imported & asked
+
+
+def test_the_image_is_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The EIF's asset is named by the digest that measuring found, so the CDK reads it no second time.
+    """
+    given: list[dict[str, object]] = []
+    made = assets.Asset.__init__
+
+    def note(self: assets.Asset, scope: Construct, name: str, **options: object) -> None:
+        given.append({"name": name, **options})
+        made(self, scope, name, **options)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(assets.Asset, "__init__", note)
+    make_stack(root, {})
+    (eif,) = [options for options in given if options["name"] == "Eif"]
+    digest = hashlib.sha256(Files(root).eif.read_bytes()).hexdigest()
+    assert eif["asset_hash"] == digest

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -29,6 +29,8 @@ from cryptography.x509.oid import NameOID
 
 from app.parent.body import MAX_BODY_BYTES
 from app.parent.config import ParentConfig
+from app.parent.lobby import PLACES
+from app.parent.server import _KEPT_ALIVE, _SPARE_THREADS
 from app.protocol.frames import encode_frame
 from tests.fake_enclave import FRAME, HEADER, FakeEnclave, encode_answer
 from tests.patience import PATIENCE_SECONDS, wait_until
@@ -42,6 +44,8 @@ import socket, sys
 from pathlib import Path
 from app.parent import server
 from app.parent.config import ParentConfig
+from app.parent.lobby import PLACES
+from app.parent.server import _KEPT_ALIVE, _SPARE_THREADS
 
 def connect():
     stream = socket.socket(socket.AF_UNIX)
@@ -443,3 +447,108 @@ def test_graceful_stop(tmp_path: Path) -> None:
         with socket.socket() as stream:
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             stream.bind(("127.0.0.1", parent.port))
+
+
+IDLERS = 3 * (CONFIG.max_streams + _SPARE_THREADS)  # three a thread
+IDLE = {
+    "a byte": b"G",
+    "a part of its headers": b"GET /healthz HTTP/1.1\r\nHost: x\r\n",
+    "a part of its second request": b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET",
+}
+
+
+@pytest.mark.parametrize("words", IDLE.values(), ids=IDLE)
+def test_idle_connections_hold_nobody_up(parent: Parent, words: bytes) -> None:
+    """
+    Three times as many connections as there are threads, each with nothing whole to say, delay no
+    one; each is closed when its time is over.
+    """
+    with ExitStack() as stack:
+        idle = [stack.enter_context(parent.connect()) for _ in range(IDLERS)]
+        for stream in idle:
+            stream.sendall(words)
+        time.sleep(0.2)
+        started = time.monotonic()
+        assert parent.request("GET", "/healthz")[0].status == 200
+        assert parent.request("GET", "/v1/attestation?nonce=" + NONCE_HEX)[0].status == 200
+        assert time.monotonic() - started < 0.8
+        for stream in idle:
+            read_until_closed(stream)
+    assert 0.8 < time.monotonic() - started < 5
+    assert parent.request("GET", "/healthz")[0].status == 200
+
+
+def test_peers_that_never_leave_hold_nobody_up(parent: Parent) -> None:
+    """
+    Who was answered and keeps the connection open occupies no thread either.
+    """
+    with ExitStack() as stack:
+        for _ in range(IDLERS):
+            stream = stack.enter_context(parent.connect())
+            stream.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        started = time.monotonic()
+        assert parent.request("GET", "/healthz")[0].status == 200
+        assert time.monotonic() - started < 0.8
+
+
+def test_more_idle_connections_than_places(parent: Parent) -> None:
+    """
+    When the lobby is full, who waits longest leaves, and who comes is served.
+    """
+    with ExitStack() as stack:
+        idle = [stack.enter_context(parent.connect()) for _ in range(PLACES + 8)]
+        for stream in idle:
+            stream.sendall(b"G")
+        started = time.monotonic()
+        assert parent.request("GET", "/healthz")[0].status == 200
+        assert time.monotonic() - started < 0.8
+
+
+def test_headers_without_end(parent: Parent) -> None:
+    """
+    Headers that go on and on are refused, and take no thread to be read.
+    """
+    with parent.connect() as stream:
+        stream.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000)
+        assert read_until_closed(stream).startswith(b"HTTP/1.1 400")
+
+
+def test_idle_handshakes_hold_nobody_up(tmp_path: Path) -> None:
+    """
+    Under TLS, neither who never begins the handshake nor who never ends it delays anyone.
+    """
+    certificate, key = make_certificate(tmp_path)
+    config = replace(CONFIG, certificate_path=str(certificate), key_path=str(key))
+    context = ssl.create_default_context(cafile=certificate)
+    hello = ssl.MemoryBIO()
+    client = context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="127.0.0.1")
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    words = hello.read()
+    with running(tmp_path, config) as parent, ExitStack() as stack:
+        for number in range(IDLERS):
+            stream = stack.enter_context(parent.connect())
+            stream.sendall(words if number % 2 else words[:50])
+        time.sleep(0.2)
+        started = time.monotonic()
+        connection = http.client.HTTPSConnection("127.0.0.1", parent.port, context=context)
+        with closing(connection):
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().status == 200
+        assert time.monotonic() - started < 0.8
+
+
+def test_kept_connections_leave_room(parent: Parent) -> None:
+    """
+    Only so many connections are kept for another request; the rest end with their answer.
+    """
+    with ExitStack() as stack:
+        answers = []
+        for _ in range(_KEPT_ALIVE + 20):
+            stream = stack.enter_context(parent.connect())
+            stream.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            answers.append(stream.recv(65536).lower())
+        kept = [answer for answer in answers if b"connection: close" not in answer]
+        assert len(kept) <= _KEPT_ALIVE
+        assert b"connection: keep-alive" in answers[0]
+        assert parent.request("GET", "/healthz")[0].status == 200

@@ -16,6 +16,7 @@ from app.chatbot.session.exchange import Evidence
 from app.chatbot.session.session import Session
 from app.chatbot.session.trust import VerifiedEnclave
 from app.protocol.attestation import unverified_certificates
+from app.protocol.releases import PRODUCTION_KITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def _signature(enclave: VerifiedEnclave) -> Step:
     attestation = enclave.attestation
     return Step(
         "signature",
-        "A Nitro Secure Module signed the document, and nothing in it was changed since.",
+        f"{_signer(enclave)} signed the document, and nothing in it was changed since.",
         {
             "module": attestation.module_id,
             "signed at": attestation.timestamp.isoformat(),
@@ -99,6 +100,13 @@ def _signature(enclave: VerifiedEnclave) -> Step:
             "document sha256": hashlib.sha256(enclave.document).hexdigest(),
         },
     )
+
+
+def _signer(enclave: VerifiedEnclave) -> str:
+    """Name what signs documents of such an enclave: only kits of production run on hardware."""
+    if enclave.release.kit in PRODUCTION_KITS:
+        return "A Nitro Secure Module"
+    return "The twin's software, in place of a Nitro Secure Module,"
 
 
 def _freshness(enclave: VerifiedEnclave) -> Step:
@@ -125,7 +133,7 @@ def _image(enclave: VerifiedEnclave) -> Step:
     attested, approved = enclave.attestation.measurements, enclave.release.measurements
     return Step(
         "image",
-        f"It runs exactly release {enclave.release.name}, which stands on your approved list.",
+        _says_image(enclave),
         {
             "release": enclave.release.name,
             "kit": enclave.release.kit,
@@ -138,6 +146,16 @@ def _image(enclave: VerifiedEnclave) -> Step:
             "PCR2 approved": approved.pcr2.hex(),
         },
     )
+
+
+def _says_image(enclave: VerifiedEnclave) -> str:
+    release = enclave.release
+    if release.kit == "process":
+        return (
+            f"It is measured as release {release.name}, which stands on your approved list; on "
+            "the twin, nothing makes a process be what was measured."
+        )
+    return f"It runs exactly release {release.name}, which stands on your approved list."
 
 
 def _manifest(enclave: VerifiedEnclave) -> Step:

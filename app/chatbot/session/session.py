@@ -112,7 +112,8 @@ class Session:
 
             ProtocolError: The answer breaks the format.
 
-            ConfigError: The session was closed.
+            ConfigError: The session was closed, or the list of approved releases is gone or
+                malformed; nothing was sent.
 
             TooLongError: Question and history exceed a limit; numbers are (size, limit).
 
@@ -175,7 +176,9 @@ class Session:
             if self._closed:
                 raise ConfigError("this session is closed: connect again")
             age = (datetime.now(UTC) - self.enclave.verified_at).total_seconds()
-            if attempt or self._doubted or not 0 <= age < MAX_DOCUMENT_AGE_SECONDS:
+            approved = self.enclave.release in self._trust.approved()
+            fresh = 0 <= age < MAX_DOCUMENT_AGE_SECONDS
+            if attempt or self._doubted or not (approved and fresh):
                 self.doubt()  # until it is verified: a failure below is not the last word on it
                 self.enclave = self._verify()
                 self._doubted = False

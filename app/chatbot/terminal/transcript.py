@@ -69,6 +69,23 @@ def _describe(evidence: Evidence) -> dict[str, object]:
     }
 
 
+def require_new(path: Path) -> None:
+    """
+    Require that a file could be made at *path*, before anything is asked for it.
+
+    Raises:
+        ConfigError: There is one already, or no folder for it that can be written to.
+    """
+    try:
+        writable = os.access(path.parent, os.W_OK | os.X_OK)
+    except ValueError as error:  # a NUL in its name
+        raise ConfigError(f"{path} cannot be written: {error}") from None
+    if path.is_symlink() or path.exists():
+        raise ConfigError(f"{path} is there already: name another file")
+    if not writable:
+        raise ConfigError(f"{path} cannot be written: {path.parent} is no folder to write to")
+
+
 def save_transcript(path: Path, transcript: Transcript, passphrase: str) -> None:
     """
     Seal *transcript* into a new file that only its owner may read.

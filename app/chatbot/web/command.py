@@ -7,7 +7,7 @@ import webbrowser
 from collections.abc import Callable
 
 from app.chatbot.console import Terminal
-from app.chatbot.local_http import listen, serve, url_of
+from app.chatbot.local_http import listen, parse_port, serve, url_of
 from app.chatbot.session.session import Session
 from app.chatbot.web.server import Web
 from app.chatbot.web.visit import Visit
@@ -16,7 +16,9 @@ from app.protocol.question import Options
 
 def add_web_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the page."""
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="default: any free one")
+    parser.add_argument(
+        "--port", type=parse_port, default=0, metavar="N", help="default: any free one"
+    )
     parser.add_argument(
         "--open",
         action="store_true",

@@ -1,5 +1,6 @@
 import errno
 import json
+import secrets
 import socket
 import threading
 import time
@@ -176,7 +177,7 @@ def test_hints(enclave: Enclave) -> None:
     enclave.ask(asker.message)
     assert enclave.ask(asker.message) == [b"\x8ereplayed"]
     assert enclave.ask(enclave.asker().message[:-1]) == [b"\x8ebad_request"]
-    wait_until(lambda: enclave.health() == HealthReport(0, 0, 1, 2))
+    wait_until(lambda: enclave.health() == HealthReport(0, 0, 1, 0, refused=2))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +249,7 @@ def test_hang_up_cancels(
         time.sleep(0.05)
         assert not generation.cancelled.is_set()
     assert generation.cancelled.wait(PATIENCE_SECONDS)
-    wait_until(lambda: enclave.health() == HealthReport(0, 0, 0, 1))
+    wait_until(lambda: enclave.health() == HealthReport(0, 0, 0, 0, refused=1))
     assert '"hung_up"' in capfd.readouterr().err
 
 
@@ -305,7 +306,7 @@ def test_waiting_is_counted(enclave: Enclave, monkeypatch: pytest.MonkeyPatch) -
     wait_until(lambda: enclave.health() == HealthReport(2, 1, 0, 0))
     for peer in peers:
         peer.close()
-    wait_until(lambda: enclave.health() == HealthReport(0, 0, 0, 3))
+    wait_until(lambda: enclave.health() == HealthReport(0, 0, 0, 0, refused=3))
 
 
 def test_no_room(engine: ScriptedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,11 +389,11 @@ def test_events(enclave: Enclave, capfd: pytest.CaptureFixture[str]) -> None:
     enclave.ask(asker.message)
     enclave.engine.reason = "error"
     enclave.ask(enclave.asker().message)
-    wait_until(lambda: enclave.health() == HealthReport(0, 0, 2, 1))
+    wait_until(lambda: enclave.health() == HealthReport(0, 0, 2, 0, refused=1))
     out, err = capfd.readouterr()
     events = [json.loads(line) for line in err.splitlines()]
     assert out == ""
-    assert [event["event"] for event in events] == ["answered", "failed", "answered"]
+    assert [event["event"] for event in events] == ["answered", "refused", "answered"]
     assert all(set(event) == {"at", "event"} for event in events)
 
 
@@ -408,6 +409,19 @@ def test_crash_ends_one_connection(enclave: Enclave, monkeypatch: pytest.MonkeyP
     asker = enclave.asker()
     asker.read(enclave.ask(asker.message))
     assert crashes == [ValueError]
+    wait_until(lambda: enclave.health() == HealthReport(0, 0, 1, 1))
+
+
+def test_only_opened_questions_fail(enclave: Enclave) -> None:
+    """
+    Whoever reaches the port can bring refused requests; failed ones take an open question.
+    """
+    for body in (b"", b"\0", b"\1" * 1000, Asker(secrets.token_bytes(32)).request):
+        enclave.ask(bytes([Kind.CHAT]) + body)
+    wait_until(lambda: enclave.health() == HealthReport(0, 0, 0, 0, refused=4))
+    enclave.engine.refusal = BusyError()
+    enclave.ask(enclave.asker().message)
+    wait_until(lambda: enclave.health() == HealthReport(0, 0, 0, 1, refused=4))
 
 
 class NotingSocket(socket.socket):

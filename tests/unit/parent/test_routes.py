@@ -333,6 +333,7 @@ def test_metrics(client: FlaskClient) -> None:
     assert counts == [1, 1, 2]
     assert metric(client, "enclave_answered") == 3
     assert metric(client, "enclave_failed") == 4
+    assert metric(client, "enclave_refused") == 5
 
 
 def test_log(client: FlaskClient, lines: Callable[[], list[str]]) -> None:
