@@ -14,11 +14,11 @@ from typing import Final
 
 import boto3
 
+from app.chatbot.aws import open_aws
 from app.chatbot.config import ChatbotConfig, read_config
 from app.chatbot.console import Terminal, fail, leave_quietly
-from app.chatbot.deployment.aws import open_aws
 from app.chatbot.deployment.stack import read_config_of_stack
-from app.chatbot.deployment.tunnel import find_instance, open_tunnel
+from app.chatbot.deployment.tunnel import tunnelled
 from app.chatbot.library import config_folder, open_session
 from app.chatbot.openai.command import serve_sessions
 from app.chatbot.releases_command import import_releases, list_releases
@@ -158,10 +158,8 @@ def _reach(
         return
     if not options.stack:
         raise ConfigError("--tunnel needs --stack, whose instances it leads to")
-    instance = find_instance(aws, options.stack)
-    with open_tunnel(instance, region=config.region, profile=options.profile) as url:
-        # The certificate is the parent's own and names no 127.0.0.1; it was never trust.
-        yield replace(config, url=url, tls_ca=None, any_certificate=True)
+    with tunnelled(config, aws, options.stack, profile=options.profile) as reached:
+        yield reached
 
 
 def _stay_here(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -186,7 +184,9 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("the deployment")
     group.add_argument("--config", type=Path, default=folder / "chat.json", metavar="FILE")
     group.add_argument("--stack", metavar="NAME", help="read the addresses of this stack's outputs")
-    group.add_argument("--region", metavar="R", help="of the stack; default: your profile's")
+    group.add_argument(
+        "--region", metavar="R", help="of the stack; default: AWS_REGION, or your profile's"
+    )
     group.add_argument(
         "--tunnel",
         action="store_true",

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import boto3
 import botocore.config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError
 
+from app.chatbot.aws import own_settings
 from app.chatbot.config import ChatbotConfig
 from app.protocol.authorization import Credentials
 from app.protocol.constants import (
@@ -29,7 +30,7 @@ from app.protocol.constants import (
     RENEW_SECONDS,
     SESSION_SECONDS,
 )
-from app.protocol.errors import ConfigError, DeniedError, KmsError
+from app.protocol.errors import DeniedError, KmsError
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
@@ -45,7 +46,6 @@ _DENIALS: Final = frozenset(
     {
         "AccessDenied",
         "AccessDeniedException",
-        "ExpiredToken",
         "ExpiredTokenException",
         "InvalidClientTokenId",
         "InvalidSignatureException",
@@ -98,7 +98,7 @@ class Access:
         self._leases: dict[str, _Lease] = {}
         self._answer_keys: dict[tuple[bytes, bytes], tuple[bytes, float]] = {}
         self._question_key: QuestionKey | None = None
-        with _MAKING_CLIENTS:
+        with _MAKING_CLIENTS, own_settings():
             self._sts: STSClient = self._session.client(
                 "sts", region_name=config.region, config=_NETWORK
             )
@@ -113,7 +113,7 @@ class Access:
 
             KmsError: STS cannot be reached or fails.
 
-            ConfigError: There are no AWS credentials here.
+            AppError: As `own_settings`: there are no AWS credentials here, or they have expired.
         """
         return self._assume("enclave", _enclave_policy(self._config.key_arn, conversation, pcr0))
 
@@ -188,7 +188,7 @@ class Access:
         credentials = self._assume("chatbot", _chatbot_policy(self._config.key_arn))
         if self._kms is None or self._kms[0] is not credentials:
             self._close_kms()
-            with _MAKING_CLIENTS:
+            with _MAKING_CLIENTS, own_settings():
                 client = self._session.client(
                     "kms",
                     region_name=self._config.region,
@@ -229,11 +229,9 @@ def _context(purpose: str, conversation: bytes) -> dict[str, str]:
 def _call(action: str, call: Callable[[], _Answer]) -> _Answer:
     """Make one AWS call; what it raises becomes ours, without AWS's text where that is long."""
     try:
-        return call()
-    except NoCredentialsError:
-        raise ConfigError(
-            "no AWS credentials found: log in (aws sso login) or set AWS_PROFILE"
-        ) from None
+        # What KMS is asked with, STS gave a moment ago.
+        with own_settings(lent=action.startswith("kms:")):
+            return call()
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "unknown")
         kind = DeniedError if code in _DENIALS else KmsError

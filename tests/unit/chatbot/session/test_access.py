@@ -5,11 +5,18 @@ from typing import cast
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    SSLError,
+    SSOTokenLoadError,
+)
 
 from app.chatbot.config import ChatbotConfig
+from app.chatbot.errors import CertificateError, LoginError
 from app.chatbot.session.access import Access
-from app.protocol.errors import AppError, ConfigError, DeniedError, KmsError
+from app.protocol.errors import AppError, DeniedError, KmsError
 from tests.support import Clock
 
 KEY = "arn:aws:kms:eu-central-1:111122223333:key/12345678-1234-1234-1234-123456789012"
@@ -171,11 +178,13 @@ def test_another_key_is_refused(
     ("failure", "error"),
     [
         (ClientError({"Error": {"Code": "AccessDenied"}}, "AssumeRole"), DeniedError),
-        (ClientError({"Error": {"Code": "ExpiredToken"}}, "AssumeRole"), DeniedError),
+        (ClientError({"Error": {"Code": "ExpiredToken"}}, "AssumeRole"), LoginError),
+        (SSOTokenLoadError(error_msg="x"), LoginError),
+        (SSLError(endpoint_url="https://sts", error="[SSL: X] why (_ssl.c:1)"), CertificateError),
         (ClientError({"Error": {"Code": "InternalFailure"}}, "AssumeRole"), KmsError),
         (ClientError({}, "AssumeRole"), KmsError),
         (EndpointConnectionError(endpoint_url="https://sts"), KmsError),
-        (NoCredentialsError(), ConfigError),
+        (NoCredentialsError(), LoginError),
     ],
 )
 def test_failures_are_errors_of_ours(
