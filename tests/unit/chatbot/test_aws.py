@@ -128,7 +128,7 @@ def test_no_credentials_are_no_fault_of_the_settings() -> None:
     Without credentials there is a session, for commands that say themselves what they lack.
     """
     session = open_aws(None, None, environment={})
-    assert session.region_name is None
+    assert not session.region_name
     with pytest.raises(LoginError, match="aws sso login"), own_settings():
         session.client("sts", region_name="eu-central-1").get_caller_identity()
 

@@ -180,7 +180,10 @@ def test_another_key_is_refused(
         (ClientError({"Error": {"Code": "AccessDenied"}}, "AssumeRole"), DeniedError),
         (ClientError({"Error": {"Code": "ExpiredToken"}}, "AssumeRole"), LoginError),
         (SSOTokenLoadError(error_msg="x"), LoginError),
-        (SSLError(endpoint_url="https://sts", error="[SSL: X] why (_ssl.c:1)"), CertificateError),
+        (
+            SSLError(endpoint_url="https://sts", error=Exception("[SSL: X] why (_ssl.c:1)")),
+            CertificateError,
+        ),
         (ClientError({"Error": {"Code": "InternalFailure"}}, "AssumeRole"), KmsError),
         (ClientError({}, "AssumeRole"), KmsError),
         (EndpointConnectionError(endpoint_url="https://sts"), KmsError),
