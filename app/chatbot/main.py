@@ -94,6 +94,7 @@ def _run(options: argparse.Namespace, connect: Callable[[], Session], terminal: 
             answer_options(options),
             terminal,
             port=options.port,
+            path=options.socket,
             token_file=options.token_file,
         )
     return talk(connect(), options, terminal)
@@ -232,7 +233,14 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "to export, which most clients take as they are. Answer options before serve are the "
         "defaults of what a request leaves out. docs/clients.md says what is honoured."
     )
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="default: a free one")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--port", type=int, default=0, metavar="N", help="default: a free one")
+    where.add_argument(
+        "--socket",
+        type=Path,
+        metavar="PATH",
+        help="a Unix socket instead, which no other user can reach or take over",
+    )
     parser.add_argument(
         "--token-file",
         type=Path,

@@ -1,5 +1,5 @@
 """
-The proxy on the way to the parent, where this machine's variables name one.
+The proxy on the way to the parent, where this machine's settings name one.
 
 HTTPS_PROXY, HTTP_PROXY and NO_PROXY are heeded as AWS's library heeds them for KMS and STS. A
 proxy sees what the network sees: addresses, sizes, times, and what is sealed.
@@ -7,7 +7,7 @@ proxy sees what the network sees: addresses, sizes, times, and what is sealed.
 
 from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from urllib3.exceptions import LocationValueError
@@ -19,9 +19,9 @@ def find_proxy(url: str) -> str | None:
     """Give the URL of the proxy that leads to *url*, None where there is none, or none may."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if host == "localhost" or _is_loopback(host) or proxy_bypass_environment(host):
+    if host == "localhost" or _is_loopback(host) or proxy_bypass(host):
         return None
-    return getproxies_environment().get(parts.scheme)
+    return getproxies().get(parts.scheme)
 
 
 def describe_proxy(proxy: str) -> str:
