@@ -69,8 +69,9 @@ class QuestionKey:
 
 @dataclass(slots=True)
 class _Lease:
-    """Something with an end, in monotonic seconds."""
+    """Credentials under one session policy, with their end in monotonic seconds."""
 
+    policy: str
     credentials: Credentials = field(repr=False)
     expires: float
 
@@ -201,8 +202,8 @@ class Access:
         return self._kms[1]
 
     def _assume(self, name: str, policy: str) -> Credentials:
-        lease = self._leases.get(policy)
-        if lease and self._clock() < lease.expires - RENEW_SECONDS:
+        lease = self._leases.get(name)
+        if lease and lease.policy == policy and self._clock() < lease.expires - RENEW_SECONDS:
             return lease.credentials
         expires = self._clock() + SESSION_SECONDS
         request: AssumeRoleRequestTypeDef = {
@@ -217,8 +218,8 @@ class Access:
         credentials = Credentials(
             answer["AccessKeyId"], answer["SecretAccessKey"], answer["SessionToken"]
         )
-        kept = {key: old for key, old in self._leases.items() if self._clock() < old.expires}
-        self._leases = kept | {policy: _Lease(credentials, expires)}
+        # One for each use: a conversation that is over leaves none behind.
+        self._leases[name] = _Lease(policy, credentials, expires)
         return credentials
 
 
