@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -5,7 +6,8 @@ import pytest
 from local.aws.error import AwsError
 from local.aws.identity import Directory, Session
 
-TRUST = '{"Version": "2012-10-17", "Statement": []}'
+STATEMENT = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+TRUST = json.dumps({"Version": "2012-10-17", "Statement": [STATEMENT]})
 START = datetime(2026, 11, 27, tzinfo=UTC)
 
 
