@@ -1,10 +1,12 @@
 """`bin/chat serve` as clients of OpenAI's API use it, on the running twin."""
 
 import asyncio
+import gc
 import http.client
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +45,7 @@ from tests.hostile import substitute_document
 
 QUESTION: Final = "How do I book leave?"
 OTHER: Final = "I can't access my email."
+LONG: Final = "x " * 3000  # of which the demo model reads a third
 FAST: Final = Options(padding="off")
 PADDED: Final = Options()  # of which an answer takes a second and a half, however short it is
 TOKEN: Final = "a-token-that-was-printed-at-the-start"
@@ -375,10 +378,10 @@ def test_bodies_that_are_no_requests(api: Api) -> None:
     [
         (
             "/v1/chat/completions",
-            {"messages": [{"role": "user", "content": "x " * 3000}]},
+            {"messages": [{"role": "user", "content": LONG}]},
             "messages",
         ),
-        ("/v1/completions", {"prompt": "x " * 3000}, "prompt"),
+        ("/v1/completions", {"prompt": LONG}, "prompt"),
     ],
 )
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
@@ -699,6 +702,42 @@ def test_an_answer_that_is_altered_is_not_passed_on(twin: Twin) -> None:
         assert (raised.value.status_code, raised.value.code) == (502, "sealed")
         assert raised.value.response.headers["x-should-retry"] == "false"
         assert "altered" in raised.value.message
+
+
+def count_ours() -> Counter[str]:
+    """Count the living objects of the product's own classes, by class."""
+    gc.collect()
+    kinds = (type(item) for item in gc.get_objects())
+    return Counter(kind.__qualname__ for kind in kinds if str(kind.__module__).startswith("app."))
+
+
+def test_requests_leave_nothing_behind(twin: Twin) -> None:
+    """However many were answered, refused or hung up on, as many objects live as before."""
+    with serve(twin.connect, limit=2) as api:
+
+        def ask(number: int) -> None:
+            question = [{"role": "user", "content": f"How do I book leave, {number}?"}]
+            body = {"model": MODEL, "messages": question, "max_tokens": 2}
+            assert api.post(body)[0] == 200
+            assert api.post({**body, "messages": [{"role": "user", "content": LONG}]})[0] == 400
+            assert api.post({**body, "n": 2})[0] == 400
+            connection = api.connect()
+            connection.request(
+                "POST",
+                "/v1/chat/completions",
+                json.dumps({**body, "stream": True}),
+                {"Authorization": f"Bearer {TOKEN}"},
+            )
+            connection.close()
+            wait_until(lambda: not api.conversations._busy)
+
+        for number in range(4):
+            ask(number)
+        before = count_ours()
+        for number in range(4, 14):
+            ask(number)
+        grown = count_ours() - before
+        assert sum(grown.values()) < 10, grown
 
 
 def test_many_clients_at_once(api: Api, expected: str) -> None:

@@ -137,6 +137,20 @@ def test_credentials_are_renewed_with_five_minutes_left(
     assert len(aws.assumed) == 4
 
 
+def test_conversations_that_are_over_leave_nothing(access: Access, clock: Clock) -> None:
+    """
+    However many conversations there were, what is held is what the last of them needs.
+    """
+    for number in range(200):
+        conversation = number.to_bytes(16, "big")
+        access.question_key(conversation)
+        access.open_answer_key(b"wrapped", conversation)
+        access.credentials_for_enclave(conversation, PCR0)
+        clock.now += 1
+    assert len(access._leases) == 2
+    assert len(access._answer_keys) == 1
+
+
 def test_data_keys_are_kept_fifteen_minutes(access: Access, aws: Aws, clock: Clock) -> None:
     """Within 15 minutes turns ask KMS nothing; after that, and for others, anew."""
     first = access.question_key(CONVERSATION)

@@ -20,8 +20,8 @@ SAID = (Message("user", "Who?"), Message("assistant", "Nobody."))
 
 def failing(error: AppError) -> Answer:
     def pieces() -> Generator[str]:
+        yield from ()
         raise error
-        yield ""
 
     return Answer(pieces(), Exchange(time.monotonic()))
 
