@@ -58,7 +58,7 @@ examples:
   bin/doctor -c chat_principals=arn:aws:iam::111122223333:role/desk -c client_cidrs=10.0.0.0/8
   bin/doctor -c profile=small -c region=eu-central-1 --json | jq '.findings[].level'
 
-exit codes: 0 fine, warnings aside; 1 problems; 2 wrong usage; 130 stopped
+exit codes: 0 fine, warnings aside; 1 problems; 2 wrong usage or AWS settings; 130 stopped
 """
 
 

@@ -55,6 +55,8 @@ def serve_sessions(
             )
             terminal.piece(f"export OPENAI_BASE_URL={url_of(listener)}/v1\n")
             terminal.piece(f"export OPENAI_API_KEY={_shown(token, token_file)}\n")
+            if path is not None:
+                terminal.piece(f"export ENCLAVE_LLM_SOCKET={shlex.quote(str(path.absolute()))}\n")
             serve(make_application(conversations, token=token, defaults=defaults), listener)
     except KeyboardInterrupt:
         terminal.note("stopped")
