@@ -47,9 +47,10 @@ Before anything is sent, the enclave's attestation document is verified against 
 your own list of approved releases. Your AWS credentials (boto3's default chain) assume the chat
 role; what the enclave gets of them works for one conversation, inside that image, for 15 minutes.
 
-exit codes: 0 answered, 1 failed, 2 wrong usage or AWS settings, 3 the enclave is not trusted (nothing
-was sent, or only a copy sealed to the enclave verified before), 4 the answer is not whole, or its
-receipt does not verify, 130 stopped by Ctrl-C. A conversation ends with 0, whatever its answers came to.
+exit codes: 0 answered, 1 failed, 2 wrong usage or AWS settings, 3 the enclave is not trusted
+(nothing was sent, or only a copy sealed to the enclave verified before), 4 the answer is not whole,
+or its receipt does not verify, 130 stopped by Ctrl-C. A conversation ends with 0, whatever its
+answers came to.
 
 NO_COLOR is honoured. Where output is no terminal it is plain: answers on standard output, all else
 on standard error.
