@@ -77,7 +77,7 @@ def test_debug_behind_its_back(fake: Path, tmp_path: Path) -> None:
     assert supervisor.take_counts()["EnclaveUp"] == 0
 
 
-@pytest.mark.parametrize("code", ["E26", "E27", "E39", "E51"])
+@pytest.mark.parametrize("code", ["E26", "E27", "E39", "E59"])
 def test_a_failed_start(
     fake: Path, tmp_path: Path, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -89,7 +89,7 @@ def test_a_failed_start(
     make_supervisor(tmp_path).look()
     events = [json.loads(record.getMessage()) for record in caplog.records]
     assert events[0]["event"] == "start_failed"
-    assert events[0]["advice"].startswith(f"{code}: ")
+    assert events[0]["advice"].startswith(f"run-enclave: {code}: ")
     assert "Some words" not in caplog.text
 
 
