@@ -26,6 +26,7 @@ from tokenizers import Tokenizer
 from app.enclave.engine.prompt import plain_transcript
 from app.protocol.question import Message
 from image.model.save_model import Wish, save_model
+from ops.prove_package import prove_package
 from image.model.source import Source
 from local.demo_model.corpus import read_corpus
 from local.demo_model.pack import SOURCE_PATH, pack
