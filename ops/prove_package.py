@@ -56,12 +56,15 @@ def prove_package(folder: Path, length: int) -> None:
         weights = load_weights(folder)
         tokenizer = Tokenizer(weights)
         _require_prompts(tokenizer)
-        _require_answer(weights, tokenizer)
         tell(f"proving: comparing a text of {length:,} tokens, in pieces beside another")
         _require_same(weights, length)
+        tell("proving: asking a question")
+        _require_answer(weights, tokenizer)
     except WeightsError as error:
-        cause = f": {error.__cause__}" if error.__cause__ else ""
-        raise SaveError(f"the enclave would refuse the package: {error}{cause}") from error
+        reason = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
+        raise SaveError(
+            f"the enclave would refuse the package: {reason.splitlines()[0]}"
+        ) from error
 
 
 def _require_prompts(tokenizer: Tokenizer) -> None:

@@ -18,7 +18,7 @@ import nncf
 import openvino
 from tokenizers import Tokenizer
 
-from image.model.export import export_model, require_faithful
+from image.model.export import export_model, first_line, require_faithful
 from image.model.graph import GRAPH_NAME, NUMBERS_NAME, compile_plain, compute_logits, logprobs
 from image.model.source import TOKENIZER_NAME, SaveError, tell
 from image.model.weights import Check, Sizes
@@ -76,7 +76,7 @@ def convert(
         if precision in {"int8", "int4"}:
             tell(f"compressing weights to {precision}")
             graph = _compress(graph, precision)
-        openvino.save_model(graph, out / GRAPH_NAME, compress_to_fp16=False)
+        _save(graph, out / GRAPH_NAME)
         tell("comparing the graph with transformers")
         # After all is written: what a graph compiles counts in the names of the next.
         require_faithful(folder, exported, narrow=narrow)
@@ -86,6 +86,13 @@ def convert(
     _require_vocabulary(source / TOKENIZER_NAME, sizes.vocabulary)
     del graph
     return Converted(check=make_check(out, source / TOKENIZER_NAME), sizes=sizes)
+
+
+def _save(graph: openvino.Model, path: Path) -> None:
+    try:
+        openvino.save_model(graph, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise SaveError(f"{path.name} cannot be written: {first_line(error)}") from error
 
 
 def _require_vocabulary(path: Path, vocabulary: int) -> None:

@@ -32,6 +32,7 @@ _CAPPED: Final = ("Exaone4OpenVINOConfig", "GemmaOpenVINOConfig")
 # What the exporter does not know, and can export as it does llama.
 _LIKE_LLAMA: Final = ("ernie4_5", "ministral3", "olmo3", "seed_oss")
 _LONG_ROPE: Final = (("long_factor", "short_factor"), ("long_mscale", "short_mscale"))
+_FULL_DISK: Final = "iostream error"  # all that OpenVINO says of one
 _PLACES: Final = 16  # at which logits are compared, over the whole text
 # The largest share by which logits may differ from transformers': rounding is 0.00001 in 32 bits.
 _TOLERANCE: Final = 0.01
@@ -92,7 +93,9 @@ def export_model(source: Path, out: Path, *, narrow: bool, dequantize: bool, len
             trust_remote_code=False,
         )
     except (OSError, KeyError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
-        raise SaveError(f"the model cannot be converted: {_first_line(error)}") from error
+        raise SaveError(
+            f"the model cannot be converted: {first_line(error.__cause__ or error)}"
+        ) from error
     return exported
 
 
@@ -132,6 +135,8 @@ def _load(source: Path, *, narrow: bool, dequantize: bool) -> transformers.PreTr
         **(widened if dequantize else {}),
     )
     _require_all(report)
+    if dequantize:
+        model = model.to(model.dtype)  # what was dequantized is of 16 bits until now
     return (_text_part(model) if sees else model).eval()
 
 
@@ -200,7 +205,9 @@ def _quieten() -> None:
     nncf.set_log_level(logging.ERROR)
 
 
-def _first_line(error: BaseException) -> str:
-    """Give what an error says in short: the libraries write paragraphs."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+def first_line(error: BaseException) -> str:
+    """Give what an error says in short: the libraries write paragraphs, or less than a word."""
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    if _FULL_DISK in lines[0]:
+        return "no room is left on the disk"
+    return f"{type(error).__name__}: {lines[0]}"

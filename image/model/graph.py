@@ -57,7 +57,9 @@ def compute_logits(
     }
     wanted = {port.any_name for port in model.inputs}
     request = model.create_infer_request()
-    request.infer({name: value for name, value in given.items() if name in wanted})
+    # In the executor's own threads: see docs/upstream/openvino-use-after-free.md.
+    request.start_async({name: value for name, value in given.items() if name in wanted})
+    request.wait()
     logits: Logits = request.get_tensor("logits").data[0].astype(np.float64)
     return logits if _PLACES in wanted else logits[chosen]
 
