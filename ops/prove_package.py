@@ -1,5 +1,5 @@
 """
-Prove a weights package: loaded as the enclave loads it, it answers, and computes what its graph does.
+Prove a weights package: loaded as in the enclave, it answers, and computes what its graph does.
 
 The enclave exchanges a model's attention for a paged one, shows it texts in pieces, and several
 conversations at once. What that loses (biases, local windows, frequencies that depend on length)
@@ -9,6 +9,7 @@ is found here, where the package is made, instead of in wrong answers.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,7 @@ TOLERANCE: Final = 0.01
 _THREADS: Final = 2
 _BYTES: Final = 2**34  # that keys and values may take: those of the texts are far fewer
 _SHORT: Final = 48  # tokens of the other text
+_PIECE: Final = PREFILL_TOKENS - _SHORT  # of the longer one in a step, so that both have room
 _SINGLE: Final = 8  # tokens of each text that come one by one, as an answer's do
 _SHOWN: Final = 8  # of a piece, the last tokens, whose logits are compared
 _ANSWER: Final = 4
@@ -164,7 +166,8 @@ def _require_same(weights: Weights, length: int) -> None:
     del model
     plain = compile_plain(weights.folder)
     for text in texts:
-        _require_near(text, compute_logits(plain, text.tokens, sum(text.groups, [])))
+        places = list(chain.from_iterable(text.groups))
+        _require_near(text, compute_logits(plain, text.tokens, places))
 
 
 def _require_near(text: _Text, wanted: Logits) -> None:
@@ -189,13 +192,8 @@ def _plan(length: int, short: int) -> list[tuple[int, int]]:
     then both grow by one token at a time, as answers do.
     """
     singles = min(_SINGLE, length // 2, short // 2)
-    beside, rest = (short - singles) // 2, short - singles - (short - singles) // 2
-    pieces = []
-    left = length - singles
-    while left > PREFILL_TOKENS:
-        pieces.append(PREFILL_TOKENS - beside if not pieces else PREFILL_TOKENS)
-        left -= pieces[-1]
+    pieces = [_PIECE] * ((length - singles - 1) // _PIECE)
+    last, rest = length - singles - sum(pieces), short - singles
+    beside = rest // 2 if pieces else 0
     begin = [(piece, 0 if at else beside) for at, piece in enumerate(pieces)]
-    if not begin:
-        rest += beside
-    return [*begin, (left, rest), *[(1, 1)] * singles]
+    return [*begin, (last, rest - beside), *[(1, 1)] * singles]

@@ -89,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model", nargs="?", default=DEFAULT_NAME, help="NAME@COMMIT on the hub, or a folder"
     )
-    parser.add_argument("--out", type=Path, default=OUT, help="default: build/weights, as build-eif")
+    parser.add_argument(
+        "--out", type=Path, default=OUT, help="default: build/weights, as build-eif"
+    )
     parser.add_argument(
         "--weights", choices=PRECISIONS, default="int8", help="precision; default: int8"
     )

@@ -68,9 +68,7 @@ def convert(
     narrow = precision == "bf16"
     with tempfile.TemporaryDirectory(dir=out, prefix="export-") as name:
         folder = Path(name)
-        exported = export_model(
-            source, folder, narrow=narrow, dequantize=dequantize, length=length
-        )
+        exported = export_model(source, folder, narrow=narrow, dequantize=dequantize, length=length)
         gc.collect()
         graph = openvino.Core().read_model(folder / GRAPH_NAME)
         if precision in {"int8", "int4"}:

@@ -60,7 +60,9 @@ class Exported:
     logits: Logits
 
 
-def export_model(source: Path, out: Path, *, narrow: bool, dequantize: bool, length: int) -> Exported:
+def export_model(
+    source: Path, out: Path, *, narrow: bool, dequantize: bool, length: int
+) -> Exported:
     """
     Write the graph and the numbers of the model in *source* into *out*, and try it on a text.
 

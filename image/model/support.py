@@ -41,6 +41,9 @@ TESTED: Final = {
 # Models that also see images, and hold one of the above: only that part is taken.
 WRAPPERS: Final = frozenset(("gemma3", "mistral3"))
 DEQUANTIZED: Final = "mxfp4"  # of gpt-oss, whose numbers are exact in 16 bits
+_QUANTIZERS: Final = frozenset(
+    ("hf_quant_config.json", "quant_config.json", "quantize_config.json")
+)
 _LOST: Final = {
     "gpt_neo": "its local attention is lost beyond its window",
     "mpt": "its ALiBi biases are lost",
@@ -149,9 +152,9 @@ def require_plain_numbers(config: Mapping[str, object], names: Iterable[str]) ->
     method = str(found.get("quant_method", "unnamed")) if isinstance(found, dict) else ""
     if method == DEQUANTIZED:
         return True
-    others = {"quant_config.json", "quantize_config.json", "hf_quant_config.json"}.intersection(names)
+    others = _QUANTIZERS.intersection(names)
     if method or others:
-        refuse_quantized(method or sorted(others)[0])
+        refuse_quantized(method or min(others))
     return False
 
 

@@ -29,8 +29,8 @@ from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from app.enclave.engine.prompt import plain_transcript
 from app.protocol.question import Message
-from image.model.source import SaveError, Source
 from image.model.save_model import Wish, save_model
+from image.model.source import SaveError, Source
 from local.demo_model.corpus import read_corpus
 from local.demo_model.pack import SOURCE_PATH, pack
 from ops.prove_package import prove_package
@@ -48,9 +48,12 @@ TEMPLATE: Final = (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 # As SmolLM3's has, for training.
-TRAINED_TEMPLATE: Final = TEMPLATE.replace("{{ message['content'] }}", """
+TRAINED_TEMPLATE: Final = TEMPLATE.replace(
+    "{{ message['content'] }}",
+    """
     {%- generation -%}{{ message['content'] }}{%- endgeneration -%}
-""")
+""",
+)
 # Numbers large enough that the next token is no matter of rounding.
 _SPREAD: Final = 0.15
 _SIZES: Final = {
@@ -126,10 +129,14 @@ VARIANTS: Final[_Configs] = {
     "llama-3.1": lambda: _T.LlamaConfig(
         **_HEADED,
         rope_parameters={
-            "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0, "original_max_position_embeddings": 128,
+            "rope_type": "llama3",
+            "rope_theta": 5e5,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 128,
         },
-    ),  # fmt: skip
+    ),
     "phi4-mini": lambda: _phi_long(CONTEXT_TOKENS),
     "gpt_oss-mxfp4": ARCHITECTURES["gpt_oss"],
 }
@@ -192,7 +199,9 @@ def make_random(name: str, out: Path) -> list[Reference]:
         wish = Wish(label="random", precision="fp32")
         save_model(Source(name, "local", source), out, wish, prove=prove_package)
     chance = torch.Generator().manual_seed(7)
-    prompts = [torch.randint(4, VOCABULARY, (n,), generator=chance).tolist() for n in PROMPT_LENGTHS]
+    prompts = [
+        torch.randint(4, VOCABULARY, (n,), generator=chance).tolist() for n in PROMPT_LENGTHS
+    ]
     return [answer(model, [prompt], NEW_TOKENS)[0] for prompt in prompts]
 
 

@@ -157,9 +157,7 @@ def test_unwritable(model: Path, tmp_path: Path) -> None:
     assert len([line for line in done.stderr.splitlines() if not line.startswith("  ")]) == 1
 
 
-def test_disk_without_room(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_disk_without_room(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A disk that has not the bytes that converting takes is refused first, with both numbers.
     """
