@@ -140,7 +140,8 @@ def compute_logits(model: openvino.CompiledModel, tokens: tuple[int, ...]) -> ND
     }
     wanted = {port.any_name for port in model.inputs}
     request = model.create_infer_request()
-    request.infer({name: value for name, value in given.items() if name in wanted})
+    request.start_async({name: value for name, value in given.items() if name in wanted})
+    request.wait()
     logits: NDArray[np.float64] = request.get_tensor("logits").data[0].astype(np.float64)
     return logits
 

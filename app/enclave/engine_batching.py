@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
@@ -20,14 +21,17 @@ import numpy as np
 from app.enclave.completion import Completion
 from app.enclave.engine_cache import KvCache, PrefixName, blocks_for
 from app.enclave.engine_generation import BatchedGeneration, TokenSequence
-from app.enclave.engine_model import Model, Rows
+from app.enclave.engine_model import Model
 from app.enclave.engine_sampling import Logits, choose_token
+from app.enclave.engine_step import Rows
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import AppError, BusyError, EngineError, TooLongError
 from app.protocol.question import Options, Question
 
 PREFILL_TOKENS: Final = 256  # of prompts in one step, all together
 CLOSE_SECONDS: Final = 30.0  # one step takes far less
+_TASKS: Final = Path("/proc/self/task")  # the kernel's list of this process's threads
+_GONE_SECONDS: Final = 0.001  # between two looks at it
 STEP_SECONDS: Final = 60.0  # a step that takes longer hangs, and only a new process can answer
 
 logger = logging.getLogger(__name__)
@@ -132,9 +136,17 @@ class BatchingEngine:
         return self._thread.is_alive() and not hangs
 
     def close(self) -> None:
-        """End every generation and wait for the step under way."""
+        """
+        End every generation, and wait until the thread is gone.
+
+        Joining is not enough: it returns before what libraries have left in the thread has
+        run, which may use the model. Afterwards the model can be let go of.
+        """
         self._end_all()
+        end = time.monotonic() + CLOSE_SECONDS
         self._thread.join(CLOSE_SECONDS)
+        while (_TASKS / str(self._thread.native_id)).exists() and time.monotonic() < end:
+            time.sleep(_GONE_SECONDS)
 
     def place(self, generation: BatchedGeneration) -> int:
         """Give the place of *generation* among those that wait; 0 when it does not."""

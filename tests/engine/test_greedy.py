@@ -8,7 +8,7 @@ import pytest
 
 from app.enclave.engine_batching import BatchingEngine, Limits
 from app.enclave.engine_cache import PrefixName, blocks_for
-from app.enclave.engine_model import OpenVinoModel
+from app.enclave.engine_model import OpenVinoModel, Settings
 from app.enclave.engine_openvino import load_engine
 from app.enclave.weights import load_weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
@@ -38,11 +38,10 @@ class Numbers:
 def run_engine(folder: Path, *, exact: bool = True) -> Iterator[BatchingEngine]:
     weights = load_weights(folder)
     model = OpenVinoModel(
-        folder,
-        threads=2,
+        weights,
+        Settings(threads=2, exact=exact),
         most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
         most_bytes=2**32,
-        exact=exact,
     )
     engine = BatchingEngine(model, Numbers(), Limits(weights.context_length, weights.end_ids))
     try:

@@ -2,6 +2,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from app.enclave.engine_batching import (
 )
 from app.enclave.engine_cache import BLOCK_TOKENS, PrefixName, blocks_for
 from app.enclave.engine_generation import BatchedGeneration
-from app.enclave.engine_model import Rows
 from app.enclave.engine_sampling import choose_token
+from app.enclave.engine_step import Rows
 from app.enclave.prompt import TRANSCRIPT_STOPS
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import BusyError, EngineError, TooLongError
@@ -496,6 +497,30 @@ def test_close(make: Make) -> None:
     assert not engine.is_alive()
     with pytest.raises(BusyError):
         engine.start(ask("hello"), deadline=FOREVER)
+
+
+def test_closed_means_gone(make: Make) -> None:
+    """
+    When `close` returns, the kernel knows the engine's thread no more: nothing that a library left
+    in it can run after that.
+    """
+    for _ in range(20):
+        engine, _ = make("ab")
+        read(start(engine, ask("hello")))
+        engine.close()
+        assert not (Path("/proc/self/task") / str(engine._thread.native_id)).exists()
+
+
+def test_close_beside_a_step_that_hangs(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A step that hangs holds up `close` for a limited time alone.
+    """
+    monkeypatch.setattr(engine_batching, "CLOSE_SECONDS", 0.05)
+    engine, _ = make("ab", gate=threading.Semaphore(0))
+    start(engine, ask("hello"))
+    wait_for(lambda: engine._step_began is not None)
+    engine.close()
+    assert engine._thread.is_alive()
 
 
 def test_empty_prompt(make: Make) -> None:

@@ -2,6 +2,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from app.enclave import engine_openvino
 from app.enclave.engine_batching import BatchingEngine
 from app.enclave.engine_cache import PrefixName, blocks_for
 from app.enclave.engine_generation import BatchedGeneration
-from app.enclave.engine_model import OpenVinoModel, Rows
+from app.enclave.engine_model import OpenVinoModel, Settings
 from app.enclave.engine_openvino import load_engine
+from app.enclave.engine_step import Rows
 from app.enclave.engine_tokenizer import Tokenizer
 from app.enclave.weights import Weights, load_weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
-from app.protocol.errors import WeightsError
+from app.protocol.errors import EngineError, WeightsError
 from app.protocol.question import Message, Options, Question
 
 DEMO = Path(__file__).parents[3] / "local" / "demo_model" / "weights"
@@ -42,7 +44,7 @@ def engine(weights: Weights) -> Iterator[BatchingEngine]:
 
 def make_model(weights: Weights, *, most_blocks: int = 64, most_bytes: int = GIB) -> OpenVinoModel:
     return OpenVinoModel(
-        weights.folder, threads=1, most_blocks=most_blocks, most_bytes=most_bytes, exact=False
+        weights, Settings(threads=1, exact=False), most_blocks=most_blocks, most_bytes=most_bytes
     )
 
 
@@ -103,6 +105,50 @@ def test_wanted(model: OpenVinoModel) -> None:
     assert every.shape[0] == 4
     assert np.abs(every[2:] - last[:2]).max() < 0.05
     assert len(last) == 3
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        Rows([2048], 0, [0], 1),
+        Rows([5], 1024, list(range(33)), 1),
+        Rows([5], 0, [64], 1),
+        Rows([5], 0, [0], 2),
+    ],
+    ids=["token", "place", "block", "wanted"],
+)
+def test_out_of_bounds(model: OpenVinoModel, weights: Weights, rows: Rows) -> None:
+    """
+    What the model has no room for is refused before the library sees any of it.
+    """
+    assert (weights.sizes.vocabulary, weights.context_length) == (2048, 1024)
+    before = [cache.copy() for cache in model._caches]
+    with pytest.raises(EngineError):
+        model.forward([Rows([5, 6], 0, [7], 1), rows])
+    assert all(map(np.array_equal, model._caches, before))
+
+
+def test_wipe_out_of_bounds(model: OpenVinoModel) -> None:
+    """
+    Only blocks of the model are wiped.
+    """
+    with pytest.raises(EngineError):
+        model.wipe([-1])
+
+
+def test_other_logits_than_wanted(weights: Weights) -> None:
+    """
+    A library that gives more logits than were wanted, or fewer, has failed.
+    """
+    model = make_model(weights)
+    model._request = SimpleNamespace(
+        set_tensor=lambda *_: None,
+        start_async=lambda: None,
+        wait=lambda: None,
+        get_output_tensor=lambda _: SimpleNamespace(data=np.zeros((3, 1, 2048), np.float32)),
+    )
+    with pytest.raises(EngineError):
+        model.forward([Rows([5, 6], 0, [7], 2)])
 
 
 def test_wipe(weights: Weights) -> None:
