@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from image.application import read_command, write_application
-from image.base import make_base
-from image.builder import Builder, find_builder
-from image.context import (
+from image.container.builder import Builder, find_builder
+from image.container.context import (
     DOCKERFILE,
     ROOT,
     Inputs,
@@ -28,16 +26,18 @@ from image.context import (
     read_weights_digest,
     stage_context,
 )
+from image.container.sbom import encode_sbom
+from image.debian.base import make_base
+from image.eif.application import read_command, write_application
+from image.eif.kit import BootKit
+from image.eif.measure import extend
+from image.eif.pack import pack_eif
+from image.eif.record import BuildRecord, encode_build_record
 from image.errors import ImageError
 from image.files import room_for, write_whole
-from image.kit import BootKit
-from image.kit_aws import aws_kit
-from image.kit_debian import LIMITS, debian_kit
-from image.measure import extend
-from image.memory import least_engine_bytes
-from image.pack import pack_eif
-from image.record import BuildRecord, encode_build_record
-from image.sbom import encode_sbom
+from image.kits.aws import aws_kit
+from image.kits.debian import LIMITS, debian_kit
+from image.model.memory import least_engine_bytes
 
 EIF_NAME: Final = "enclave.eif"
 RECORD_NAME: Final = "measurements.json"

@@ -14,11 +14,11 @@ from typing import Final
 
 import openvino
 
-from app.enclave.engine_cache import blocks_for
-from app.enclave.engine_cpu import count_cores
-from app.enclave.engine_model import OpenVinoModel, Settings
-from app.enclave.engine_step import Rows
-from app.enclave.weights import load_weights
+from app.enclave.engine.cache import blocks_for
+from app.enclave.engine.cpu import count_cores
+from app.enclave.engine.model import OpenVinoModel, Settings
+from app.enclave.engine.step import Rows
+from app.enclave.engine.weights import load_weights
 from benchmarks.engine.shapes import NEW_TOKENS, PROMPT_TOKENS, SHAPES, package_of
 
 _STEPS: Final = 20

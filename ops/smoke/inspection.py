@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from app.chatbot.trust import Trust, verify_enclave
+from app.chatbot.session.trust import Trust, verify_enclave
 from app.protocol.attestation import encode_user_data
 from app.protocol.constants import NONCE_BYTES, X25519_KEY_BYTES
 from app.protocol.errors import AppError, AttestationError, PcrMismatchError

@@ -22,12 +22,12 @@ from typing import Final
 
 import openvino
 
-from app.enclave import engine_batching
-from app.enclave.engine_batching import BatchingEngine, Limits
-from app.enclave.engine_model import OpenVinoModel, Settings
-from app.enclave.engine_step import Rows
-from app.enclave.engine_tokenizer import Tokenizer
-from app.enclave.weights import load_weights
+from app.enclave.engine import batching
+from app.enclave.engine.batching import BatchingEngine, Limits
+from app.enclave.engine.model import OpenVinoModel, Settings
+from app.enclave.engine.step import Rows
+from app.enclave.engine.tokenizer import Tokenizer
+from app.enclave.engine.weights import load_weights
 from app.protocol.question import Message, Options, Question
 
 _DEMO: Final = Path(__file__).parents[2] / "local" / "demo_model" / "weights"
@@ -97,7 +97,7 @@ def end_engine() -> int | None:
 
 def end_joined_engine() -> int | None:
     """The same with a `close` that does not look at the kernel's list."""
-    engine_batching._TASKS = Path("/nowhere")
+    batching._TASKS = Path("/nowhere")
     return end_engine()
 
 

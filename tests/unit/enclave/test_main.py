@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from app.enclave import main
-from app.enclave.engine import Engine
+from app.enclave.engine.interface import Engine
+from app.enclave.engine.weights import Weights
 from app.enclave.events import Event
 from app.enclave.main import Platform, explain, run
 from app.enclave.nsm import NsmClient
 from app.enclave.preflight import PreflightError
 from app.enclave.server import Connection
-from app.enclave.weights import Weights
 from app.protocol.errors import AppError, ClockError, NsmError, WeightsError
 from app.protocol.manifest import parse_manifest
 from app.protocol.messages import Kind, encode_message, parse_attestation, parse_message
-from local.nsm import SoftwareNsm
+from local.signers.nsm import SoftwareNsm
 from tests.packages import write_package
 from tests.scripted import ScriptedEngine
 from tests.support import MEASUREMENTS, make_nsm, twin_root

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.enclave.engine import Finish
-from app.enclave.engine_cache import PrefixName
+from app.enclave.engine.cache import PrefixName
+from app.enclave.engine.interface import Finish
 from app.enclave.preflight import (
     PreflightError,
     require_answer,

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from image import kit_aws
-from image.application import read_command, write_application
 from image.build import _find_base, _parser, main, require_equal
-from image.builder import find_builder
-from image.context import DOCKERFILE, Inputs, stage_context
-from image.cpio_reader import read_cpio
+from image.container.builder import find_builder
+from image.container.context import DOCKERFILE, Inputs, stage_context
+from image.eif.application import read_command, write_application
+from image.eif.cpio_reader import read_cpio
+from image.eif.tar import tar_entries
 from image.errors import ImageError
-from image.kit_aws import FILES, aws_kit, git_blob_id
-from image.tar import tar_entries
+from image.kits import aws as kit_aws
+from image.kits.aws import FILES, aws_kit, git_blob_id
 from tests.eifs import archive
 
 ROOT = Path(__file__).parents[3]

@@ -13,8 +13,8 @@ from app.protocol.attestation import Attestation, encode_user_data
 from app.protocol.errors import AttestationError, ProtocolError
 from app.protocol.receipt import Receipt, sign_receipt, verify_receipt
 from app.protocol.releases import Measurements
-from local.nsm import SoftwareNsm
-from local.pki import make_root
+from local.signers.nsm import SoftwareNsm
+from local.signers.pki import make_root
 from tests.samples import MANIFEST_DIGEST, REQUEST_DIGEST, flips
 from tests.support import MEASUREMENTS, make_nsm, twin_root
 

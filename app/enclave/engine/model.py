@@ -1,0 +1,196 @@
+"""
+The model on OpenVINO: tokens of many answers in one step, their keys and values in blocks.
+
+The weights package holds a plain model; its attention is exchanged for OpenVINO's paged one
+when it is loaded, so that each answer's keys and values lie in blocks that we hand out.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+# Read when the library is imported: it may ask nobody and write nothing.
+os.environ.update(OPENVINO_LOG_LEVEL="0", OV_TELEMETRY="0")
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+from openvino import opset13 as operations
+from openvino._offline_transformations import paged_attention_transformation
+
+from app.enclave.engine.step import (
+    WANTED,
+    Bounds,
+    Rows,
+    encode_step,
+    require_blocks,
+    require_step,
+)
+from app.enclave.engine.weights import Weights
+from app.protocol.errors import EngineError, WeightsError
+
+_MODEL_NAME: Final = "openvino_model.xml"
+_EXACT: Final = {"KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """
+    How the library runs a model.
+
+    Attributes:
+        threads: As many as there are physical cores is best.
+
+        exact: Compute and keep everything in 32 bits, for weights that have as many.
+    """
+
+    threads: int
+    exact: bool
+
+    def for_library(self) -> dict[str, str]:
+        """
+        Give the library's own names.
+
+        It computes in 32 bits: r5 has no 16-bit floats, and a hint of its own would make answers
+        depend on the machine.
+        """
+        return {
+            "INFERENCE_NUM_THREADS": str(self.threads),
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            **(_EXACT if self.exact else {}),
+        }
+
+
+class Model(Protocol):
+    """What a scheduler needs of a model; one thread uses it."""
+
+    blocks: int
+
+    def forward(self, batch: Sequence[Rows]) -> NDArray[np.float32]:
+        """
+        Show the model all tokens of *batch* and give logits, [wanted in all, vocabulary].
+
+        They are overwritten by the next call.
+
+        Raises:
+            EngineError: The model failed, or has no room for *batch*; then nothing was shown.
+        """
+
+    def wipe(self, blocks: Sequence[int]) -> None:
+        """Overwrite what lies in *blocks*."""
+
+
+class OpenVinoModel:
+    """
+    A compiled model; see `Model` for what its methods promise.
+
+    Args:
+        weights: Its package, whose files are checked.
+
+        most_blocks: Of keys and values that are wanted at most.
+
+        most_bytes: That they may take; fewer blocks are made when that many take more.
+
+    Raises:
+        WeightsError: OpenVINO cannot read or compile it, or it is no decoder of text.
+    """
+
+    def __init__(
+        self, weights: Weights, settings: Settings, *, most_blocks: int, most_bytes: int
+    ) -> None:
+        try:
+            self._compiled = _compile(weights.folder / _MODEL_NAME, settings)
+            width = self._compiled.output(0).partial_shape[-1].get_length()
+        except RuntimeError as error:
+            raise WeightsError("OpenVINO cannot load the model") from error
+        caches = [port for port in self._compiled.inputs if "cache." in port.any_name]
+        if not caches:
+            raise WeightsError("the model keeps no keys and values")
+        self.block_bytes = sum(map(_block_bytes, caches))
+        self.blocks = min(most_blocks, most_bytes // self.block_bytes)
+        vocabulary = min(width, weights.sizes.vocabulary)
+        self._bounds = Bounds(vocabulary, weights.context_length, self.blocks)
+        self._inputs = {port.any_name for port in self._compiled.inputs}
+        self._request = self._compiled.create_infer_request()
+        self._caches = [self._make_cache(port) for port in caches]
+
+    def _make_cache(self, port: openvino.ConstOutput) -> NDArray[np.generic]:
+        """Give the request a tensor for every block; pages are taken as they are written."""
+        shape = openvino.Shape([self.blocks, *_block_shape(port)])
+        tensor = openvino.Tensor(port.element_type, shape)
+        self._request.set_tensor(port.any_name, tensor)
+        cache: NDArray[np.generic] = tensor.data
+        return cache
+
+    def forward(self, batch: Sequence[Rows]) -> NDArray[np.float32]:
+        """
+        Show the model all tokens of *batch* and give the logits that are wanted.
+
+        The executor's own threads compute: in one that calls `infer()` the library leaves what
+        writes to freed memory when it ends (docs/upstream/openvino-use-after-free.md).
+        """
+        require_step(batch, self._bounds)
+        for name, value in encode_step(batch).items():
+            if name in self._inputs:
+                self._set_input(name, value)
+        try:
+            self._request.start_async()
+            self._request.wait()
+        except RuntimeError:
+            raise EngineError from None
+        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data
+        wanted = sum(rows.wanted for rows in batch)
+        logits = logits.reshape(-1, logits.shape[-1])
+        if len(logits) != max(1, wanted):
+            raise EngineError("the model gave other logits than were wanted")
+        return logits[:wanted]
+
+    def _set_input(self, name: str, value: NDArray[np.generic]) -> None:
+        self._request.set_tensor(name, openvino.Tensor(value))
+
+    def wipe(self, blocks: Sequence[int]) -> None:
+        """Overwrite what lies in *blocks*."""
+        require_blocks(blocks, self._bounds)
+        for cache in self._caches:
+            cache[list(blocks)] = 0
+
+
+def _compile(path: Path, settings: Settings) -> openvino.CompiledModel:
+    """
+    Read the model, exchange its attention, and compile it for this processor.
+
+    Weights stay in the file, which is mapped.
+    """
+    core = openvino.Core()
+    model = core.read_model(path)
+    paged_attention_transformation(model)
+    _choose_logits(model)
+    return core.compile_model(model, "CPU", settings.for_library())
+
+
+def _choose_logits(model: openvino.Model) -> None:
+    """Let the model compute logits only where they are wanted: they are half of bloom's work."""
+    head = model.get_results()[0].input_value(0).get_node()
+    while head.get_type_name() != "MatMul":
+        if head.get_input_size() == 0:
+            raise WeightsError("the model's last step is no matrix product")
+        head = head.input_value(0).get_node()
+    wanted = operations.parameter([-1], np.int64, name=WANTED)
+    wanted.output(0).get_tensor().set_names({WANTED})
+    axis = operations.constant(0, dtype=np.int64)
+    chosen = operations.gather(head.input_value(0), wanted, axis)
+    head.input(0).replace_source_output(chosen.output(0))
+    model.add_parameters([wanted])
+    model.validate_nodes_and_infer_types()
+
+
+def _block_shape(port: openvino.ConstOutput) -> list[int]:
+    return [dimension.get_length() for dimension in list(port.partial_shape)[1:]]
+
+
+def _block_bytes(port: openvino.ConstOutput) -> int:
+    return math.prod(_block_shape(port)) * int(port.element_type.size)
