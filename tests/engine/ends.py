@@ -22,7 +22,7 @@ from typing import Final
 
 import openvino
 
-from app.enclave.engine import batching
+from app.enclave.engine import runner
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.model import OpenVinoModel, Settings
 from app.enclave.engine.step import Rows
@@ -92,12 +92,12 @@ def end_engine() -> int | None:
         generation.take(5)
     engine.close()
     assert generation.finish.completion_tokens == 2
-    return engine._thread.native_id
+    return engine._runner._thread.native_id
 
 
 def end_joined_engine() -> int | None:
     """The same with a `close` that does not look at the kernel's list."""
-    setattr(batching, "_TASKS", Path("/nowhere"))  # noqa: B010 - it is final
+    setattr(runner, "_TASKS", Path("/nowhere"))  # noqa: B010 - it is final
     return end_engine()
 
 

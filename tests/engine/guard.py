@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from app.enclave.engine.batching import PREFILL_TOKENS
 from app.enclave.engine.cache import BLOCK_TOKENS, blocks_for
+from app.enclave.engine.schedule import PREFILL_TOKENS
 from app.enclave.engine.step import Rows
 from app.enclave.engine.weights import load_weights
 from tests.engine.guarded import GuardedModel, MoreSettings

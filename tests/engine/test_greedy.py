@@ -26,6 +26,7 @@ class Numbers:
 
     stops: tuple[str, ...] = ()
     strip_start = False
+    most_token_bytes = 8
 
     def encode(self, question: Question) -> list[int]:
         return [int(word) for word in question.messages[-1].text.split()]

@@ -180,7 +180,7 @@ def test_room(engine: BatchingEngine, weights: Weights) -> None:
     """
     The engine has blocks for as many whole contexts as may be under way.
     """
-    assert engine._cache.blocks == MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length)
+    assert engine._runner._cache.blocks == MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length)
 
 
 def test_too_little_memory(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,13 +288,13 @@ def test_second_turn(engine: BatchingEngine, monkeypatch: pytest.MonkeyPatch) ->
     messages = (*first.messages, Message("assistant", answer), Message("user", "And my phone?"))
     second = Question(messages, Options(max_tokens=40))
     shown: list[int] = []
-    forward = engine._model.forward
+    forward = engine._runner._model.forward
 
     def count(batch: Sequence[Rows]) -> NDArray[np.float32]:
         shown.append(sum(len(rows.tokens) for rows in batch))
         return forward(batch)
 
-    monkeypatch.setattr(engine._model, "forward", count)
+    monkeypatch.setattr(engine._runner._model, "forward", count)
     with_prefix = read(start(engine, second, "mine"))
     saved = sum(shown)
     shown.clear()
