@@ -15,10 +15,12 @@ from typing import Final
 
 import numpy as np
 
-from app.enclave.engine.batching import PREFILL_TOKENS, BatchingEngine, Limits
+from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import blocks_for
 from app.enclave.engine.load import require_check
-from app.enclave.engine.model import OpenVinoModel, Rows
+from app.enclave.engine.model import OpenVinoModel, Settings
+from app.enclave.engine.schedule import PREFILL_TOKENS
+from app.enclave.engine.step import Rows
 from app.enclave.engine.tokenizer import Tokenizer
 from app.enclave.engine.weights import Weights, load_weights
 from app.protocol.errors import AppError, WeightsError
@@ -36,6 +38,16 @@ _SINGLE: Final = 8  # tokens of each text that come one by one, as an answer's d
 _SHOWN: Final = 8  # of a piece, the last tokens, whose logits are compared
 _ANSWER: Final = 4
 _SECONDS: Final = 600.0
+# Whatever a template may raise: it computes with what it is given.
+_REFUSALS: Final = (
+    AppError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 _CONVERSATIONS: Final = (
     (Message("user", "Hello"),),
     (Message("user", "Hello"), Message("assistant", "Hello!"), Message("user", "Who are you?")),
@@ -73,7 +85,7 @@ def _require_prompts(tokenizer: Tokenizer) -> None:
     for messages in _CONVERSATIONS:
         try:
             tokens = tokenizer.encode(Question(messages, Options()))
-        except AppError as error:
+        except _REFUSALS as error:
             cause = error.__cause__ or error.__context__ or error
             roles = ", ".join(message.role for message in messages)
             raise SaveError(
@@ -103,11 +115,10 @@ def _require_answer(weights: Weights, tokenizer: Tokenizer) -> None:
 
 def _load(weights: Weights, tokens: int, *, exact: bool) -> OpenVinoModel:
     model = OpenVinoModel(
-        weights.folder,
-        threads=_THREADS,
+        weights,
+        Settings(_THREADS, exact=exact),
         most_blocks=blocks_for(tokens) + blocks_for(_SHORT),
         most_bytes=_BYTES,
-        exact=exact,
     )
     if model.blocks < blocks_for(tokens) + blocks_for(_SHORT):
         raise WeightsError(f"keys and values of {tokens} tokens take over {_BYTES >> 30} GiB")

@@ -120,7 +120,8 @@ def _continue(
     for step in range(MOST_TOKENS):
         mask = np.ones((count, length + step), np.int64)
         beams = np.arange(count, dtype=np.int32)
-        request.infer({"input_ids": ids, "attention_mask": mask, "beam_idx": beams})
+        request.start_async({"input_ids": ids, "attention_mask": mask, "beam_idx": beams})
+        request.wait()
         ids = request.get_tensor("logits").data[:, -1].argmax(axis=-1)[:, None]
         yield ids[:, 0]
         ended |= ids[:, 0] == END_ID

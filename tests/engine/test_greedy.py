@@ -9,7 +9,7 @@ import pytest
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import PrefixName, blocks_for
 from app.enclave.engine.load import load_engine
-from app.enclave.engine.model import OpenVinoModel
+from app.enclave.engine.model import OpenVinoModel, Settings
 from app.enclave.engine.weights import load_weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.question import Message, Options, Question
@@ -29,6 +29,7 @@ class Numbers:
 
     stops: tuple[str, ...] = ()
     strip_start = False
+    most_token_bytes = 8
 
     def encode(self, question: Question) -> list[int]:
         return [int(word) for word in question.messages[-1].text.split()]
@@ -41,11 +42,10 @@ class Numbers:
 def run_engine(folder: Path, *, exact: bool = True) -> Iterator[BatchingEngine]:
     weights = load_weights(folder)
     model = OpenVinoModel(
-        folder,
-        threads=2,
+        weights,
+        Settings(threads=2, exact=exact),
         most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
         most_bytes=2**32,
-        exact=exact,
     )
     engine = BatchingEngine(model, Numbers(), Limits(weights.context_length, weights.end_ids))
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.enclave.engine.batching import PREFILL_TOKENS
+from app.enclave.engine.schedule import PREFILL_TOKENS
 from image.model.source import SaveError
 from image.model.weights import encode_manifest
 from ops.prove_package import _plan, _require_near, _Text, prove_package
@@ -55,6 +55,7 @@ def test_a_package_that_serves(package: Path) -> None:
         ("{% unknown %}", "the chat template cannot be read"),
         ("{{ raise_exception('nobody may ask') }}", "nobody may ask"),
         ("{{ messages[0].content | shout }}", "the chat template cannot be read"),
+        ("{{ messages + 1 }}", "can only concatenate list"),
         ("{{ messages[0]['content'].shout() }}", "has no attribute 'shout'"),
         (
             "{% if messages | length > 1 %}{{ raise_exception('one question only') }}{% endif %}a",
