@@ -30,7 +30,7 @@ from app.chatbot.terminal.prompt_line import read_all, read_secret
 from app.chatbot.terminal.transcript import open_transcript
 from app.chatbot.web.command import add_web_arguments, serve_page
 from app.protocol.constants import DEFAULT_MAX_TOKENS
-from app.protocol.errors import AppError
+from app.protocol.errors import AppError, ConfigError
 from app.protocol.question import Options
 
 _EPILOG: Final = """\

@@ -2,24 +2,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from app.enclave.engine import batching as engine_batching
-from app.enclave.engine.batching import (
-    PREFILL_TOKENS,
-    BatchingEngine,
-    Limits,
-)
+from app.enclave.engine import runner
+from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import BLOCK_TOKENS, PrefixName, blocks_for
 from app.enclave.engine.generation import BatchedGeneration
 from app.enclave.engine.interface import Engine, Finish
-from app.enclave.engine.model import Rows
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS
 from app.enclave.engine.sampling import choose_token
+from app.enclave.engine.schedule import PREFILL_TOKENS
+from app.enclave.engine.step import Rows
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import BusyError, EngineError, TooLongError
 from app.protocol.question import Message, Options, Question
@@ -36,6 +34,7 @@ class BytesTokenizer:
 
     stops = TRANSCRIPT_STOPS
     strip_start = True
+    most_token_bytes = 30
 
     def __init__(self) -> None:
         self.tokenizer = Tokenizer(models.BPE())
@@ -452,7 +451,7 @@ def test_failure_of_one(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
             raise ValueError
         return choose_token(logits, options, random)
 
-    monkeypatch.setattr(engine_batching, "choose_token", fail)
+    monkeypatch.setattr(runner, "choose_token", fail)
     one, other = (start(engine, ask("hello", seed=seed)) for seed in (13, 14))
     gate.release(1000)
     assert read(one)[1].reason == "error"
@@ -468,7 +467,7 @@ def test_tokenizer_fails(make: Make) -> None:
     def fail(question: Question) -> list[int]:
         raise ValueError(question)
 
-    engine._tokenizer = type("Broken", (BytesTokenizer,), {"encode": staticmethod(fail)})()
+    engine._encoder._tokenizer = type("Broken", (BytesTokenizer,), {"encode": staticmethod(fail)})()
     with pytest.raises(EngineError) as caught:
         start(engine, ask("hello"))
     assert "hello" not in str(caught.value)
@@ -491,12 +490,36 @@ def test_close(make: Make) -> None:
         engine.start(ask("hello"), deadline=FOREVER)
 
 
+def test_closed_means_gone(make: Make) -> None:
+    """
+    When `close` returns, the kernel knows the engine's thread no more: nothing that a library left
+    in it can run after that.
+    """
+    for _ in range(20):
+        engine, _ = make("ab")
+        read(start(engine, ask("hello")))
+        engine.close()
+        assert not (Path("/proc/self/task") / str(engine._runner._thread.native_id)).exists()
+
+
+def test_close_beside_a_step_that_hangs(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A step that hangs holds up `close` for a limited time alone.
+    """
+    monkeypatch.setattr(runner, "CLOSE_SECONDS", 0.05)
+    engine, _ = make("ab", gate=threading.Semaphore(0))
+    start(engine, ask("hello"))
+    wait_until(lambda: engine._runner._step_began is not None)
+    engine.close()
+    assert engine._runner._thread.is_alive()
+
+
 def test_empty_prompt(make: Make) -> None:
     """
     A prompt without a token is refused: the model could say nothing of it.
     """
     engine, _ = make("abc")
-    engine._tokenizer = type("Empty", (BytesTokenizer,), {"encode": lambda *_: []})()
+    engine._encoder._tokenizer = type("Empty", (BytesTokenizer,), {"encode": lambda *_: []})()
     with pytest.raises(EngineError):
         start(engine, ask("hello"))
 
@@ -505,7 +528,7 @@ def test_hung_step(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     An engine in which a step hangs is not alive: only a new process can answer.
     """
-    monkeypatch.setattr(engine_batching, "STEP_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "STEP_SECONDS", 0.1)
     gate = threading.Semaphore(0)
     engine, _ = make("abc", gate=gate)
     generation = start(engine, ask("hello"))
@@ -528,7 +551,7 @@ def test_panic(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         raise Panic
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine_batching, "choose_token", panic)
+        patch.setattr(runner, "choose_token", panic)
         assert read(start(engine, ask("hello")))[1].reason == "error"
     assert read(start(engine, ask("hello")))[0] == "abc"
 
@@ -541,7 +564,7 @@ def test_death(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, _ = make("abcdef", gate=gate)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     generation = start(engine, ask("hello"))
-    monkeypatch.setattr(engine._cache, "expire", lambda _: 1 / 0)
+    monkeypatch.setattr(engine._runner._cache, "expire", lambda _: 1 / 0)
     gate.release(1000)
     assert read(generation)[1].reason == "error"
     wait_until(lambda: not engine.is_alive())
