@@ -39,6 +39,11 @@ class Trust:
     root_name: str
     releases: tuple[Release, ...]
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether something else than AWS's hardware signs: the root is the twin's."""
+        return self.root != NITRO_ROOT
+
 
 @dataclass(frozen=True, slots=True)
 class VerifiedEnclave:

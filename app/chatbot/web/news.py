@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from app.chatbot.evidence.failure import tell_failure
-from app.chatbot.evidence.finding import Json, find_doubted, find_receipt, find_refused
+from app.chatbot.evidence.finding import Json, find_receipt, find_refused
 from app.chatbot.evidence.sight import describe_messages, describe_sight, search_words
 from app.chatbot.session.exchange import Answer, Evidence
-from app.protocol.errors import AppError, AttestationError, ReceiptError
+from app.protocol.errors import AppError, AttestationError
 
 _POLL_SECONDS: Final = 0.05  # the beat of frames
 
@@ -93,12 +93,11 @@ class Telling:
 
 
 def describe_failure(error: AppError) -> Json:
-    """Give the event of an answer that failed with *error*, and what that says of the enclave."""
+    """Give the event of an answer that failed with *error*, and the step of proof that did."""
     outcome = "Not whole, and not in the conversation"
     failed: Json = {"type": "failed", "outcome": outcome, "failure": asdict(tell_failure(error))}
-    if isinstance(error, AttestationError):
-        return failed | {"finding": find_refused(error)}
-    return failed | {"finding": find_doubted()} if isinstance(error, ReceiptError) else failed
+    refused = isinstance(error, AttestationError)
+    return failed | {"finding": find_refused(error)} if refused else failed
 
 
 def _describe_whole(evidence: Evidence) -> Json:

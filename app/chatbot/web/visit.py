@@ -10,7 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Final, Literal
 
-from app.chatbot.evidence.finding import Json, find_refused, find_verified
+from app.chatbot.evidence.finding import Json, find_doubted, find_refused, find_verified
 from app.chatbot.session.exchange import Answer
 from app.chatbot.session.session import Session
 from app.chatbot.web.news import Telling, describe_failure
@@ -19,7 +19,7 @@ from app.protocol.question import Options
 
 _BEAT_SECONDS: Final = 2.0  # so that a page that has gone is missed, and no browser gives up
 
-Ending = Literal["replaced", "ended"]
+Ending = Literal["replaced", "ended", "failed"]
 
 
 class Visit:
@@ -95,11 +95,16 @@ class Visit:
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(self._take_turn(work))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finish)
 
     async def _take_turn(self, work: Coroutine[None, None, None]) -> None:
         async with self._turn:
             await work
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception():  # a fault of this program: nobody goes on
+            self.end("failed")
 
     async def _verify(self) -> None:
         self._tell({"type": "verifying"})
@@ -119,8 +124,9 @@ class Visit:
         telling = Telling(answer, text, self._options.padding)
         enclave = session.enclave
         async for event in telling.follow(lambda: self._use(telling.drive)):
-            anew = event["type"] != "news" and session.enclave is not enclave
-            self._tell({"finding": find_verified(session)} | event if anew else event)
+            anew = session.doubted or session.enclave is not enclave
+            found = _find(session) if anew and event["type"] != "news" else {}
+            self._tell(found | event)
 
     async def _next(self) -> Json:
         try:
@@ -170,3 +176,7 @@ class Visit:
         if self._session:
             self._session.close()
         self._session = None
+
+
+def _find(session: Session) -> Json:
+    return {"finding": find_doubted() if session.doubted else find_verified(session)}
