@@ -33,7 +33,8 @@ _TOLD: Final = {
     ),
     "pcr_mismatch": (
         "This enclave runs something else",
-        "The enclave is genuine, but its image is none on your list of approved releases.",
+        "What it shows is signed as it should be, but its image is not on your list of approved "
+        "releases.",
         f"Nobody you trust has reviewed what would read your question. {_NOT_SENT}",
         "If a release was announced, bin/chat releases import its list; if not, report it.",
     ),

@@ -88,6 +88,7 @@ function showComposer(state) {
   text.readOnly = !canType(state);
   text.disabled = !canType(state) && !text.value; // what was typed can still be copied
   text.placeholder = placeholder(state);
+  find("keys").hidden = !canType(state);
   const stop = find("stop");
   const nowhere = [document.body, stop].includes(document.activeElement);
   find("send").hidden = Boolean(running(state));

@@ -26,7 +26,7 @@ export function showSight({ shown }) {
 
 function lead(shown) {
   if (!shown) return "The server carries your question to the enclave, and its answer back. Ask, and "
-    + "what it saw of them stands here beside what you did.";
+    + "this shows what it saw of them.";
   const { sight, type, words } = shown;
   if (!sight) return type === "news" ? "Nothing has reached the server yet."
     : "Nothing of this question reached the server.";
