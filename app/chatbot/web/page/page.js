@@ -36,11 +36,11 @@ async function open(tokens) {
   return null;
 }
 
-/** Take the link's token out of the address, and the one that an opening before this one left. */
+/** Give the token that an opening before this one left, and the link's, taken out of the address. */
 function takeTokens() {
   const given = location.hash.slice(1);
   if (given) history.replaceState(null, "", "/");
-  return [given, stored()].filter(Boolean);
+  return [stored(), given].filter(Boolean);
 }
 
 function stored(token) {
