@@ -142,9 +142,10 @@ def opening(browser: Browser) -> Opening:
         dark: bool = False,
         padding: Padding = "off",
         options: Options | None = None,
+        suggestions: tuple[str, ...] = SUGGESTIONS,
     ) -> Iterator[OpenPage]:
         options = options or Options(padding=padding)
-        web = Web(lambda: Visit(open_session, options, SUGGESTIONS))
+        web = Web(lambda: Visit(open_session, options, suggestions))
         width, height = size
         context = browser.new_context(
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"

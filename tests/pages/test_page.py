@@ -25,7 +25,7 @@ STEPS = ["Chain", "Signature", "Freshness", "Not debug", "Image", "Manifest", "K
 
 def test_an_answer_streams(opening: Opening, talkative: Twin) -> None:
     """The text comes in pieces, each after the other."""
-    options = Options(temperature=2, seed=1, max_tokens=600)
+    options = Options(temperature=2, seed=1, max_tokens=200)
     with opening(talkative.connect, options=options) as opened:
         page = opened.page
         opened.expect_mark("Demo")

@@ -139,7 +139,9 @@ const isComposing = (event) => event.isComposing || event.keyCode === 229;
 
 find("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  ask(find("text").value);
+  const text = find("text");
+  if (text.value.isWellFormed?.() === false) text.value = text.value.toWellFormed(); // half a letter is none
+  ask(text.value);
 });
 find("text").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || isComposing(event)) return;

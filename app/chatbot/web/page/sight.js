@@ -25,13 +25,12 @@ export function showSight({ shown }) {
 }
 
 function lead(shown) {
-  if (!shown) return "The server carries your question to the enclave, and its answer back. Ask, and "
-    + "this shows what it saw of them.";
+  const carries = "The server carries your question to the enclave, and its answer back.";
+  if (!shown) return `${carries} Ask, and this shows what it saw of them.`;
   const { sight, type, words } = shown;
-  if (!sight) return type === "news" ? "Nothing has reached the server yet."
-    : "Nothing of this question reached the server.";
-  if (!words) return "The server carries your question to the enclave, and its answer back. So far it "
-    + "saw this of them.";
+  if (!sight) return `Nothing of this question ${type === "news" ? "has reached" : "reached"} the server.`;
+  if (type === "news") return `${carries} So far it saw this of them.`;
+  if (!words) return `${carries} This is what it had seen of them when this page was closed.`;
   const found = words.found ? count(words.found) : "none";
   return `The server carried your question, and what came back. Of the ${count(words.sought, "word")} of `
     + `four letters or more that you wrote and read, it saw ${found}.`;
