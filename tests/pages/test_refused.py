@@ -55,6 +55,7 @@ def altered(twin: Twin) -> Rewrite:
     return lambda _, body: body.replace(b"enclave-llm-demo", b"enclave-llm-dem0")
 
 
+GOOD, BAD = "rgb(15, 100, 73)", "rgb(160, 42, 34)"  # as style.css has them, in daylight
 SIGNED = ["Chain", "Signature"]
 CURRENT = [*SIGNED, "Freshness", "Not debug"]
 CASES = [
@@ -81,6 +82,12 @@ def steps(opened: OpenPage, outcome: str) -> list[str]:
     """Give the steps that the proof shows with *outcome*."""
     shown = opened.page.locator(f"#steps > [data-outcome={outcome}] .what").all_text_contents()
     return [text.rpartition(",")[0] for text in shown]
+
+
+def colours(opened: OpenPage, outcome: str) -> set[str]:
+    """Give the colours in which the marks of steps with *outcome* are drawn."""
+    marks = opened.page.locator(f"#steps > [data-outcome={outcome}] > .mark path")
+    return set(marks.evaluate_all("(marks) => marks.map((one) => getComputedStyle(one).stroke)"))
 
 
 def expect_no_way_to_ask(opened: OpenPage) -> None:
@@ -111,6 +118,10 @@ def test_a_parent_that_cheats_is_refused(
             expect(refusal).to_contain_text(part)
         assert steps(opened, "failed") == [failed]
         assert steps(opened, "passed") == passed
+        said = f"{len(passed)} of 7 checks passed"
+        expect(opened.page.locator("#checks > summary")).to_have_text(said)
+        assert colours(opened, "passed") <= {GOOD}
+        assert colours(opened, "failed") == {BAD}
         expect(refusal).to_be_focused()
         expect_no_way_to_ask(opened)
         opened.keep(f"refused-{cheat.__name__.replace('_', '-')}")

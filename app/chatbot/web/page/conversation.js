@@ -1,7 +1,7 @@
 // The conversation: what is asked and answered, and where the next question is typed.
 
 import { disclose, find, list, make, refill, write } from "./elements.js";
-import { canAsk, canType, CLOSED, running, tell } from "./state.js";
+import { canAsk, canType, CLOSED, mark, running, tell } from "./state.js";
 
 const NEAR = 48; // pixels from the end at which a reader still follows
 let wasIdle = false;
@@ -69,9 +69,11 @@ function showExchange(exchange, item, pressed) {
 }
 
 /** Show why nothing can be asked; tells whether that is new. */
-function showRefusal({ why, finding, exchanges }) {
+function showRefusal(state) {
+  const { why, finding, exchanges } = state;
   const failure = why ? CLOSED[why] : exchanges.length ? null : finding?.failure ?? null;
   find("refusal").hidden = !failure;
+  [, find("refusal").dataset.tone] = mark(state);
   return refill(find("refusal"), failure, () => (failure ? explain(failure, "h2") : []))
     && Boolean(failure);
 }

@@ -28,13 +28,13 @@ export function showProof(state) {
 }
 
 function showChecks({ steps }) {
-  const passed = steps.filter(({ outcome }) => outcome === "passed").length;
-  const whole = passed === steps.length;
-  find("checks").dataset.outcome = whole ? "passed" : "failed";
-  write(find("checks-passed"), `${passed} of ${count(steps.length, "check")} passed`);
   if (!refill(find("steps"), steps, () => steps.map(step))) return;
-  find("checks").open = !whole;
-  find("checks-mark").replaceChildren(mark(whole ? "passed" : "failed"));
+  const passed = steps.filter(({ outcome }) => outcome === "passed").length;
+  const outcome = passed === steps.length ? "passed" : "failed";
+  find("checks").open = outcome === "failed";
+  find("checks-passed").dataset.outcome = outcome;
+  find("checks-passed").replaceChildren(mark(outcome),
+    make("span", { class: "what" }, `${passed} of ${count(steps.length, "check")} passed`));
 }
 
 function step({ name, says, values, outcome }) {
