@@ -25,7 +25,7 @@ def demo(folder: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_from_one_command_to_a_verified_answer(tmp_path: Path, browser: Browser) -> None:
-    """The link that is printed, one click on a question, a proven answer; Ctrl-C, and the page says so."""
+    """The printed link, one click on a question, a proven answer; Ctrl-C, and the page says so."""
     context = browser.new_context()
     with demo(tmp_path) as process:
         assert process.stderr is not None

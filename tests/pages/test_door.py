@@ -62,7 +62,7 @@ class Door:
         """Listen as *page*; give the events."""
         answer = self.post("/api/events", page.command({"do": "listen"}), **SEALED)
         assert answer.status == 200
-        for place, line in enumerate(iter(lambda: answer.readline(), b"")):
+        for place, line in enumerate(iter(answer.readline, b"")):
             yield page.open_event(place, line)
         answer.close()
 

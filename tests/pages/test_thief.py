@@ -125,9 +125,9 @@ def victim(browser: Browser, twin: Twin) -> Iterator[Victim]:
         victim = Victim(context.new_page(), port, program)
         victim.page.on(
             "response",
-            lambda response: victim.replies.append(response.body())
-            if is_reply(response.url)
-            else None,
+            lambda response: (
+                victim.replies.append(response.body()) if is_reply(response.url) else None
+            ),
         )
         victim.page.goto(f"{url}/#{web.token}")
         expect(victim.page.locator("#mark")).to_have_text("Demo")

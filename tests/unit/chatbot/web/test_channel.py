@@ -34,7 +34,7 @@ def test_all_directions_in_their_order(page: PageEnd, channel: Channel) -> None:
 
 
 def test_what_is_no_next_command_changes_nothing(page: PageEnd, channel: Channel) -> None:
-    """Other bytes, a later number or another direction are refused, and the next one still opens."""
+    """Other bytes, a later number, another direction are refused; the next one still opens."""
     commands = page.key("commands", channel.public_key)
     whole = commands.encrypt(number(0), b"ask", None)
     others = (

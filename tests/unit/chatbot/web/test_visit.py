@@ -92,7 +92,7 @@ def test_commands_take_turns() -> None:
 
 
 def test_what_a_doubted_session_was_is_not_called_verified() -> None:
-    """Where something casts doubt on the enclave, the finding that comes with the failure says so."""
+    """Where something casts doubt on the enclave, what is found with the failure says so."""
     session = FakeSession(raised=UnavailableError("nobody answers"), doubted=True)
     heard = hear(Visit(open_session(session), Options()), {"do": "ask", "text": "Who reads this?"})
     finding = heard[-2]["finding"]
