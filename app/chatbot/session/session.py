@@ -142,6 +142,16 @@ class Session:
         """The name of the root that documents are verified under."""
         return self._trust.root_name
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether something else than AWS's hardware signs for its enclave."""
+        return self._trust.is_demo
+
+    @property
+    def doubted(self) -> bool:
+        """Whether the enclave has to be verified again before anything more is sent."""
+        return self._doubted
+
     def close(self) -> None:
         """Close the connections; whoever asks afterwards gets an error, and sends nothing."""
         self._closed = True
