@@ -1,6 +1,6 @@
 import pytest
 
-from app.chatbot.openai.response import fail
+from app.chatbot.openai.response import Limit, fail
 from app.protocol.errors import AppError, BusyError, ConfigError, KmsError, PcrMismatchError
 
 
@@ -15,6 +15,6 @@ from app.protocol.errors import AppError, BusyError, ConfigError, KmsError, PcrM
 )
 def test_clients_do_not_retry_what_a_person_has_to_mend(error: AppError, *, final: bool) -> None:
     """An enclave that is not trusted, or a list that is gone, is not asked for again and again."""
-    failure = fail(error)
+    failure = fail(error, Limit("messages", 512))
     assert ("x-should-retry" in failure.headers) == final
     assert failure.status >= 400
