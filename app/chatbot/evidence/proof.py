@@ -20,8 +20,8 @@ from app.protocol.attestation import unverified_certificates
 
 _NITRO: Final = "A Nitro Secure Module"
 # What signs in its place under the twin's root, by the release's kit.
-_STAND_INS: Final = {"process": "Software on this machine"}
-_EMULATOR: Final = "An emulated security module"
+_STAND_INS: Final = {"process": "The twin's software, in place of a Nitro Secure Module,"}
+_EMULATOR: Final = "The emulator's software, in place of a Nitro Secure Module,"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def _image(enclave: VerifiedEnclave) -> Step:
     attested, approved = enclave.attestation.measurements, enclave.release.measurements
     return Step(
         "image",
-        f"It runs exactly release {enclave.release.name}, which stands on your approved list.",
+        _says_image(enclave),
         {
             "release": enclave.release.name,
             "kit": enclave.release.kit,
@@ -145,6 +145,16 @@ def _image(enclave: VerifiedEnclave) -> Step:
             "PCR2 approved": approved.pcr2.hex(),
         },
     )
+
+
+def _says_image(enclave: VerifiedEnclave) -> str:
+    release = enclave.release
+    if release.kit == "process":
+        return (
+            f"It is measured as release {release.name}, which stands on your approved list; on "
+            "the twin, nothing makes a process be what was measured."
+        )
+    return f"It runs exactly release {release.name}, which stands on your approved list."
 
 
 def _manifest(enclave: VerifiedEnclave) -> Step:
