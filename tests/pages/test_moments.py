@@ -77,7 +77,9 @@ def test_all_agrees_while_an_answer_comes(opening: Opening, talkative: Twin) -> 
         opened.expect_mark("Demo")
         opened.page.evaluate(WATCH)
         opened.ask(QUESTION)
-        opened.expect_outcome("^Receipt verified: .*, cut at its limit of 120 tokens, [0-9.]+ s$")
+        opened.expect_outcome(
+            "^Receipt verified: .*, cut short after 120 tokens by [^;]+, [0-9.]+ s$"
+        )
         expect(opened.page.locator(".outcome")).not_to_contain_text("whole")
         moments = require_moments(opened)
         assert len({moment["theirs"] for moment in moments}) > 5

@@ -20,8 +20,8 @@ from app.protocol.attestation import unverified_certificates
 
 _NITRO: Final = "A Nitro Secure Module"
 # What signs in its place under the twin's root, by the release's kit.
-_STAND_INS: Final = {"process": "Software on this machine"}
-_EMULATOR: Final = "An emulated security module"
+_STAND_INS: Final = {"process": "The twin's software, in place of a Nitro Secure Module,"}
+_EMULATOR: Final = "The emulator's software, in place of a Nitro Secure Module,"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """
 The channel: all that passes between an open page and the program behind it, sealed by both.
 
-Page and program agree on its keys once, when the page opens, and keep them in memory alone. So
-whoever has the program's port later can read nothing that the page sends, and can send nothing
-that the page takes for the program's. Each record has its own number, and is taken once, in order.
+Page and program agree on its keys once, when the page opens, and keep them in memory alone; they
+do not come from the link, which other users of the machine may have seen. So whoever has the
+program's port later can read nothing that the page sends, and can send nothing that the page takes
+for the program's. Each record has its own number, and is taken once, in order.
 """
 
 import hashlib

@@ -56,7 +56,7 @@ function hear(event) {
   const text = find("text");
   if (event.type === "opened") stored(event.again);
   if (event.type === "asked" && text.value === event.question) text.value = "";
-  if (event.type === "failed" && !text.value) text.value = running(state).question; // to be mended
+  if (event.type === "failed" && !text.value) text.value = running(state)?.question ?? ""; // to be mended
   take(state, event);
   show();
 }
@@ -151,6 +151,7 @@ find("text").addEventListener("keydown", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !isComposing(event)) stop();
 });
+find("text").addEventListener("input", () => write(find("problem"), ""));
 find("stop").addEventListener("click", stop);
 find("new").addEventListener("click", () => { if (canAsk(state)) send(channel.command({ do: "new" })); });
 find("again").addEventListener("click", () => send(channel.command({ do: "verify" })));

@@ -39,7 +39,7 @@ def said(session: Session) -> str:
 
 @pytest.mark.parametrize(
     ("kit", "signer"),
-    [("process", "Software on this machine"), ("debian", "An emulated security module")],
+    [("process", "The twin's software, in"), ("debian", "The emulator's software, in")],
 )
 def test_the_demo_is_called_that(kit: Kit, signer: str) -> None:
     """Under another root than AWS's, nothing says that Nitro hardware signed."""
@@ -49,6 +49,7 @@ def test_the_demo_is_called_that(kit: Kit, signer: str) -> None:
     assert said(session).startswith(signer)
     assert NITRO not in str(finding)
     assert "This is the demo" in str(finding)
+    assert ("runs exactly" in str(finding)) == (kit != "process")
 
 
 def test_what_hardware_signed_is_called_verified() -> None:
