@@ -32,7 +32,7 @@ def test_software_is_not_called_hardware(kit: Kit, *, hardware: bool) -> None:
     )
     steps = {step.name: step.says for step in prove_enclave(session)}
     assert steps["signature"].startswith("A Nitro Secure Module signed") == hardware
-    assert steps["signature"].startswith(("Software", "An emulated")) != hardware
+    assert ("software" in steps["signature"]) != hardware
     assert ("runs exactly" in steps["image"]) == (kit != "process")
 
 
