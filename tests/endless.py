@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.enclave.engine.tokenizer import TEMPLATE_NAME
-from image.model.weights import MANIFEST_NAME, encode_manifest
+from app.protocol.package import MANIFEST_NAME, encode_manifest
 from local.twin.twin import DEMO_WEIGHTS, Twin, run_twin
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from app.protocol.package import Generation
 from image.model.source import TOKENIZER_NAME, SaveError, read_json
 from image.model.support import text_config
-from image.model.weights import Generation
 
 TEMPLATE_NAME: Final = "chat_template.jinja"
 CONTEXT_FIELDS: Final = ("max_position_embeddings", "seq_length", "n_positions", "n_ctx")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from app.protocol.package import Description, Generation
 from image.model.config import (
     TEMPLATE_NAME,
     read_context_length,
@@ -32,7 +33,7 @@ from image.model.support import (
     require_steady_rope,
 )
 from image.model.tensors import count_numbers
-from image.model.weights import Description, Generation, write_manifest
+from image.model.weights import write_manifest
 
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 _WIDE: Final = frozenset(("BF16", "F16", "F32", "F64"))

@@ -133,7 +133,7 @@ def test_arguments_come_before_installing(tmp_path: Path, argument: str) -> None
     """
     (tmp_path / "bin").mkdir()
     shutil.copy(ROOT / "bin" / "save-model", tmp_path / "bin")
-    for name in ("ops", "image"):
+    for name in ("app", "image", "ops"):
         (tmp_path / name).symlink_to(ROOT / name)
     done = subprocess.run(
         [tmp_path / "bin" / "save-model", argument],
