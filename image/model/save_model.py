@@ -81,7 +81,7 @@ def save_model(source: Source, out: Path, wish: Wish, *, prove: Prove) -> bytes:
         files, package = place / "files", place / "package"
         files.mkdir()
         package.mkdir()
-        gather(source, files)
+        gather(source, files, lambda folder: plan_package(folder, wish))
         plan = plan_package(files, wish)
         _require_room(place, plan)
         digest = _fill(package, files, source, wish, plan)
@@ -99,7 +99,7 @@ def check_model(source: Source, out: Path, wish: Wish) -> None:
     """
     with _place_beside(out) as place:
         if source.folder is not None:
-            gather(source, place)
+            gather(source, place, lambda folder: plan_package(folder, wish))
             _require_room(place, plan_package(place, wish))
 
 

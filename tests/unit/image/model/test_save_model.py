@@ -27,6 +27,10 @@ def save(folder: Path, out: Path, *options: str) -> subprocess.CompletedProcess[
     )  # fmt: skip
 
 
+def nothing(*_: object) -> None:
+    """Let anything pass."""
+
+
 def left_of(out: Path) -> list[str]:
     """Give what is left of a package that was refused, or of its making."""
     return [path.name for path in out.parent.iterdir() if "out" in path.name]
@@ -38,7 +42,7 @@ def test_gather(model: Path, tmp_path: Path) -> None:
     """
     out = tmp_path / "files"
     out.mkdir()
-    gather(Source("tiny", "local", model), out)
+    gather(Source("tiny", "local", model), out, nothing)
     assert sorted(path.name for path in out.iterdir()) == [
         "chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json",
     ]  # fmt: skip
@@ -111,10 +115,6 @@ def test_not_empty(model: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "not an empty folder" in done.stderr
     assert [path.name for path in out.iterdir()] == ["mine"]
-
-
-def nothing(_folder: Path, _length: int) -> None:
-    """Let any package pass."""
 
 
 def test_a_served_model_passes(model: Path, tmp_path: Path) -> None:
