@@ -162,7 +162,7 @@ def test_disk_without_room(model: Path, tmp_path: Path, monkeypatch: pytest.Monk
     A disk that has not the bytes that converting takes is refused first, with both numbers.
     """
     usage = SimpleNamespace(free=WRITTEN - 1)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     source = Source("tiny", "local", model)
     with pytest.raises(SaveError, match="GB of disk"):
         save_model(source, tmp_path / "out", Wish(), prove=nothing)
