@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from app.protocol.package import PRECISIONS
 from image.model.save_model import Wish, check_model, save_model
 from image.model.source import DEFAULT_NAME, SaveError, parse_source, tell
-from image.model.weights import PRECISIONS, list_files
+from image.model.weights import list_files
 
 ROOT: Final = Path(__file__).parents[1]
 OUT: Final = ROOT / "build" / "weights"  # where bin/build-eif looks
