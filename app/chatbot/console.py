@@ -94,5 +94,5 @@ def fail(error: AppError, terminal: Terminal, *, as_json: bool) -> int:
     if as_json:
         terminal.piece(json.dumps({"error": error.code, "advice": advise(error)}) + "\n")
     else:
-        terminal.note(f"chat: {advise(error)}")
+        terminal.note(f"chat: {' '.join(advise(error).split())}")  # one line, whoever's words
     return exit_code(error)

@@ -3,8 +3,9 @@ import json
 
 import pytest
 
-from app.chatbot.console import Terminal, clean, escape
+from app.chatbot.console import Terminal, clean, escape, fail
 from app.chatbot.evidence.words import short
+from app.protocol.errors import ConfigError
 
 
 class Tty(io.StringIO):
@@ -92,3 +93,11 @@ def test_pipes_get_plain_lines() -> None:
     terminal.tell("enclave   is")
     assert isinstance(terminal.notes, io.StringIO)
     assert terminal.notes.getvalue() == "enclave   is\n"
+
+
+def test_a_failure_is_one_line() -> None:
+    """What others say in an error cannot begin a line of its own."""
+    terminal = Terminal(io.StringIO(), io.StringIO(), io.StringIO())
+    assert fail(ConfigError("no\nreceipt   verified"), terminal, as_json=False) == 1
+    assert isinstance(terminal.notes, io.StringIO)
+    assert terminal.notes.getvalue() == "chat: no receipt verified\n"
