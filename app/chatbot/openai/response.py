@@ -19,7 +19,6 @@ from app.protocol.errors import (
     AppError,
     AttestationError,
     BusyError,
-    ConfigError,
     DeadlineError,
     DeniedError,
     EnvelopeError,
@@ -48,7 +47,7 @@ _ERRORS: Final[tuple[tuple[type[AppError], HTTPStatus, str, str], ...]] = (
     (UnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "server_error", "unavailable"),
 )
 # What a client must not try again by itself: a person has to know first.
-_FINAL: Final = (AttestationError, ConfigError, ReceiptError, EnvelopeError, DeniedError)
+_FINAL: Final = (AttestationError, ReceiptError, EnvelopeError, DeniedError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from app.chatbot.terminal.prompt_line import read_lines, read_secret
 from app.chatbot.terminal.transcript import (
     MIN_PASSPHRASE,
     Transcript,
-    require_new,
+    require_room,
     save_transcript,
 )
 from app.protocol.errors import AppError, ConfigError
@@ -111,7 +111,7 @@ class _Conversation:
             return
         try:
             path = _find_home(name)
-            require_new(path)
+            require_room(path)
             passphrase = read_secret(
                 self.terminal,
                 f"passphrase, {MIN_PASSPHRASE} characters or more",

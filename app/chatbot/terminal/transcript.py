@@ -69,21 +69,25 @@ def _describe(evidence: Evidence) -> dict[str, object]:
     }
 
 
-def require_new(path: Path) -> None:
+def require_room(path: Path) -> None:
     """
-    Require that a file could be made at *path*, before anything is asked for it.
+    Require that a new file can be made at *path*, before anybody types a passphrase for it.
 
     Raises:
-        ConfigError: There is one already, or no folder for it that can be written to.
+        ConfigError: It is there already, or its folder is not, or may not be written.
     """
     try:
-        writable = os.access(path.parent, os.W_OK | os.X_OK)
-    except ValueError as error:  # a NUL in its name
-        raise ConfigError(f"{path} cannot be written: {error}") from None
-    if path.is_symlink() or path.exists():
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        raise ConfigError(f"{path} cannot be written: {_reason(error)}") from None
+    else:
         raise ConfigError(f"{path} is there already: name another file")
-    if not writable:
-        raise ConfigError(f"{path} cannot be written: {path.parent} is no folder to write to")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path} cannot be written: {path.parent} may not be written")
 
 
 def save_transcript(path: Path, transcript: Transcript, passphrase: str) -> None:
