@@ -20,7 +20,6 @@ from app.protocol.errors import (
     AppError,
     AttestationError,
     BusyError,
-    ConfigError,
     DeadlineError,
     DeniedError,
     EnvelopeError,
