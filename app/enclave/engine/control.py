@@ -19,7 +19,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import tokenizers
 
-from app.enclave.engine.own_text import own_spans
+from app.enclave.engine.own_text import Spans, own_spans
 
 _NAME_BYTES: Final = 16  # what cannot be guessed
 _WORD: Final = re.compile(r"\w")
@@ -103,19 +103,19 @@ class _Spellings:
 
     def name(self, text: str) -> tuple[str, int]:
         """Give *text* with names in place of its own part's spellings, and how many there were."""
+        plain = str.__str__(text)  # to cut one that knows its parts takes a look at all of them
         pieces: list[str] = []
         at = 0
-        for begin, end in self._find(text):
-            pieces += (text[at:begin], self._names[text[begin:end]])
+        for begin, end in self._find(plain, own_spans(text)):
+            pieces += (plain[at:begin], self._names[plain[begin:end]])
             at = end
-        return "".join((*pieces, text[at:])), len(pieces) // 2
+        return "".join((*pieces, plain[at:])), len(pieces) // 2
 
-    def _find(self, text: str) -> Iterator[tuple[int, int]]:
-        plain = str.__str__(text)  # faster to cut than one that knows its parts
-        for begin, end in own_spans(text):
+    def _find(self, text: str, spans: Spans) -> Iterator[tuple[int, int]]:
+        for begin, end in spans:
             at = begin
             while at < end:
-                length = self._length_at(plain, at, end)
+                length = self._length_at(text, at, end)
                 if length:
                     yield at, at + length
                 at += length or 1

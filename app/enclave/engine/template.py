@@ -11,8 +11,6 @@ from typing import Final, NoReturn
 
 from jinja2 import TemplateError, nodes
 from jinja2.compiler import CodeGenerator, Frame
-from jinja2.ext import Extension
-from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from app.enclave.engine.own_text import OwnText, join
@@ -88,17 +86,6 @@ class _Marking(CodeGenerator):
         return self._own("".join(map(str, group)))
 
 
-class _Generation(Extension):
-    """`{% generation %}`, by which training tells answers apart; it changes no text."""
-
-    tags: set[str] = {"generation"}  # noqa: RUF012 - jinja2 wants one
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """Give what it encloses."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
 class _Environment(ImmutableSandboxedEnvironment):
     """
     Where one template lives.
@@ -110,7 +97,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     code_generator_class = _Marking
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_LOOPS, _Generation])
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_LOOPS])
         self.own: list[OwnText] = []
         self.filters["tojson"] = _to_json
         self.globals["raise_exception"] = _refuse

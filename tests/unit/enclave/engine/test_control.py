@@ -119,6 +119,7 @@ def test_content_beside_markers(at: int) -> None:
     tokenizer, prompts = PAIRS[at]
     start = tokenizer.token_to_id("<tool_call>")
     text = join((OwnText.whole("<tool_call>"), " a<tool_call>b ", OwnText.whole("<tool_"), "call>"))
+    assert start is not None
     assert prompts.encode(text, add_special_tokens=False).count(start) == 1
 
 

@@ -73,4 +73,4 @@ def test_same_as_any_string() -> None:
     assert {"user": 1}[text] == 1
     assert str(text) is text
     with pytest.raises(TypeError):
-        text + 1  # type: ignore[operator]
+        text + 1

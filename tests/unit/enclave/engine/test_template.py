@@ -35,7 +35,7 @@ def render(source: str) -> tuple[str, str]:
         ("{{ bos_token }}{{ m | tojson }}", '<s>{"role": "user", "content": "<U>"}',
          '...{"role": "user", "content": "<U>"}'),
         ("{% if '<U>' in m.content %}{{ m.content.split('<U>') | length }}{% endif %}", "2", "2"),
-        ("{% generation %}<x>{{ m.content }}{% endgeneration %}", "<x><U>", "...<U>"),
+        ("{% with %}<x>{{ m.content }}{% endwith %}", "<x><U>", "...<U>"),
         ("{{ ['<x>', m.content] | join }}", "<x><U>", "<x><U>"),
     ],
 )  # fmt: skip
@@ -59,11 +59,10 @@ def test_content_is_compared_as_it_is() -> None:
     assert render(source) == ("!", ".")
 
 
-def test_names_are_the_template_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_the_template_s() -> None:
     """
     What a template calls by the names it is given is its own.
     """
-    del monkeypatch
     assert render("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}")[1] == "...<U>...."
 
 
@@ -76,9 +75,7 @@ def test_many_templates_live_apart() -> None:
     assert first.render(TURNS) == "<one><U>"
 
 
-@pytest.mark.parametrize(
-    "source", ["{% if %}", "{% break %}", "{{ 1 | nothing }}", "{% generation %}"]
-)
+@pytest.mark.parametrize("source", ["{% if %}", "{% break %}", "{{ 1 | nothing }}"])
 def test_unreadable(source: str) -> None:
     """
     A template that cannot be compiled is refused when it is read.

@@ -80,7 +80,7 @@ def test_no_shared_cache(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> N
     """
     sizes: list[int] = []
     model = SimpleNamespace(_resize_cache=sizes.append)
-    engine_tokenizer._forget_words(SimpleNamespace(model=model))
+    engine_tokenizer._forget_words(SimpleNamespace(model=model))  # type: ignore[arg-type]
     assert sizes == [0]
     forgetful: list[tokenizers.Tokenizer] = []
     monkeypatch.setattr(engine_tokenizer, "_forget_words", forgetful.append)
