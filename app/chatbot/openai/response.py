@@ -20,6 +20,7 @@ from app.protocol.errors import (
     AppError,
     AttestationError,
     BusyError,
+    ConfigError,
     DeadlineError,
     DeniedError,
     EnvelopeError,
