@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from image.model.weights import list_files, write_manifest
+from image.model.weights import encode_description, list_files, write_manifest
 from tests.packages import DESCRIPTION as TINY
 
 DESCRIPTION = replace(TINY, label="döt", context_length=64)
