@@ -25,15 +25,10 @@ from app.chatbot.terminal.terminal import (
 from app.chatbot.web.command import add_web_arguments, serve_page
 from app.protocol.errors import AppError
 from app.protocol.question import Options
+from local.demo_model.suggestions import DEMO_QUESTION, SUGGESTIONS
 from local.processes.supervise import ROOT
 from local.twin.twin import Twin, run_twin
 
-QUESTION: Final = "I can't access my email. My user name is jdoe."
-_SUGGESTIONS: Final = (
-    QUESTION,
-    "How do I enrol in the dental plan?",
-    "How do I book leave?",
-)
 _FOLDER: Final = ROOT / ".twin" / "demo"
 _IMAGE: Final = ROOT / "build" / "enclave.eif"
 _SHOWN_BYTES: Final = 24
@@ -92,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--question", default=QUESTION, help=f'default: "{QUESTION}"')
+    parser.add_argument("--question", default=DEMO_QUESTION, help=f'default: "{DEMO_QUESTION}"')
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON object")
     how.add_argument("--interactive", action="store_true", help="talk instead")
@@ -128,7 +123,7 @@ def _serve_page(
         terminal,
         port=options.port,
         browser=options.open,
-        suggestions=_SUGGESTIONS,
+        suggestions=SUGGESTIONS,
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.protocol.constants import QUESTION_BUCKETS
-from local.demo import QUESTION
+from local.demo_model.suggestions import DEMO_QUESTION
 from local.processes.supervise import ROOT
 
 
@@ -39,7 +39,7 @@ def test_json_is_one_object(tmp_path: Path) -> None:
     shown = json.loads(printed)
     assert shown["receipt_verified"] is True
     assert shown["parent_saw_equals_sent"] is True
-    assert shown["question"] == QUESTION
+    assert shown["question"] == DEMO_QUESTION
     assert "password" in shown["answer"]
     assert shown["release"].startswith("process-")
     assert len(bytes.fromhex(shown["pcr0"])) == 48
@@ -47,7 +47,7 @@ def test_json_is_one_object(tmp_path: Path) -> None:
     assert {"ready_seconds", "first_text_seconds", "total_seconds"} <= set(shown["timings"])
     saw = b64decode(shown["parent_saw"])
     assert len(saw) > QUESTION_BUCKETS[0]
-    assert not any(word.encode() in saw for word in QUESTION.split() if len(word) > 3)
+    assert not any(word.encode() in saw for word in DEMO_QUESTION.split() if len(word) > 3)
     releases = json.loads((tmp_path / "releases.json").read_text())["releases"]
     assert releases[0]["weights_sha256"] == shown["weights_sha256"]
 
