@@ -18,45 +18,80 @@ from app.chatbot.openai.command import serve_sessions
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.conversation import converse
 from app.chatbot.web.command import add_web_arguments, serve_page
-from app.protocol.errors import AppError
+from app.protocol.errors import AppError, ConfigError, UnavailableError
 from app.protocol.question import Options
+from local.cheats.cheats import describe_cheats, find_cheat
+from local.cheats.report import count_words, show_cheat
 from local.demo_model.suggestions import DEMO_QUESTION, SUGGESTIONS
 from local.processes.supervise import ROOT
-from local.twin.twin import Twin, run_twin
+from local.twin.twin import PARENT_PROGRAM, Twin, run_twin
 
 _FOLDER: Final = ROOT / ".twin" / "demo"
 _IMAGE: Final = ROOT / "build" / "enclave.eif"
 _SHOWN_BYTES: Final = 24
+_MAX_PORT: Final = 65535
 _EPILOG: Final = """\
 All parties run on this machine: KMS and STS that enforce the synthesised key policy, a software
 NSM, the enclave and the parent as processes of their own. No AWS account is needed, and nothing
 leaves the machine. The answer comes from the demo model, which this project trained on its own
 help-desk text; it is small and knows little else.
 
-exit codes: 0 answered, 1 failed, 2 wrong usage, 3 not trusted, 4 incomplete
+With --cheat the server is dishonest, and the asker's program, the product's own, finds out. It goes
+with --web, --interactive, --serve and --json, too.
+
+exit codes: 0 answered, 1 failed, 2 wrong usage, 3 the enclave is not trusted, 4 the answer is not
+whole; with --cheat the same, as bin/chat would give them
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; give its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     terminal = Terminal()
+    try:
+        if options.cheat == "list":
+            terminal.piece("\n".join(describe_cheats()) + "\n")
+            return 0
+        return _run(options, terminal)
+    except UnavailableError as error:
+        return _fail(_without_deployment(error, options.folder), options, terminal)
+    except AppError as error:
+        return _fail(error, options, terminal)
+    except KeyboardInterrupt:
+        terminal.note("stopped")
+        return 130
+    except BrokenPipeError:
+        return leave_quietly()
+
+
+def _run(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Start the twin, do what was asked for, and stop it; give the exit code."""
     started = time.monotonic()
 
     def note(step: str) -> None:
         terminal.note(f"[{time.monotonic() - started:4.1f} s] {step}")
 
-    try:
-        wanted = answer_options(options)
-        image = options.image if options.enclave == "qemu" else None
-        with run_twin(options.folder, image=image, console=options.console, note=note) as twin:
-            if options.web:
-                _serve_page(twin, wanted, options, terminal)
-                return 0
-            note("verifying the enclave")
-            if options.serve:
-                return serve_sessions(twin.connect, wanted, terminal, port=options.port)
-            session = twin.connect()
+    wanted = answer_options(options)
+    cheat = find_cheat(options.cheat or "honest")
+    with run_twin(
+        options.folder,
+        image=options.image if options.enclave == "qemu" else None,
+        console=options.console,
+        note=note,
+        parent_program=cheat.parent_program if options.cheat else PARENT_PROGRAM,
+    ) as twin:
+        if options.cheat:
+            cheat.begin(twin)
+            note(cheat.tries)
+        if options.web:
+            _serve_page(twin, wanted, options, terminal)
+            return 0
+        note("verifying the enclave")
+        if options.serve:
+            return serve_sessions(twin.connect, wanted, terminal, port=options.port)
+        if options.cheat and not (options.interactive or options.json):
+            return show_cheat(twin, options.question, wanted, terminal)
+        with twin.connect() as session:
             ready = time.monotonic() - started
             if options.interactive:
                 converse(session, wanted, terminal)
@@ -64,15 +99,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 terminal.piece(json.dumps(_ask_as_json(twin, session, options, ready)) + "\n")
             else:
                 _show(twin, session, options.question, wanted, terminal)
-            session.close()
-        return 0
-    except AppError as error:
-        return fail(error, terminal, as_json=options.json)
-    except KeyboardInterrupt:
-        terminal.note("stopped")
-        return 130
-    except BrokenPipeError:
-        return leave_quietly()
+    return 0
+
+
+def _fail(error: AppError, options: argparse.Namespace, terminal: Terminal) -> int:
+    return fail(error, terminal, as_json=options.json, program="demo")
+
+
+def _without_deployment(error: UnavailableError, folder: Path) -> ConfigError:
+    """Say of a part of the twin that does not answer what helps here: no deployment is down."""
+    return ConfigError(f"the twin does not answer ({error}): look into {_shown(folder)}/logs")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the arguments; refuse, before anything is started, what could only fail later."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.port and not (options.web or options.serve):
+        parser.error("--port is for --web and --serve")
+    if not 0 <= options.port <= _MAX_PORT:
+        parser.error(f"--port {options.port} is none: name one from 1 to {_MAX_PORT}")
+    if not options.question.strip():
+        parser.error("--question is empty: ask something, or leave it out")
+    if options.enclave == "qemu" and options.cheat:
+        parser.error("--cheat runs with the enclave as a process: leave out --enclave qemu")
+    if options.enclave == "qemu" and not options.image.is_file():
+        parser.error(
+            f"{_shown(options.image)} is not there: make it with bin/build-eif --kit debian "
+            "--weights local/demo_model/weights"
+        )
+    if options.cheat not in {None, "list"}:
+        try:
+            find_cheat(options.cheat)
+        except ConfigError as error:
+            parser.error(str(error))
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,6 +150,11 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--web", action="store_true", help="talk in your browser, with the proof")
     how.add_argument(
         "--serve", action="store_true", help="an OpenAI-compatible API instead (docs/clients.md)"
+    )
+    parser.add_argument(
+        "--cheat",
+        metavar="NAME",
+        help="run a server that cheats, and see it refused; `--cheat list` names what it can try",
     )
     add_web_arguments(parser)  # --port is for --serve, too
     parser.add_argument(
@@ -141,7 +207,7 @@ def _show(
 def describe_others(twin: Twin, question: str) -> Iterator[str]:
     """Say what parent and KMS saw of the last question."""
     request, answer = last_exchange(twin)
-    found = sum(word.encode() in request + answer for word in question.split() if len(word) > 3)
+    found = count_words(question, request + answer)
     yield "\nWhat the parent saw"
     yield f"  request {len(request):7,} bytes  {request[:_SHOWN_BYTES].hex(' ')} …"
     yield f"  answer  {len(answer):7,} bytes  {answer[:_SHOWN_BYTES].hex(' ')} …"
@@ -153,9 +219,16 @@ def describe_others(twin: Twin, question: str) -> Iterator[str]:
             with_document = f"enclave, pcr0 {event.pcr0[:8]}…" if event.pcr0 else "no document"
             outcome = event.error_code or "allowed"
             yield f"  {event.event_name:16} {purpose:9} {with_document:24} {outcome}"
-    folder = twin.folder
-    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+    shown = _shown(twin.folder)
     yield f"Logs: {shown}/logs; the bytes that crossed the parent: {shown}/parent_saw"
+    yield ""
+    yield "Next: bin/demo --cheat other-image shows a dishonest server refused; bin/demo --web is a"
+    yield "page in your browser; README.md says who can read what, and how to deploy."
+
+
+def _shown(path: Path) -> Path:
+    """Give *path* as people name it who stand in the project's folder."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def last_exchange(twin: Twin) -> tuple[bytes, bytes]:
