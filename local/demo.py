@@ -205,10 +205,10 @@ def _show(
 
 
 def describe_others(twin: Twin, question: str) -> Iterator[str]:
-    """Say what parent and KMS saw of the last question."""
+    """Say what the server, which is the parent, and KMS saw of the last question."""
     request, answer = last_exchange(twin)
     found = count_words(question, request + answer)
-    yield "\nWhat the parent saw"
+    yield "\nWhat the server saw"
     yield f"  request {len(request):7,} bytes  {request[:_SHOWN_BYTES].hex(' ')} …"
     yield f"  answer  {len(answer):7,} bytes  {answer[:_SHOWN_BYTES].hex(' ')} …"
     yield f"  words of the question in either: {found}"
@@ -220,7 +220,7 @@ def describe_others(twin: Twin, question: str) -> Iterator[str]:
             outcome = event.error_code or "allowed"
             yield f"  {event.event_name:16} {purpose:9} {with_document:24} {outcome}"
     shown = _shown(twin.folder)
-    yield f"Logs: {shown}/logs; the bytes that crossed the parent: {shown}/parent_saw"
+    yield f"Logs: {shown}/logs; the bytes that crossed the server: {shown}/parent_saw"
     yield ""
     yield "Next: bin/demo --cheat other-image shows a dishonest server refused; bin/demo --web is a"
     yield "page in your browser; README.md says who can read what, and how to deploy."

@@ -16,7 +16,7 @@ _SHORT_WORD: Final = 3  # letters; chance puts words as short into any ciphertex
 
 def show_cheat(twin: Twin, question: str, options: Options, terminal: Terminal) -> int:
     """Ask *question* of a server that cheats, and show what comes of it; give the exit code."""
-    terminal.note(f"\nThe asker asks:            {question}\nThe asker's program says:")
+    terminal.note(f"\nThe asker asks: {question}\nThe asker's program says:")
     code = _ask(twin, question, options, terminal)
     terminal.note(f"(exit code {code})")
     for line in _describe_left(twin, question):
