@@ -44,7 +44,7 @@ def _wrap(line: str) -> str:
 
 def normalise(sample: str) -> str:
     """Give *sample* without what differs from run to run."""
-    return _VARIES.sub(" ", sample)
+    return _VARIES.sub(" ", sample).strip()
 
 
 def find_sample(page: str, command: str) -> re.Match[str]:

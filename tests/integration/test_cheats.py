@@ -8,6 +8,7 @@ from local import demo
 from local.cheats.cheats import CHEATS
 from local.demo_model.corpus import read_corpus
 from local.demo_model.suggestions import DEMO_QUESTION
+from tests.written import REMEDY, normalise, read_sample, shape
 
 (ANSWER,) = {e.answer for e in read_corpus() if DEMO_QUESTION.startswith(e.wordings)}
 NOT_SENT = "nothing else: the question was not sent, not even sealed"
@@ -47,6 +48,9 @@ def test_a_cheat_is_refused_for_its_reason(
     assert ("receipt   verified" in notes) == (name == "honest")
     assert (NOT_SENT in notes) == (code == 3)
     assert (SENT in notes) == (code != 3)
+    if name == "other-image":
+        shown = read_sample("bin/demo --cheat other-image")
+        assert normalise(shape(notes)) == normalise(shown), REMEDY
     assert bool(list((tmp_path / "parent_saw").iterdir())) == (code != 3)
 
 
