@@ -103,7 +103,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _fail(error: AppError, options: argparse.Namespace, terminal: Terminal) -> int:
-    return fail(error, terminal, as_json=options.json, program="demo")
+    return fail(error, terminal, as_json=options.json, name="demo")
 
 
 def _without_deployment(error: UnavailableError, folder: Path) -> ConfigError:

@@ -168,7 +168,7 @@ def run_twin(
     """
     forget_aws_environment()
     with ExitStack() as stack:
-        stack.enter_context(_empty(folder))
+        folder = stack.enter_context(_empty(folder.absolute()))
         sockets = _socket_folder(stack)
         tls = make_tls(folder / "tls", region=REGION)
         emulated = prepare_enclave(image, folder, ca=tls.ca, note=note) if image else None
@@ -219,8 +219,8 @@ def _socket_folder(stack: ExitStack) -> Path:
 
 
 @contextmanager
-def _empty(folder: Path) -> Iterator[None]:
-    """Make *folder* new, or empty an earlier twin's, for a twin, and keep other twins out."""
+def _empty(folder: Path) -> Iterator[Path]:
+    """Make *folder* new, or empty an earlier twin's; give it, and keep other twins out."""
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / _MARK).exists():
         raise ConfigError(
@@ -237,7 +237,7 @@ def _empty(folder: Path) -> Iterator[None]:
                 path.unlink()
         for name in ("parent_saw", "logs"):
             (folder / name).mkdir()
-        yield
+        yield folder
     finally:
         os.close(descriptor)
 
