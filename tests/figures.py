@@ -2,6 +2,7 @@
 The figures that the docs give and the code knows, each with the words around it.
 """
 
+import hashlib
 import json
 import re
 import struct
@@ -47,6 +48,10 @@ def _product(shape: list[int]) -> int:
     for size in shape:
         product *= size
     return product
+
+
+def _weights_digest() -> str:
+    return hashlib.sha256((_DEMO / "weights" / "model.json").read_bytes()).hexdigest()
 
 
 def count_wordings(*, held_out: bool) -> int:
@@ -204,6 +209,7 @@ FIGURES: Final = (
         lambda: (word(supervisor.STEADY_SECONDS / 60),),
     ),
     Figure(OPERATIONS, r"which release attests, (\w+) times", lambda: (word(releases._ATTEMPTS),)),
+    Figure(DEMO_MODEL, r"weights digest \| `([0-9a-f]{64})`", lambda: (_weights_digest(),)),
     Figure(DEMO_MODEL, r"([\d,]+) parameters \|", lambda: (f"{count_parameters():,}",)),
     Figure(DEMO_MODEL, r"knows the (\d+) answers", lambda: (str(len(read_corpus())),)),
     Figure(DEMO_MODEL, r"for this project: (\d+) questions", lambda: (str(len(read_corpus())),)),
