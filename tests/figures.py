@@ -125,6 +125,7 @@ FIGURES: Final = (
     Figure(
         "README.md", r"of ([\d.]+) million parameters", lambda: (f"{count_parameters() / 1e6:.1f}",)
     ),
+    Figure("README.md", r"first command fetches (\d+) MB", lambda: (_group_size("local")[0],)),
     Figure("README.md", r"fewer than ([\d,]+) lines", lambda: (f"{AUDITED_LINES:,}",)),
     Figure("README.md", r"about \$([\d,]+) a month", lambda: (_rounded("default"),)),
     Figure("README.md", r"or \$([\d,]+) with `-c profile=small`", lambda: (_rounded("small"),)),
