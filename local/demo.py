@@ -1,5 +1,5 @@
 """
-The demo: one question through the whole pipeline on this machine, and what each party saw of it.
+The demo: asks one question through the whole pipeline on this machine, and shows what each saw.
 """
 
 import argparse
@@ -31,13 +31,13 @@ _IMAGE: Final = ROOT / "build" / "enclave.eif"
 _SHOWN_BYTES: Final = 24
 _MAX_PORT: Final = 65535
 _EPILOG: Final = """\
-All parties run on this machine: KMS and STS that enforce the synthesised key policy, a software
-NSM, the enclave and the parent as processes of their own. No AWS account is needed, and nothing
-leaves the machine. The answer comes from the demo model, which this project trained on its own
-help-desk text; it is small and knows little else.
+Everything runs on this machine: a KMS and an STS that enforce the key policy of a deployment, a
+software NSM, and the enclave and its server as processes of their own. No AWS account is needed,
+and nothing leaves the machine. The demo model gives the answer. This project trained it on
+help-desk text of its own; it is small and knows little else.
 
-With --cheat the server is dishonest, and the asker's program, the product's own, finds out. It goes
-with --web, --interactive, --serve and --json, too.
+With --cheat the server is dishonest. The asker's program is the product's own, is not told, and
+finds out. --cheat works with --web, --interactive, --serve and --json, too.
 
 exit codes: 0 answered, 1 failed, 2 wrong usage, 3 the enclave is not trusted, 4 the answer is not
 whole; with --cheat the same, as bin/chat would give them
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--question", default=DEMO_QUESTION, help=f'default: "{DEMO_QUESTION}"')
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON object")
-    how.add_argument("--interactive", action="store_true", help="talk instead")
+    how.add_argument("--interactive", action="store_true", help="talk instead, in this terminal")
     how.add_argument("--web", action="store_true", help="talk in your browser, with the proof")
     how.add_argument(
         "--serve", action="store_true", help="an OpenAI-compatible API instead (docs/clients.md)"
@@ -169,7 +169,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--console", action="store_true", help="for qemu: show its boot console")
     parser.add_argument(
-        "--folder", type=Path, default=_FOLDER, help="for logs; emptied if a twin's"
+        "--folder",
+        type=Path,
+        default=_FOLDER,
+        help="where its logs go; emptied first if a twin made it",
     )
     add_answer_arguments(parser)
     return parser
