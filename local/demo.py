@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from app.chatbot.console import Terminal, fail, leave_quietly, show_banner
+from app.chatbot.evidence.advice import advise, exit_code
 from app.chatbot.evidence.words import describe_receipt, to_json
 from app.chatbot.main import add_answer_arguments, answer_options
 from app.chatbot.openai.command import serve_sessions
@@ -103,7 +104,10 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _fail(error: AppError, options: argparse.Namespace, terminal: Terminal) -> int:
-    return fail(error, terminal, as_json=options.json, name="demo")
+    if options.json:
+        return fail(error, terminal, as_json=True)
+    terminal.note(f"demo: {advise(error)}")
+    return exit_code(error)
 
 
 def _without_deployment(error: UnavailableError, folder: Path) -> ConfigError:

@@ -77,10 +77,10 @@ def leave_quietly() -> int:
     return 128 + signal.SIGPIPE
 
 
-def fail(error: AppError, terminal: Terminal, *, as_json: bool, name: str = "chat") -> int:
-    """Say for the program *name* what *error* means and what to do, and give the exit code."""
+def fail(error: AppError, terminal: Terminal, *, as_json: bool) -> int:
+    """Say what *error* means and what to do, and give the exit code."""
     if as_json:
         terminal.piece(json.dumps({"error": error.code, "advice": advise(error)}) + "\n")
     else:
-        terminal.note(f"{name}: {advise(error)}")
+        terminal.note(f"chat: {advise(error)}")
     return exit_code(error)

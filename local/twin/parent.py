@@ -8,7 +8,7 @@ show it and tests can search it. Started by `local.twin.twin`.
 import argparse
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from app.parent.server import serve
 from local.processes.child import connect_to, end_with_supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from _typeshed.wsgi import InputStream, StartResponse, WSGIApplication, WSGIEnvironment
 
 
@@ -103,7 +105,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
 
 def serve_recorded(
     options: argparse.Namespace,
-    wrap: Callable[["WSGIApplication"], "WSGIApplication"] = lambda application: application,
+    wrap: "Callable[[WSGIApplication], WSGIApplication]" = lambda application: application,
 ) -> None:
     """Serve, with *wrap* between the recorder and whoever asks."""
     end_with_supervisor()
