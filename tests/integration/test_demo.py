@@ -59,7 +59,7 @@ def test_json_is_one_object(tmp_path: Path) -> None:
 def test_readme_shows_what_the_demo_prints(tmp_path: Path) -> None:
     """README's first sample is what a newcomer sees, but for what differs from run to run."""
     printed = run_demo(tmp_path)
-    assert normalise(shape(printed)) == normalise(read_sample("bin/demo")), REMEDY
+    assert normalise(shape(printed)) == normalise(read_sample("bin/demo")), f"{REMEDY}\n{printed}"
     assert "\nNext: bin/demo --cheat other-image" in printed
 
 

@@ -87,7 +87,7 @@ def test_a_command_is_understood(monkeypatch: pytest.MonkeyPatch, command: str) 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     with pytest.raises(_UnderstoodError):
-        importlib.import_module("image.__main__" if module == "image" else module).main()
+        importlib.import_module(module).main()
 
 
 def test_commands_are_found() -> None:
