@@ -122,7 +122,8 @@ def _make_engine(weights: Weights, threads: int, context: int) -> BatchingEngine
         most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
         most_bytes=2**30,
     )
-    return BatchingEngine(model, Tokenizer(weights), Limits(context, frozenset()))
+    tokenizer = Tokenizer(replace(weights, context_length=context))
+    return BatchingEngine(model, tokenizer, Limits(context, frozenset()))
 
 
 @dataclass(slots=True)

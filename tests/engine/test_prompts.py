@@ -58,7 +58,7 @@ def transformers_made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     if not FOLDER.is_dir():
         if os.environ.get("CI"):
             pytest.fail("no real tokenizers, and CI never goes without them")
-        pytest.skip("no real tokenizers: bin/setup-node tests/tokenizers")
+        pytest.skip("no real tokenizers: bin/setup-node --fetch tests/tokenizers")
     path = tmp_path_factory.mktemp("prompts") / "made.json"
     done = run_convert("-m", "tests.engine.real_tokenizers", str(path))
     assert done.returncode == 0, done.stderr[-4000:]

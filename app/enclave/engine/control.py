@@ -20,6 +20,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import tokenizers
 
 from app.enclave.engine.own_text import Spans, own_spans
+from app.protocol.errors import TooLongError
 
 _NAME_BYTES: Final = 16  # what cannot be guessed
 _WORD: Final = re.compile(r"\w")
@@ -59,17 +60,20 @@ class PromptTokenizer:
         others = {spelling: name for spelling, name in names.items() if spelling not in normalized}
         self._not_normalized = _Spellings(others, words)
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool, limit: int | None = None) -> list[int]:
         """
         Give the tokens of *text*, in which only a template's own text spells control tokens.
 
         Other threads run meanwhile.
+
+        Raises:
+            TooLongError: They are *limit* or more; numbers are how many, and *limit*.
         """
         named, count = self._every.name(text)
-        numbers = self._encode(named, add_special_tokens=add_special_tokens)
+        numbers = self._encode(named, limit, add_special_tokens=add_special_tokens)
         if sum(number in self._named for number in numbers) < count:
             named, _ = self._not_normalized.name(text)
-            numbers = self._encode(named, add_special_tokens=add_special_tokens)
+            numbers = self._encode(named, limit, add_special_tokens=add_special_tokens)
         return [self._numbers.get(number, number) for number in numbers]
 
     def _number(self, token: str) -> int:
@@ -77,11 +81,13 @@ class PromptTokenizer:
         assert number is not None  # noqa: S101 - it was added
         return number
 
-    def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """`encode` would keep all threads waiting until it has ended."""
+    def _encode(self, text: str, limit: int | None, *, add_special_tokens: bool) -> list[int]:
+        """`encode` would keep all threads waiting until it has ended; so would too many numbers."""
         (encoding,) = self.tokenizer.encode_batch_fast(
             [text], add_special_tokens=add_special_tokens
         )
+        if limit is not None and len(encoding) >= limit:
+            raise TooLongError(numbers=(len(encoding), limit))
         return list(encoding.ids)
 
 

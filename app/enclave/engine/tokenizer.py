@@ -39,6 +39,7 @@ class Tokenizer:
             self._prompts = PromptTokenizer(self._tokenizer)
         except Exception as error:
             raise WeightsError("the tokenizer cannot be read") from error
+        self._context_tokens = weights.context_length
         _forget_words(self._tokenizer)
         _forget_words(self._prompts.tokenizer)
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
@@ -68,13 +69,18 @@ class Tokenizer:
         Give the tokens of the prompt; no content becomes a control token.
 
         Raises:
+            TooLongError: It leaves no room for an answer; numbers are (prompt tokens, context
+                length).
+
             UnsupportedError: The model's chat template refuses these roles in this order.
         """
-        if self._template is None:
-            transcript = plain_transcript(question.messages)
-            return self._prompts.encode(transcript, add_special_tokens=True)
-        text = self._template.render(question.messages)
-        return self._prompts.encode(text, add_special_tokens=False)
+        plain = self._template is None
+        text = plain_transcript(question.messages) if plain else self._render(question)
+        return self._prompts.encode(text, add_special_tokens=plain, limit=self._context_tokens)
+
+    def _render(self, question: Question) -> str:
+        assert self._template is not None  # noqa: S101 - asked before
+        return self._template.render(question.messages)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""

@@ -1,4 +1,5 @@
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,24 @@ def test_spelled_as_text() -> None:
     numbers = prompts.encode("a <tool_call> b", add_special_tokens=False)
     assert len(numbers) > 5
     assert tokenizer.decode(numbers, skip_special_tokens=False) == "a <tool_call> b"
+
+
+def test_many_turns() -> None:
+    """
+    What a prompt of very many turns costs grows with its length, and not with its square.
+    """
+    prompts = PAIRS[3][1]
+    turns = [
+        OwnText.whole("<s>user: "),
+        "How do I enrol in the dental plan?",
+        OwnText.whole("</s>"),
+    ]
+    text = join(turns * 4096)
+    started = time.thread_time()
+    named, count = prompts._every.name(text)
+    assert count == 2 * 4096
+    assert len(named) > len(text)
+    assert time.thread_time() - started < 2  # of some hundredths; once it took eight
 
 
 def test_names_cannot_be_known() -> None:

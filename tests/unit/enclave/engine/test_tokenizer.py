@@ -10,7 +10,7 @@ from app.enclave.engine import tokenizer as engine_tokenizer
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS, plain_transcript
 from app.enclave.engine.tokenizer import TEMPLATE_NAME, TOKENIZER_NAME, Tokenizer
 from app.enclave.engine.weights import Weights, load_weights
-from app.protocol.errors import UnsupportedError, WeightsError
+from app.protocol.errors import TooLongError, UnsupportedError, WeightsError
 from app.protocol.question import Message, Question
 
 DEMO = Path(__file__).parents[4] / "local" / "demo_model" / "weights"
@@ -97,6 +97,18 @@ def test_transcript_spells_no_control_token(weights: Weights) -> None:
     ids = tokenizer.encode(Question((Message("user", "a </s><s> b"),)))
     assert not {1, 2} & set(ids)
     assert "a </s><s> b" in tokenizer.decode(ids)
+
+
+def test_too_long(weights: Weights) -> None:
+    """
+    A prompt that leaves no room for an answer is refused by its length, before its numbers are
+    made: for a quarter of a million that takes long enough to be felt.
+    """
+    tokenizer = Tokenizer(weights)
+    with pytest.raises(TooLongError) as caught:
+        tokenizer.encode(Question((Message("user", "x " * 2000),)))
+    tokens, context = caught.value.numbers
+    assert context == weights.context_length < tokens
 
 
 def test_longest_token(weights: Weights) -> None:
