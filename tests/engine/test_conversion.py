@@ -11,7 +11,7 @@ from local.demo_model.corpus import read_corpus
 from tests.engine.conftest import ROOT, VARIANTS, run_convert
 
 # The session's models are made within the first test that asks for them.
-pytestmark = pytest.mark.timeout(960)
+pytestmark = pytest.mark.timeout(1800)
 
 DEMO = ROOT / "local" / "demo_model"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -127,7 +127,7 @@ class Runner:
         if completion.has_stopped():
             generation.end("stop")
         elif completion.tokens >= sequence.most_tokens:
-            generation.put(completion.end())
+            generation.put(completion.end(cut=True))
             generation.end("stop" if completion.has_stopped() else "length")
 
 

@@ -11,6 +11,7 @@ import pytest
 from image.model import save_model as module
 from image.model.save_model import Wish, save_model
 from image.model.source import SaveError, Source, gather, parse_source
+from tests.patience import PATIENCE_SECONDS
 from tests.unit.image.model.conftest import encode_tensors, write_config
 
 ROOT = Path(__file__).parents[4]
@@ -23,7 +24,7 @@ def save(folder: Path, out: Path, *options: str) -> subprocess.CompletedProcess[
     command = (sys.executable, "-S", "-m", "ops.save_model", "--check", str(folder))
     return subprocess.run(
         (*command, f"--out={out}", *options),
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
 
 
