@@ -20,24 +20,14 @@ from app.protocol.package import (
 )
 from image.errors import ImageError
 
-    def __post_init__(self) -> None:
-        """
-        Check what askers are shown.
-
-        Raises:
-            ValueError: Name or label is not one line that a terminal can show.
-        """
-        for field, text in (("name", self.name), ("label", self.label)):
-            if not text.isprintable():
-                raise ValueError(f"{field} is not one line of printable characters")
-
 
 def write_manifest(folder: Path, description: Description) -> bytes:
     """
     Write `model.json` over all files of *folder* and return the weights digest.
 
     Raises:
-        ValueError: *folder* holds something that is neither a file nor a folder, or no file.
+        ValueError: *folder* holds something that is neither a file nor a folder, or no file; or
+            name or label is not one line that a terminal can show.
     """
     files = {name: _entry(folder / name) for name in list_files(folder) if name != MANIFEST_NAME}
     if not files:
@@ -48,7 +38,15 @@ def write_manifest(folder: Path, description: Description) -> bytes:
 
 
 def encode_description(description: Description, files: Mapping[str, object]) -> bytes:
-    """Give the bytes of `model.json`; *files* has the size and the SHA-256 of each by name."""
+    """
+    Give the bytes of `model.json`; *files* has the size and the SHA-256 of each by name.
+
+    Raises:
+        ValueError: Name or label is not one line that a terminal can show.
+    """
+    for field, text in (("name", description.name), ("label", description.label)):
+        if not text.isprintable():
+            raise ValueError(f"{field} is not one line of printable characters")
     return encode_manifest({"format": FORMAT, **asdict(description), "files": files})
 
 
