@@ -292,6 +292,15 @@ def test_no_such_context(model: Path, tmp_path: Path, context: str) -> None:
     assert "is no number of tokens" in done.stderr
 
 
+def test_label_of_two_lines(model: Path, tmp_path: Path) -> None:
+    """
+    A label that could draw more than itself is refused as a typing error, before any work.
+    """
+    done = save(model, tmp_path / "out", "--label=two\nlines")
+    assert done.returncode == 2
+    assert "one line of printable characters" in done.stderr
+
+
 def test_commit() -> None:
     """
     A full commit is a source on the hub; the default model may be left out.
@@ -307,6 +316,10 @@ def test_called(tmp_path: Path) -> None:
     assert parse_source(str(tmp_path)) == Source(tmp_path.name, "local", tmp_path)
     named = parse_source(str(tmp_path), called=f"a/b@{COMMIT}")
     assert named == Source("a/b", COMMIT, tmp_path)
+    odd = tmp_path / "two\nlines"
+    odd.mkdir()
+    with pytest.raises(SaveError, match="--name"):
+        parse_source(str(odd))
 
 
 @pytest.mark.parametrize("text", ["a/b", "a/b@main", "a/b@v1.0", f"a/b@{COMMIT[:12]}", "./none"])
