@@ -27,7 +27,7 @@ from ops.deployment import (
     add_deployment_arguments,
     read_deployment,
 )
-from ops.finding import Finding, Level, has_problem, ok, problem, warning
+from ops.finding import Finding, Level, counted, has_problem, ok, problem, warning
 from ops.machine import (
     check_cdk,
     check_disk,
@@ -90,8 +90,8 @@ def show(findings: Iterable[Finding], terminal: Terminal) -> None:
         counts[finding.level] += 1
         terminal.piece("".join(f"{line}\n" for line in finding.lines()))
     terminal.piece(
-        f"{counts[Level.OK]} ok, {counts[Level.WARNING]} warnings, "
-        f"{counts[Level.PROBLEM]} problems\n"
+        f"{counts[Level.OK]} ok, {counted(counts[Level.WARNING], 'warning')}, "
+        f"{counted(counts[Level.PROBLEM], 'problem')}\n"
     )
 
 

@@ -2,7 +2,7 @@
 The console: where a command's questions come from, and where its answers and words go.
 
 Answers go to standard output, everything else to standard error, so that `bin/chat ask … > file`
-keeps the answer alone.
+keeps the answer alone. Neither carries controls: what is piped may be shown at a terminal later.
 """
 
 import json
@@ -22,28 +22,35 @@ from app.chatbot.evidence.words import LABEL_WIDTH, describe_enclave
 from app.chatbot.session.session import Session
 from app.protocol.errors import AppError
 
-# All control characters but tab and newline, and those that reorder a line.
-_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# All control characters but tab and newline, other ends of lines, and what reorders a line.
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_REPLACED: Final = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """Where questions come from and where words go."""
+    """
+    Where questions come from and where words go.
+
+    Attributes:
+        raw: Write answers as they come, controls included.
+    """
 
     source: TextIO = field(default_factory=lambda: sys.stdin)
     answers: TextIO = field(default_factory=lambda: sys.stdout)
     notes: TextIO = field(default_factory=lambda: sys.stderr)
+    raw: bool = False
 
     def note(self, line: str) -> None:
         """Write one line beside the answers."""
-        _write(self.notes, line + "\n")
+        _write(self.notes, clean(line) + "\n")
 
     def tell(self, line: str, style: str = "bold green") -> None:
         """Write one line beside the answers; at a terminal its label, ten wide, stands out."""
+        line = clean(line).replace("\n", _REPLACED)
         if not self.notes.isatty():
             self.note(line)
             return
-        line = clean(line)
         label, rest = line[:LABEL_WIDTH], line[LABEL_WIDTH:]
         self.console().print(Text.assemble((label, style), rest), soft_wrap=True)
 
@@ -59,7 +66,7 @@ class Terminal:
             OutputError: It cannot be written, such as on a full disk. Nothing is, from then on.
         """
         try:
-            _write(self.answers, text)
+            _write(self.answers, text if self.raw else clean(text))
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -72,11 +79,16 @@ class Terminal:
 
 def clean(text: str) -> str:
     """Give *text* without controls, with which an answer could forge its proof at a terminal."""
-    return _CONTROLS.sub("\ufffd", text)
+    return _CONTROLS.sub(_REPLACED, text.replace("\r\n", "\n"))
+
+
+def escape(text: str) -> str:
+    """Give *text*, which is JSON, with controls as escapes: the same JSON, and harmless."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _write(stream: TextIO, text: str) -> None:
-    stream.write(clean(text) if stream.isatty() else text)
+    stream.write(text)
     stream.flush()
 
 

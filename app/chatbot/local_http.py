@@ -7,13 +7,14 @@ own, and whatever token the application asks for. `localhost` is no name for it:
 bind the same port of ::1, which many programs try first. Nothing is logged of a request.
 """
 
+import argparse
 import hmac
 import logging
 import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -26,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.protocol.errors import ConfigError, TooLongError, UnavailableError
 
 ADDRESS: Final = "127.0.0.1"
+_PORTS: Final = 2**16
 UNIX_URL: Final = "http://enclave-llm.invalid"  # RFC 6761: a name that never resolves
 _TOKEN_BYTES: Final = 32
 _STOP_SECONDS: Final = 3
@@ -49,6 +51,18 @@ def bearer(headers: Headers) -> str:
     return given.strip() if scheme.lower() == "bearer" else ""
 
 
+def parse_port(text: str) -> int:
+    """
+    Give the port that *text* names, for a command line.
+
+    Raises:
+        ArgumentTypeError: It names none.
+    """
+    if not (text.isascii() and text.isdigit() and int(text[:6]) < _PORTS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: name one of 0 to {_PORTS - 1}")
+    return int(text)
+
+
 def listen(port: int = 0) -> socket.socket:
     """
     Listen on *port* of 127.0.0.1, a free one where it is 0.
@@ -56,7 +70,7 @@ def listen(port: int = 0) -> socket.socket:
     Raises:
         ConfigError: The port is taken or not allowed.
     """
-    if not 0 <= port < 2**16:
+    if not 0 <= port < _PORTS:
         raise ConfigError(f"port {port} is none: name one of 0 to 65535 with --port")
     try:
         return socket.create_server((ADDRESS, port))
@@ -130,15 +144,20 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def serve(application: ASGIApp, listener: socket.socket) -> None:
+def serve(
+    application: ASGIApp, listener: socket.socket, *, ending: Callable[[], None] = lambda: None
+) -> None:
     """
     Serve *application*, guarded, on *listener* until SIGINT, SIGTERM or SIGHUP.
+
+    Args:
+        ending: Called before the port is given up.
 
     Raises:
         KeyboardInterrupt: One of them came; so that whoever calls this can clean up.
     """
     with _ending_like_ctrl_c():
-        _server(application, listener).run(sockets=[listener])
+        _Server(application, listener, ending).run(sockets=[listener])
 
 
 @contextmanager
@@ -161,14 +180,19 @@ def _ending_like_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def serving(application: ASGIApp, listener: socket.socket) -> Iterator[str]:
+def serving(
+    application: ASGIApp, listener: socket.socket, *, ending: Callable[[], None] = lambda: None
+) -> Iterator[str]:
     """
     Serve *application*, guarded, from a thread while the block runs; give its URL.
+
+    Args:
+        ending: As for `serve`.
 
     Raises:
         UnavailableError: It does not begin to serve.
     """
-    server = _server(application, listener)
+    server = _Server(application, listener, ending)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
@@ -185,18 +209,29 @@ def serving(application: ASGIApp, listener: socket.socket) -> Iterator[str]:
         thread.join(_STOP_SECONDS + _START_SECONDS)
 
 
-def _server(application: ASGIApp, listener: socket.socket) -> uvicorn.Server:
-    config = uvicorn.Config(
-        Guard(application, None if listener.family == socket.AF_UNIX else _port_of(listener)),
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        lifespan="off",
-        ws="none",
-        timeout_graceful_shutdown=_STOP_SECONDS,
-    )
-    # After the above, which sets levels. Without configuration of its own, uvicorn would take
-    # whatever handlers the program has for leave to log each request's path.
-    for name in ("uvicorn.access", "uvicorn.error", "uvicorn.asgi"):
-        logging.getLogger(name).setLevel(_SILENT)
-    return uvicorn.Server(config)
+class _Server(uvicorn.Server):
+    """A server that logs nothing, and says that it is ending before it gives up its port."""
+
+    def __init__(
+        self, application: ASGIApp, listener: socket.socket, ending: Callable[[], None]
+    ) -> None:
+        config = uvicorn.Config(
+            Guard(application, None if listener.family == socket.AF_UNIX else _port_of(listener)),
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        )
+        super().__init__(config)
+        self._ending = ending
+        # After the above, which sets levels. Without configuration of its own, uvicorn would take
+        # whatever handlers the program has for leave to log each request's path.
+        for name in ("uvicorn.access", "uvicorn.error", "uvicorn.asgi"):
+            logging.getLogger(name).setLevel(_SILENT)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what is served, then the server."""
+        self._ending()
+        await super().shutdown(sockets)

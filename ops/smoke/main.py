@@ -25,8 +25,10 @@ from app.chatbot.session.trust import production_trust
 from app.protocol.errors import AppError, ConfigError
 from image.eif.record import parse_build_record
 from image.errors import ImageError
+from ops.aws import AwsError
 from ops.ending import EXIT_FAILED, EXIT_USAGE
 from ops.smoke.checks import Checks, Found, Subject, read_trust
+from ops.smoke.endpoints import read_endpoints
 from ops.smoke.host import SsmHost
 from ops.smoke.report import CheckError, How, NotRunError, Outcome, Report, Result
 
@@ -94,7 +96,7 @@ def run_check(name: str, how: How, check: Callable[[], Found]) -> Result:
         outcome = Outcome.PASSED
     except (NotRunError, LoginError, CertificateError) as error:
         text, facts, outcome = str(error), {}, Outcome.NOT_RUN
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, AwsError) as error:
         text, facts, outcome = f"AWS cannot be asked: {error}", {}, Outcome.NOT_RUN
     except (CheckError, AppError) as error:
         text, facts, outcome = str(error), {}, Outcome.FAILED
@@ -147,6 +149,9 @@ def _subject(options: argparse.Namespace) -> Subject:
         built=built,
         chat_role_trust=find_trust(options.assembly / f"{options.stack}.template.json", role),
         live_trust=lambda: read_trust(admin, config.chat_role_arn),
+        endpoints=lambda: read_endpoints(
+            admin, options.assembly, stack=options.stack, key_arn=config.key_arn
+        ),
         host=None if options.without_host else SsmHost(admin, options.stack),
         now=lambda: datetime.now(UTC),
     )

@@ -14,6 +14,7 @@ import pytest
 from local.processes.supervise import ROOT
 from local.twin.twin import Twin
 from tests.integration.asker import asker_environment
+from tests.patience import PATIENCE_SECONDS
 
 BLOCKS = dict(
     zip(
@@ -65,7 +66,7 @@ def run(command: list[str], **environment: str) -> str:
         command,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
         cwd=ROOT,
         env={**os.environ, "NO_PROXY": "127.0.0.1", **environment},
@@ -131,7 +132,7 @@ def test_serving_ends_with_ctrl_c_and_keeps_its_token(twin: Twin, tmp_path: Path
             assert path.read_text().strip() not in shown
             tokens.add(run(["sh", "-c", f"printf %s {shown}"]))
             process.send_signal(number)
-            _, told = process.communicate(timeout=20)
+            _, told = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0
         assert told.index("pcr0") < told.index("serving") < told.index("stopped")
     assert tokens == {path.read_text().strip()}
@@ -155,7 +156,7 @@ def test_nothing_is_served_unverified(twin: Twin, tmp_path: Path) -> None:
         env=asker_environment(twin),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode == 3

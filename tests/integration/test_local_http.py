@@ -16,6 +16,7 @@ from starlette.routing import Route
 from app.chatbot.local_http import bearer, is_token, listen, make_token, read_body, serving
 from app.chatbot.unix_socket import listen_unix
 from app.protocol.errors import ConfigError, TooLongError
+from tests.patience import PATIENCE_SECONDS
 
 LIMIT = 1000
 
@@ -39,7 +40,7 @@ def port() -> Iterator[int]:
 
 
 def ask(port: int, path: str = "/", body: bytes = b"", **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
     try:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request("POST", path, body, named)

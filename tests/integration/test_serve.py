@@ -5,7 +5,6 @@ import gc
 import http.client
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
@@ -41,7 +40,9 @@ from app.protocol.question import Options
 from app.protocol.releases import Measurements
 from local.signers.nsm import SoftwareNsm
 from local.twin.twin import Twin
+from tests.endless import ENDLESS_TOKENS, count
 from tests.hostile import substitute_document
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 QUESTION: Final = "How do I book leave?"
 OTHER: Final = "I can't access my email."
@@ -75,7 +76,9 @@ class Api:
 
     def connect(self) -> http.client.HTTPConnection:
         """Open a connection of one's own."""
-        return http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=30)
+        return http.client.HTTPConnection(
+            self.url.removeprefix("http://"), timeout=PATIENCE_SECONDS
+        )
 
 
 @contextmanager
@@ -89,7 +92,9 @@ def serve(
         listener = stack.enter_context(listen())
         application = make_application(conversations, token=TOKEN, defaults=defaults)
         url = stack.enter_context(serving(application, listener))
-        client = OpenAI(base_url=f"{url}/v1", api_key=TOKEN, max_retries=0, timeout=30)
+        client = OpenAI(
+            base_url=f"{url}/v1", api_key=TOKEN, max_retries=0, timeout=PATIENCE_SECONDS
+        )
         yield Api(url, conversations, stack.enter_context(client))
 
 
@@ -203,7 +208,9 @@ def test_models(api: Api) -> None:
 
 def test_hugging_faces_client(api: Api, expected: str) -> None:
     """Hugging Face's client gets the answer, streamed and not, with its usage."""
-    with InferenceClient(base_url=f"{api.url}/v1", api_key=TOKEN, timeout=30) as client:
+    with InferenceClient(
+        base_url=f"{api.url}/v1", api_key=TOKEN, timeout=PATIENCE_SECONDS
+    ) as client:
         answer = client.chat_completion(ASKED, model=MODEL)
         assert answer.choices[0].message.content == expected
         assert answer.usage.completion_tokens > 5
@@ -529,14 +536,16 @@ def test_the_history_sent_is_what_the_model_reads(api: Api) -> None:
     assert long["usage"]["prompt_tokens"] > short["usage"]["prompt_tokens"] + 5
 
 
-def test_sessions_are_bounded_and_used_again(twin: Twin) -> None:
+def test_sessions_are_bounded_and_used_again(endless: Twin) -> None:
     """One session serves answers one after the other; a second at a time is told to wait."""
-    with serve(twin.connect, limit=1, defaults=PADDED) as api:
-        assert api.post({"model": MODEL, "messages": ASKED})[0] == 200
+    short = {"model": MODEL, "messages": ASKED, "max_tokens": 8}
+    with serve(endless.connect, limit=1) as api:
+        assert api.post(short)[0] == 200
         stream = api.client.chat.completions.create(
             model=MODEL,
             messages=ASKED,
             stream=True,
+            max_tokens=ENDLESS_TOKENS,
         )
         next(stream)
         with pytest.raises(RateLimitError) as raised:
@@ -546,30 +555,24 @@ def test_sessions_are_bounded_and_used_again(twin: Twin) -> None:
         assert "The enclave is at its limit" not in raised.value.message
         assert "the enclave was not asked" in raised.value.message
         stream.close()
-        wait_until(lambda: api.post({"model": MODEL, "messages": ASKED})[0] == 200)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it does not come true"
-        time.sleep(0.05)
+        wait_until(lambda: api.post(short)[0] == 200)
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-def test_a_client_that_hangs_up_stops_its_answer(twin: Twin, *, stream: bool) -> None:
+def test_a_client_that_hangs_up_stops_its_answer(endless: Twin, *, stream: bool) -> None:
     """When the client goes, the answer stops, long before its end."""
-    with serve(twin.connect, limit=1, defaults=PADDED) as api:
+    failed = count(endless, "failed")
+    with serve(endless.connect, limit=1) as api:
         connection = api.connect()
-        body = json.dumps({"model": MODEL, "messages": ASKED, "stream": stream})
+        asked = {"model": MODEL, "messages": ASKED, "stream": stream, "max_tokens": ENDLESS_TOKENS}
         connection.request(
-            "POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {TOKEN}"}
+            "POST", "/v1/chat/completions", json.dumps(asked), {"Authorization": f"Bearer {TOKEN}"}
         )
-        wait_until(lambda: bool(api.conversations._busy))
+        wait_until(lambda: api.conversations._busy and count(endless, "active"))
         session = api.conversations._busy[0]
-        time.sleep(0.3)
         connection.close()
-        wait_until(lambda: not api.conversations._busy, 1)
+        wait_until(lambda: not api.conversations._busy)
+        wait_until(lambda: count(endless, "failed") == failed + 1)
         assert session.history == ()
         assert session.evidence is None
 

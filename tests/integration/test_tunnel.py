@@ -128,5 +128,7 @@ def test_tunnel_needs_a_stack(
     monkeypatch.setattr(program, "production_trust", lambda _: twin.trust)
     monkeypatch.setattr(program, "open_aws", lambda *_: twin.asker)
     config = str(twin.folder / "chat.json")
-    assert program.main(["--config", config, "--tunnel", "ask", "x"]) == 1
+    with pytest.raises(SystemExit) as ended:
+        program.main(["--config", config, "--tunnel", "ask", "x"])
+    assert ended.value.code == 2
     assert "--tunnel needs --stack" in capsys.readouterr().err

@@ -33,9 +33,9 @@ _TOLD: Final = {
     ),
     "pcr_mismatch": (
         "This enclave runs something else",
-        "The enclave is genuine, but its image is none on your list of approved releases.",
+        "Its proof is signed as it should be, but its image is not on your approved list.",
         f"Nobody you trust has reviewed what would read your question. {_NOT_SENT}",
-        "If a release was announced, bin/chat releases import its list; if not, report it.",
+        "If a new release was announced, run bin/chat releases import. If not, report it.",
     ),
     "clock": (
         "The clocks disagree",

@@ -69,12 +69,13 @@ def _type_lines(terminal: Terminal, commands: Sequence[str]) -> Iterator[str]:
         yield line.strip()
 
 
-def read_secret(terminal: Terminal, *labels: str) -> str:
+def read_secret(terminal: Terminal, *labels: str, least: int = 0) -> str:
     """
     Have one secret typed, unseen, once for each of *labels*.
 
     Raises:
-        ConfigError: Nobody is at a terminal, or what was typed differs.
+        ConfigError: Nobody is at a terminal, or what was typed differs or has under *least*
+            characters, which is told before it is asked for again.
     """
     if not (terminal.source.isatty() and terminal.notes.isatty()):
         raise ConfigError("nobody is at a terminal to type a passphrase")
@@ -83,9 +84,12 @@ def read_secret(terminal: Terminal, *labels: str) -> str:
         history=InMemoryHistory(), output=create_output(stdout=terminal.notes)
     )
     try:
-        typed = {prompt.prompt(f"{label}: ", is_password=True) for label in labels}
+        first = prompt.prompt(f"{labels[0]}: ", is_password=True)
+        if len(first) < least:
+            raise ConfigError(f"the passphrase has under {least} characters: take a longer one")
+        again = [prompt.prompt(f"{label}: ", is_password=True) for label in labels[1:]]
     except EOFError:
         raise ConfigError("no passphrase was typed") from None
-    if len(typed) != 1:
+    if any(typed != first for typed in again):
         raise ConfigError("the two passphrases differ")
-    return typed.pop()
+    return first

@@ -1,4 +1,5 @@
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from app.chatbot.console import Terminal, fail
+from app.chatbot.console import Terminal, clean, escape, fail
 from app.chatbot.errors import OutputError
 from app.chatbot.evidence.words import short
 from app.protocol.errors import ConfigError
@@ -24,6 +25,7 @@ class Tty(io.StringIO):
 
 
 HOSTILE = "a\x1b]52;c;x\x07b\x9bc\rd\u202ee\tf\ng"
+CLEAN = "a�]52;c;x�b�c�d�e\tf\ng"
 
 
 def test_terminals_get_no_controls() -> None:
@@ -37,15 +39,39 @@ def test_terminals_get_no_controls() -> None:
     terminal.note(HOSTILE)
     for stream in (terminal.answers, terminal.notes):
         assert isinstance(stream, Tty)
-        assert stream.getvalue().rstrip("\n") == "a�]52;c;x�b�c�d�e\tf\ng"
+        assert stream.getvalue().rstrip("\n") == CLEAN
 
 
-def test_pipes_get_the_answer_as_it_is() -> None:
-    """What is no terminal gets every character."""
-    terminal = Terminal(io.StringIO(), io.StringIO(), io.StringIO())
+@pytest.mark.parametrize("raw", [False, True])
+def test_pipes_get_no_controls_either(*, raw: bool) -> None:
+    """What is piped may be shown by `cat` or `less -R`; only answers that are to be raw are so."""
+    terminal = Terminal(io.StringIO(), io.StringIO(), io.StringIO(), raw=raw)
     terminal.piece(HOSTILE)
+    terminal.note(HOSTILE)
     assert isinstance(terminal.answers, io.StringIO)
-    assert terminal.answers.getvalue() == HOSTILE
+    assert isinstance(terminal.notes, io.StringIO)
+    assert terminal.answers.getvalue() == (HOSTILE if raw else CLEAN)
+    assert terminal.notes.getvalue() == CLEAN + "\n"
+
+
+def test_lines_end_as_lines_do() -> None:
+    """Windows' ends of lines are ends of lines; the separators of Unicode are none."""
+    assert clean("a\r\nb\u2028c\u2029d") == "a\nb\ufffdc\ufffdd"
+
+
+def test_a_line_of_proof_is_one_line() -> None:
+    """What an enclave calls its model cannot begin a line of proof of its own."""
+    for notes in (io.StringIO(), Tty()):
+        terminal = Terminal(io.StringIO(), io.StringIO(), notes)
+        terminal.tell("weights   a\nreceipt   verified", style="")
+        assert notes.getvalue() == "weights   a\ufffdreceipt   verified\n"
+
+
+def test_escaped_json_is_the_same_json() -> None:
+    """Controls in JSON become escapes: nothing is lost, and nothing reaches a terminal."""
+    shown = escape(json.dumps({"text": HOSTILE}, ensure_ascii=False, indent=2))
+    assert json.loads(shown) == {"text": HOSTILE}
+    assert clean(shown) == shown
 
 
 @pytest.mark.parametrize(("digest", "shown"), [(bytes(range(48)), "00010203…2e2f")])

@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
 from infra.parameters import parse_parameters
 from ops import doctor
@@ -342,6 +344,19 @@ def test_only_problems_keep_from_deploying(findings: Iterable[Finding], *, bad: 
     Warnings do not keep anybody from deploying.
     """
     assert has_problem(findings) is bad
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(0, "0 problems"), (1, "1 problem"), (2, "2 problems")]
+)
+def test_one_problem_is_one_problem(number: int, said: str) -> None:
+    """
+    The last line counts as people do.
+    """
+    terminal = Terminal(io.StringIO(), io.StringIO(), io.StringIO())
+    doctor.show([problem("a", "b", "c")] * number, terminal)
+    assert isinstance(terminal.answers, io.StringIO)
+    assert terminal.answers.getvalue().splitlines()[-1] == f"0 ok, 0 warnings, {said}"
 
 
 @pytest.mark.parametrize(

@@ -335,6 +335,18 @@ def test_answer_errors(bench: Bench) -> None:
     assert bench.supervisor.take_counts()[count] == 1
 
 
+def test_refused_requests_are_no_answer_errors(bench: Bench) -> None:
+    """
+    What anybody who reaches the port can bring about has a metric of its own, without an alarm.
+    """
+    bench.look(times=2)
+    bench.health = HealthReport(0, 0, 1, 0, refused=500)
+    bench.look(times=2)
+    counts = bench.supervisor.take_counts()
+    assert (counts["AnswerErrors"], counts["RequestsRefused"]) == (0, 500)
+    assert bench.supervisor.take_counts()["RequestsRefused"] == 0
+
+
 def test_stop(bench: Bench) -> None:
     """
     Without its supervisor there is no enclave.
