@@ -78,6 +78,12 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _line(text: str) -> str:
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError("not one line of printable characters")
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bin/save-model",
@@ -96,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", choices=PRECISIONS, default="int8", help="precision; default: int8"
     )
     parser.add_argument("--name", help="NAME@COMMIT that a folder's files were fetched from")
-    parser.add_argument("--label", default="", help="one line that askers see beside the name")
+    parser.add_argument(
+        "--label", default="", type=_line, help="one line that askers see beside the name"
+    )
     parser.add_argument(
         "--context",
         type=_context,
