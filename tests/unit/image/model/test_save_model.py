@@ -350,3 +350,14 @@ def test_help() -> None:
     assert "bin/save-model bigscience/bloom-560m@COMMIT" in done.stdout
     assert "bin/save-model ./folder" in done.stdout
     assert "int4" in done.stdout
+
+
+@pytest.mark.parametrize("label", ["two\nlines", "\x1b[31mred"])
+def test_a_label_is_one_line(model: Path, tmp_path: Path, label: str) -> None:
+    """
+    What askers see beside the name is one line that draws nothing else, and is refused at once.
+    """
+    done = save(model, tmp_path / "out", "--label", label)
+    assert done.returncode == 2
+    assert "argument --label: not one line" in done.stderr
+    assert save(model, tmp_path / "out", "--label", "a demo").returncode == 0
