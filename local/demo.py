@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             session.close()
         return 0
     except AppError as error:
-        return fail(error, terminal, as_json=options.json)
+        return fail(error, terminal, as_json=options.json, name="demo")
     except KeyboardInterrupt:
         terminal.note("stopped")
         return 130

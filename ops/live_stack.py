@@ -11,7 +11,7 @@ from typing import Final
 
 import boto3
 
-from app.chatbot.deployment.stack import by_name
+from app.chatbot.deployment.stack import describe_stack
 from app.protocol.errors import ConfigError
 from ops.assembly import find_key_policy
 from ops.aws import AwsError, asking
@@ -80,15 +80,14 @@ def read_live_stack(session: boto3.Session, name: str) -> LiveStack | None:
 
         AwsError: As `asking`.
     """
-    client = session.client("cloudformation")
     try:
         with asking("cloudformation:DescribeStacks"):
-            stack = client.describe_stacks(StackName=name)["Stacks"][0]
+            stack = describe_stack(session, name)
     except AwsError as error:
         if error.code != _MISSING:
             raise
         return None
-    if stack["StackStatus"] == _EMPTY:
+    if stack.status == _EMPTY:
         return None
     template = read_template(session, name)
     try:
@@ -97,9 +96,9 @@ def read_live_stack(session: boto3.Session, name: str) -> LiveStack | None:
         raise ConfigError(f"stack {name} is none of ours: {error}: give another name") from None
     return LiveStack(
         name=name,
-        stack_id=stack["StackId"],
-        status=stack["StackStatus"],
-        outputs=by_name(stack.get("Outputs", [])),
+        stack_id=stack.stack_id,
+        status=stack.status,
+        outputs=stack.outputs,
         template=template,
         resources=tuple(read_resources(session, name)),
     )

@@ -16,6 +16,7 @@ from typing import Final, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from app.chatbot.errors import OutputError
 from app.chatbot.evidence.advice import advise, exit_code
 from app.chatbot.evidence.words import LABEL_WIDTH, describe_enclave
 from app.chatbot.session.session import Session
@@ -58,8 +59,22 @@ class Terminal:
         return Console(file=self.notes, highlight=False, emoji=False, markup=False)
 
     def piece(self, text: str) -> None:
-        """Write a piece of an answer at once."""
-        _write(self.answers, text if self.raw else clean(text))
+        """
+        Write a piece of an answer at once.
+
+        Raises:
+            OutputError: It cannot be written, such as on a full disk. Nothing is, from then on.
+        """
+        try:
+            _write(self.answers, text if self.raw else clean(text))
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _discard(self.answers)
+            raise OutputError(
+                f"standard output cannot be written: {error.strerror}: what stands there is not "
+                "whole"
+            ) from None
 
 
 def clean(text: str) -> str:
@@ -85,14 +100,20 @@ def show_banner(session: Session, terminal: Terminal) -> None:
 
 def leave_quietly() -> int:
     """Give the exit code for a reader that has gone, such as `head`; nothing more is written."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard(sys.stdout)
     return 128 + signal.SIGPIPE
 
 
-def fail(error: AppError, terminal: Terminal, *, as_json: bool) -> int:
-    """Say what *error* means and what to do, and give the exit code."""
-    if as_json:
+def _discard(stream: TextIO) -> None:
+    """Lead *stream* nowhere, so that what is left in it can be written when the program ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def fail(error: AppError, terminal: Terminal, *, as_json: bool, name: str = "chat") -> int:
+    """Say for the program *name* what *error* means and what to do, and give the exit code."""
+    if as_json and not isinstance(error, OutputError):
         terminal.piece(json.dumps({"error": error.code, "advice": advise(error)}) + "\n")
     else:
-        terminal.note(f"chat: {' '.join(advise(error).split())}")  # one line, whoever's words
+        words = " ".join(advise(error).split())  # one line, whoever's words they are
+        terminal.note(f"{name}: {words}")
     return exit_code(error)

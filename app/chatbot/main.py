@@ -14,11 +14,11 @@ from typing import Final
 
 import boto3
 
+from app.chatbot.aws import open_aws
 from app.chatbot.config import ChatbotConfig, read_config
 from app.chatbot.console import Terminal, escape, fail, leave_quietly
-from app.chatbot.deployment.aws import open_aws
 from app.chatbot.deployment.stack import read_config_of_stack
-from app.chatbot.deployment.tunnel import find_instance, open_tunnel
+from app.chatbot.deployment.tunnel import tunnelled
 from app.chatbot.library import config_folder, open_session
 from app.chatbot.local_http import parse_port
 from app.chatbot.openai.command import serve_sessions
@@ -30,7 +30,7 @@ from app.chatbot.terminal.prompt_line import read_all, read_secret
 from app.chatbot.terminal.transcript import open_transcript
 from app.chatbot.web.command import add_web_arguments, serve_page
 from app.protocol.constants import DEFAULT_MAX_TOKENS
-from app.protocol.errors import AppError
+from app.protocol.errors import AppError, ConfigError
 from app.protocol.question import Options
 
 _EPILOG: Final = """\
@@ -51,9 +51,10 @@ Before anything is sent, the enclave's attestation document is verified against 
 your own list of approved releases. Your AWS credentials (boto3's default chain) assume the chat
 role; what the enclave gets of them works for one conversation, inside that image, for 15 minutes.
 
-exit codes: 0 answered, 1 failed, 2 wrong usage, 3 the enclave is not trusted (nothing was sent, or
-only a copy sealed to the enclave verified before), 4 the answer is not whole, or its receipt does
-not verify, 130 stopped by Ctrl-C. A conversation ends with 0, whatever its answers came to.
+exit codes: 0 answered, 1 failed, 2 wrong usage or AWS settings, 3 the enclave is not trusted
+(nothing was sent, or only a copy sealed to the enclave verified before), 4 the answer is not whole,
+or its receipt does not verify, 130 stopped by Ctrl-C. A conversation ends with 0, whatever its
+answers came to.
 
 NO_COLOR is honoured. Answers go to standard output, all else to standard error. At a terminal each
 line of an answer begins with a margin, "| ", which no text of an answer can leave; in a pipe there
@@ -99,6 +100,7 @@ def _run(options: argparse.Namespace, connect: Callable[[], Session], terminal: 
             answer_options(options),
             terminal,
             port=options.port,
+            path=options.socket,
             token_file=options.token_file,
         )
     return talk(connect(), options, terminal)
@@ -175,10 +177,10 @@ def _reach(
     if not options.tunnel:
         yield config
         return
-    instance = find_instance(aws, options.stack)
-    with open_tunnel(instance, region=config.region, profile=options.profile) as url:
-        # The certificate is the parent's own and names no 127.0.0.1; it was never trust.
-        yield replace(config, url=url, tls_ca=None, any_certificate=True)
+    if not options.stack:
+        raise ConfigError("--tunnel needs --stack, whose instances it leads to")
+    with tunnelled(config, aws, options.stack, profile=options.profile) as reached:
+        yield reached
 
 
 def _stay_here(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -215,7 +217,9 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("the deployment")
     group.add_argument("--config", type=Path, default=folder / "chat.json", metavar="FILE")
     group.add_argument("--stack", metavar="NAME", help="read the addresses of this stack's outputs")
-    group.add_argument("--region", metavar="R", help="of the stack; default: your profile's")
+    group.add_argument(
+        "--region", metavar="R", help="of the stack; default: AWS_REGION, or your profile's"
+    )
     group.add_argument(
         "--tunnel",
         action="store_true",
@@ -270,8 +274,15 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "to export, which most clients take as they are. Answer options before serve are the "
         "defaults of what a request leaves out. docs/clients.md says what is honoured."
     )
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--port", type=parse_port, default=0, metavar="N", help="default: a free one"
+    )
+    where.add_argument(
+        "--socket",
+        type=Path,
+        metavar="PATH",
+        help="a Unix socket instead, which no other user can reach or take over",
     )
     parser.add_argument(
         "--token-file",

@@ -64,7 +64,9 @@ class TwinHost:
         role = directory.role(arn)
         assert role is not None  # noqa: S101 - just added
         ends = datetime.now(UTC) + timedelta(minutes=15)
-        key, _, _ = directory.issue(Session(role, "i-0123456789abcdef0", ends, None, 0, None))
+        key, _, _ = directory.issue(
+            Session(role, "i-0123456789abcdef0", ends, None, 0, None), datetime.now(UTC)
+        )
         return key
 
 

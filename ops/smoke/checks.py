@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from app.chatbot.aws import own_settings
 from app.chatbot.config import ChatbotConfig
+from app.chatbot.errors import CertificateError, LoginError
 from app.chatbot.session.access import Access
 from app.chatbot.session.session import Session, connect
 from app.chatbot.session.transport import Transport
@@ -376,10 +378,13 @@ def read_trust(admin: boto3.Session, role_arn: str) -> object:
 
 def _read(call: Callable[[], Mapping[str, object]]) -> Mapping[str, object]:
     try:
-        return call()
+        with own_settings():
+            return call()
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "unknown")
         raise NotRunError(f"{error.operation_name} was refused: {code}") from None
+    except (LoginError, CertificateError) as error:
+        raise NotRunError(str(error)) from None
     except BotoCoreError as error:
         raise NotRunError(f"AWS cannot be asked: {type(error).__name__}") from None
 

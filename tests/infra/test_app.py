@@ -42,6 +42,7 @@ template = stack.node.find_child("Fleet").node.find_child("Template").node.defau
 template.add_property_override("LaunchTemplateData.EnclaveOptions.Enabled", ["perhaps"])
 app.synth()
 """
+KEPT = ("PATH", "HOME", "JSII_RUNTIME_PACKAGE_CACHE_ROOT")
 GIVEN = {"chat_principals": DESK, "client_cidrs": "10.0.0.0/8"}
 
 
@@ -68,8 +69,7 @@ def run_app(
         [sys.executable, "-P", *program],
         cwd=ROOT,
         env={
-            "PATH": os.environ["PATH"],
-            "HOME": os.environ["HOME"],
+            **{name: os.environ[name] for name in KEPT if name in os.environ},
             "PYTHONPATH": str(ROOT),
             "CDK_OUTDIR": str(assembly),
             "CDK_CONTEXT_JSON": json.dumps(given),

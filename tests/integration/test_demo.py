@@ -19,6 +19,7 @@ from local.demo import QUESTION, main
 from local.emulator import enclave
 from local.processes import image as processes_image
 from local.processes.supervise import ROOT
+from tests.patience import PATIENCE_SECONDS
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def demo(folder: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
 def test_json_is_one_object(tmp_path: Path) -> None:
     """`--json` gives answer, proof and the exact bytes that crossed the parent."""
     with demo(tmp_path, "--json") as process:
-        printed, _ = process.communicate(timeout=100)
+        printed, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0
     shown = json.loads(printed)
     assert shown["receipt_verified"] is True
@@ -71,11 +72,11 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         assert "password" in process.stdout.readline()
         children = child_pids(process.pid)
         with demo(folder, "--json") as second:
-            said, _ = second.communicate(timeout=60)
+            said, _ = second.communicate(timeout=PATIENCE_SECONDS)
         assert second.returncode == 1
         assert "another twin uses" in json.loads(said)["advice"]
         process.send_signal(signal.SIGINT)
-        _, notes = process.communicate(timeout=60)
+        _, notes = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     assert len(children) == 2
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
@@ -100,7 +101,7 @@ def test_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
         assert process.stderr is not None
         process.stdout.close()
         notes = process.stderr.read()
-        code = process.wait(60)
+        code = process.wait(PATIENCE_SECONDS)
     assert code == 128 + signal.SIGPIPE
     assert "Traceback" not in notes
 
@@ -109,7 +110,7 @@ def test_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     """A folder that is not a twin's is refused, and nothing in it is touched."""
     (tmp_path / "thesis.txt").write_text("years of work")
     with demo(tmp_path, "--json") as process:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 1
     assert "holds other things" in json.loads(said)["advice"]
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -14,7 +14,6 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,9 +33,10 @@ from app.parent.lobby import PLACES
 from app.parent.server import _KEPT_ALIVE, _SPARE_THREADS
 from app.protocol.frames import encode_frame
 from tests.fake_enclave import FRAME, HEADER, FakeEnclave, encode_answer
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ParentConfig(port=0, max_streams=40, body_seconds=1, answer_seconds=10)
+CONFIG = ParentConfig(port=0, max_streams=40, body_seconds=1, answer_seconds=900)
 CANARY = "canary-91d2"
 NONCE_HEX = "c4" * 32
 SERVE = """
@@ -76,12 +76,12 @@ class Parent:
     port: int
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS)
 
     def request(
         self, method: str, path: str, body: bytes | Iterator[bytes] | None = None
     ) -> tuple[http.client.HTTPResponse, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
         with closing(connection):
             connection.request(method, path, body, encode_chunked=True)
             response = connection.getresponse()
@@ -94,13 +94,10 @@ class Parent:
 
 def wait_for_port(log: Path, process: subprocess.Popen[bytes]) -> int:
     """The port is in the log once the process listens."""
-    end = time.monotonic() + 10
-    while time.monotonic() < end and process.poll() is None:
-        for line in log.read_text().splitlines():
-            if '"listening"' in line:
-                return int(json.loads(line)["port"])
-        time.sleep(0.02)
-    raise AssertionError(log.read_text())
+    wait_until(lambda: '"listening"' in log.read_text() or process.poll() is not None)
+    listening = [line for line in log.read_text().splitlines() if '"listening"' in line]
+    assert listening, log.read_text()
+    return int(json.loads(listening[0])["port"])
 
 
 @contextmanager
@@ -115,7 +112,7 @@ def running(folder: Path, config: ParentConfig = CONFIG) -> Iterator[Parent]:
         finally:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(5)
+                process.wait(PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -134,6 +131,14 @@ def parent(shared: Parent) -> Parent:
     return shared
 
 
+def listens(parent: Parent) -> bool:
+    try:
+        parent.connect().close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 def read_until_closed(stream: socket.socket) -> bytes:
     received = b""
     while data := stream.recv(65536):
@@ -148,7 +153,7 @@ def chat_head(length: int) -> bytes:
 @contextmanager
 def post(parent: Parent, command: bytes) -> Iterator[http.client.HTTPResponse]:
     """A chat request whose response is read by the caller."""
-    connection = http.client.HTTPConnection("127.0.0.1", parent.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", parent.port, timeout=PATIENCE_SECONDS)
     with closing(connection):
         connection.request("POST", "/v1/chat", command)
         with connection.getresponse() as response:
@@ -191,34 +196,29 @@ def test_frames_come_as_sent(parent: Parent) -> None:
     """
     Each frame is with the client while the enclave still waits to send the next.
     """
-    with post(parent, b"frames 5 0.1") as response:
-        times = []
-        sizes = [len(encode_frame(HEADER)), *[len(encode_frame(FRAME))] * 5]
-        received = b""
-        for size in sizes:
-            received += response.read(size)
-            times.append(time.monotonic())
+    with post(parent, b"steps 5") as response:
+        received = response.read(len(encode_frame(HEADER)))
+        for _ in range(5):
+            parent.enclave.steps.release()
+            received += response.read(len(encode_frame(FRAME)))
         assert response.read() == b""
     assert received == encode_answer(5)
-    gaps = [after - before for before, after in pairwise(times)]
-    assert all(0.03 < gap < 0.5 for gap in gaps), gaps
 
 
-@pytest.mark.parametrize("command", [b"frames 500 0.05", b"silent 1", b"silent 0"])
+@pytest.mark.parametrize("command", [b"frames 10000 0.05", b"silent 1", b"silent 0"])
 def test_disconnect_cancels(parent: Parent, command: bytes) -> None:
     """
-    A client that hangs up is hung up for at the enclave within a second, frames or none.
+    A client that hangs up is hung up for at the enclave, frames or none, long before the end.
     """
     cancelled = parent.metric("parent_cancelled_total")
     with parent.connect() as stream:
         stream.sendall(chat_head(len(command)) + command)
         if not command.endswith(b"0"):
             assert stream.recv(100)
-        time.sleep(0.1)
-    assert parent.enclave.hung_up.wait(1)
-    time.sleep(0.1)
+        wait_until(lambda: any(one.endswith(command) for one in parent.enclave.requests))
+    assert parent.enclave.hung_up.wait(PATIENCE_SECONDS)
+    wait_until(lambda: parent.metric("parent_streams") == 0)
     assert parent.metric("parent_cancelled_total") == cancelled + 1
-    assert parent.metric("parent_streams") == 0
 
 
 def test_too_long(parent: Parent) -> None:
@@ -291,15 +291,16 @@ def test_slow_body(parent: Parent, drip: bytes) -> None:
         stop = threading.Event()
 
         def send() -> None:
-            while not stop.wait(0.1):
-                stream.sendall(drip)
+            with suppress(ConnectionError):  # cut off before this thread is told to stop
+                while not stop.wait(0.1):
+                    stream.sendall(drip)
 
         thread = threading.Thread(target=send)
         thread.start()
         assert stream.recv(12) == b"HTTP/1.1 408"
         stop.set()
         thread.join()
-    assert 0.9 < time.monotonic() - started < 2.5
+    assert time.monotonic() - started > 0.9
     assert parent.enclave.requests == []
 
 
@@ -312,12 +313,13 @@ def test_slow_headers(parent: Parent) -> None:
         stream.sendall(b"GET /healthz HTTP/1.1\r\nX-Drip: ")
         stream.settimeout(0.1)
         received = b"unset"
-        while received:
-            try:
-                received = stream.recv(1)
-            except TimeoutError:
-                stream.sendall(b"x")
-    assert 0.9 < time.monotonic() - started < 3
+        with suppress(ConnectionError):  # closed while a byte was on its way
+            while received and time.monotonic() - started < PATIENCE_SECONDS:
+                try:
+                    received = stream.recv(1)
+                except TimeoutError:
+                    stream.sendall(b"x")
+    assert 0.9 < time.monotonic() - started < PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -349,22 +351,22 @@ def test_failure_on_our_side(parent: Parent) -> None:
 
 def test_parallel_streams(parent: Parent) -> None:
     """
-    Thirty answers at once take as long as one.
+    Thirty answers go on together: none comes further than all others do.
     """
-    started = time.monotonic()
     with ThreadPoolExecutor(30) as pool:
         results = list(
-            pool.map(lambda _: parent.request("POST", "/v1/chat", b"frames 20 0.05"), range(30))
+            pool.map(lambda _: parent.request("POST", "/v1/chat", b"together 20 30"), range(30))
         )
     assert {(response.status, body) for response, body in results} == {(200, encode_answer(20))}
-    assert time.monotonic() - started < 5
 
 
 def test_keep_alive(parent: Parent) -> None:
     """
     One connection carries an attestation and then a chat.
     """
-    with closing(http.client.HTTPConnection("127.0.0.1", parent.port, timeout=5)) as connection:
+    with closing(
+        http.client.HTTPConnection("127.0.0.1", parent.port, timeout=PATIENCE_SECONDS)
+    ) as connection:
         connection.request("GET", f"/v1/attestation?nonce={NONCE_HEX}")
         assert connection.getresponse().read() == parent.enclave.attestation
         first = connection.sock
@@ -381,10 +383,8 @@ def test_logs(parent: Parent) -> None:
     parent.request("POST", "/v1/chat", command)
     parent.request("GET", f"/v1/attestation?nonce={NONCE_HEX}")
     parent.request("GET", f"/{CANARY}?{CANARY}")
-    deadline = time.monotonic() + 2
-    while f'"received_bytes": {len(command)}' not in parent.log.read_text():
-        assert time.monotonic() < deadline
-    time.sleep(0.1)
+    wait_until(lambda: f'"received_bytes": {len(command)}' in parent.log.read_text())
+    wait_until(lambda: '"status": 404' in parent.log.read_text())
     text = parent.log.read_text()
     assert '"route": "/v1/attestation"' in text
     for secret in (CANARY, NONCE_HEX, "Traceback", "nonce="):
@@ -421,10 +421,10 @@ def test_tls(tmp_path: Path) -> None:
             connection.request("POST", "/v1/chat", b"silent 1")
             assert connection.getresponse().read(10)
             connection.close()
-        assert parent.enclave.hung_up.wait(1)
+        assert parent.enclave.hung_up.wait(PATIENCE_SECONDS)
         with context.wrap_socket(parent.connect(), server_hostname="127.0.0.1") as stream:
             stream.sendall(chat_head(10))
-            stream.settimeout(3)
+            stream.settimeout(PATIENCE_SECONDS)
             with pytest.raises(OSError, match=r"alert|reset"):
                 stream.recv(1)
         with parent.connect() as stream:
@@ -437,13 +437,13 @@ def test_graceful_stop(tmp_path: Path) -> None:
     """
     A stop lets the answer under way end, takes no other, and leaves the port free.
     """
-    with running(tmp_path) as parent, post(parent, b"frames 20 0.05") as response:
+    with running(tmp_path) as parent, post(parent, b"steps 20") as response:
         parent.process.terminate()
-        time.sleep(0.3)
-        with pytest.raises(OSError, match="refused"):
-            parent.connect()
+        wait_until(lambda: not listens(parent))
+        for _ in range(20):
+            parent.enclave.steps.release()
         assert response.read() == encode_answer(20)
-        assert parent.process.wait(10) == 0
+        assert parent.process.wait(PATIENCE_SECONDS) == 0
         with socket.socket() as stream:
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             stream.bind(("127.0.0.1", parent.port))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.chatbot.deployment import tunnel as tunnels
 from app.protocol.errors import AttestationError
 from local.aws.kms.call import Json
 from local.cloud.smoke import TwinHost, make_subject
@@ -327,8 +328,8 @@ def test_program(
     monkeypatch.setattr(program, "read_trust", lambda *_: trust)
     monkeypatch.setattr(program, "read_endpoints", lambda *_, **__: subject.endpoints())
     monkeypatch.setattr(program, "SsmHost", lambda *_: TwinHost(twin))
-    monkeypatch.setattr(program, "find_instance", lambda *_: "i-0123456789abcdef0")
-    monkeypatch.setattr(program, "open_tunnel", tunnel)
+    monkeypatch.setattr(tunnels, "find_instance", lambda *_: "i-0123456789abcdef0")
+    monkeypatch.setattr(tunnels, "open_tunnel", tunnel)
     measured = str(twin.folder / "image" / "measurements.json")
     folders = ("--assembly", str(tmp_path), "--evidence", str(tmp_path / "evidence"))
     profiles = ("--profile", "deployer", "--asker-profile", "asker")

@@ -56,6 +56,11 @@ class Trust:
         """
         return self.releases if self.read_again is None else self.read_again()
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether something else than AWS's hardware signs: the root is the twin's."""
+        return self.root != NITRO_ROOT
+
 
 @dataclass(frozen=True, slots=True)
 class VerifiedEnclave:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from app.chatbot.console import Terminal, show_banner
+from app.chatbot.errors import OutputError
 from app.chatbot.evidence.advice import advise
 from app.chatbot.evidence.words import describe_fully, describe_receipt, to_json
 from app.chatbot.session.exchange import Evidence
@@ -22,7 +23,7 @@ from app.chatbot.terminal.transcript import (
     require_room,
     save_transcript,
 )
-from app.protocol.errors import AppError, ConfigError
+from app.protocol.errors import AppError, ConfigError, TooLongError
 from app.protocol.question import Options
 
 _COMMANDS: Final = ("/proof", "/new", "/save", "/help", "/quit")
@@ -81,9 +82,13 @@ class _Conversation:
             stopped = "stopped   this answer is incomplete and not part of the conversation"
             self.terminal.note("")
             self.terminal.tell(stopped, "bold yellow")
+        except OutputError:
+            raise  # whatever followed would be shown to nobody
         except AppError as error:
             self.terminal.note("")
             self.terminal.tell(f"failed    {advise(error)}", "bold red")
+            if isinstance(error, TooLongError) and self.session.history:
+                self.terminal.note("/new starts another conversation; /save FILE keeps this one")
 
     def obey(self, line: str) -> None:
         """Do what a command says."""

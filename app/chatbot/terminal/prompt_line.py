@@ -6,6 +6,7 @@ with Tab; from a pipe, lines are read as they are. Nothing typed is kept in any 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import WordCompleter
@@ -14,6 +15,8 @@ from prompt_toolkit.output import create_output
 
 from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError, QuestionError
+
+_MARK: Final = "\ufeff"  # the byte order mark with which some editors begin a file
 
 
 def read_lines(terminal: Terminal, commands: Sequence[str]) -> Iterator[str]:
@@ -26,8 +29,10 @@ def read_lines(terminal: Terminal, commands: Sequence[str]) -> Iterator[str]:
     if terminal.source.isatty() and terminal.answers.isatty():
         yield from _type_lines(terminal, commands)
         return
+    mark = _MARK
     while line := _read(terminal.source.readline):
-        yield line.strip()
+        yield line.removeprefix(mark).strip()
+        mark = ""
 
 
 def read_all(terminal: Terminal) -> str:
@@ -37,7 +42,7 @@ def read_all(terminal: Terminal) -> str:
     Raises:
         QuestionError: It is no text.
     """
-    return _read(terminal.source.read)
+    return _read(terminal.source.read).removeprefix(_MARK)
 
 
 def _read(read: Callable[[], str]) -> str:

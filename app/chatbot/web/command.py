@@ -51,18 +51,15 @@ def serve_page(
     Raises:
         ConfigError: The port cannot be had.
     """
-    visit = Visit(connect, options, suggestions)
-    web = Web(visit)
+    web = Web(lambda: Visit(connect, options, suggestions))
     try:
         with listen(port) as listener:
-            link = f"{url_of(listener)}/?token={web.token}"
+            link = f"{url_of(listener)}/#{web.token}"
             terminal.note("Open this link in your browser; it works once. Ctrl-C ends the page.\n")
             terminal.note(f"    {link}\n")
             if browser:
                 webbrowser.open(link)
-            serve(web.application(), listener)
+            serve(web.application(), listener, ending=web.end)
     except KeyboardInterrupt:
         terminal.note("stopped")
-    finally:
-        visit.close()
     return 0

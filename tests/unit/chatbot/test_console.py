@@ -1,11 +1,20 @@
 import io
 import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
 
 import pytest
 
 from app.chatbot.console import Terminal, clean, escape, fail
+from app.chatbot.errors import OutputError
 from app.chatbot.evidence.words import short
 from app.protocol.errors import ConfigError
+from app.protocol.releases import encode_releases
+from tests.support import make_release
+
+ROOT: Final = Path(__file__).parents[3]
 
 
 class Tty(io.StringIO):
@@ -101,3 +110,46 @@ def test_a_failure_is_one_line() -> None:
     assert fail(ConfigError("no\nreceipt   verified"), terminal, as_json=False) == 1
     assert isinstance(terminal.notes, io.StringIO)
     assert terminal.notes.getvalue() == "chat: no receipt verified\n"
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    """
+    Output that cannot be written is one line, exit code 1, and no traceback at the end either.
+    """
+    releases = tmp_path / "releases.json"
+    releases.write_bytes(encode_releases([make_release(kit="aws")]))
+    command = (sys.executable, "-m", "app.chatbot.main", "--releases", str(releases))
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            (*command, "releases", "list"),
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("chat: standard output cannot be written: No space left")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_full_disk_ends_a_conversation() -> None:
+    """
+    Once a piece could not be written, nothing more is, and the stream can still be closed.
+    """
+    with Path("/dev/full").open("w") as full:
+        terminal = Terminal(io.StringIO(), full, io.StringIO())
+        with pytest.raises(OutputError):
+            terminal.piece("word")
+        terminal.piece("word")
+
+
+def test_programs_have_names() -> None:
+    """
+    What fails is told in the name of the program that was run.
+    """
+    for name, begins in (({}, "chat: "), ({"name": "demo"}, "demo: ")):
+        terminal = Terminal(io.StringIO(), io.StringIO(), io.StringIO())
+        assert fail(ConfigError("why"), terminal, as_json=False, **name) == 1
+        assert isinstance(terminal.notes, io.StringIO)
+        assert terminal.notes.getvalue() == f"{begins}why\n"

@@ -24,6 +24,7 @@ from app.protocol.errors import (
 )
 from app.protocol.messages import Kind, encode_hint
 from app.protocol.question import Options, Padding, Question
+from tests.patience import PATIENCE_SECONDS
 from tests.samples import AUTHORIZATION, DATA_KEY, changed, make_question
 from tests.scripted import Asker, ScriptedEngine, ScriptedKms, make_answerer
 from tests.support import make_nsm, make_nsm_client
@@ -454,8 +455,8 @@ def test_failure_long_before_the_deadline(
     """
     A failure is no `deadline` because the text before it, or the dummies after it, outlast that.
     """
-    monkeypatch.setattr(answering, "ANSWER_DEADLINE_SECONDS", 0.5)
-    monkeypatch.setattr(answering, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(answering, "ANSWER_DEADLINE_SECONDS", 1)
+    monkeypatch.setattr(answering, "BEAT_SECONDS", 0.04)
     engine.pieces = [text]
     engine.reason = "error"
     asker, peer, _ = ask(answerer)
@@ -488,7 +489,7 @@ def test_hang_up(answerer: Answerer, engine: ScriptedEngine, padding: Padding, m
     with pytest.raises(BrokenPipeError):
         answerer.answer(asker.request, ListPeer(most=most))
     assert engine.generations[0].cancelled.is_set()
-    assert engine.generations[0].taken < 100
+    assert engine.generations[0].taken < 900
 
 
 def test_silent_hang_up(answerer: Answerer, engine: ScriptedEngine) -> None:
@@ -500,7 +501,7 @@ def test_silent_hang_up(answerer: Answerer, engine: ScriptedEngine) -> None:
     started = time.monotonic()
     with pytest.raises(BrokenPipeError):
         answerer.answer(asker.request, ListPeer(hung_up=True))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < PATIENCE_SECONDS
     assert engine.generations[0].cancelled.is_set()
 
 

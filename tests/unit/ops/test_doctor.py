@@ -401,7 +401,7 @@ def run_doctor(*arguments: str, region: str = REGION) -> "subprocess.CompletedPr
 
 def test_exit_codes() -> None:
     """
-    Problems exit with 1, also as JSON; wrong usage with 2, whoever notices.
+    Problems exit with 1, also as JSON, a Region that nobody names among them; wrong usage with 2.
     """
     context = [part for item in GIVEN for part in ("-c", item)]
     done = run_doctor(*context, "--json")
@@ -412,4 +412,7 @@ def test_exit_codes() -> None:
     levels = {item["check"]: item["level"] for item in found["findings"]}
     assert levels["credentials"] == "problem"
     assert run_doctor("-c", "nothing").returncode == 2
-    assert run_doctor(*context, region="").returncode == 2
+    nowhere = run_doctor(*context, region="")
+    assert nowhere.returncode == 1
+    assert "AWS_REGION" in nowhere.stdout
+    assert "CDK command line" in nowhere.stdout

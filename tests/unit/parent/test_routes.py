@@ -18,7 +18,7 @@ from app.protocol.errors import TruncatedError
 from app.protocol.messages import Kind, encode_message
 from tests.fake_enclave import FakeEnclave, encode_answer
 
-CONFIG = ParentConfig(max_streams=2, answer_seconds=5, body_seconds=1)
+CONFIG = ParentConfig(max_streams=2, answer_seconds=60, body_seconds=1)
 NONCE_HEX = "5e" * 32
 CANARY = "canary-7f3a"
 

@@ -208,7 +208,7 @@ def test_surplus(bench: Bench) -> None:
     assert [one["EnclaveID"] for one in bench.cli.running] == [ENCLAVE_ID]
 
 
-@pytest.mark.parametrize("code", ["E26", "E27", "E39", "E51"])
+@pytest.mark.parametrize("code", ["E26", "E27", "E39", "E59"])
 def test_failed_start(bench: Bench, caplog: pytest.LogCaptureFixture, code: str) -> None:
     """
     A start that fails is explained, and tried again later.
