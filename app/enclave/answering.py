@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from app.enclave.engine.cache import PrefixName
 from app.enclave.engine.interface import Engine, Finish, Generation
@@ -37,6 +37,10 @@ _POLL_SECONDS: Final = 0.25  # how soon a silent hang-up is noticed without padd
 _PREFIX_LABEL: Final = b"enclave-llm/1 prefix"
 _MOST_RECEIPT_FRAMES: Final = 13  # the NSM's device answers at most 12,288 bytes
 
+# Failed is what went wrong once the question had opened, of which only a holder of the chat role
+# can bring one; anybody can bring what is refused before that.
+Outcome = Literal["answered", "failed", "refused"]
+
 
 class Peer(Protocol):
     """The other end of one connection."""
@@ -63,9 +67,11 @@ class Answerer:
     nsm: Nsm
     manifest_digest: bytes
 
-    def answer(self, request: bytes, peer: Peer) -> Finish | None:
+    def answer(self, request: bytes, peer: Peer) -> Outcome:
         """
-        Answer the sealed *request* to *peer*; give how it went, None if it was refused.
+        Answer the sealed *request* to *peer*; give how it went.
+
+        One that ends in an error is answered, too: the padding hides that, and so must this.
 
         Raises:
             OSError: The peer has gone; the generation is cancelled.
@@ -74,12 +80,14 @@ class Answerer:
             authorization, envelope = self.key_ring.open(parse_sealed_request(request))
         except AppError as error:
             peer.send(encode_hint(error))
-            return None
+            return "refused"
         digest = digest_request(request)
+        outcome: Outcome = "refused"
         try:
             deadline = time.monotonic() + ANSWER_DEADLINE_SECONDS
             question_key = self.data_keys.question_key(authorization)
             question = _open(envelope, authorization, question_key)
+            outcome = "failed"
             sealer, header = self._make_sealer(authorization, digest)
             generation = self.engine.start(
                 question, deadline=deadline, prefix=_name_prefix(question_key)
@@ -87,7 +95,7 @@ class Answerer:
         except AppError as error:
             secret = authorization.answer_secret
             peer.send(seal_error(error, answer_secret=secret, request_digest=digest))
-            return None
+            return outcome
         stream = _AnswerStream(sealer, generation, peer, deadline=deadline)
         try:
             peer.send(header)
@@ -95,10 +103,10 @@ class Answerer:
             receipt = self._receipt(digest, sealer, finish, stream.code)
             stream.send_receipt(sign_receipt(receipt, self._attest), question.options.padding)
         except AppError:  # no receipt, so no final frame: the asker sees an answer cut off
-            raise ConnectionAbortedError from None
+            return "failed"
         finally:
             generation.cancel()
-        return finish
+        return "answered"
 
     def _make_sealer(
         self, authorization: Authorization, digest: bytes

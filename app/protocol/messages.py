@@ -31,12 +31,20 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """Counts from inside, and nothing else: answers under way, waiting, ended well, failed."""
+    """
+    Counts from inside, and nothing else: answers under way, waiting, ended well, failed.
+
+    Attributes:
+        failed: What went wrong after its question had opened.
+
+        refused: What was refused before that, or given up by whoever asked.
+    """
 
     active: int
     waiting: int
     answered: int
     failed: int
+    refused: int = 0
 
 
 def encode_message(kind: Kind, body: bytes = b"") -> bytes:
@@ -109,6 +117,7 @@ def encode_health(report: HealthReport) -> bytes:
             "waiting": report.waiting,
             "answered": report.answered,
             "failed": report.failed,
+            "refused": report.refused,
         }
     )
     return encode_message(Kind.HEALTH_REPORT, body)
@@ -119,7 +128,7 @@ def parse_health(body: bytes) -> HealthReport:
     Parse the body of a health report.
 
     Raises:
-        ProtocolError: It is not exactly four counts.
+        ProtocolError: It is not exactly five counts.
     """
     match cbor.decode(body):
         case {
@@ -127,9 +136,10 @@ def parse_health(body: bytes) -> HealthReport:
             "waiting": int(waiting),
             "answered": int(answered),
             "failed": int(failed),
+            "refused": int(refused),
             **rest,
         } if not rest:
-            report = HealthReport(active, waiting, answered, failed)
+            report = HealthReport(active, waiting, answered, failed, refused)
             if encode_health(report) == encode_message(Kind.HEALTH_REPORT, body):
                 return report
     raise ProtocolError("health report has other fields")

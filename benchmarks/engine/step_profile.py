@@ -16,7 +16,9 @@ import openvino
 
 from app.enclave.engine.cache import blocks_for
 from app.enclave.engine.cpu import count_cores
-from app.enclave.engine.model import OpenVinoModel, Rows
+from app.enclave.engine.model import OpenVinoModel, Settings
+from app.enclave.engine.step import Rows
+from app.enclave.engine.weights import load_weights
 from benchmarks.engine.shapes import NEW_TOKENS, PROMPT_TOKENS, SHAPES, package_of
 
 _STEPS: Final = 20
@@ -27,7 +29,7 @@ _MOST_BYTES: Final = 2**32
 def main() -> None:
     """Profile and print."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.engine.step_profile", description=__doc__
+        prog=".venv/bin/python -m benchmarks.engine.step_profile", description=__doc__
     )
     parser.add_argument("--model", choices=SHAPES, default=next(iter(SHAPES)))
     parser.add_argument("--weights", choices=("int8", "int4"), default="int8")
@@ -52,7 +54,10 @@ def _load_counting(folder: Path) -> OpenVinoModel:
     setattr(openvino.Core, "compile_model", compile_counting)  # noqa: B010 - for the engine, too
     most = 16 * blocks_for(PROMPT_TOKENS + NEW_TOKENS)
     return OpenVinoModel(
-        folder, threads=count_cores(), most_blocks=most, most_bytes=_MOST_BYTES, exact=False
+        load_weights(folder),
+        Settings(threads=count_cores(), exact=False),
+        most_blocks=most,
+        most_bytes=_MOST_BYTES,
     )
 
 

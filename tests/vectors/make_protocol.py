@@ -248,8 +248,8 @@ def messages() -> Iterator[tuple[str, Vector]]:
         "message-header-long",
         vector(b"\x82" + bytes(6145), "ProtocolError", "a wrapped key has at most 6,144 bytes"),
     )
-    health: dict[str, Item] = {"active": 1, "waiting": 0, "answered": 7, "failed": 2}
-    yield "message-health", vector(b"\x8f" + cbor(health), "success", "four counts")
+    health: dict[str, Item] = {"active": 1, "waiting": 0, "answered": 7, "failed": 2, "refused": 9}
+    yield "message-health", vector(b"\x8f" + cbor(health), "success", "five counts")
     yield (
         "message-health-text",
         vector(b"\x8f" + cbor(health | {"last": "x"}), "ProtocolError", "no room for text"),

@@ -40,6 +40,7 @@ from app.protocol.errors import (
 from app.protocol.messages import Kind, parse_attestation, parse_hint
 from app.protocol.question import Message, Options, Question
 from app.protocol.receipt import verify_receipt
+from app.protocol.releases import Release
 from app.protocol.sealing import digest_request, seal_request
 
 _ATTEMPTS: Final = 3  # at sealing, each after a full verification
@@ -112,7 +113,8 @@ class Session:
 
             ProtocolError: The answer breaks the format.
 
-            ConfigError: The session was closed.
+            ConfigError: The session was closed, or the list of approved releases is gone or
+                malformed; nothing was sent.
 
             TooLongError: Question and history exceed a limit; numbers are (size, limit).
 
@@ -132,6 +134,13 @@ class Session:
         exchange = Exchange(time.monotonic())
         return Answer(self._ask(text, options or Options(), exchange), exchange)
 
+    def _read_approved(self) -> tuple[Release, ...]:
+        try:
+            return self._trust.approved()
+        except ConfigError:
+            self.doubt()  # whoever shows this session must not go on calling it verified
+            raise
+
     def doubt(self) -> None:
         """Have the enclave verified again before anything more is sent."""
         self._doubted = True
@@ -140,6 +149,16 @@ class Session:
     def root_name(self) -> str:
         """The name of the root that documents are verified under."""
         return self._trust.root_name
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether something else than AWS's hardware signs for its enclave."""
+        return self._trust.is_demo
+
+    @property
+    def doubted(self) -> bool:
+        """Whether the enclave has to be verified again before anything more is sent."""
+        return self._doubted
 
     def close(self) -> None:
         """Close the connections; whoever asks afterwards gets an error, and sends nothing."""
@@ -175,7 +194,9 @@ class Session:
             if self._closed:
                 raise ConfigError("this session is closed: connect again")
             age = (datetime.now(UTC) - self.enclave.verified_at).total_seconds()
-            if attempt or self._doubted or not 0 <= age < MAX_DOCUMENT_AGE_SECONDS:
+            approved = self.enclave.release in self._read_approved()
+            fresh = 0 <= age < MAX_DOCUMENT_AGE_SECONDS
+            if attempt or self._doubted or not (approved and fresh):
                 self.doubt()  # until it is verified: a failure below is not the last word on it
                 self.enclave = self._verify()
                 self._doubted = False

@@ -145,12 +145,12 @@ def test_any_hint(body: bytes) -> None:
     assert type(parse_hint(b"busy")) is BusyError
 
 
-@given(active=counts, waiting=counts, answered=counts, failed=counts)
-def test_health(active: int, waiting: int, answered: int, failed: int) -> None:
+@given(active=counts, waiting=counts, answered=counts, failed=counts, refused=counts)
+def test_health(active: int, waiting: int, answered: int, failed: int, refused: int) -> None:
     """
     A health report comes back.
     """
-    report = HealthReport(active, waiting, answered, failed)
+    report = HealthReport(active, waiting, answered, failed, refused)
     kind, body = parse_message(encode_health(report))
     assert (kind, parse_health(body)) == (Kind.HEALTH_REPORT, report)
 
@@ -167,11 +167,11 @@ def test_any_health(body: bytes) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        {"active": 1, "waiting": 2, "answered": 3},
-        {"active": 1, "waiting": 2, "answered": 3, "failed": 4, "question": "text"},
-        {"waiting": 2, "active": 1, "answered": 3, "failed": 4},
-        {"active": 1, "waiting": 2, "answered": 3, "failed": "4"},
-        [1, 2, 3, 4],
+        {"active": 1, "waiting": 2, "answered": 3, "failed": 4},
+        {"active": 1, "waiting": 2, "answered": 3, "failed": 4, "refused": 5, "question": "text"},
+        {"waiting": 2, "active": 1, "answered": 3, "failed": 4, "refused": 5},
+        {"active": 1, "waiting": 2, "answered": 3, "failed": 4, "refused": "5"},
+        [1, 2, 3, 4, 5],
     ],
 )
 def test_other_than_a_health_report(value: cbor.Encodable) -> None:

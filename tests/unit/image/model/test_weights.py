@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from image.model.weights import list_files, write_manifest
+from image.model.weights import encode_description, list_files, write_manifest
 from tests.packages import DESCRIPTION as TINY
 
 DESCRIPTION = replace(TINY, label="döt", context_length=64)
@@ -33,6 +33,16 @@ def test_bytes(tmp_path: Path) -> None:
     )
     assert (tmp_path / "model.json").read_bytes() == expected.encode("ascii")
     assert digest == hashlib.sha256(expected.encode()).digest()
+
+
+@pytest.mark.parametrize("field", ["name", "label"])
+@pytest.mark.parametrize("text", ["two\nlines", "tab\t", "\x1b[31mred", "\u202eright to left"])
+def test_what_askers_are_shown_is_one_line(field: str, text: str) -> None:
+    """
+    A name or label that could draw more than itself beside the proof is refused.
+    """
+    with pytest.raises(ValueError, match=f"{field} is not one line"):
+        encode_description(replace(DESCRIPTION, **{field: text}), {})  # type: ignore[arg-type]
 
 
 def test_again(tmp_path: Path) -> None:
