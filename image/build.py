@@ -36,14 +36,15 @@ from image.eif.record import BuildRecord, encode_build_record
 from image.errors import ImageError
 from image.files import room_for, write_whole
 from image.kits.aws import aws_kit, record_kit
-from image.kits.debian import LIMITS, debian_kit
+from image.kits.fetch import fetch_kit
+from image.kits.nitro import nitro_kit
 from image.model.memory import least_engine_bytes
 
 EIF_NAME: Final = "enclave.eif"
 RECORD_NAME: Final = "measurements.json"
 SBOM_NAME: Final = "sbom.json"
 INPUTS_NAME: Final = "inputs.json"
-_KITS: Final = ("aws", "debian")
+_KITS: Final = ("aws", "nitro")
 _TIMES: Final = (1_000_000_000, 1_700_000_000)  # of the files of a first and a second build
 _SMALL_BYTES: Final = 5_000_000
 _BY_DIGEST: Final = "@sha256:"
@@ -174,9 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _build(options: argparse.Namespace, note: Note) -> None:
     out: Path = options.out
-    if options.record_kit:
-        record_kit(options.kit_dir)
-        note("the boot kit's digests are on the list: review the change to image/kits/aws.json")
+    _record(options, note)
     read_weights_digest(options.weights)  # what is quickly checked comes first
     least_engine_bytes(options.weights)
     out.mkdir(parents=True, exist_ok=True)
@@ -203,12 +202,23 @@ def _build(options: argparse.Namespace, note: Note) -> None:
     sys.stdout.write(encode_build_record(record).decode())
 
 
+def _record(options: argparse.Namespace, note: Note) -> None:
+    """Fetch Amazon's boot files, or put those given on the list, as asked."""
+    if options.fetch_kit:
+        options.kit_dir = options.kit_dir or options.out / "kit"
+        fetch_kit(options.kit_dir, note=note)
+    elif options.record_kit:
+        record_kit(options.kit_dir)
+    else:
+        return
+    note("the boot kit's digests are on the list: review the change to image/kits/aws.json")
+
+
 def _make_kit(options: argparse.Namespace, folder: Path, note: Note) -> BootKit:
     if options.kit == "aws":
         return aws_kit(options.kit_dir, folder, note=note)
-    note(f"note: {LIMITS}")
-    note("note: bin/releases and production refuse this image; it serves the twin")
-    return debian_kit(folder, note=note)
+    note("note: nobody has started the nitro kit on Nitro hardware yet: see docs/image.md")
+    return nitro_kit(folder, note=note, source=options.kernel_source)
 
 
 def _find_base(options: argparse.Namespace, note: Note) -> Base:
@@ -241,12 +251,19 @@ def _parser() -> argparse.ArgumentParser:
         epilog="The EIF and its records are written to --out; PCRs are printed as nitro-cli does.",
     )
     parser.add_argument(
-        "--kit", choices=_KITS, default="aws", help="aws deploys; debian is for the twin alone"
+        "--kit", choices=_KITS, default="aws", help="aws is Amazon's kernel and init, nitro ours"
     )
     parser.add_argument(
         "--kit-dir", type=Path, metavar="DIR", help="aws: has bzImage, init, nsm.ko and cmdline"
     )
     parser.add_argument(
+        "--kernel-source", type=Path, metavar="FILE", help="nitro: a saved source package"
+    )
+    listing = parser.add_mutually_exclusive_group()
+    listing.add_argument(
+        "--fetch-kit", action="store_true", help="aws: get them from Amazon's repository, by git"
+    )
+    listing.add_argument(
         "--record-kit", action="store_true", help="aws: put its digests on image/kits/aws.json"
     )
     parser.add_argument("--weights", type=Path, default=ROOT / "build" / "weights", metavar="DIR")

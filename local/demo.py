@@ -143,7 +143,7 @@ def _require_together(options: argparse.Namespace, parser: argparse.ArgumentPars
     image = options.image or _IMAGE
     if options.enclave == "qemu" and not image.is_file():
         parser.error(
-            f"{_shown(image)} is not there: make it with bin/build-eif --kit debian "
+            f"{_shown(image)} is not there: make it with bin/build-eif --kit nitro "
             "--weights local/demo_model/weights"
         )
 

@@ -98,8 +98,9 @@ def add_release(releases: ReleaseList, eif: Path, *, name: str | None, now: date
     text = _read_record(eif)
     record = _parse_record(text, eif)
     if record.kit not in releases.kits:
+        expected = ", ".join(sorted(releases.kits))
         raise RefusedError(
-            f"the image was built with kit {record.kit}, expected {', '.join(releases.kits)}: "
+            f"the image was built with kit {record.kit}, expected {expected}: "
             "others run in the twin alone"
         )
     release = _make_release(record, name, now)

@@ -34,7 +34,7 @@ def read_list(path: Path) -> tuple[Release, ...]:
     Read the list at *path*; empty where there is no file.
 
     Raises:
-        ConfigError: It is malformed or names a kit that is not `aws`.
+        ConfigError: It is malformed or names a kit of the twin's.
     """
     return parse_releases(_read(path), kits=PRODUCTION_KITS) if path.exists() else ()
 
@@ -44,7 +44,7 @@ def compare_lists(new: Path, installed: Path) -> Change:
     Say what installing *new* in the place of *installed* would change.
 
     Raises:
-        ConfigError: One is malformed, names a kit that is not `aws`, or *new* is empty.
+        ConfigError: One is malformed, names a kit of the twin's, or *new* is empty.
     """
     text = _read(new)
     releases = parse_releases(text, kits=PRODUCTION_KITS)

@@ -16,9 +16,9 @@ from typing import Final, Literal, cast, get_args
 from app.protocol.constants import PCR_BYTES
 from app.protocol.errors import ConfigError
 
-Kit = Literal["aws", "debian", "process"]  # what boots the application; see ARCHITECTURE.md
+Kit = Literal["aws", "nitro", "twin", "process"]  # what boots the application; see ARCHITECTURE.md
 
-PRODUCTION_KITS: Final = frozenset({"aws"})
+PRODUCTION_KITS: Final = frozenset({"aws", "nitro"})
 
 _SHA256_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)

@@ -45,7 +45,7 @@ def main() -> int:
 def _measure_packing(folder: Path) -> None:
     (folder / "random").write_bytes(os.urandom(_BYTES))
     (folder / "kernel").write_bytes(os.urandom(11_600_000))
-    kit = BootKit("debian", folder / "kernel", "console=ttyS0", folder / "boot.cpio")
+    kit = BootKit("nitro", folder / "kernel", "console=ttyS0", folder / "boot.cpio")
     with replacing(kit.ramdisk) as out:
         write_cpio(out, [file_entry("init", b"init", 0o755)])
     application, eif = folder / "application.cpio", folder / "benchmark.eif"
@@ -74,7 +74,7 @@ def _build() -> int:
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as place:
         started = time.perf_counter()
         weights = ROOT / "local" / "demo_model" / "weights"
-        code = build(["--kit=debian", f"--weights={weights}", f"--out={place}", "--twice"])
+        code = build(["--kit=nitro", f"--weights={weights}", f"--out={place}", "--twice"])
         print(f"two builds {time.perf_counter() - started:.0f} s")
     return code
 

@@ -35,12 +35,8 @@ class Archive:
         self._folder = folder
         for name in ("lists/partial", "cache/archives/partial"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        address = _find_address()
-        lines = [
-            f"{kind} [signed-by={_KEYRING}] {address} {' '.join(suite)}\n"
-            for kind, *suite in suites
-        ]
-        (folder / "sources.list").write_text("".join(lines))
+        lines = [source_line(*suite) for suite in suites]
+        (folder / "sources.list").write_text("".join(f"{line}\n" for line in lines))
 
     def update(self) -> None:
         """
@@ -96,6 +92,16 @@ class Archive:
         )
         options = [part for setting in settings for part in ("-o", setting)]
         return run((tool, *options, *arguments), cwd=cwd)
+
+
+def source_line(kind: str, *suite: str) -> str:
+    """
+    Give the line of apt's sources for *kind*, "deb" or "deb-src", of a suite and its components.
+
+    Raises:
+        ImageError: This machine has no apt, or no Debian archive among its sources.
+    """
+    return f"{kind} [signed-by={_KEYRING}] {_find_address()} {' '.join(suite)}"
 
 
 def cache_folder() -> Path:

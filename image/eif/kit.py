@@ -1,8 +1,8 @@
 """
 A boot kit: what starts the application in an enclave, and all that differs between two of them.
 
-`aws` is Amazon's kernel and init, proven on Nitro hardware; `debian` is Debian's kernel with an
-init of our own, for the emulated enclave. The application ramdisk, and so PCR2, is the same under
+`aws` is Amazon's kernel and init, proven on Nitro hardware; `nitro` is a kernel and an init of our
+own, which the emulated enclave starts, too. The application ramdisk, and so PCR2, is the same under
 both.
 """
 
@@ -18,7 +18,7 @@ class BootKit:
     One boot kit.
 
     Attributes:
-        name: As `releases.json` has it: "aws" or "debian".
+        name: As `releases.json` has it: "aws", "nitro", "twin" or "process".
 
         kernel: File, a bzImage.
 

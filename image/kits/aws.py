@@ -21,8 +21,8 @@ from image.files import replacing, write_whole
 
 LISTED: Final = Path(__file__).with_name("aws.json")
 FILES: Final = ("bzImage", "init", "nsm.ko", "cmdline")
-_MISSING: Final = """\
-the aws boot kit cannot be fetched automatically: on Amazon Linux 2023, dnf install \
+MISSING: Final = """\
+fetch the boot files with --fetch-kit, or, on Amazon Linux 2023, dnf install \
 aws-nitro-enclaves-cli-devel, then copy bzImage, init, nsm.ko and cmdline from \
 /usr/share/nitro_enclaves/blobs and name their folder with --kit-dir"""
 
@@ -63,6 +63,16 @@ def aws_kit(files: Path | None, folder: Path, *, note: Callable[[str], None]) ->
     return BootKit("aws", files / "bzImage", cmdline, ramdisk)
 
 
+def require_listed(files: Path) -> None:
+    """
+    Require that each of the four *files* is on the list, be it by its git blob id alone.
+
+    Raises:
+        ImageError: A file is missing, or not listed.
+    """
+    _require_listed(_read_all(files))
+
+
 def record_kit(files: Path | None) -> None:
     """
     Put the digests of the four *files* on the list, SHA-256 included.
@@ -90,7 +100,7 @@ def git_blob_id(content: bytes) -> str:
 
 def _require_folder(files: Path | None) -> Path:
     if files is None:
-        raise ImageError(_MISSING)
+        raise ImageError(f"the aws boot kit is not here: {MISSING}")
     return files
 
 
@@ -102,7 +112,7 @@ def _read(files: Path, name: str) -> bytes:
     try:
         return (files / name).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise ImageError(f"{files} has no {name}: {_MISSING}") from None
+        raise ImageError(f"{files} has no {name}: {MISSING}") from None
 
 
 def _read_list() -> dict[str, dict[str, str | None]]:

@@ -2,53 +2,45 @@
 The kernel of the `nitro` kit: Debian's source with a small configuration of our own, built to the
 same bits on any machine.
 
-Source, compiler and result are pinned. The compiler is Debian 12's, in a root of its own, so the
-machine's own plays no part.
+Source and result are pinned. The compiler is Debian 12's, in a root made for it, so the machine's
+own plays no part.
 """
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from image.debian.archive import Archive, cache_folder, run, sha256
-from image.debian.base import SUITE, sources_of
+from image.debian.archive import Archive, cache_folder, sha256
+from image.debian.root import build_in_root
 from image.errors import ImageError
 
 SOURCE_PACKAGE: Final = "linux-source-6.12=6.12.117-1"
 SOURCE_SHA256: Final = "9141325315c7f1eca682113d185a8c77c82814aa6e32f7e127e61d6106403835"
-KERNEL_SHA256: Final = ""
+KERNEL_SHA256: Final = "eb0d6b3d47710fcca9c7eb486f6332e39cbd6f421fa2a0838e66cb5c65c90cdf"
 CONFIG: Final = Path(__file__).with_name("kernel.config")
 _SOURCE_SUITES: Final = (("deb", "trixie", "main"),)
 _COMPILER: Final = (
     *("gcc-12", "gcc", "libc6-dev", "binutils", "make", "flex", "bison", "bc", "cpio", "gzip"),
     *("libelf-dev", "xz-utils", "perl-base"),
 )
-_BUILD_SECONDS: Final = 3600  # three minutes on two quiet cores
 # What a build would else tell of when, where and by whom it was made.
 _NOBODY: Final = (
     "KBUILD_BUILD_TIMESTAMP=1970-01-01 KBUILD_BUILD_USER=enclave-llm KBUILD_BUILD_HOST=enclave-llm "
     "KBUILD_BUILD_VERSION=1"
 )
-_SCRIPT: Final = f"""
-set -eu
-cd /build
+_SCRIPT: Final = f"""\
+export LC_ALL=C
 dpkg -x source.deb .
 tar -xf usr/src/linux-source-*.tar.xz
-cd linux-source-*
-make -s tinyconfig >/dev/null
-scripts/kconfig/merge_config.sh -m .config ../kernel.config >/dev/null
+cd linux-source-*/
+make -s tinyconfig
+scripts/kconfig/merge_config.sh -m .config ../kernel.config
 make -s olddefconfig
-grep -E '^CONFIG_[A-Z0-9_]+=' ../kernel.config | while IFS= read -r line; do
-    case $line in
-        *=n) ! grep -q "^${{line%n}}" .config || echo "kernel.config: not honoured: $line" >&2 ;;
-        *) grep -qx "$line" .config || echo "kernel.config: not honoured: $line" >&2 ;;
-    esac
-done
-make -s -j"$(nproc)" {_NOBODY} bzImage >/dev/null
-mv arch/x86/boot/bzImage .config ..
+make -s -j"$(nproc)" {_NOBODY} bzImage
+mv .config ../made.config
+mv arch/x86/boot/bzImage ..
 """
 
 Note = Callable[[str], None]
@@ -56,7 +48,7 @@ Note = Callable[[str], None]
 
 def ensure_kernel(note: Note, source: Path | None = None) -> Path:
     """
-    Give the kernel's file, from the user's cache or built now: three minutes on two cores.
+    Give the kernel's file, from the user's cache or built now: five minutes on two cores.
 
     Args:
         source: The source package's file, for the day on which the archive has dropped it.
@@ -66,7 +58,7 @@ def ensure_kernel(note: Note, source: Path | None = None) -> Path:
             not the pinned kernel.
     """
     target = cache_folder() / f"kernel-{_digest_of_inputs()}" / "bzImage"
-    if target.exists():
+    if target.exists() and sha256(target) == KERNEL_SHA256:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as place:
@@ -81,27 +73,48 @@ def build_kernel(folder: Path, note: Note, source: Path | None = None) -> Path:
     Build the kernel in *folder* and give its file, whatever it is; `ensure_kernel` compares.
 
     Raises:
-        ImageError: As `ensure_kernel`.
+        ImageError: As `ensure_kernel`, or `kernel.config` asks for what this kernel has not.
     """
-    if shutil.which("mmdebstrap") is None:
-        raise ImageError("the kernel's compiler needs mmdebstrap: bin/setup-system installs it")
-    package = source or _fetch_source(folder, note)
-    if (got := sha256(package)) != SOURCE_SHA256:
-        raise ImageError(f"{package.name} has SHA-256 {got}, expected {SOURCE_SHA256}")
-    (folder / "script").write_text(_SCRIPT)
-    note("building the enclave's kernel, about three minutes on two cores")
-    hooks = (
-        'mkdir "$1/build"',
-        f'cp "{package}" "$1/build/source.deb"',
-        f'cp "{CONFIG}" "$1/build/kernel.config"',
-        f'cp "{folder / "script"}" "$1/build/script"',
-        'chroot "$1" unshare --net sh /build/script',
-        f'cp "$1/build/bzImage" "{folder / "bzImage"}"',
+    package = source or ensure_source(note)
+    _require_source(package)
+    note("building the enclave's kernel, about five minutes on two cores")
+    kernel, made = folder / "bzImage", folder / "made.config"
+    build_in_root(
+        _COMPILER,
+        _SCRIPT,
+        given={"source.deb": package, "kernel.config": CONFIG},
+        made={"bzImage": kernel, "made.config": made},
     )
-    options = [f"--customize-hook={hook}" for hook in hooks]
-    command = ("mmdebstrap", "--variant=essential", f"--include={','.join(_COMPILER)}", *options)
-    run((*command, SUITE, "/dev/null", *sources_of(SUITE)), seconds=_BUILD_SECONDS)
-    return folder / "bzImage"
+    require_honoured(CONFIG.read_text(), made.read_text())
+    return kernel
+
+
+def ensure_source(note: Note) -> Path:
+    """
+    Give the source package's file, from the user's cache or fetched now.
+
+    Raises:
+        ImageError: The archive has it no longer.
+    """
+    name, _, version = SOURCE_PACKAGE.partition("=")
+    target = cache_folder() / f"{name}_{version}.deb"
+    if target.exists():
+        return target
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    note("fetching the kernel's source, 153 MB")
+    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="source-") as place:
+        archive = Archive(Path(place) / "apt", _SOURCE_SUITES)
+        archive.update()
+        there = archive.newest(name) or "none"
+        try:
+            package = archive.fetch(SOURCE_PACKAGE, Path(place) / "package")
+        except ImageError as error:
+            raise ImageError(
+                f"the archive does not give {SOURCE_PACKAGE}, its newest is {there}: name a saved "
+                f"copy of the package with --kernel-source FILE ({error})"
+            ) from None
+        package.replace(target)
+    return target
 
 
 def require_pinned(kernel: Path) -> None:
@@ -113,24 +126,33 @@ def require_pinned(kernel: Path) -> None:
     """
     if (got := sha256(kernel)) != KERNEL_SHA256:
         raise ImageError(
-            f"the kernel built here has SHA-256 {got}, expected {KERNEL_SHA256}: Debian's compiler "
-            "or kernel.config has changed; compare two builds, then record the new digest in "
-            "image/kits/kernel.py. PCR0 and PCR1 change with it"
+            f"the kernel built here has SHA-256 {got}, expected {KERNEL_SHA256 or 'none yet'}: "
+            "Debian's compiler or kernel.config has changed; build it twice, compare, then record "
+            "the new digest in image/kits/kernel.py: PCR0 and PCR1 change with it"
         )
 
 
-def _fetch_source(folder: Path, note: Note) -> Path:
-    note("fetching the kernel's source, 153 MB")
-    archive = Archive(folder / "apt", _SOURCE_SUITES)
-    archive.update()
-    try:
-        return archive.fetch(SOURCE_PACKAGE, folder)
-    except ImageError:
-        there = archive.newest(SOURCE_PACKAGE.partition("=")[0]) or "none"
+def require_honoured(wanted: str, made: str) -> None:
+    """
+    Require that the configuration *made* has what *wanted* asks for, line by line.
+
+    Raises:
+        ImageError: It has not; names each line. The kernel drops what depends on what is not there.
+    """
+    has = dict(line.split("=", 1) for line in made.splitlines() if line.startswith("CONFIG_"))
+    asked = [line.split("=", 1) for line in wanted.splitlines() if line.startswith("CONFIG_")]
+    missed = [f"{name}={value}" for name, value in asked if has.get(name, "n") != value]
+    if missed:
+        raise ImageError(f"this kernel does not take all of {CONFIG.name}: {', '.join(missed)}")
+
+
+def _require_source(package: Path) -> None:
+    if not package.is_file():
+        raise ImageError(f"there is no kernel source {package}")
+    if (got := sha256(package)) != SOURCE_SHA256:
         raise ImageError(
-            f"the archive has no {SOURCE_PACKAGE}, its newest is {there}: name a saved copy of the "
-            "package with --kernel-source FILE"
-        ) from None
+            f"{package} has SHA-256 {got}, expected {SOURCE_SHA256}: it is not {SOURCE_PACKAGE}"
+        )
 
 
 def _digest_of_inputs() -> str:

@@ -21,7 +21,7 @@ from local.processes.image import KIT as PROCESS_KIT
 from local.twin.twin import ACCOUNT, ASKER_ARN, REGION, Deployed
 
 NAME: Final = "enclave-llm"
-KITS: Final = frozenset({PROCESS_KIT, "debian"})
+KITS: Final = frozenset({PROCESS_KIT, "twin"})
 
 
 def make_stack(

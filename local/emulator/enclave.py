@@ -1,10 +1,12 @@
 """
-The twin's second mode: the application of a built EIF, started by the debian kit under QEMU.
+The twin's second mode: a built EIF with one file more, started under QEMU.
 
-The kit carries the twin's certificate authority for KMS, so the image is packed anew for each
-twin, and measured; the application ramdisk, and so PCR2, stays that of the EIF given.
+The file is the twin's certificate authority for KMS. It stands in the boot ramdisk, so the image is
+packed anew for each twin, and measured: PCR0 and PCR1 are others. Kernel, command line, init and
+application, and so PCR2, stay those of the EIF given.
 """
 
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,12 +17,13 @@ from typing import Final
 from app.protocol.errors import ConfigError
 from app.protocol.releases import Release
 from image.eif.eif import SectionKind, open_eif, parse_structure, read_chunks, read_section
+from image.eif.kit import BootKit
 from image.eif.metadata import parse_metadata
 from image.eif.pack import pack_eif
 from image.eif.record import RECORD_NAME, encode_build_record
 from image.errors import ImageError
 from image.files import room_for, write_whole
-from image.kits.debian import debian_kit
+from image.kits.nitro import twin_kit
 from local.emulator import machine
 from local.emulator.build_qemu import build_qemu, require_packages
 from local.emulator.machine import Note
@@ -28,6 +31,11 @@ from local.processes.image import measurements_of
 from local.processes.supervise import Child
 from local.signers.pki import Chain
 
+APPLICATION: Final = "application.cpio"
+_KIT: Final = "nitro"
+_MAKE: Final = f"bin/build-eif --kit {_KIT}"
+_PARTS: Final = (SectionKind.KERNEL, SectionKind.CMDLINE, SectionKind.METADATA)
+_FILES: Final = ("bzImage", "boot.cpio", APPLICATION)
 _RAMDISKS: Final = 2  # the boot kit's and the application's
 
 
@@ -79,14 +87,14 @@ class EmulatedEnclave:
 
 def prepare_enclave(eif: Path, folder: Path, *, ca: Path, note: Note) -> EmulatedEnclave:
     """
-    Pack the application of *eif* with the debian kit into *folder*; build QEMU if need be.
+    Pack *eif*, which is of the nitro kit, with *ca* into *folder*; build QEMU if need be.
 
     Args:
         ca: The twin's certificate authority for KMS.
 
     Raises:
-        ConfigError: There is no such EIF, or this machine cannot emulate an enclave; says what is
-            missing and how to get it.
+        ConfigError: There is no such EIF, it is of another kit, or this machine cannot emulate an
+            enclave; says what is missing and how to get it.
     """
     machine.require_platform()
     try:
@@ -97,38 +105,45 @@ def prepare_enclave(eif: Path, folder: Path, *, ca: Path, note: Note) -> Emulate
 
 
 def _prepare(eif: Path, folder: Path, *, ca: Path, note: Note) -> EmulatedEnclave:
-    digest = take_application(eif, folder / "application.cpio")  # cheap, so it comes first
+    parts = folder / "parts"
+    digest, kit = take_apart(eif, parts)  # cheap, so it comes first
     require_packages()
     qemu = build_qemu(note)
-    kit = debian_kit(folder / "kit", ca=ca, note=note)
+    kit = twin_kit(kit, parts, ca=ca)
     note("packing and measuring the enclave's image")
     target = folder / "enclave.eif"
-    record = pack_eif(target, kit, folder / "application.cpio", weights_sha256=digest)
-    (folder / "application.cpio").unlink()
+    record = pack_eif(target, kit, parts / APPLICATION, weights_sha256=digest)
+    shutil.rmtree(parts)
     write_whole(target.with_name(RECORD_NAME), encode_build_record(record))
     measurements = measurements_of(record)
-    name = f"debian-{measurements.pcr0.hex()[:8]}"
-    release = Release(name, "debian", measurements, digest, datetime.now(UTC))
+    name = f"twin-{measurements.pcr0.hex()[:8]}"
+    release = Release(name, "twin", measurements, digest, datetime.now(UTC))
     return EmulatedEnclave(folder, target, qemu, release)
 
 
-def take_application(eif: Path, target: Path) -> bytes:
+def take_apart(eif: Path, folder: Path) -> tuple[bytes, BootKit]:
     """
-    Write the application ramdisk of *eif* to *target* and give its weights digest.
+    Write the parts of *eif* to *folder*, the application ramdisk as `APPLICATION`; give its
+    weights digest and its boot kit.
 
     Raises:
-        ImageError: It is no EIF of bin/build-eif's.
+        ImageError: It is no EIF of bin/build-eif's, or its kit does not boot here.
     """
     if not eif.exists():
-        raise ImageError(f"there is no {eif}: make it with bin/build-eif")
+        raise ImageError(f"there is no {eif}: make it with {_MAKE}")
     with open_eif(eif) as source:
         structure = parse_structure(source)
-        metadata = structure.find(SectionKind.METADATA)
-        if metadata is None or len(structure.ramdisks) != _RAMDISKS:
+        sections = {kind: structure.find(kind) for kind in _PARTS}
+        kernel, cmdline, metadata = sections.values()
+        if kernel is None or cmdline is None or metadata is None:
             raise ImageError(f"{eif} was not made by bin/build-eif")
-        digest = parse_metadata(read_section(source, metadata)).weights_sha256
-        source.seek(structure.ramdisks[-1].start)
-        with target.open("wb") as out:
-            for piece in read_chunks(source, structure.ramdisks[-1].size):
-                out.write(piece)
-    return digest
+        told = parse_metadata(read_section(source, metadata))
+        if told.kit != _KIT or len(structure.ramdisks) != _RAMDISKS:
+            raise ImageError(f"{eif} is of kit {told.kit}, which does not boot here: {_MAKE}")
+        folder.mkdir()
+        for section, name in zip((kernel, *structure.ramdisks), _FILES, strict=True):
+            source.seek(section.start)
+            with (folder / name).open("wb") as out:
+                out.writelines(read_chunks(source, section.size))
+        text = read_section(source, cmdline).decode("ascii")
+    return told.weights_sha256, BootKit(told.kit, folder / _FILES[0], text, folder / _FILES[1])

@@ -6,7 +6,7 @@ import pytest
 
 from app.chatbot import main as program
 from app.chatbot.session.trust import Trust
-from app.protocol.releases import parse_releases
+from app.protocol.releases import PRODUCTION_KITS, parse_releases
 from local.cloud.stack import KITS
 from local.twin.twin import Twin
 
@@ -16,14 +16,14 @@ def chat(twin: Twin, releases: Path, *arguments: str, url: str | None = None) ->
     Run the program with the asker's own files; give its exit code.
 
     It finds credentials as boto3 does, and reads *releases*. The one thing exchanged is whom it
-    trusts: the twin's root instead of AWS's, and the twin's boot kits.
+    trusts: the twin's root instead of AWS's, and the twin's boot kits, too.
 
     Args:
         url: Of another parent than the twin's.
     """
 
     def trust(path: Path) -> Trust:
-        listed = parse_releases(path.read_bytes(), kits=KITS)
+        listed = parse_releases(path.read_bytes(), kits=KITS | PRODUCTION_KITS)
         return Trust(twin.trust.root, twin.trust.root_name, listed)
 
     files = ("--config", str(twin.folder / "chat.json"), "--releases", str(releases))

@@ -23,7 +23,7 @@ from image.debian.archive import cache_folder
 from image.eif.kit import BootKit
 from image.eif.measure import measure_eif
 from image.errors import ImageError
-from image.kits.debian import debian_kit
+from image.kits.nitro import nitro_kit, twin_kit
 from local.emulator.build_qemu import build_qemu, require_packages
 from local.emulator.machine import Place, boot, enclave_socket, require_platform, write_signer
 from local.processes.supervise import Child
@@ -75,7 +75,7 @@ def qemu() -> Path:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
-    The folder of an image of the demo model under the debian kit, built two times and equal.
+    The folder of an image of the demo model under the nitro kit, built two times and equal.
 
     Wheels are kept in build/, as an operator's are; the base root is made anew.
     """
@@ -87,7 +87,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"!! NO IMAGE CAN BE BUILT ON THIS MACHINE: {error}")
     (ROOT / "build").mkdir(exist_ok=True)
     folder = tmp_path_factory.mktemp("image")
-    arguments = ["--kit=debian", f"--wheels={fetch_wheels(ROOT / 'build')}", f"--out={folder}"]
+    arguments = ["--kit=nitro", f"--wheels={fetch_wheels(ROOT / 'build')}", f"--out={folder}"]
     weights = ROOT / "local" / "demo_model" / "weights"
     assert main([*arguments, f"--weights={weights}", "--twice"]) == 0
     return folder
@@ -95,18 +95,24 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def kit(qemu: Path, tmp_path_factory: pytest.TempPathFactory) -> BootKit:
-    """The debian kit, with a certificate authority in it."""
+    """The nitro kit."""
     del qemu  # only so that it is skipped as one
-    folder = tmp_path_factory.mktemp("kit")
-    ca = folder / "ca.pem"
-    ca.write_bytes(b"the twin's authority\n")
-    return debian_kit(folder, ca=ca)
+    return nitro_kit(tmp_path_factory.mktemp("kit"), note=print)
 
 
 @pytest.fixture(scope="session")
-def probe_eif(kit: BootKit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def authority_kit(kit: BootKit, tmp_path_factory: pytest.TempPathFactory) -> BootKit:
+    """The twin kit, with a certificate authority in it."""
+    folder = tmp_path_factory.mktemp("twin-kit")
+    ca = folder / "authority"
+    ca.write_bytes(b"the twin's authority\n")
+    return twin_kit(kit, folder, ca=ca)
+
+
+@pytest.fixture(scope="session")
+def probe_eif(authority_kit: BootKit, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The probe's image."""
-    return pack_probe(tmp_path_factory.mktemp("probe"), kit)
+    return pack_probe(tmp_path_factory.mktemp("probe"), authority_kit)
 
 
 @pytest.fixture

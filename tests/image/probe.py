@@ -1,4 +1,4 @@
-"""An EIF for tests: the debian kit and an application that does what a test asks for."""
+"""An EIF for tests: a boot kit and an application that does what a test asks for."""
 
 import socket
 import struct

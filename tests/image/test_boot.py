@@ -2,6 +2,7 @@
 Boots that fail and enclaves that are left: bounded, explained, nothing left behind.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from app.protocol.errors import UnavailableError
+from image.debian.archive import sha256
 from image.eif.kit import BootKit
-from image.kits.debian import debian_kit
+from image.kits.init import INIT_SHA256, build_init
+from image.kits.kernel import KERNEL_SHA256, build_kernel
+from image.kits.nitro import nitro_kit
 from local.emulator import machine
 from local.emulator.machine import BOOTS, Place, boot
 from local.processes.supervise import ROOT
@@ -54,11 +58,11 @@ def test_corrupt_image_does_not_boot(place: Place, probe_eif: Path) -> None:
     assert children() == before
 
 
-def test_image_without_authorities_does_not_boot(place: Place, kit: BootKit) -> None:
+def test_image_without_authorities_does_not_boot(place: Place, authority_kit: BootKit) -> None:
     """
     The init finds no file that the twin's authority could take the place of, and says so.
     """
-    eif = pack_probe(place.logs, kit, authorities="lib/other.pem")
+    eif = pack_probe(place.logs, authority_kit, authorities="lib/other.pem")
     with (
         ExitStack() as stack,
         pytest.raises(UnavailableError, match="no file of certificate authorities in the image"),
@@ -97,15 +101,36 @@ def test_enclave_dies_with_the_twin(place: Place, probe_eif: Path) -> None:
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
 
-def test_kit_is_the_same_each_time(kit: BootKit, tmp_path: Path) -> None:
+def test_kit_is_the_same_each_time(kit: BootKit, authority_kit: BootKit, tmp_path: Path) -> None:
     """
     The boot ramdisk has the same bytes wherever it is made; the authority is all that differs.
     """
-    ca = tmp_path / "authority"
-    ca.write_bytes(b"the twin's authority\n")
-    again = debian_kit(tmp_path / "again", ca=ca)
-    bare = debian_kit(tmp_path / "bare")
-    assert again.ramdisk.read_bytes() == kit.ramdisk.read_bytes()
-    assert b"the twin's authority" in again.ramdisk.read_bytes()
-    assert b"the twin's authority" not in bare.ramdisk.read_bytes()
-    assert str(tmp_path).encode() not in bare.ramdisk.read_bytes()
+    again = nitro_kit(tmp_path / "again", note=print)
+    ramdisk = kit.ramdisk.read_bytes()
+    assert again.ramdisk.read_bytes() == ramdisk
+    assert authority_kit.ramdisk.read_bytes().startswith(ramdisk)
+    assert b"the twin's authority" in authority_kit.ramdisk.read_bytes()
+    assert b"the twin's authority" not in ramdisk
+    assert (kit.kernel, kit.cmdline) == (authority_kit.kernel, authority_kit.cmdline)
+
+
+def test_init_is_the_same_each_time(qemu: Path, tmp_path: Path) -> None:
+    """
+    Compiled anew, in a root of its own, the init has the recorded digest.
+    """
+    del qemu  # only so that it is skipped as one
+    assert sha256(build_init(tmp_path, print)) == INIT_SHA256
+
+
+@pytest.mark.skipif(
+    not os.environ.get("ENCLAVE_LLM_KERNEL_TWICE"),
+    reason="the kernel is built anew where ENCLAVE_LLM_KERNEL_TWICE is set: ten minutes",
+)
+def test_kernel_is_the_same_each_time(qemu: Path, tmp_path: Path) -> None:
+    """
+    Built two times, each in a root of its own, the kernel has the recorded digest.
+    """
+    del qemu  # only so that it is skipped as one
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        assert sha256(build_kernel(tmp_path / name, print)) == KERNEL_SHA256

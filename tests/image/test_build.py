@@ -63,19 +63,18 @@ def root(application: Path, tmp_path: Path) -> Iterator[Path]:
 
 def test_record(built: Path, record: BuildRecord) -> None:
     """
-    The record is about the file beside it, and says that the kit is the twin's: production
-    refuses releases of any kit but aws.
+    The record is about the file beside it, and says of which kit it is: one of production's.
     """
     assert measure_eif(built / "enclave.eif") == record.measurements
     assert (built / "enclave.eif").stat().st_size == record.eif_bytes
-    assert record.kit == "debian"
+    assert record.kit == "nitro"
 
 
 def test_pcr2_is_the_same_under_another_kit(
     record: BuildRecord, application: Path, tmp_path: Path
 ) -> None:
     """
-    Under a FAKE aws kit, which boots nothing, PCR2 is what it is under the debian kit.
+    Under a FAKE aws kit, which boots nothing, PCR2 is what it is under the nitro kit.
     """
     kit = make_kit(tmp_path / "fake", "aws")
     other = pack_eif(
@@ -213,7 +212,7 @@ def test_full_disk(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         weights = f"--weights={ROOT / 'local' / 'demo_model' / 'weights'}"
         base = f"--base={built / 'base.tar'}"
         out = tmp_path / "out"
-        assert main(["--kit=debian", base, wheels, weights, f"--out={out}"]) == 1
+        assert main(["--kit=nitro", base, wheels, weights, f"--out={out}"]) == 1
         said = capsys.readouterr().err.splitlines()[-1]
         assert said.startswith("build-eif: ")
         assert re.search("no (space|room) left", said, re.IGNORECASE)

@@ -7,39 +7,25 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.chatbot.evidence.advice import EXIT_NOT_TRUSTED
-from app.protocol.constants import KMS_PROXY_PORT
 from app.protocol.errors import DeniedError
-from app.protocol.releases import Measurements, Release, encode_releases
+from app.protocol.releases import encode_releases
 from image.eif.cpio_reader import read_cpio
 from image.eif.diff import diff_eifs
 from image.eif.eif import HEADER_BYTES, encode_header, open_eif, parse_structure, start_crc
-from image.eif.measure import measure_eif
-from local.emulator.enclave import EmulatedEnclave
-from local.emulator.machine import parent_socket
-from local.processes.ready import wait_until_ready
 from local.signers.tls import TlsFiles
-from local.twin.twin import Twin, _free_url, _socket_folder, start_parent
+from local.twin.twin import Twin
+from tests.image.beside import Beside, run_beside
 from tests.image.chat import chat
 
 MODULE = "rootfs/usr/lib/python3/dist-packages/app/enclave/main.py"
 QUESTION = "I can't access my email."
-
-
-@dataclass(frozen=True, slots=True)
-class Altered:
-    """The altered image, running beside the twin's with a parent of its own."""
-
-    url: str
-    eif: Path
-    release: Release
 
 
 def alter(eif: Path, target: Path) -> None:
@@ -62,31 +48,20 @@ def alter(eif: Path, target: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def altered(twin: Twin, qemu: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Altered]:
+def altered(twin: Twin, qemu: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     """The altered image, booted where it reaches the same KMS and signs under the same root."""
     folder = tmp_path_factory.mktemp("altered")
-    for name in ("logs", "parent_saw"):
-        (folder / name).mkdir()
-    (folder / "tls").symlink_to(twin.folder / "tls")
     eif = folder / "enclave.eif"
     alter(twin.folder / "enclave.eif", eif)
-    measured = measure_eif(eif)
-    pcrs = Measurements(measured.pcr0, measured.pcr1, measured.pcr2)
-    now = datetime.now(UTC)
-    release = Release("altered", "debian", pcrs, twin.release.weights_sha256, now)
-    tls = TlsFiles(folder / "tls" / "ca.pem", folder / "tls" / "server.pem")
-    with ExitStack() as stack:
-        sockets = _socket_folder(stack)
-        stack.enter_context(twin.aws.serve_unix(parent_socket(sockets, KMS_PROXY_PORT), tls=tls))
-        config = replace(twin.config, url=_free_url())
-        parent = start_parent(stack, folder, sockets, config)
-        emulated = EmulatedEnclave(folder, eif, qemu, release)
-        enclave = emulated.start(stack, sockets, twin.nsm.chain, print, console=False)
-        wait_until_ready(config, (enclave, parent), print, emulated=True)
-        yield Altered(config.url, eif, release)
+
+    def serve_kms(path: Path, tls: TlsFiles) -> AbstractContextManager[object]:
+        return twin.aws.serve_unix(path, tls=tls)
+
+    with run_beside(twin, qemu, folder, eif, kit="twin", serve_kms=serve_kms) as running:
+        yield running
 
 
-def test_one_byte_is_another(twin: Twin, altered: Altered) -> None:
+def test_one_byte_is_another(twin: Twin, altered: Beside) -> None:
     """
     It is an intact EIF of the same size, of which one file's content differs.
     """
@@ -98,7 +73,7 @@ def test_one_byte_is_another(twin: Twin, altered: Altered) -> None:
 
 
 def test_the_chatbot_says_which_pcrs_differ(
-    twin: Twin, altered: Altered, capsys: pytest.CaptureFixture[str]
+    twin: Twin, altered: Beside, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
     bin/chat refuses it before a word is sent: PCR0 and PCR2 are others, PCR1, the boot's, is not.
@@ -114,7 +89,7 @@ def test_the_chatbot_says_which_pcrs_differ(
 
 
 def test_kms_says_which_image_it_refused(
-    twin: Twin, altered: Altered, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    twin: Twin, altered: Beside, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
     An asker whose own list was tampered with seals a question to it, and KMS does not open that.

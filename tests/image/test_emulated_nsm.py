@@ -12,6 +12,7 @@ import pytest
 from app.protocol.attestation import verify_attestation
 from app.protocol.errors import AttestationError, NsmError
 from app.protocol.nitro_root import NITRO_ROOT
+from image.kits.nitro import CMDLINE
 from local.emulator.machine import Place, boot, enclave_socket, write_signer
 from local.signers.nsm import make_pcrs
 from local.signers.pki import MODULE_ID, make_chain, make_root
@@ -22,6 +23,16 @@ from tests.integration.twin_account import (
 )
 
 NONCE = b"n" * 32
+PLAIN = {"nosuid", "nodev", "noexec"}
+MOUNTS = {
+    "/dev": ("devtmpfs", {"nosuid", "noexec"}),
+    "/dev/pts": ("devpts", {"nosuid", "noexec"}),
+    "/dev/shm": ("tmpfs", PLAIN),  # noqa: S108 - the enclave's
+    "/proc": ("proc", PLAIN),
+    "/run": ("tmpfs", PLAIN),
+    "/sys": ("sysfs", PLAIN),
+    "/tmp": ("tmpfs", PLAIN),  # noqa: S108 - the enclave's
+}
 
 
 def now() -> datetime:
@@ -83,6 +94,28 @@ def test_twins_authority_is_in_place(running: RunningProbe) -> None:
     """
     assert running.probe.read_file(f"/{AUTHORITIES}") == b"the twin's authority\n"
     assert running.probe.read_file("/more") == b""
+
+
+def test_mounts_are_those_of_amazons_init(running: RunningProbe) -> None:
+    """
+    Flags as in aws-nitro-enclaves-sdk-bootstrap, init/init.c: nothing is run from what is written.
+    """
+    mounts = {}
+    for line in running.probe.read_file("/proc/mounts").decode().splitlines():
+        _, place, kind, flags, *_ = line.split()
+        mounts[place] = kind, set(flags.split(","))
+    for place, (kind, flagged) in MOUNTS.items():
+        assert mounts[place][0] == kind
+        assert mounts[place][1] >= flagged
+
+
+def test_command_line_is_amazons(running: RunningProbe) -> None:
+    """
+    Devices come from the command line, which QEMU extends: there is no ACPI to find them by.
+    """
+    line = running.probe.read_file("/proc/cmdline").decode()
+    assert line.startswith(CMDLINE)
+    assert "virtio_mmio.device=" in line
 
 
 def test_console_is_free_of_content(running: RunningProbe) -> None:

@@ -34,13 +34,13 @@ def test_question_is_answered(session: Session) -> None:
     assert "password" in answer or "sign in" in answer
     assert session.evidence is not None
     assert session.evidence.receipt.completion_tokens > 0
-    assert session.enclave.release.kit == "debian"
+    assert session.enclave.release.kit == "twin"
 
 
 def test_pcrs_are_those_of_the_file(twin: Twin, built: Path, session: Session) -> None:
     """
     What QEMU's NSM attests is what `image.eif.measure` reads from the file; PCR2 is that of the
-    image built, whatever its boot kit.
+    image built, in which the twin's authority is not.
     """
     booted = measure_eif(twin.folder / "enclave.eif")
     attested = session.enclave.attestation.measurements

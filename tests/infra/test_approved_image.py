@@ -185,20 +185,20 @@ def test_a_debug_release_is_refused(index: int, made: tuple[Files, Release]) -> 
         load(made[0])
 
 
-@pytest.mark.parametrize("kit", ["process", "debian"])
+@pytest.mark.parametrize("kit", ["process", "twin"])
 def test_kits_of_the_twin_are_refused_in_production(kit: Kit, tmp_path: Path) -> None:
     """
     An image for the twin is never deployed as the product, though the twin deploys it.
     """
     files = Files(tmp_path)
     files.approve(make_eif(files.eif, "twin", kit=kit))
-    with pytest.raises(ConfigError, match=rf"is of kit {kit}, and only aws can be deployed"):
+    with pytest.raises(ConfigError, match=rf"is of kit {kit}, and only aws, nitro can be deployed"):
         load(files)  # not: add it to the list, which refuses it
-    assert load(files, frozenset({PROCESS_KIT, "debian"})).release.kit == kit
+    assert load(files, frozenset({PROCESS_KIT, "twin"})).release.kit == kit
 
 
 @pytest.mark.parametrize(
-    "change", [{"weights_sha256": b"\x01" * 32}, {"kit": "debian"}], ids=["weights", "kit"]
+    "change", [{"weights_sha256": b"\x01" * 32}, {"kit": "nitro"}], ids=["weights", "kit"]
 )
 def test_a_release_says_what_the_build_says(
     change: dict[str, bytes], made: tuple[Files, Release]
@@ -209,4 +209,4 @@ def test_a_release_says_what_the_build_says(
     files, release = made
     files.approve(replace(release, **change))  # type: ignore[arg-type]  # a field of it
     with pytest.raises(ConfigError, match=r"retire it and add the EIF again"):
-        load(files, frozenset({"aws", "debian"}))
+        load(files, frozenset({"aws", "nitro"}))

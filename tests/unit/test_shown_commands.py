@@ -37,7 +37,7 @@ RUN_BY: Final = {
     "bin/demo --enclave qemu": "tests/image/test_emulated_twin.py::test_question_is_answered",
     f'bin/demo --enclave qemu --console --question "{SUGGESTIONS[1]}"': "tests/image/"
     "test_emulated_twin.py::test_question_is_answered",
-    "bin/build-eif --kit debian --weights local/demo_model/weights": "tests/image/test_build.py"
+    "bin/build-eif --kit nitro --weights local/demo_model/weights": "tests/image/test_build.py"
     "::test_record",
     "bin/eif describe build/enclave.eif": "tests/unit/image/eif/test_pack.py::test_command",
     "bin/eif measure build/enclave.eif": "tests/unit/image/eif/test_pack.py::test_command",
@@ -97,7 +97,7 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in COMMANDS if re.match(r"bin/(demo|eif|build-eif --kit debian)\b", c)]
+    "command", [c for c in COMMANDS if re.match(r"bin/(demo|eif|build-eif --kit nitro)\b", c)]
 )
 def test_a_command_without_an_account_is_run(command: str) -> None:
     """Some test runs it."""

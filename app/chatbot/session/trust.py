@@ -93,7 +93,7 @@ def production_trust(releases_path: Path) -> Trust:
     The list is read now, and again for each verification and each question.
 
     Raises:
-        ConfigError: The list is missing, malformed, empty or names a kit that is not `aws`.
+        ConfigError: The list is missing, malformed, empty or names a kit of the twin's.
     """
     read = partial(_read_list, releases_path)
     return Trust(NITRO_ROOT, "AWS Nitro root G1", read(), read)

@@ -15,7 +15,7 @@ from local import demo
         (["--cheat", "other-imag"], "did you mean other-image?"),
         (["--cheat", "xyzzy"], "bin/demo --cheat list"),
         (["--cheat", "debug", "--enclave", "qemu"], "--cheat runs with the enclave as a process"),
-        (["--enclave", "qemu", "--image", "/no/such.eif"], "bin/build-eif --kit debian"),
+        (["--enclave", "qemu", "--image", "/no/such.eif"], "bin/build-eif --kit nitro"),
         (["--question", " "], "--question is empty"),
         (["--port", "8011"], "--port is for --web and --serve"),
         (["--serve", "--port", "70000"], "is no port"),

@@ -123,7 +123,7 @@ def of_another_file(eif: Path) -> None:
 
 
 def of_another_kit(eif: Path) -> None:
-    rewrite(eif, lambda record: replace(record, kit="debian"))
+    rewrite(eif, lambda record: replace(record, kit="twin"))
 
 
 def without_record(eif: Path) -> None:
@@ -143,7 +143,7 @@ def with_malformed_record(eif: Path) -> None:
         (with_zero_pcr, "PCR0 is all zeros: that is debug mode"),
         (with_equal_pcrs, "are the same"),
         (of_another_file, "is not the file"),
-        (of_another_kit, "kit debian, expected aws"),
+        (of_another_kit, "kit twin, expected aws, nitro"),
         (without_record, "there is no .*measurements.json"),
         (with_malformed_record, "is malformed"),
         (Path.unlink, "cannot be copied"),

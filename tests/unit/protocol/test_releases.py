@@ -17,7 +17,7 @@ from app.protocol.releases import (
 )
 from tests.support import make_release
 
-ALL_KITS: Final = frozenset({"aws", "debian", "process"})
+ALL_KITS: Final = frozenset({"aws", "nitro", "twin", "process"})
 ENTRY: Final = {
     "name": "v1",
     "kit": "aws",
@@ -99,7 +99,7 @@ def test_round_trip(releases: list[Release]) -> None:
         (make_text(ENTRY | {"name": ""}), "release 0: name"),
         (make_text(ENTRY | {"name": "a" * 65}), "release 0: name"),
         (make_text(ENTRY | {"name": "a b"}), "release 0: name"),
-        (make_text(ENTRY | {"kit": "gcp"}), "'v1': kit 'gcp' is none of aws, debian, process"),
+        (make_text(ENTRY | {"kit": "gcp"}), "'v1': kit 'gcp' is none of aws, nitro, twin, process"),
         (make_text(ENTRY | {"pcr0": "10" * 47}), "'v1': pcr0 is not 96 lower-case hex"),
         (make_text(ENTRY | {"pcr1": "1A" * 48}), "'v1': pcr1 is not 96 lower-case hex"),
         (make_text(ENTRY | {"pcr2": "00" * 48}), "'v1': PCR2 is all zeros: that is debug mode"),
@@ -118,13 +118,22 @@ def test_malformed(text: bytes, message: str) -> None:
         parse_releases(text, kits=ALL_KITS)
 
 
-@pytest.mark.parametrize("kit", ["debian", "process"])
+@pytest.mark.parametrize("kit", ["twin", "process"])
 def test_twin_kit_in_production(kit: Kit) -> None:
     """
     The production list cannot hold a release that only the twin may trust.
     """
     with pytest.raises(ConfigError, match=f"release 'twin': kit {kit} is not trusted here"):
         parse_releases(encode_releases([make_release("twin", kit=kit)]), kits=PRODUCTION_KITS)
+
+
+@pytest.mark.parametrize("kit", ["aws", "nitro"])
+def test_production_takes_both_of_its_kits(kit: Kit) -> None:
+    """
+    Amazon's boot files and ours: a release of either is taken.
+    """
+    (release,) = parse_releases(encode_releases([make_release(kit=kit)]), kits=PRODUCTION_KITS)
+    assert release.kit == kit
 
 
 @given(text=st.binary())

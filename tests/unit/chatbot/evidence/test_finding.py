@@ -39,7 +39,7 @@ def said(session: Session) -> str:
 
 @pytest.mark.parametrize(
     ("kit", "signer"),
-    [("process", "The twin's software, in"), ("debian", "The emulator's software, in")],
+    [("process", "The twin's software, in"), ("twin", "The emulator's software, in")],
 )
 def test_the_demo_is_called_that(kit: Kit, signer: str) -> None:
     """Under another root than AWS's, nothing says that Nitro hardware signed."""

@@ -22,7 +22,8 @@ def verified() -> VerifiedEnclave:
 
 
 @pytest.mark.parametrize(
-    ("kit", "hardware"), [("aws", True), ("debian", False), ("process", False)]
+    ("kit", "hardware"),
+    [("aws", True), ("nitro", True), ("twin", False), ("process", False)],
 )
 def test_software_is_not_called_hardware(kit: Kit, *, hardware: bool) -> None:
     """Where a kit of production runs a Nitro Secure Module signed; on the twin software did."""

@@ -89,7 +89,7 @@ def test_production_trusts_aws_and_the_list(tmp_path: Path) -> None:
     assert [release.name for release in trust.releases] == ["test"]
 
 
-@pytest.mark.parametrize("kit", ["process", "debian"])
+@pytest.mark.parametrize("kit", ["process", "twin"])
 def test_production_refuses_the_twins_releases(tmp_path: Path, kit: str) -> None:
     """A list with a release of the twin's is refused whole."""
     path = tmp_path / "releases.json"

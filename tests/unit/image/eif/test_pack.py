@@ -50,10 +50,10 @@ def test_kits_share_pcr2(tmp_path: Path) -> None:
     Under a fake aws kit and another, PCR2 is equal; PCR0 and PCR1 are not.
     """
     aws = pack(tmp_path, "a.eif").measurements
-    debian = pack(tmp_path, "b.eif", kit="debian").measurements
-    assert aws.pcr2 == debian.pcr2
-    assert aws.pcr0 != debian.pcr0
-    assert aws.pcr1 != debian.pcr1
+    nitro = pack(tmp_path, "b.eif", kit="nitro").measurements
+    assert aws.pcr2 == nitro.pcr2
+    assert aws.pcr0 != nitro.pcr0
+    assert aws.pcr1 != nitro.pcr1
 
 
 def test_same_bits(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_diff(tmp_path: Path) -> None:
     pack(tmp_path, "b.eif", archive(file_entry("cmd", b"run"), file_entry("rootfs/Z", b"")))
     found = diff_eifs(tmp_path / "a.eif", tmp_path / "b.eif")
     assert found["file"] == "rootfs/Z"
-    pack(tmp_path, "b.eif", kit="debian")
+    pack(tmp_path, "b.eif", kit="nitro")
     assert diff_eifs(tmp_path / "a.eif", tmp_path / "b.eif")["section"] == "cmdline"
     pack(tmp_path, "b.eif", b"no archive")
     found = diff_eifs(tmp_path / "a.eif", tmp_path / "b.eif")

@@ -19,7 +19,7 @@ SHA256 = st.binary(min_size=32, max_size=32)
 @given(
     record=st.builds(
         BuildRecord,
-        st.sampled_from(["aws", "debian"]),
+        st.sampled_from(["aws", "nitro", "twin"]),
         st.builds(ImageMeasurements, PCR, PCR, PCR, st.none() | PCR),
         SHA256,
         st.integers(1, 2**40),
@@ -84,7 +84,7 @@ def test_metadata() -> None:
     """
     Kit and weights digest are read back from an EIF's metadata, which names no time.
     """
-    metadata = ImageMetadata("debian", bytes(range(32)))
+    metadata = ImageMetadata("nitro", bytes(range(32)))
     section = encode_metadata(metadata, kernel="k")
     assert parse_metadata(section) == metadata
     assert json.loads(section)["BuildMetadata"]["BuildTime"] == "1970-01-01T00:00:00Z"

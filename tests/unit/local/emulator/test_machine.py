@@ -6,6 +6,7 @@ import gc
 import stat
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -14,10 +15,15 @@ import pytest
 from cryptography import x509
 
 from app.protocol.errors import ConfigError
+from app.protocol.releases import PRODUCTION_KITS
 from image.debian.archive import Archive
+from image.eif.cpio import file_entry
+from image.eif.cpio_reader import read_cpio
+from image.eif.pack import pack_eif
 from image.errors import ImageError
+from image.kits.nitro import twin_kit
 from local.emulator import build_qemu
-from local.emulator.enclave import take_application
+from local.emulator.enclave import take_apart
 from local.emulator.machine import (
     Place,
     boot_seconds,
@@ -29,6 +35,7 @@ from local.emulator.machine import (
 )
 from local.emulator.tsc import measure_tsc_khz
 from local.signers.pki import load_identity, make_chain
+from tests.eifs import APPLICATION, BOOT, WEIGHTS, archive, make_kit
 from tests.patience import PATIENCE_SECONDS, wait_until
 from tests.support import twin_root
 
@@ -65,14 +72,15 @@ def test_too_little_memory_is_said() -> None:
 
 def test_command(tmp_path: Path) -> None:
     """
-    The machine has ACPI, the twin's ids and a clock; it dies with the twin.
+    The machine has no ACPI, as on Nitro, but the twin's ids and a clock; it dies with the twin.
     """
     eif = tmp_path / "enclave.eif"
     eif.write_bytes(b"x")
     command = qemu_command(eif, Place(Path("/qemu"), tmp_path, tmp_path, None))
     line = " ".join(command)
     assert line.startswith("setpriv --pdeathsig KILL -- /qemu ")
-    assert "nitro-enclave,vsock=vsock,acpi=on,id=i-" in line
+    assert "nitro-enclave,vsock=vsock,id=i-" in line
+    assert "acpi" not in line
     assert "parent-role=arn:" in line
     assert "tsc=reliable tsc_early_khz=" in line
 
@@ -141,11 +149,60 @@ def test_no_image(tmp_path: Path) -> None:
     Without an image, or with another file in its place, one sentence says so.
     """
     with pytest.raises(ImageError, match="make it with bin/build-eif"):
-        take_application(tmp_path / "enclave.eif", tmp_path / "out")
+        take_apart(tmp_path / "enclave.eif", tmp_path / "out")
     other = tmp_path / "other"
     other.write_bytes(bytes(1000))
     with pytest.raises(ImageError, match="this is no EIF"):
-        take_application(other, tmp_path / "out")
+        take_apart(other, tmp_path / "out")
+
+
+def pack(folder: Path, kit: str) -> Path:
+    """Pack an EIF of *kit* that boots nothing."""
+    (folder / "application").write_bytes(APPLICATION)
+    eif = folder / "enclave.eif"
+    boot_kit = make_kit(folder / "kit", kit)
+    pack_eif(eif, boot_kit, folder / "application", weights_sha256=WEIGHTS)
+    return eif
+
+
+def test_an_image_is_taken_apart(tmp_path: Path) -> None:
+    """
+    Every part comes out as it went in, so that what is packed anew is that image and no other.
+    """
+    eif = pack(tmp_path, "nitro")
+    digest, kit = take_apart(eif, tmp_path / "parts")
+    assert digest == WEIGHTS
+    assert (kit.name, kit.cmdline, kit.kernel.read_bytes()) == ("nitro", "kit=nitro", b"kernel")
+    again = tmp_path / "again.eif"
+    pack_eif(again, kit, tmp_path / "parts" / "application.cpio", weights_sha256=digest)
+    assert again.read_bytes() == eif.read_bytes()
+
+
+def test_the_twins_image_has_one_file_more(tmp_path: Path) -> None:
+    """
+    It stands behind the boot ramdisk, whose bytes stay; the kit is called another, which
+    production refuses.
+    """
+    (tmp_path / "ca").write_bytes(b"authority")
+    kit = replace(make_kit(tmp_path, "nitro"), ramdisk=tmp_path / "boot")
+    kit.ramdisk.write_bytes(BOOT)
+    twins = twin_kit(kit, tmp_path, ca=tmp_path / "ca")
+    data = twins.ramdisk.read_bytes()
+    assert data == BOOT + archive(file_entry("ca.pem", b"authority"))
+    with twins.ramdisk.open("rb") as file:
+        assert [item.name for item in read_cpio(file, 0, len(data))] == ["init", "ca.pem"]
+    assert (twins.name, twins.kernel, twins.cmdline) == ("twin", kit.kernel, kit.cmdline)
+    assert twins.name not in PRODUCTION_KITS
+
+
+@pytest.mark.parametrize("kit", ["aws", "process", "twin"])
+def test_another_kit_does_not_boot(tmp_path: Path, kit: str) -> None:
+    """
+    An image of another kit is refused, with the command that makes one which boots.
+    """
+    eif = pack(tmp_path, kit)
+    with pytest.raises(ImageError, match=f"is of kit {kit}, .*: bin/build-eif --kit nitro"):
+        take_apart(eif, tmp_path / "parts")
 
 
 class OneVersion:
