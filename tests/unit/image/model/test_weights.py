@@ -42,7 +42,7 @@ def test_what_askers_are_shown_is_one_line(field: str, text: str) -> None:
     A name or label that could draw more than itself beside the proof is refused.
     """
     with pytest.raises(ValueError, match=f"{field} is not one line"):
-        encode_description(replace(DESCRIPTION, **{field: text}), {})
+        encode_description(replace(DESCRIPTION, **{field: text}), {})  # type: ignore[arg-type]
 
 
 def test_again(tmp_path: Path) -> None:
