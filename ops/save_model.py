@@ -79,12 +79,6 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _line(text: str) -> str:
-    if not text.isprintable():
-        raise argparse.ArgumentTypeError("not one line of printable characters")
-    return text
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bin/save-model",
