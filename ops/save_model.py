@@ -118,6 +118,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _line(text: str) -> str:
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError("a label is one line of printable characters")
+    return text
+
+
 def _context(text: str) -> int:
     if not text.isdecimal() or not 2 <= int(text) < 2**24:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens, 2 or more")
