@@ -53,7 +53,10 @@ def parse_source(text: str, *, called: str | None = None) -> Source:
     folder = Path(text)
     if folder.is_dir():
         if called is None:
-            return Source(name=folder.resolve().name, revision="local", folder=folder)
+            name = folder.resolve().name
+            if not name.isprintable():
+                raise SaveError("the folder's name cannot be shown: give its model's with --name")
+            return Source(name=name, revision="local", folder=folder)
         return Source(*_parse_commit(called), folder=folder)
     if text.startswith((".", "/", "~")):
         raise SaveError(f"there is no folder {text}")

@@ -155,7 +155,7 @@ def test_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
         (("--question", " "), "--question is empty"),
         (("--question", "x", "--web"), "ask when asked"),
         (("--port", "70000", "--web"), "no port"),
-        (("--port", "8011"), "--web or --serve"),
+        (("--port", "8011"), "--web and --serve"),
         (("--open",), "is for --web"),
         (("--image", "x.eif"), "--enclave qemu"),
         (("--max-tokens", "0"), "max_tokens"),
@@ -211,4 +211,4 @@ def test_a_full_disk_is_one_line(
     assert main(["--folder", str(tmp_path / "demo")]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert ("no room left in" in last) == (number != errno.EIO)
-    assert ("demo: " in last) == (number == errno.EIO)
+    assert last.startswith("demo: ")

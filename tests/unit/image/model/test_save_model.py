@@ -292,6 +292,15 @@ def test_no_such_context(model: Path, tmp_path: Path, context: str) -> None:
     assert "is no number of tokens" in done.stderr
 
 
+def test_label_of_two_lines(model: Path, tmp_path: Path) -> None:
+    """
+    A label that could draw more than itself is refused as a typing error, before any work.
+    """
+    done = save(model, tmp_path / "out", "--label=two\nlines")
+    assert done.returncode == 2
+    assert "one line of printable characters" in done.stderr
+
+
 def test_commit() -> None:
     """
     A full commit is a source on the hub; the default model may be left out.
@@ -307,6 +316,10 @@ def test_called(tmp_path: Path) -> None:
     assert parse_source(str(tmp_path)) == Source(tmp_path.name, "local", tmp_path)
     named = parse_source(str(tmp_path), called=f"a/b@{COMMIT}")
     assert named == Source("a/b", COMMIT, tmp_path)
+    odd = tmp_path / "two\nlines"
+    odd.mkdir()
+    with pytest.raises(SaveError, match="--name"):
+        parse_source(str(odd))
 
 
 @pytest.mark.parametrize("text", ["a/b", "a/b@main", "a/b@v1.0", f"a/b@{COMMIT[:12]}", "./none"])
@@ -337,3 +350,14 @@ def test_help() -> None:
     assert "bin/save-model bigscience/bloom-560m@COMMIT" in done.stdout
     assert "bin/save-model ./folder" in done.stdout
     assert "int4" in done.stdout
+
+
+@pytest.mark.parametrize("label", ["two\nlines", "\x1b[31mred"])
+def test_a_label_is_one_line(model: Path, tmp_path: Path, label: str) -> None:
+    """
+    What askers see beside the name is one line that draws nothing else, and is refused at once.
+    """
+    done = save(model, tmp_path / "out", "--label", label)
+    assert done.returncode == 2
+    assert "argument --label: not one line" in done.stderr
+    assert save(model, tmp_path / "out", "--label", "a demo").returncode == 0
