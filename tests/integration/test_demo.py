@@ -176,4 +176,4 @@ def test_a_full_disk_is_one_line(
     assert main(["--folder", str(tmp_path / "demo")]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert ("no room left in" in last) == (number != errno.EIO)
-    assert ("demo: " in last) == (number == errno.EIO)
+    assert "demo: " in last
