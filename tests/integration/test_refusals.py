@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ClientError
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from app.chatbot.console import Terminal
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.conversation import converse
 from app.protocol.answer import AnswerOpener, AnswerSealer, encode_header
 from app.protocol.authorization import Authorization
-from app.protocol.constants import ANSWER_SECRET_BYTES
+from app.protocol.constants import ANSWER_SECRET_BYTES, DATA_KEY_BYTES
 from app.protocol.errors import (
     AppError,
     AttestationError,
@@ -37,7 +38,12 @@ from app.protocol.messages import Kind, encode_attestation, parse_attestation, p
 from app.protocol.question import Options
 from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.releases import Measurements, Release
-from app.protocol.sealing import digest_request, seal_request
+from app.protocol.sealing import (
+    digest_request,
+    open_request,
+    parse_sealed_request,
+    seal_request,
+)
 from local.aws.kms.call import Json
 from local.cloud.smoke import _admin
 from local.demo import last_exchange
@@ -367,6 +373,42 @@ def open_answer(
         request_digest=digest_request(request),
     )
     return "".join(opener.open(kind, body) for kind, body in messages[1:])
+
+
+def test_question_cannot_be_read_with_what_kms_gives(
+    twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Whoever rewrote the key policy can have KMS open a question's key, but has only bytes in which
+    neither that key nor the envelope stands: they are sealed to the enclave's own key.
+    """
+    kept: list[tuple[Authorization, bytes]] = []
+
+    def seal(authorization: Authorization, envelope: bytes, **named: bytes) -> bytes:
+        kept.append((authorization, envelope))
+        return seal_request(authorization, envelope, **named)
+
+    monkeypatch.setattr("app.chatbot.session.session.seal_request", seal)
+    with twin.connect() as session:
+        ask(session)
+        context = {"purpose": "question", "conversation": session.conversation.hex()}
+    request, _ = last_exchange(twin)
+    (authorization, envelope) = kept[-1]
+    for part in (authorization.wrapped_question_key, envelope, authorization.answer_secret):
+        assert part[:16] not in request
+        assert part[-16:] not in request
+    # The control: with the wrapped key, KMS would give the key away under such a policy.
+    with rewritten_policy(twin):
+        kms = chat_role_kms(twin)
+        wrapped = authorization.wrapped_question_key
+        opened = kms.decrypt(
+            KeyId=twin.config.key_arn, CiphertextBlob=wrapped, EncryptionContext=context
+        )
+        kms.close()
+    assert len(opened["Plaintext"]) == DATA_KEY_BYTES
+    own = X25519PrivateKey.generate()
+    with pytest.raises(EnvelopeError):
+        open_request(parse_sealed_request(request), private_key=own, manifest_digest=bytes(32))
 
 
 @pytest.mark.parametrize("policy_rewritten", [False, True])
