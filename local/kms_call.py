@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from app.protocol.attestation import Attestation
+from app.protocol.asker.attestation import Attestation
 from local.aws_error import AwsError, access_denied, validation_error
 from local.conditions import Context, make_context
 from local.kms_store import Key

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from app.protocol import cbor
-from app.protocol.attestation import Attestation, verify_attestation
+from app.protocol.asker.attestation import Attestation, verify_attestation
 from app.protocol.constants import MAX_DOCUMENT_BYTES
 from app.protocol.errors import AttestationError, ProtocolError
 from local.aws_error import access_denied, validation_error

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from app.chatbot.cut_off import Stop
 from app.chatbot.session import Session, connect
 from app.chatbot.transport import Transport
+from app.protocol.asker.messages import parse_attestation
 from app.protocol.attestation import encode_user_data
-from app.protocol.messages import Kind, encode_attestation, parse_attestation
+from app.protocol.messages import Kind, encode_attestation
 from local.nsm import SoftwareNsm
 from local.twin import Twin
 

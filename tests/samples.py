@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Final
 
 from app.protocol import errors
-from app.protocol.answer import AnswerOpener, AnswerSealer, encode_header
+from app.protocol.answer import AnswerSealer, encode_header
+from app.protocol.asker.answer import AnswerOpener
 from app.protocol.authorization import Authorization, Credentials, parse_key_arn
 from app.protocol.messages import Kind, parse_message
 from app.protocol.question import Message, Options, Question

@@ -16,15 +16,18 @@ from app.enclave.engine_cache import PrefixName
 from app.enclave.key_ring import KeyRing
 from app.enclave.kms import AnswerKey
 from app.enclave.nsm import Nsm
-from app.protocol.answer import AnswerOpener, encode_header, open_error, parse_header
+from app.protocol.answer import encode_header
+from app.protocol.asker.answer import AnswerOpener, open_error, parse_header
+from app.protocol.asker.envelope import seal_question
+from app.protocol.asker.receipt import verify_receipt
+from app.protocol.asker.sealing import seal_request
 from app.protocol.authorization import Authorization
-from app.protocol.envelope import seal_question
 from app.protocol.errors import AppError
 from app.protocol.manifest import Manifest
 from app.protocol.messages import Kind, encode_message, parse_message
 from app.protocol.question import FinishReason, Question
-from app.protocol.receipt import Receipt, verify_receipt
-from app.protocol.sealing import digest_request, seal_request
+from app.protocol.receipt import Receipt
+from app.protocol.sealing import digest_request
 from tests.samples import ANSWER_KEY, AUTHORIZATION, DATA_KEY, make_question
 from tests.support import MEASUREMENTS, WEIGHTS_SHA256, make_nsm_client, twin_root
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from app.chatbot.exchange import Evidence
 from app.chatbot.session import Session
 from app.chatbot.trust import VerifiedEnclave
-from app.protocol.attestation import unverified_certificates
+from app.protocol.asker.attestation import unverified_certificates
 
 
 @dataclass(frozen=True, slots=True)

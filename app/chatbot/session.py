@@ -18,7 +18,12 @@ from app.chatbot.access import Access
 from app.chatbot.exchange import Answer, Evidence, Exchange
 from app.chatbot.transport import Transport
 from app.chatbot.trust import Trust, VerifiedEnclave, verify_enclave
-from app.protocol.answer import AnswerOpener, encode_header, open_error, parse_header
+from app.protocol.answer import encode_header
+from app.protocol.asker.answer import AnswerOpener, open_error, parse_header
+from app.protocol.asker.envelope import seal_question
+from app.protocol.asker.messages import parse_attestation, parse_hint
+from app.protocol.asker.receipt import verify_receipt
+from app.protocol.asker.sealing import seal_request
 from app.protocol.authorization import Authorization, parse_key_arn
 from app.protocol.constants import (
     ANSWER_SECRET_BYTES,
@@ -26,7 +31,6 @@ from app.protocol.constants import (
     MAX_DOCUMENT_AGE_SECONDS,
     NONCE_BYTES,
 )
-from app.protocol.envelope import seal_question
 from app.protocol.errors import (
     WIRE_ERRORS,
     AppError,
@@ -37,10 +41,9 @@ from app.protocol.errors import (
     TruncatedError,
     UnknownKeyError,
 )
-from app.protocol.messages import Kind, parse_attestation, parse_hint
+from app.protocol.messages import Kind
 from app.protocol.question import Message, Options, Question
-from app.protocol.receipt import verify_receipt
-from app.protocol.sealing import digest_request, seal_request
+from app.protocol.sealing import digest_request
 
 _ATTEMPTS: Final = 3  # at sealing, each after a full verification
 

@@ -14,6 +14,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from app.chatbot.cut_off import CutOff, Stop, make_pools
+from app.protocol.asker.messages import MAX_MANIFEST_BYTES, parse_hint
 from app.protocol.constants import (
     ANSWER_DEADLINE_SECONDS,
     MAX_CONNECTION_SECONDS,
@@ -21,7 +22,7 @@ from app.protocol.constants import (
 )
 from app.protocol.errors import AppError, ProtocolError, TruncatedError, UnavailableError
 from app.protocol.frames import FrameReader
-from app.protocol.messages import MAX_MANIFEST_BYTES, Kind, parse_hint, parse_message
+from app.protocol.messages import Kind, parse_message
 
 _CONNECT_SECONDS: Final = 5
 # Between two frames: without padding, a full queue may keep them away for a whole answer.

@@ -89,26 +89,11 @@ class Authorization:
     conversation: bytes
     turn: int
 
-    def encode(self) -> bytes:
-        """
-        Give its `AUTHORIZATION_BYTES`: length, CBOR, zeros. One size for all, whatever STS sent.
 
-        Raises:
-            ProtocolError: It does not fit, as no credentials of today's STS do.
-        """
-        encoded = cbor.encode(
-            {
-                "access_key_id": self.credentials.access_key_id,
-                "secret_access_key": self.credentials.secret_access_key,
-                "session_token": self.credentials.session_token,
-                "key_arn": self.key_arn.text,
-                "wrapped_question_key": self.wrapped_question_key,
-                "answer_secret": self.answer_secret,
-                "conversation": self.conversation,
-                "turn": self.turn,
-            }
-        )
-        return pad(encoded, AUTHORIZATION_BYTES)
+FIELDS: Final = (
+    "access_key_id", "secret_access_key", "session_token", "key_arn", "wrapped_question_key",
+    "answer_secret", "conversation", "turn",
+)  # fmt: skip
 
 
 def parse_authorization(block: bytes) -> Authorization:
@@ -118,7 +103,9 @@ def parse_authorization(block: bytes) -> Authorization:
     Raises:
         ProtocolError: They are not exactly an authorization.
     """
-    match cbor.decode(unpad(block)):
+    if len(block) != AUTHORIZATION_BYTES:
+        raise ProtocolError(f"authorization of {len(block)} bytes")
+    match cbor.decode_map(unpad(block), FIELDS):
         case {
             "access_key_id": str(access_key_id),
             "secret_access_key": str(secret_access_key),
@@ -127,9 +114,8 @@ def parse_authorization(block: bytes) -> Authorization:
             "wrapped_question_key": bytes(wrapped_question_key),
             "answer_secret": bytes(answer_secret),
             "conversation": bytes(conversation),
-            "turn": int(turn),
-            **rest,
-        } if not rest and not isinstance(turn, bool) and 0 <= turn <= _MAX_TURN:
+            "turn": turn,
+        }:
             pass
         case _:
             raise ProtocolError("authorization has other fields")
@@ -142,17 +128,14 @@ def parse_authorization(block: bytes) -> Authorization:
         and len(conversation) == CONVERSATION_BYTES
     ):
         raise ProtocolError("authorization has a malformed field")
-    authorization = Authorization(
+    return Authorization(
         credentials=Credentials(access_key_id, secret_access_key, session_token),
         key_arn=parse_key_arn(key_arn),
         wrapped_question_key=wrapped_question_key,
         answer_secret=answer_secret,
         conversation=conversation,
-        turn=turn,
+        turn=cbor.integer(turn, 0, _MAX_TURN),
     )
-    if authorization.encode() != block:
-        raise ProtocolError("authorization is not in its one encoding")
-    return authorization
 
 
 def pad(data: bytes, size: int) -> bytes:

@@ -8,6 +8,7 @@ verifies. Imports nothing of ours.
 from typing import Final
 
 PROTOCOL_VERSION: Final = 1  # SPEC.md section 1; one version, no negotiation
+LABEL: Final = b"enclave-llm/%d " % PROTOCOL_VERSION  # all that is derived or signed begins so
 
 # Vsock and HTTP
 PARENT_CID: Final = 3  # fixed by Nitro: the parent, as the enclave sees it

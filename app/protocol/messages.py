@@ -1,17 +1,16 @@
 """
 A message: one byte of kind and a body, in a frame. SPEC.md section 2.1.
 
-The parent reads kinds and lengths, nothing else, so this module needs no cryptography.
+The parent reads kinds and lengths, nothing else, so this module needs no cryptography. What the
+enclave answers is read by `app.protocol.asker.messages`.
 """
 
 from dataclasses import dataclass
 from enum import IntEnum
 
 from app.protocol import cbor
-from app.protocol.constants import MAX_DOCUMENT_BYTES, NONCE_BYTES
-from app.protocol.errors import WIRE_ERRORS, AppError, ProtocolError, wire_code
-
-MAX_MANIFEST_BYTES = 4096
+from app.protocol.constants import NONCE_BYTES
+from app.protocol.errors import AppError, ProtocolError, wire_code
 
 
 class Kind(IntEnum):
@@ -74,31 +73,9 @@ def encode_attestation(document: bytes, manifest: bytes) -> bytes:
     return cbor.encode([document, manifest])
 
 
-def parse_attestation(body: bytes) -> tuple[bytes, bytes]:
-    """
-    Parse the body of an attestation message into document and manifest, neither verified.
-
-    Raises:
-        ProtocolError: It is not exactly these two.
-    """
-    if len(body) > MAX_DOCUMENT_BYTES + MAX_MANIFEST_BYTES:
-        raise ProtocolError(f"attestation message of {len(body)} bytes")
-    match cbor.decode(body):
-        case [bytes(document), bytes(manifest)]:
-            return document, manifest
-    raise ProtocolError("attestation message is not a document and a manifest")
-
-
 def encode_hint(error: AppError) -> bytes:
     """Give the hint message for *error*: its code if that may travel, else `internal`."""
     return encode_message(Kind.HINT, wire_code(error).encode())
-
-
-def parse_hint(body: bytes) -> AppError:
-    """Give the error that a hint names; an unknown one is `internal`. Not authenticated."""
-    error = WIRE_ERRORS.get(body.decode("ascii", "replace"), AppError)()
-    error.hint = True
-    return error
 
 
 def encode_health(report: HealthReport) -> bytes:
@@ -112,24 +89,3 @@ def encode_health(report: HealthReport) -> bytes:
         }
     )
     return encode_message(Kind.HEALTH_REPORT, body)
-
-
-def parse_health(body: bytes) -> HealthReport:
-    """
-    Parse the body of a health report.
-
-    Raises:
-        ProtocolError: It is not exactly four counts.
-    """
-    match cbor.decode(body):
-        case {
-            "active": int(active),
-            "waiting": int(waiting),
-            "answered": int(answered),
-            "failed": int(failed),
-            **rest,
-        } if not rest:
-            report = HealthReport(active, waiting, answered, failed)
-            if encode_health(report) == encode_message(Kind.HEALTH_REPORT, body):
-                return report
-    raise ProtocolError("health report has other fields")

@@ -10,18 +10,17 @@ from typing import Final, Literal, cast, get_args
 from app.protocol import cbor
 from app.protocol.constants import (
     DEFAULT_MAX_TOKENS,
-    MAX_QUESTION_BYTES,
     MAX_STOP_BYTES,
     MAX_STOP_STRINGS,
     MAX_TURNS,
 )
-from app.protocol.errors import ProtocolError, QuestionError, TooLongError
+from app.protocol.errors import ProtocolError, QuestionError
 
 Role = Literal["system", "user", "assistant"]
 Padding = Literal["constant", "off"]
 FinishReason = Literal["stop", "length", "error"]  # the first two as the OpenAI API names them
 
-_SCALE: Final = 1_000_000  # temperature and top_p travel as millionths: the wire has no floats
+SCALE: Final = 1_000_000  # temperature and top_p travel as millionths: the wire has no floats
 _MAX_SEED: Final = 2**63 - 1
 _MAX_TOKENS: Final = 2**20
 _MAX_TOP_K: Final = 2**20
@@ -75,12 +74,12 @@ class Options:
         _require(1 <= self.max_tokens <= _MAX_TOKENS, "max_tokens is not 1 to 1048576")
         _require(0 <= self.temperature <= 2, "temperature is not 0 to 2")
         _require(0 < self.top_p <= 1, "top_p is not over 0 to 1")
-        _require(round(self.top_p * _SCALE) > 0, "top_p is under one millionth")
+        _require(round(self.top_p * SCALE) > 0, "top_p is under one millionth")
         _require(0 <= self.top_k <= _MAX_TOP_K, "top_k is not 0 to 1048576")
         _require(self.seed is None or 0 <= self.seed <= _MAX_SEED, "seed is not 0 to 2^63-1")
         _require(len(self.stop) <= MAX_STOP_STRINGS, f"more than {MAX_STOP_STRINGS} stop strings")
         _require(
-            all(1 <= len(_utf8(text)) <= MAX_STOP_BYTES for text in self.stop),
+            all(1 <= len(utf8(text)) <= MAX_STOP_BYTES for text in self.stop),
             f"a stop string is not 1 to {MAX_STOP_BYTES} bytes",
         )
 
@@ -103,43 +102,8 @@ class Question:
         last = self.messages[-1]
         _require(last.role == "user" and last.text.strip() != "", "the question is empty")
 
-    def encode(self) -> bytes:
-        """
-        Give the bytes of SPEC.md section 5.3.
 
-        Raises:
-            TooLongError: They exceed `MAX_QUESTION_BYTES`; numbers are (size, limit).
-
-            QuestionError: A text has half of a surrogate pair, which UTF-8 cannot carry.
-        """
-        for message in self.messages:
-            _utf8(message.text)
-        encoded = _encode(self)
-        if len(encoded) > MAX_QUESTION_BYTES:
-            raise TooLongError(
-                f"question and history are {len(encoded)} bytes, the limit is {MAX_QUESTION_BYTES}",
-                numbers=(len(encoded), MAX_QUESTION_BYTES),
-            )
-        return encoded
-
-
-def _encode(question: Question) -> bytes:
-    options = question.options
-    return cbor.encode(
-        {
-            "messages": [[message.role, message.text] for message in question.messages],
-            "max_tokens": options.max_tokens,
-            "temperature": round(options.temperature * _SCALE),
-            "top_p": round(options.top_p * _SCALE),
-            "top_k": options.top_k,
-            "seed": options.seed,
-            "stop": list(options.stop),
-            "padding": options.padding,
-        }
-    )
-
-
-_FIELDS: Final = (
+FIELDS: Final = (
     "messages", "max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "padding",
 )  # fmt: skip
 
@@ -151,29 +115,24 @@ def parse_question(data: bytes) -> Question:
     Raises:
         ProtocolError: They are not exactly such a question.
     """
-    value = cbor.decode(data)
-    if not isinstance(value, dict) or tuple(value) != _FIELDS:
-        raise ProtocolError("question has other fields")
+    value = cbor.decode_map(data, FIELDS)
     messages, stop, seed, padding = (value[k] for k in ("messages", "stop", "seed", "padding"))
     if not isinstance(messages, list) or not isinstance(stop, list):
         raise ProtocolError("question lists are not lists")
     if padding not in get_args(Padding):
         raise ProtocolError("padding is neither constant nor off")
-    question = Question(
+    return Question(
         tuple(map(_parse_message, messages)),
         Options(
             max_tokens=_integer(value["max_tokens"]),
-            temperature=_integer(value["temperature"]) / _SCALE,
-            top_p=_integer(value["top_p"]) / _SCALE,
+            temperature=_integer(value["temperature"]) / SCALE,
+            top_p=_integer(value["top_p"]) / SCALE,
             top_k=_integer(value["top_k"]),
             seed=None if seed is None else _integer(seed),
             stop=tuple(map(_text, stop)),
             padding=cast("Padding", padding),
         ),
     )
-    if _encode(question) != data:
-        raise ProtocolError("question is not in its one encoding")
-    return question
 
 
 def _parse_message(value: cbor.Cbor) -> Message:
@@ -197,7 +156,13 @@ def _text(value: cbor.Cbor) -> str:
     return value
 
 
-def _utf8(text: str) -> bytes:
+def utf8(text: str) -> bytes:
+    """
+    Encode *text*.
+
+    Raises:
+        QuestionError: It has half of a surrogate pair, which UTF-8 cannot carry.
+    """
     try:
         return text.encode()
     except UnicodeEncodeError:

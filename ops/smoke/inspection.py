@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from app.chatbot.trust import Trust, verify_enclave
+from app.protocol.asker.nitro_root import NITRO_ROOT
+from app.protocol.asker.receipt import verify_receipt
 from app.protocol.attestation import encode_user_data
 from app.protocol.constants import NONCE_BYTES, X25519_KEY_BYTES
 from app.protocol.errors import AppError, AttestationError, PcrMismatchError
 from app.protocol.manifest import Manifest
-from app.protocol.nitro_root import NITRO_ROOT
-from app.protocol.receipt import Receipt, sign_receipt, verify_receipt
+from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.releases import Release
 from ops.smoke.report import CheckError
 from ops.smoke.specimen import SpecimenSigner, make_signer

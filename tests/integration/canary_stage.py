@@ -24,13 +24,13 @@ import app.chatbot.session as chatbot
 from app.chatbot.advice import advise
 from app.chatbot.exchange import Exchange
 from app.chatbot.session import Session
-from app.protocol.answer import AnswerOpener
+from app.protocol.asker.answer import AnswerOpener
+from app.protocol.asker.envelope import seal_question
+from app.protocol.asker.sealing import seal_request
 from app.protocol.authorization import Authorization
 from app.protocol.constants import MAX_FRAME_BYTES, MAX_QUESTION_BYTES
-from app.protocol.envelope import seal_question
 from app.protocol.errors import AppError, ProtocolError
 from app.protocol.question import Message, Options, Question
-from app.protocol.sealing import seal_request
 from local.aws import Answer, Transform
 from local.aws_error import AwsError
 from local.twin import Twin, policy_for

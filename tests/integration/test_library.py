@@ -10,7 +10,7 @@ from app.chatbot import library
 from app.chatbot.library import connect
 from app.chatbot.proof import prove_answer, prove_enclave
 from app.chatbot.session import Session
-from app.protocol.answer import AnswerOpener
+from app.protocol.asker.answer import AnswerOpener
 from app.protocol.errors import AttestationError, ConfigError, TruncatedError
 from app.protocol.messages import Kind
 from app.protocol.question import Options

@@ -14,7 +14,10 @@ from botocore.exceptions import ClientError
 from app.chatbot.conversation import converse
 from app.chatbot.session import Session
 from app.chatbot.terminal import Terminal
-from app.protocol.answer import AnswerOpener, AnswerSealer, encode_header
+from app.protocol.answer import AnswerSealer, encode_header
+from app.protocol.asker.answer import AnswerOpener
+from app.protocol.asker.messages import parse_attestation
+from app.protocol.asker.sealing import seal_request
 from app.protocol.authorization import Authorization
 from app.protocol.constants import ANSWER_SECRET_BYTES
 from app.protocol.errors import (
@@ -32,11 +35,11 @@ from app.protocol.errors import (
     UnknownKeyError,
 )
 from app.protocol.frames import FrameReader
-from app.protocol.messages import Kind, encode_attestation, parse_attestation, parse_message
+from app.protocol.messages import Kind, encode_attestation, parse_message
 from app.protocol.question import Options
 from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.releases import Measurements
-from app.protocol.sealing import digest_request, seal_request
+from app.protocol.sealing import digest_request
 from local.demo import last_exchange
 from local.kms_call import Json
 from local.nsm import SoftwareNsm

@@ -14,11 +14,10 @@ from app.protocol.answer import (
     MAX_DATA_BYTES,
     SEALED_FRAME_BYTES,
     encode_header,
-    open_error,
-    parse_header,
     round_up_frames,
     seal_error,
 )
+from app.protocol.asker.answer import open_error, parse_header
 from app.protocol.authorization import pad
 from app.protocol.constants import (
     FRAME_COUNT_BUCKETS,
@@ -326,8 +325,8 @@ def test_malformed_frame(plaintext: bytes) -> None:
     A frame that opens and is not of SPEC.md section 6.2 is refused.
     """
     sealer = make_sealer()
-    nonce, aad = sealer._place(final=False)
-    body = sealer._aead.encrypt(nonce, plaintext, aad)
+    nonce, aad = sealer.position(final=False)
+    body = sealer.aead.encrypt(nonce, plaintext, aad)
     with pytest.raises(ProtocolError):
         make_opener().open(Kind.ANSWER_FRAME, body)
 
@@ -456,6 +455,6 @@ def test_malformed_error(block: bytes) -> None:
     """
     What opens and is no code of the wire with integers is refused.
     """
-    aead = answer._error_aead(ANSWER_SECRET, REQUEST_DIGEST)
+    aead = answer.error_aead(ANSWER_SECRET, REQUEST_DIGEST)
     with pytest.raises(ProtocolError):
         open_sealed(aead.encrypt(bytes(12), block, REQUEST_DIGEST))

@@ -23,17 +23,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.protocol import cbor
-from app.protocol.attestation import (
+from app.protocol.asker.attestation import (
     Attestation,
-    Kind,
-    encode_user_data,
     require_pcrs,
     require_user_data,
-    unverified_timestamp,
     verify_attestation,
 )
+from app.protocol.asker.nitro_root import NITRO_ROOT, load_root
+from app.protocol.attestation import Kind, encode_user_data
 from app.protocol.errors import AttestationError, PcrMismatchError, ProtocolError
-from app.protocol.nitro_root import NITRO_ROOT, load_root
 from app.protocol.releases import Measurements
 from local.nsm import (
     Unused,
@@ -133,7 +131,7 @@ def test_real_document_at_its_own_time(real: Real) -> None:
     """
     if real.valid:
         attestation = verify_attestation(real.document, root=NITRO_ROOT, now=real.now, nonce=None)
-        assert attestation.timestamp == real.now == unverified_timestamp(real.document)
+        assert attestation.timestamp == real.now
         assert len(attestation.pcrs) == 16
     else:
         with pytest.raises(AttestationError, match=r"debug mode|signature does not verify"):
@@ -630,8 +628,6 @@ def test_any_bytes(document: bytes) -> None:
     for prefix in (b"", b"\x84", DOCUMENT[:9], DOCUMENT[:200]):
         with pytest.raises(AttestationError):
             verify(prefix + document)
-        with pytest.raises(AttestationError):
-            unverified_timestamp(prefix + document)
 
 
 ANY_CBOR: Final = st.recursive(

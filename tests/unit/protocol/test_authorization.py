@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.protocol import cbor
+from app.protocol.asker.authorization import encode_authorization
 from app.protocol.authorization import (
     Authorization,
     Credentials,
@@ -40,7 +41,7 @@ def test_round_trip(authorization: Authorization) -> None:
     """
     An authorization comes back, and has one size whatever is in it.
     """
-    block = authorization.encode()
+    block = encode_authorization(authorization)
     assert len(block) == AUTHORIZATION_BYTES
     assert parse_authorization(block) == authorization
 
@@ -119,9 +120,9 @@ def test_one_encoding() -> None:
     """
     An authorization has one encoding: fields in another order, and another size, are refused.
     """
-    with pytest.raises(ProtocolError, match="one encoding"):
+    with pytest.raises(ProtocolError, match="other fields|not the shortest|authorization of"):
         parse_authorization(block(dict(reversed(fields().items()))))
-    with pytest.raises(ProtocolError, match="one encoding"):
+    with pytest.raises(ProtocolError, match="other fields|not the shortest|authorization of"):
         parse_authorization(pad(cbor.encode(fields()), AUTHORIZATION_BYTES + 1))
 
 
@@ -168,7 +169,7 @@ def test_too_much_to_fit() -> None:
     token = replace(CREDENTIALS, session_token="t" * 6000)
     large = changed(AUTHORIZATION, credentials=token, wrapped_question_key=bytes(3000))
     with pytest.raises(ProtocolError, match="do not fit"):
-        large.encode()
+        encode_authorization(large)
 
 
 def test_repr() -> None:

@@ -5,6 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.protocol import cbor
+from app.protocol.asker.messages import (
+    MAX_MANIFEST_BYTES,
+    parse_attestation,
+    parse_health,
+    parse_hint,
+)
 from app.protocol.constants import MAX_DOCUMENT_BYTES
 from app.protocol.errors import (
     WIRE_ERRORS,
@@ -16,16 +22,12 @@ from app.protocol.errors import (
     TooLongError,
 )
 from app.protocol.messages import (
-    MAX_MANIFEST_BYTES,
     HealthReport,
     Kind,
     encode_attestation,
     encode_health,
     encode_hint,
     encode_message,
-    parse_attestation,
-    parse_health,
-    parse_hint,
     parse_message,
     parse_nonce,
 )
@@ -178,5 +180,5 @@ def test_other_than_a_health_report(value: cbor.Encodable) -> None:
     """
     A report with fewer, more, moved or other fields is refused: it has no room for text.
     """
-    with pytest.raises(ProtocolError, match="other fields"):
+    with pytest.raises(ProtocolError, match="other fields|not an integer"):
         parse_health(cbor.encode(value))

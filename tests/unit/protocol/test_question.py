@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.protocol import cbor
+from app.protocol.asker.question import encode_question
 from app.protocol.constants import MAX_QUESTION_BYTES, MAX_TURNS
 from app.protocol.errors import ProtocolError, TooLongError
 from app.protocol.question import Message, Options, Question, Role, parse_question
@@ -32,7 +33,7 @@ def test_round_trip(history: list[Message], text: str, options: Options) -> None
     Messages in order and every option come back.
     """
     question = Question((*history, Message("user", text)), options)
-    assert parse_question(question.encode()) == question
+    assert parse_question(encode_question(question)) == question
 
 
 @given(data=st.binary())
@@ -136,7 +137,7 @@ def test_longer_form_of_a_number() -> None:
     encoded = cbor.encode(fields())
     longer = encoded.replace(cbor.encode("top_k") + b"\x00", cbor.encode("top_k") + b"\x18\x00")
     assert longer != encoded
-    with pytest.raises(ProtocolError, match="one encoding"):
+    with pytest.raises(ProtocolError, match="other fields|not the shortest"):
         parse_question(longer)
 
 
@@ -155,7 +156,7 @@ def test_full_history() -> None:
     A history of the most messages there may be passes.
     """
     history = tuple(Message("user", "a") for _ in range(MAX_TURNS))
-    assert parse_question(Question(history).encode()).messages == history
+    assert parse_question(encode_question(Question(history))).messages == history
 
 
 def test_longest_question() -> None:
@@ -163,18 +164,18 @@ def test_longest_question() -> None:
     A question of exactly the limit is encoded and read; one byte more is `too_long`, and the
     error has size and limit.
     """
-    around = len(make_question("a" * 70_000).encode()) - 70_000
+    around = len(encode_question(make_question("a" * 70_000))) - 70_000
     longest = make_question("a" * (MAX_QUESTION_BYTES - around))
-    assert parse_question(longest.encode()) == longest
+    assert parse_question(encode_question(longest)) == longest
     with pytest.raises(TooLongError) as caught:
-        make_question("a" * (MAX_QUESTION_BYTES - around + 1)).encode()
+        encode_question(make_question("a" * (MAX_QUESTION_BYTES - around + 1)))
     assert caught.value.numbers == (MAX_QUESTION_BYTES + 1, MAX_QUESTION_BYTES)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: make_question("half \ud800 a pair").encode(),
+        lambda: encode_question(make_question("half \ud800 a pair")),
         lambda: make_question(options=Options(stop=("\udfff",))),
     ],
     ids=["text", "stop"],
@@ -203,7 +204,7 @@ def test_smallest_top_p() -> None:
     What the asker's side takes, the enclave takes: a top_p that would travel as 0 is refused.
     """
     smallest = make_question(options=Options(top_p=1e-6))
-    assert parse_question(smallest.encode()) == smallest
+    assert parse_question(encode_question(smallest)) == smallest
     with pytest.raises(ProtocolError, match="under one millionth"):
         Options(top_p=1e-7)
 

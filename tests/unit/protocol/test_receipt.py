@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.protocol import cbor
-from app.protocol.attestation import Attestation, encode_user_data
+from app.protocol.asker.attestation import Attestation
+from app.protocol.asker.receipt import verify_receipt
+from app.protocol.attestation import encode_user_data
 from app.protocol.errors import AttestationError, ProtocolError
-from app.protocol.receipt import Receipt, sign_receipt, verify_receipt
+from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.releases import Measurements
 from local.nsm import SoftwareNsm
 from local.pki import make_root
@@ -216,7 +218,7 @@ def test_other_fields(changes: dict[str, cbor.Encodable]) -> None:
     A statement with other fields or values is no receipt, even signed.
     """
     verify(sign(cbor.encode(fields())))
-    with pytest.raises(ProtocolError, match="other fields"):
+    with pytest.raises(ProtocolError, match="other fields|not an integer"):
         verify(sign(cbor.encode(fields(**changes))))
 
 
@@ -224,7 +226,7 @@ def test_one_encoding() -> None:
     """
     The same statement in another order is no receipt, even signed.
     """
-    with pytest.raises(ProtocolError, match="other fields"):
+    with pytest.raises(ProtocolError, match="other fields|not an integer"):
         verify(sign(cbor.encode(dict(reversed(fields().items())))))
 
 

@@ -9,18 +9,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from app.protocol import errors
-from app.protocol.answer import AnswerOpener, open_error, parse_header
+from app.protocol.asker.answer import AnswerOpener, open_error, parse_header
+from app.protocol.asker.messages import parse_attestation, parse_health
 from app.protocol.authorization import parse_key_arn
 from app.protocol.envelope import open_question
 from app.protocol.errors import AppError, wire_code
 from app.protocol.frames import FrameReader
-from app.protocol.messages import (
-    Kind,
-    parse_attestation,
-    parse_health,
-    parse_message,
-    parse_nonce,
-)
+from app.protocol.messages import Kind, parse_message, parse_nonce
 from app.protocol.sealing import open_request, parse_opened, parse_sealed_request
 
 VECTORS = Path(__file__).parents[2] / "vectors"

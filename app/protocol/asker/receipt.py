@@ -1,0 +1,86 @@
+"""
+The asker's half of a receipt: verifying that it is of exactly this answer.
+
+SPEC.md section 6.3; `app.protocol.receipt` says what one is, and has it signed.
+"""
+
+import hashlib
+from datetime import datetime
+from typing import Final
+
+from cryptography.x509 import Certificate
+
+from app.protocol import cbor
+from app.protocol.asker.attestation import Attestation, require_user_data, verify_attestation
+from app.protocol.errors import AttestationError, ProtocolError
+from app.protocol.receipt import Receipt
+from app.protocol.releases import Measurements
+
+_KEYS: Final = (
+    "request", "answer", "manifest", "prompt_tokens", "completion_tokens", "finish", "code",
+)  # fmt: skip
+_MAX_TOKENS: Final = 2**32 - 1
+
+
+def verify_receipt(
+    signed: bytes,
+    *,
+    root: Certificate,
+    now: datetime,
+    measurements: Measurements,
+    request_digest: bytes,
+    answer_digest: bytes,
+    manifest_digest: bytes,
+) -> tuple[Receipt, Attestation]:
+    """
+    Verify that *signed* is the receipt of exactly this answer to exactly this request.
+
+    Args:
+        measurements: Those of the enclave that the request was sealed to.
+
+    Raises:
+        AttestationError: The document cannot be trusted, another image signed it, or it states
+            other digests.
+
+        ProtocolError: It is no receipt.
+    """
+    encoded, document = _parse_signed(signed)
+    attestation = verify_attestation(document, root=root, now=now, nonce=request_digest)
+    require_user_data(attestation, kind="receipt", digest=hashlib.sha256(encoded).digest())
+    if attestation.measurements != measurements or attestation.public_key is not None:
+        raise AttestationError("another image signed the receipt than was asked")
+    receipt = _parse_receipt(encoded)
+    stated = (receipt.request_digest, receipt.answer_digest, receipt.manifest_digest)
+    if stated != (request_digest, answer_digest, manifest_digest):
+        raise AttestationError("the receipt states another request, answer or manifest")
+    return receipt, attestation
+
+
+def _parse_signed(signed: bytes) -> tuple[bytes, bytes]:
+    match cbor.decode(signed):
+        case [bytes(encoded), bytes(document)]:
+            return encoded, document
+    raise ProtocolError("receipt is not a statement and a document")
+
+
+def _parse_receipt(encoded: bytes) -> Receipt:
+    match cbor.decode_map(encoded, _KEYS):
+        case {
+            "request": bytes(request),
+            "answer": bytes(answer),
+            "manifest": bytes(manifest),
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "finish": ("stop" | "length" | "error") as finish,
+            "code": (str() | None) as code,
+        }:
+            return Receipt(
+                request_digest=request,
+                answer_digest=answer,
+                manifest_digest=manifest,
+                prompt_tokens=cbor.integer(prompt, 0, _MAX_TOKENS),
+                completion_tokens=cbor.integer(completion, 0, _MAX_TOKENS),
+                finish=finish,
+                code=code,
+            )
+    raise ProtocolError("receipt has other fields")
