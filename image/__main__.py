@@ -7,13 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from image.describe import describe_eif
-from image.diff import diff_eifs
+from image.eif.describe import describe_eif
+from image.eif.diff import diff_eifs
+from image.eif.kit import BootKit
+from image.eif.measure import measure_eif
+from image.eif.pack import pack_eif
+from image.eif.record import encode_build_record, encode_measurements
 from image.errors import ImageError
-from image.kit import BootKit
-from image.measure import measure_eif
-from image.pack import pack_eif
-from image.record import encode_build_record, encode_measurements
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,9 +8,9 @@ from typing import Final
 
 from app.protocol.errors import ConfigError
 from app.protocol.releases import Measurements, Release, parse_releases
+from image.eif.measure import ImageMeasurements, MeasuredFile, measure_file
+from image.eif.record import RECORD_NAME, BuildRecord, parse_build_record
 from image.errors import ImageError
-from image.measure import ImageMeasurements, MeasuredFile, measure_file
-from image.record import RECORD_NAME, BuildRecord, parse_build_record
 from infra.instances import Sizes, require_sizes
 
 _BUILD: Final = "build it with bin/build-eif"

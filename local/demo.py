@@ -11,22 +11,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from app.chatbot.conversation import converse, show_banner
 from app.chatbot.main import add_answer_arguments, answer_options
-from app.chatbot.serve_command import serve_sessions
-from app.chatbot.session import Session
-from app.chatbot.terminal import (
+from app.chatbot.openai.command import serve_sessions
+from app.chatbot.session.session import Session
+from app.chatbot.terminal.conversation import converse, show_banner
+from app.chatbot.terminal.terminal import (
     Terminal,
     describe_receipt,
     fail,
     leave_quietly,
     to_json,
 )
-from app.chatbot.web_command import add_web_arguments, serve_page
+from app.chatbot.web.command import add_web_arguments, serve_page
 from app.protocol.errors import AppError
 from app.protocol.question import Options
-from local.processes import ROOT
-from local.twin import Twin, run_twin
+from local.processes.supervise import ROOT
+from local.twin.twin import Twin, run_twin
 
 QUESTION: Final = "I can't access my email. My user name is jdoe."
 _SUGGESTIONS: Final = (

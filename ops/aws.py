@@ -11,7 +11,7 @@ from typing import Final
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app.chatbot.aws import open_aws
+from app.chatbot.deployment.aws import open_aws
 from app.protocol.errors import ConfigError
 
 # How services say that a caller may not: they do not agree on one word.

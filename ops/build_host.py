@@ -22,9 +22,10 @@ PROGRAMS: Final = (
     "app/parent/*.py",
     "app/protocol/*.py",
     "app/chatbot/__init__.py",
-    "app/chatbot/cut_off.py",
-    "app/chatbot/transport.py",
-    "app/chatbot/trust.py",
+    "app/chatbot/session/__init__.py",
+    "app/chatbot/session/cut_off.py",
+    "app/chatbot/session/transport.py",
+    "app/chatbot/session/trust.py",
     "ops/__init__.py",
     "ops/host_check.py",
 )

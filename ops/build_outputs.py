@@ -8,8 +8,8 @@ from typing import Final
 
 from app.protocol.errors import ConfigError
 from app.protocol.releases import Measurements, Release, parse_releases
+from image.eif.record import RECORD_NAME, parse_build_record
 from image.errors import ImageError
-from image.record import RECORD_NAME, parse_build_record
 from infra.approved_image import ApprovedImage, load_approved_image
 from infra.host_files import MANIFEST_NAME, require_host_software
 from infra.parameters import Parameters

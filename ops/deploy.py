@@ -15,10 +15,10 @@ from typing import Final
 import boto3
 
 from app.chatbot.config import ChatbotConfig
-from app.chatbot.terminal import Terminal
+from app.chatbot.terminal.terminal import Terminal
 from app.protocol.errors import ConfigError
 from app.protocol.releases import parse_releases
-from image.record import RECORD_NAME
+from image.eif.record import RECORD_NAME
 from infra.parameters import Parameters
 from ops.assembly import Assembly, find_key_policy, read_assembly
 from ops.aws import open_session

@@ -11,7 +11,7 @@ from typing import Final
 
 import boto3
 
-from app.chatbot.terminal import Terminal, leave_quietly
+from app.chatbot.terminal.terminal import Terminal, leave_quietly
 from app.protocol.constants import KMS_HOSTS
 from app.protocol.errors import ConfigError
 from infra.parameters import Parameters, parse_parameters

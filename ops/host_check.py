@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from app.chatbot.transport import Transport
-from app.chatbot.trust import Trust, VerifiedEnclave, production_trust, verify_enclave
+from app.chatbot.session.transport import Transport
+from app.chatbot.session.trust import Trust, VerifiedEnclave, production_trust, verify_enclave
 from app.protocol.asker.answer import open_error
 from app.protocol.asker.envelope import seal_question
 from app.protocol.asker.messages import parse_attestation, parse_hint

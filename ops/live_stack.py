@@ -11,7 +11,7 @@ from typing import Final
 
 import boto3
 
-from app.chatbot.stack import by_name
+from app.chatbot.deployment.stack import by_name
 from app.protocol.errors import ConfigError
 from ops.assembly import find_key_policy
 from ops.aws import AwsError, asking

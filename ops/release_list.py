@@ -25,9 +25,9 @@ from app.protocol.releases import (
     parse_releases,
     require_name,
 )
+from image.eif.measure import ImageMeasurements, measure_eif, measure_file
+from image.eif.record import RECORD_NAME, BuildRecord, parse_build_record
 from image.errors import ImageError
-from image.measure import ImageMeasurements, measure_eif, measure_file
-from image.record import RECORD_NAME, BuildRecord, parse_build_record
 
 _BUILD: Final = "build it with bin/build-eif"
 

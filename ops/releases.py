@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from app.chatbot.config import read_config
-from app.chatbot.transport import Transport
-from app.chatbot.trust import Trust, verify_enclave
+from app.chatbot.session.transport import Transport
+from app.chatbot.session.trust import Trust, verify_enclave
 from app.protocol.asker.messages import parse_attestation
 from app.protocol.asker.nitro_root import NITRO_ROOT
 from app.protocol.constants import NONCE_BYTES

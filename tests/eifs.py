@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from image.cpio import Entry, file_entry, write_cpio
-from image.eif import SectionKind
-from image.kit import BootKit
-from image.pack import write_eif
+from image.eif.cpio import Entry, file_entry, write_cpio
+from image.eif.eif import SectionKind
+from image.eif.kit import BootKit
+from image.eif.pack import write_eif
 
 WEIGHTS = bytes(range(32))
 

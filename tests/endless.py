@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.enclave.engine_tokenizer import TEMPLATE_NAME
-from image.weights import MANIFEST_NAME, encode_manifest
-from local.twin import DEMO_WEIGHTS, Twin, run_twin
+from app.enclave.engine.tokenizer import TEMPLATE_NAME
+from image.model.weights import MANIFEST_NAME, encode_manifest
+from local.twin.twin import DEMO_WEIGHTS, Twin, run_twin
 
 
 @contextmanager

@@ -7,14 +7,14 @@ import secrets
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
-from app.chatbot.cut_off import Stop
-from app.chatbot.session import Session, connect
-from app.chatbot.transport import Transport
+from app.chatbot.session.cut_off import Stop
+from app.chatbot.session.session import Session, connect
+from app.chatbot.session.transport import Transport
 from app.protocol.asker.messages import parse_attestation
 from app.protocol.attestation import encode_user_data
 from app.protocol.messages import Kind, encode_attestation
-from local.nsm import SoftwareNsm
-from local.twin import Twin
+from local.signers.nsm import SoftwareNsm
+from local.twin.twin import Twin
 
 Messages = list[tuple[Kind, bytes]]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from image.weights import Check, Description, Generation, Sizes, write_manifest
+from image.model.weights import Check, Description, Generation, Sizes, write_manifest
 
 DESCRIPTION: Final = Description(
     name="tiny",

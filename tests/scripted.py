@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from app.enclave.answering import Answerer
-from app.enclave.data_keys import DataKeys
-from app.enclave.engine import Finish
-from app.enclave.engine_cache import PrefixName
+from app.enclave.engine.cache import PrefixName
+from app.enclave.engine.interface import Finish
 from app.enclave.key_ring import KeyRing
-from app.enclave.kms import AnswerKey
+from app.enclave.kms.client import AnswerKey
+from app.enclave.kms.data_keys import DataKeys
 from app.enclave.nsm import Nsm
 from app.protocol.answer import encode_header
 from app.protocol.asker.answer import AnswerOpener, open_error, parse_header

@@ -9,8 +9,8 @@ from typing import Final
 
 from app.enclave.nsm import NsmClient
 from app.protocol.releases import Kit, Measurements, Release
-from local.nsm import SoftwareNsm
-from local.pki import Identity, make_root
+from local.signers.nsm import SoftwareNsm
+from local.signers.pki import Identity, make_root
 
 MEASUREMENTS: Final = Measurements(b"\x10" * 48, b"\x11" * 48, b"\x12" * 48)
 WEIGHTS_SHA256: Final = b"\x3d" * 32

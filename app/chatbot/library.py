@@ -16,12 +16,12 @@ from pathlib import Path
 
 import boto3
 
-from app.chatbot.access import Access
 from app.chatbot.config import ChatbotConfig, read_config
-from app.chatbot.session import Session
-from app.chatbot.session import connect as connect_session
-from app.chatbot.transport import Transport
-from app.chatbot.trust import Trust, production_trust
+from app.chatbot.session.access import Access
+from app.chatbot.session.session import Session
+from app.chatbot.session.session import connect as connect_session
+from app.chatbot.session.transport import Transport
+from app.chatbot.session.trust import Trust, production_trust
 
 
 def config_folder() -> Path:

@@ -14,20 +14,20 @@ from typing import Final
 
 import boto3
 
-from app.chatbot.aws import open_aws
 from app.chatbot.config import ChatbotConfig, read_config
-from app.chatbot.conversation import ask_once, converse
+from app.chatbot.deployment.aws import open_aws
+from app.chatbot.deployment.stack import read_config_of_stack
+from app.chatbot.deployment.tunnel import find_instance, open_tunnel
 from app.chatbot.library import config_folder, open_session
-from app.chatbot.prompt_line import read_all, read_secret
+from app.chatbot.openai.command import serve_sessions
 from app.chatbot.releases_command import import_releases, list_releases
-from app.chatbot.serve_command import serve_sessions
-from app.chatbot.session import Session
-from app.chatbot.stack import read_config_of_stack
-from app.chatbot.terminal import Terminal, fail, leave_quietly
-from app.chatbot.transcript import open_transcript
-from app.chatbot.trust import production_trust
-from app.chatbot.tunnel import find_instance, open_tunnel
-from app.chatbot.web_command import add_web_arguments, serve_page
+from app.chatbot.session.session import Session
+from app.chatbot.session.trust import production_trust
+from app.chatbot.terminal.conversation import ask_once, converse
+from app.chatbot.terminal.prompt_line import read_all, read_secret
+from app.chatbot.terminal.terminal import Terminal, fail, leave_quietly
+from app.chatbot.terminal.transcript import open_transcript
+from app.chatbot.web.command import add_web_arguments, serve_page
 from app.protocol.constants import DEFAULT_MAX_TOKENS
 from app.protocol.errors import AppError, ConfigError
 from app.protocol.question import Options

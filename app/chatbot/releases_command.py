@@ -11,7 +11,7 @@ from app.chatbot.release_list import (
     install_list,
     read_list,
 )
-from app.chatbot.terminal import Terminal
+from app.chatbot.terminal.terminal import Terminal
 from app.protocol.errors import ConfigError
 
 _QUESTION = "Did whoever reviews images for you give you exactly these digests? [yes/no] "

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from app.enclave.data_keys import DataKeys, QuestionKey
-from app.enclave.engine import Engine, Finish, Generation
-from app.enclave.engine_cache import PrefixName
+from app.enclave.engine.cache import PrefixName
+from app.enclave.engine.interface import Engine, Finish, Generation
 from app.enclave.key_ring import KeyRing
+from app.enclave.kms.data_keys import DataKeys, QuestionKey
 from app.enclave.nsm import Nsm
 from app.protocol.answer import (
     MAX_DATA_BYTES,

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from app.enclave.answering import Answerer
-from app.enclave.data_keys import DataKeys
-from app.enclave.engine_cpu import count_cores, name_instructions
-from app.enclave.engine_openvino import load_engine
+from app.enclave.engine.cpu import count_cores, name_instructions
+from app.enclave.engine.load import load_engine
+from app.enclave.engine.weights import Weights, load_weights
 from app.enclave.events import Event, refuse_to_start, report, silence
 from app.enclave.key_ring import KeyRing
-from app.enclave.kms import KmsClient
+from app.enclave.kms.client import KmsClient
+from app.enclave.kms.data_keys import DataKeys
 from app.enclave.nsm import Nsm, NsmClient, device_exchange
 from app.enclave.preflight import (
     RNG_CURRENT,
@@ -32,7 +33,6 @@ from app.enclave.preflight import (
     utc_now,
 )
 from app.enclave.server import Server
-from app.enclave.weights import Weights, load_weights
 from app.protocol.constants import INFERENCE_PORT, KMS_PROXY_PORT, PARENT_CID
 from app.protocol.errors import AppError, ClockError, NsmError, WeightsError
 from app.protocol.manifest import Manifest

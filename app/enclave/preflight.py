@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from app.enclave.engine import Engine
+from app.enclave.engine.interface import Engine
 from app.enclave.nsm import Nsm
 from app.protocol import cbor
 from app.protocol.constants import MAX_START_DRIFT_SECONDS

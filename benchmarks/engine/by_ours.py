@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from app.enclave.engine import Engine
-from app.enclave.engine_openvino import load_engine
-from app.enclave.weights import load_weights
+from app.enclave.engine.interface import Engine
+from app.enclave.engine.load import load_engine
+from app.enclave.engine.weights import load_weights
 from app.protocol.constants import ANSWER_DEADLINE_SECONDS
 from app.protocol.question import Message, Options, Question
 from benchmarks.engine.contender import Answers, Prompt, run_together, serve

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from app.chatbot.session import Session
+from app.chatbot.session.session import Session
 from app.protocol.question import Options, Padding
 from benchmarks.engine.contender import Answers, Prompt, run_together, serve
 from benchmarks.engine.host import Desk

@@ -17,12 +17,12 @@ from typing import Final
 
 import app.enclave.main
 from app.enclave.answering import Answerer
-from app.enclave.engine import Finish
-from app.enclave.engine_cache import PrefixName
-from app.enclave.weights import Weights
+from app.enclave.engine.cache import PrefixName
+from app.enclave.engine.interface import Finish
+from app.enclave.engine.weights import Weights
 from app.protocol.question import Question
 from benchmarks.engine.shapes import CACHE
-from local.enclave import main
+from local.twin.enclave import main
 
 PROFILE: Final = CACHE / "enclave.profile"
 _PIECE: Final = " token"

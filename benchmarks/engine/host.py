@@ -17,14 +17,14 @@ import botocore.session
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from app.chatbot.access import Access
 from app.chatbot.config import read_config
-from app.chatbot.session import Session, connect
-from app.chatbot.transport import Transport
-from app.chatbot.trust import Trust
+from app.chatbot.session.access import Access
+from app.chatbot.session.session import Session, connect
+from app.chatbot.session.transport import Transport
+from app.chatbot.session.trust import Trust
 from app.protocol.releases import parse_releases
-from local.process_image import KIT
-from local.twin import ENCLAVE_PROGRAM, ROOT_NAME, forget_aws_environment, run_twin
+from local.twin.process_image import KIT
+from local.twin.twin import ENCLAVE_PROGRAM, ROOT_NAME, forget_aws_environment, run_twin
 
 _ROOT_FILE: Final = "root.pem"
 
@@ -45,7 +45,7 @@ class Desk:
         Verify the enclave and give a new asker's session.
 
         Raises:
-            AppError: As `app.chatbot.session.connect`.
+            AppError: As `app.chatbot.session.session.connect`.
         """
         config = self._config
         asker = botocore.session.Session(profile="twin")

@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from app.chatbot.session import Session
+from app.chatbot.session.session import Session
 from app.protocol.question import Options, Padding
 from benchmarks.engine.hollow_enclave import PROFILE
 from benchmarks.engine.host import Desk
 from benchmarks.engine.machine import describe_machine, process_seconds, write_report
 from benchmarks.engine.rivals import HOLLOW, start_host
 from benchmarks.engine.shapes import CACHE, NEW_TOKENS, ROOT
-from local.twin import DEMO_WEIGHTS
+from local.twin.twin import DEMO_WEIGHTS
 
 _RESULT: Final = ROOT / "benchmarks" / "engine" / "results" / "privacy.json"
 _TEXT: Final = "What does the dental plan pay for a crown, and whom do I ask? " * 8

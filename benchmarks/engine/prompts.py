@@ -7,7 +7,7 @@ from typing import Final
 
 import tokenizers
 
-from app.enclave.prompt import plain_transcript
+from app.enclave.engine.prompt import plain_transcript
 from app.protocol.question import Message
 from benchmarks.engine.contender import Prompt
 from benchmarks.engine.shapes import Shape, source_of

@@ -12,11 +12,11 @@ import statistics
 import time
 from typing import Final
 
-from app.enclave.engine_batching import BatchingEngine
-from app.enclave.engine_cache import PrefixName
-from app.enclave.engine_cpu import count_cores
-from app.enclave.engine_openvino import load_engine
-from app.enclave.weights import load_weights
+from app.enclave.engine.batching import BatchingEngine
+from app.enclave.engine.cache import PrefixName
+from app.enclave.engine.cpu import count_cores
+from app.enclave.engine.load import load_engine
+from app.enclave.engine.weights import load_weights
 from app.protocol.constants import DATA_KEY_CACHE_SECONDS
 from app.protocol.question import Message, Options, Question
 from benchmarks.engine.shapes import SHAPES, package_of

@@ -19,14 +19,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from app.chatbot.session import Session
-from app.enclave.weights import load_weights
+from app.chatbot.session.session import Session
+from app.enclave.engine.weights import load_weights
 from app.protocol.question import Options, Padding
 from benchmarks.engine.host import Desk
 from benchmarks.engine.machine import describe_machine, memory_bytes, write_report
 from benchmarks.engine.rivals import HOLLOW, start_host
 from benchmarks.engine.shapes import CACHE, ROOT
-from local.twin import DEMO_WEIGHTS
+from local.twin.twin import DEMO_WEIGHTS
 
 _RESULT: Final = ROOT / "benchmarks" / "engine" / "results" / "soak.json"
 _MOST_TOKENS: Final = 32

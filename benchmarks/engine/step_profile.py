@@ -14,9 +14,9 @@ from typing import Final
 
 import openvino
 
-from app.enclave.engine_cache import blocks_for
-from app.enclave.engine_cpu import count_cores
-from app.enclave.engine_model import OpenVinoModel, Rows
+from app.enclave.engine.cache import blocks_for
+from app.enclave.engine.cpu import count_cores
+from app.enclave.engine.model import OpenVinoModel, Rows
 from benchmarks.engine.shapes import NEW_TOKENS, PROMPT_TOKENS, SHAPES, package_of
 
 _STEPS: Final = 20

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from image.build import main as build
-from image.context import ROOT
-from image.cpio import Entry, FileContent, file_entry, write_cpio
+from image.build.build import main as build
+from image.build.context import ROOT
+from image.eif.cpio import Entry, FileContent, file_entry, write_cpio
+from image.eif.kit import BootKit
+from image.eif.measure import measure_eif
+from image.eif.pack import pack_eif
 from image.files import replacing
-from image.kit import BootKit
-from image.measure import measure_eif
-from image.pack import pack_eif
 
 _BYTES: Final = 700_000_000
 _RUNS: Final = 5

@@ -23,10 +23,10 @@ import openvino
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from app.enclave.prompt import plain_transcript
+from app.enclave.engine.prompt import plain_transcript
 from app.protocol.question import Message
 from benchmarks.engine.machine import describe_machine, write_report
-from image.convert import EXACT, GRAPH_NAME, compute_logits, logprobs
+from image.model.convert import EXACT, GRAPH_NAME, compute_logits, logprobs
 from local.demo_model.corpus import read_corpus
 from local.demo_model.measure import is_near
 from local.demo_model.pack import SOURCE_PATH, pack

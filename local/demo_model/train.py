@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BloomConfig, BloomForCausalLM, PreTrainedTokenizerFast
 
-from app.enclave.prompt import plain_transcript
+from app.enclave.engine.prompt import plain_transcript
 from app.protocol.question import Message
 from local.demo_model.augment import make_user_name, vary
 from local.demo_model.corpus import Entry, read_corpus

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from image.debian import Archive, cache_folder, run, sha256
+from image.debian.archive import Archive, cache_folder, run, sha256
 from image.errors import ImageError
-from local.processes import ROOT
+from local.processes.supervise import ROOT
 
 VERSION: Final = "1:10.0.13+ds-0+deb13u1"
 DSC_SHA256: Final = "a426c892e5369058c3423816c8625bc8010bb5a58ece57261f62b64ee4d765ad"

@@ -14,19 +14,19 @@ from typing import Final
 
 from app.protocol.errors import ConfigError
 from app.protocol.releases import Release
-from image.eif import SectionKind, open_eif, parse_structure, read_chunks, read_section
+from image.eif.eif import SectionKind, open_eif, parse_structure, read_chunks, read_section
+from image.eif.metadata import parse_metadata
+from image.eif.pack import pack_eif
+from image.eif.record import RECORD_NAME, encode_build_record
 from image.errors import ImageError
 from image.files import write_whole
-from image.kit_debian import debian_kit
-from image.metadata import parse_metadata
-from image.pack import pack_eif
-from image.record import RECORD_NAME, encode_build_record
+from image.kits.debian import debian_kit
 from local.emulator import machine
 from local.emulator.build_qemu import build_qemu, require_packages
 from local.emulator.machine import Note
-from local.pki import Chain
-from local.process_image import measurements_of
-from local.processes import Child
+from local.processes.supervise import Child
+from local.signers.pki import Chain
+from local.twin.process_image import measurements_of
 
 _RAMDISKS: Final = 2  # the boot kit's and the application's
 
@@ -39,7 +39,7 @@ class EmulatedEnclave:
     Attributes:
         folder: Holds the EIF; logs go to `logs` in it.
 
-        release: Its measurements, computed by `image.measure`; what the NSM reports comes from
+        release: Its measurements, computed by `image.eif.measure`; what the NSM reports comes from
             QEMU's own code.
     """
 

@@ -17,9 +17,9 @@ from typing import Final
 from app.protocol.constants import INFERENCE_PORT
 from app.protocol.errors import ConfigError, UnavailableError
 from local.emulator.tsc import measure_tsc_khz
-from local.nsm import ROLE_ARN
-from local.pki import MODULE_ID, Chain
-from local.processes import Child, Process
+from local.processes.supervise import Child, Process
+from local.signers.nsm import ROLE_ARN
+from local.signers.pki import MODULE_ID, Chain
 
 HEARTBEAT_PORT: Final = 9000  # aws-nitro-enclaves-cli, enclave_build: "ready"
 HEARTBEAT: Final = b"\xb7"

@@ -14,11 +14,11 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from local.child import end_with_supervisor
 from local.emulator.vhost_user import GoneError, VhostUser
 from local.emulator.virtqueue import Chain, Virtqueue
 from local.emulator.vsock_hub import Hub
 from local.emulator.vsock_packet import HEADER_BYTES, parse_packet
+from local.processes.child import end_with_supervisor
 
 GUEST_CID: Final = 16  # the first that nitro-cli gives
 _RECEIVE, _TRANSMIT = 0, 1  # the queues, as the guest names them

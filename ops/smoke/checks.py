@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app.chatbot.access import Access
 from app.chatbot.config import ChatbotConfig
-from app.chatbot.session import Session, connect
-from app.chatbot.transport import Transport
-from app.chatbot.trust import Trust
+from app.chatbot.session.access import Access
+from app.chatbot.session.session import Session, connect
+from app.chatbot.session.transport import Transport
+from app.chatbot.session.trust import Trust
 from app.protocol.constants import (
     CONVERSATION,
     CONVERSATION_BYTES,
@@ -30,7 +30,7 @@ from app.protocol.constants import (
 )
 from app.protocol.question import Options
 from app.protocol.releases import Measurements
-from image.record import BuildRecord
+from image.eif.record import BuildRecord
 from infra.key_policy import policy_of
 from ops.smoke.difference import differences
 from ops.smoke.host import Host, require_not_debug

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app.chatbot.tunnel import find_instance
+from app.chatbot.deployment.tunnel import find_instance
 from app.protocol.errors import AppError
 from ops.smoke.report import CheckError, NotRunError
 

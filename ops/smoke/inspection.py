@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from app.chatbot.trust import Trust, verify_enclave
+from app.chatbot.session.trust import Trust, verify_enclave
 from app.protocol.asker.nitro_root import NITRO_ROOT
 from app.protocol.asker.receipt import verify_receipt
 from app.protocol.attestation import encode_user_data

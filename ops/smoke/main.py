@@ -16,13 +16,13 @@ from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app.chatbot.aws import open_aws
-from app.chatbot.stack import read_config_of_stack
-from app.chatbot.trust import production_trust
-from app.chatbot.tunnel import find_instance, open_tunnel
+from app.chatbot.deployment.aws import open_aws
+from app.chatbot.deployment.stack import read_config_of_stack
+from app.chatbot.deployment.tunnel import find_instance, open_tunnel
+from app.chatbot.session.trust import production_trust
 from app.protocol.errors import AppError, ConfigError
+from image.eif.record import parse_build_record
 from image.errors import ImageError
-from image.record import parse_build_record
 from ops.smoke.checks import Checks, Found, Subject, read_trust
 from ops.smoke.host import SsmHost
 from ops.smoke.report import CheckError, How, NotRunError, Outcome, Report, Result

@@ -23,10 +23,10 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
-from app.enclave.prompt import plain_transcript
+from app.enclave.engine.prompt import plain_transcript
 from app.protocol.question import Message
-from image.model_source import Source
-from image.save_model import Wish, save_model
+from image.model.save_model import Wish, save_model
+from image.model.source import Source
 from local.demo_model.corpus import read_corpus
 from local.demo_model.pack import SOURCE_PATH, pack
 

@@ -4,7 +4,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from app.enclave.weights import load_weights
+from app.enclave.engine.weights import load_weights
 from local.demo_model.corpus import read_corpus
 from tests.engine.conftest import ROOT, run_convert
 
@@ -108,7 +108,7 @@ def test_damaged(tmp_path: Path) -> None:
         (source / path.name).write_bytes(path.read_bytes())
     numbers = source / "model.safetensors"
     numbers.write_bytes(numbers.read_bytes()[:-1000])
-    done = run_convert("-m", "image.save_model", str(source), "--out", str(tmp_path / "out"))
+    done = run_convert("-m", "image.model.save_model", str(source), "--out", str(tmp_path / "out"))
     assert done.returncode == 1
     assert "cannot be converted: SafetensorError" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
@@ -124,7 +124,7 @@ def test_not_whole(tmp_path: Path) -> None:
         (source / path.name).write_bytes(path.read_bytes())
     config = json.loads((source / "config.json").read_bytes())
     (source / "config.json").write_text(json.dumps(config | {"n_layer": 6}))
-    done = run_convert("-m", "image.save_model", str(source), "--out", str(tmp_path / "out"))
+    done = run_convert("-m", "image.model.save_model", str(source), "--out", str(tmp_path / "out"))
     assert done.returncode == 1
     assert "not the whole model: missing keys" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -134,7 +134,7 @@ def test_no_hub(tmp_path: Path) -> None:
     """
     Where the hub cannot be reached, the message says how to do without.
     """
-    command = ("-m", "image.save_model", f"a/b@{COMMIT}", "--out", str(tmp_path / "out"))
+    command = ("-m", "image.model.save_model", f"a/b@{COMMIT}", "--out", str(tmp_path / "out"))
     done = run_convert(*command)
     assert done.returncode == 1
     assert "bin/save-model ./folder --name NAME@COMMIT" in done.stderr

@@ -15,7 +15,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "somebody/tiny"
 GATHER = """
 import pathlib, sys
-from image.model_source import SaveError, gather, parse_source
+from image.model.source import SaveError, gather, parse_source
 out = pathlib.Path(sys.argv[2])
 out.mkdir()
 try:

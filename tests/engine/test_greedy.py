@@ -6,11 +6,11 @@ from typing import cast
 
 import pytest
 
-from app.enclave.engine_batching import BatchingEngine, Limits
-from app.enclave.engine_cache import PrefixName, blocks_for
-from app.enclave.engine_model import OpenVinoModel
-from app.enclave.engine_openvino import load_engine
-from app.enclave.weights import load_weights
+from app.enclave.engine.batching import BatchingEngine, Limits
+from app.enclave.engine.cache import PrefixName, blocks_for
+from app.enclave.engine.load import load_engine
+from app.enclave.engine.model import OpenVinoModel
+from app.enclave.engine.weights import load_weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.question import Message, Options, Question
 

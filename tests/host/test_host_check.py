@@ -9,7 +9,7 @@ import pytest
 
 from app.protocol.constants import KMS_PROXY_PORT
 from app.protocol.errors import KmsError, PcrMismatchError, UnavailableError
-from local.twin import REGION, Twin, run_twin
+from local.twin.twin import REGION, Twin, run_twin
 from ops.host_check import Host, check_host
 from ops.releases import attested_release
 from tests.support import make_release

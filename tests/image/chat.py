@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from app.chatbot import main as program
-from app.chatbot.trust import Trust
+from app.chatbot.session.trust import Trust
 from app.protocol.releases import parse_releases
-from local.stack import KITS
-from local.twin import Twin
+from local.cloud.stack import KITS
+from local.twin.twin import Twin
 
 
 def chat(twin: Twin, releases: Path, *arguments: str, url: str | None = None) -> int:

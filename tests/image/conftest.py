@@ -16,19 +16,19 @@ import pytest
 
 from app.protocol.errors import ConfigError
 from app.protocol.releases import Measurements
-from image.build import main
-from image.builder import find_builder
-from image.context import ROOT, fetch_wheels
-from image.debian import cache_folder
+from image.build.build import main
+from image.build.builder import find_builder
+from image.build.context import ROOT, fetch_wheels
+from image.debian.archive import cache_folder
+from image.eif.kit import BootKit
+from image.eif.measure import measure_eif
 from image.errors import ImageError
-from image.kit import BootKit
-from image.kit_debian import debian_kit
-from image.measure import measure_eif
+from image.kits.debian import debian_kit
 from local.emulator.build_qemu import build_qemu, require_packages
 from local.emulator.machine import Place, boot, enclave_socket, require_platform, write_signer
-from local.pki import Identity, make_chain, make_root
-from local.processes import Child
-from local.twin import Twin, run_twin
+from local.processes.supervise import Child
+from local.signers.pki import Identity, make_chain, make_root
+from local.twin.twin import Twin, run_twin
 from tests.image.probe import Probe, pack_probe, wait_for_probe
 
 _HERE = Path(__file__).parent

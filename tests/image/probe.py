@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 from app.enclave.nsm import NsmClient
-from image.cpio import file_entry, write_cpio
-from image.debian import run
-from image.kit import BootKit
-from image.pack import pack_eif
+from image.debian.archive import run
+from image.eif.cpio import file_entry, write_cpio
+from image.eif.kit import BootKit
+from image.eif.pack import pack_eif
 
 HERE = Path(__file__).parent
 SECONDS = 30

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from app.protocol.errors import UnavailableError
-from image.kit import BootKit
-from image.kit_debian import debian_kit
+from image.eif.kit import BootKit
+from image.kits.debian import debian_kit
 from local.emulator import machine
 from local.emulator.machine import BOOTS, Place, boot
-from local.processes import ROOT
+from local.processes.supervise import ROOT
 from tests.image.probe import pack_probe
 
 _BOOT = """

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from image.build import _pcr2, main
-from image.context import MODULES, ROOT, fetch_wheels
-from image.cpio_reader import Member, read_cpio
-from image.eif import open_eif, parse_structure, read_chunks
-from image.measure import measure_eif
-from image.pack import pack_eif
-from image.record import BuildRecord, parse_build_record
+from image.build.build import _pcr2, main
+from image.build.context import MODULES, ROOT, fetch_wheels
+from image.eif.cpio_reader import Member, read_cpio
+from image.eif.eif import open_eif, parse_structure, read_chunks
+from image.eif.measure import measure_eif
+from image.eif.pack import pack_eif
+from image.eif.record import BuildRecord, parse_build_record
 from tests.eifs import make_kit
 
 SITE = "rootfs/usr/lib/python3/dist-packages/"
@@ -139,7 +139,7 @@ def test_libraries_are_complete(root: Path) -> None:
         "import pathlib, ctypes, ssl, sqlite3\n"
         "import numpy, cryptography.hazmat.bindings._rust, tokenizers, openvino\n"
         "import app.enclave.main\n"
-        "weights = app.enclave.weights.load_weights(pathlib.Path('/weights'))\n"
+        "weights = app.enclave.engine.weights.load_weights(pathlib.Path('/weights'))\n"
         "openvino.Core().read_model(weights.folder / 'openvino_model.xml')\n"
         # What compiles a model is loaded when it does, which needs /proc and /sys.
         "libraries = pathlib.Path(openvino.__file__).parent / 'libs'\n"

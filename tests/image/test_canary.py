@@ -11,8 +11,8 @@ from typing import Final
 import pytest
 
 from local.emulator.machine import write_signer
-from local.pki import make_chain, make_root
-from local.twin import Twin
+from local.signers.pki import make_chain, make_root
+from local.twin.twin import Twin
 from tests.integration.canary_stage import Stage
 from tests.integration.test_canary import (
     test_every_error_was_forced,

@@ -11,10 +11,10 @@ import pytest
 
 from app.protocol.errors import DeniedError
 from app.protocol.releases import encode_releases
-from local.cloud import Cloud, run_cloud
-from local.smoke import make_subject
-from local.stack import KITS, make_stack, read_policies, read_stack
-from local.twin import ACCOUNT, REGION, Deployed, Twin, synthesised
+from local.cloud.cloud import Cloud, run_cloud
+from local.cloud.smoke import make_subject
+from local.cloud.stack import KITS, make_stack, read_policies, read_stack
+from local.twin.twin import ACCOUNT, REGION, Deployed, Twin, synthesised
 from ops.release_list import ReleaseList, add_release
 from ops.smoke.main import run
 from tests.image.chat import chat

@@ -14,19 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from app.chatbot.advice import EXIT_NOT_TRUSTED
+from app.chatbot.evidence.advice import EXIT_NOT_TRUSTED
 from app.protocol.constants import KMS_PROXY_PORT
 from app.protocol.errors import DeniedError
 from app.protocol.releases import Measurements, Release, encode_releases
-from image.cpio_reader import read_cpio
-from image.diff import diff_eifs
-from image.eif import HEADER_BYTES, encode_header, open_eif, parse_structure, start_crc
-from image.measure import measure_eif
+from image.eif.cpio_reader import read_cpio
+from image.eif.diff import diff_eifs
+from image.eif.eif import HEADER_BYTES, encode_header, open_eif, parse_structure, start_crc
+from image.eif.measure import measure_eif
 from local.emulator.enclave import EmulatedEnclave
 from local.emulator.machine import parent_socket
-from local.ready import wait_until_ready
-from local.tls import TlsFiles
-from local.twin import Twin, _free_url, _socket_folder, start_parent
+from local.processes.ready import wait_until_ready
+from local.signers.tls import TlsFiles
+from local.twin.twin import Twin, _free_url, _socket_folder, start_parent
 from tests.image.chat import chat
 
 MODULE = "rootfs/usr/lib/python3/dist-packages/app/enclave/main.py"

@@ -13,8 +13,8 @@ from app.protocol.asker.attestation import verify_attestation
 from app.protocol.asker.nitro_root import NITRO_ROOT
 from app.protocol.errors import AttestationError, NsmError
 from local.emulator.machine import Place, boot, enclave_socket, write_signer
-from local.nsm import make_pcrs
-from local.pki import MODULE_ID, make_chain, make_root
+from local.signers.nsm import make_pcrs
+from local.signers.pki import MODULE_ID, make_chain, make_root
 from tests.image.conftest import RunningProbe
 from tests.image.probe import AUTHORITIES, wait_for_probe
 from tests.integration.twin_account import (
@@ -32,7 +32,7 @@ def test_document_passes_the_products_verifier(running: RunningProbe) -> None:
     """
     A document with all three fields verifies, and says what it was asked to.
 
-    All sixteen PCRs are those expected: 0 to 2 by `image.measure`, 3 and 4 the twin's parent.
+    All sixteen PCRs are those expected: 0 to 2 by `image.eif.measure`, 3 and 4 the twin's parent.
     """
     document = running.probe.nsm.attest(user_data=b"u" * 100, nonce=NONCE, public_key=spki())
     attestation = verify_attestation(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from app.chatbot.session import Session
+from app.chatbot.session.session import Session
 from app.protocol.asker.attestation import require_pcrs
 from app.protocol.errors import PcrMismatchError
 from app.protocol.question import Options
-from image.measure import measure_eif
-from local.twin import Twin
+from image.eif.measure import measure_eif
+from local.twin.twin import Twin
 from tests.support import make_release
 
 QUESTION = "I can't access my email. My user name is jdoe."
@@ -39,8 +39,8 @@ def test_question_is_answered(session: Session) -> None:
 
 def test_pcrs_are_those_of_the_file(twin: Twin, built: Path, session: Session) -> None:
     """
-    What QEMU's NSM attests is what `image.measure` reads from the file; PCR2 is that of the image
-    built, whatever its boot kit.
+    What QEMU's NSM attests is what `image.eif.measure` reads from the file; PCR2 is that of the
+    image built, whatever its boot kit.
     """
     booted = measure_eif(twin.folder / "enclave.eif")
     attested = session.enclave.attestation.measurements

@@ -14,10 +14,10 @@ from typing import Any, Final, cast
 from aws_cdk import App
 
 from app.protocol.releases import PRODUCTION_KITS, Kit, Measurements, Release, encode_releases
-from image.cpio import file_entry, write_cpio
-from image.kit import BootKit
-from image.pack import pack_eif
-from image.record import encode_build_record
+from image.eif.cpio import file_entry, write_cpio
+from image.eif.kit import BootKit
+from image.eif.pack import pack_eif
+from image.eif.record import encode_build_record
 from infra.app import make_app
 from infra.stack import EnclaveStack
 

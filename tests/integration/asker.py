@@ -4,7 +4,7 @@ import os
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from local.twin import Twin
+from local.twin.twin import Twin
 
 
 def asker_environment(twin: Twin) -> dict[str, str]:

@@ -11,7 +11,7 @@ from unittest.mock import patch
 from cryptography import x509
 
 from app.chatbot import main as program
-from app.chatbot.trust import Trust
+from app.chatbot.session.trust import Trust
 from app.protocol.releases import parse_releases
 
 

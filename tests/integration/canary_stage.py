@@ -20,10 +20,10 @@ import urllib3
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-import app.chatbot.session as chatbot
-from app.chatbot.advice import advise
-from app.chatbot.exchange import Exchange
-from app.chatbot.session import Session
+import app.chatbot.session.session as chatbot
+from app.chatbot.evidence.advice import advise
+from app.chatbot.session.exchange import Exchange
+from app.chatbot.session.session import Session
 from app.protocol.asker.answer import AnswerOpener
 from app.protocol.asker.envelope import seal_question
 from app.protocol.asker.sealing import seal_request
@@ -31,9 +31,9 @@ from app.protocol.authorization import Authorization
 from app.protocol.constants import MAX_FRAME_BYTES, MAX_QUESTION_BYTES
 from app.protocol.errors import AppError, ProtocolError
 from app.protocol.question import Message, Options, Question
-from local.aws import Answer, Transform
-from local.aws_error import AwsError
-from local.twin import Twin, policy_for
+from local.aws.error import AwsError
+from local.aws.server import Answer, Transform
+from local.twin.twin import Twin, policy_for
 from tests.integration.canary import (
     Canaries,
     family,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.chatbot.session import Session
-from local.twin import Twin, run_twin
+from app.chatbot.session.session import Session
+from local.twin.twin import Twin, run_twin
 
 
 @pytest.fixture(scope="session")

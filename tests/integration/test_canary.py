@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from app.protocol import cbor
-from local.twin import Twin, run_twin
+from local.twin.twin import Twin, run_twin
 from tests.integration.canary import Canaries, family, fingerprint, open_files, spell
 from tests.integration.canary_stage import CODES, OPEN, STATUSES, Stage
 

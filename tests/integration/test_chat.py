@@ -9,8 +9,8 @@ import pytest
 
 from app.chatbot import main as program
 from app.protocol.errors import AppError
-from local.processes import ROOT
-from local.twin import Twin
+from local.processes.supervise import ROOT
+from local.twin.twin import Twin
 
 QUESTION = "How do I book leave?"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from local.processes import ROOT
-from local.twin import Twin
+from local.processes.supervise import ROOT
+from local.twin.twin import Twin
 from tests.integration.asker import asker_environment
 
 BLOCKS = dict(

@@ -11,13 +11,13 @@ from typing import Final
 import pytest
 import urllib3
 
-from app.chatbot.exchange import Exchange
-from app.chatbot.session import Session, _open_header, _Sealed
+from app.chatbot.session.exchange import Exchange
+from app.chatbot.session.session import Session, _open_header, _Sealed
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import AppError, BusyError, TooLongError
 from app.protocol.messages import Kind
 from app.protocol.question import Message, Options, Question
-from local.twin import Twin
+from local.twin.twin import Twin
 from tests.endless import run_endless_twin
 from tests.integration.canary import family
 

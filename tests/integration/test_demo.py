@@ -14,7 +14,7 @@ import pytest
 
 from app.protocol.constants import QUESTION_BUCKETS
 from local.demo import QUESTION
-from local.processes import ROOT
+from local.processes.supervise import ROOT
 
 
 @contextmanager

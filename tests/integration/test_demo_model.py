@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from app.enclave.engine_batching import BatchingEngine
-from app.enclave.engine_openvino import load_engine
-from app.enclave.weights import Weights, load_weights
+from app.enclave.engine.batching import BatchingEngine
+from app.enclave.engine.load import load_engine
+from app.enclave.engine.weights import Weights, load_weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.question import Message, Options, Question
 from local.demo_model.corpus import read_corpus

@@ -16,12 +16,12 @@ from typing import Final, Literal
 import pytest
 import urllib3
 
-from app.chatbot import transport as chatbot_transport
-from app.chatbot.advice import advise
-from app.chatbot.cut_off import Stop
-from app.chatbot.exchange import Exchange
-from app.chatbot.session import Session, _open_header, _Sealed, connect
-from app.chatbot.transport import Transport
+from app.chatbot.evidence.advice import advise
+from app.chatbot.session import transport as chatbot_transport
+from app.chatbot.session.cut_off import Stop
+from app.chatbot.session.exchange import Exchange
+from app.chatbot.session.session import Session, _open_header, _Sealed, connect
+from app.chatbot.session.transport import Transport
 from app.protocol.errors import (
     AppError,
     AttestationError,
@@ -34,9 +34,9 @@ from app.protocol.errors import (
 from app.protocol.frames import encode_frame
 from app.protocol.messages import Kind, encode_message
 from app.protocol.question import Message, Options, Question
-from local.http_endpoint import HttpResponse
-from local.sigv4 import HttpRequest
-from local.twin import DEMO_WEIGHTS, Twin, run_twin, start_enclave
+from local.aws.http_endpoint import HttpResponse
+from local.aws.sigv4 import HttpRequest
+from local.twin.twin import DEMO_WEIGHTS, Twin, run_twin, start_enclave
 
 FAST: Final = Options(padding="off")
 PADDED: Final = Options(padding="constant")  # 32 frames or more, whatever the machine does

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from app.chatbot import library
+from app.chatbot.evidence.proof import prove_answer, prove_enclave
 from app.chatbot.library import connect
-from app.chatbot.proof import prove_answer, prove_enclave
-from app.chatbot.session import Session
+from app.chatbot.session.session import Session
 from app.protocol.asker.answer import AnswerOpener
 from app.protocol.errors import AttestationError, ConfigError, TruncatedError
 from app.protocol.messages import Kind
 from app.protocol.question import Options
-from local.twin import Twin
+from local.twin.twin import Twin
 
 QUESTION = "How do I book leave?"
 FAST = Options(padding="off")

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from app.chatbot.session import Session
-from app.chatbot.transport import Transport
+from app.chatbot.session.session import Session
+from app.chatbot.session.transport import Transport
 from app.protocol.answer import SEALED_FRAME_BYTES
 from app.protocol.constants import FRAME_COUNT_BUCKETS, MAX_QUESTION_BYTES, QUESTION_BUCKETS
 from app.protocol.errors import AttestationError, ProtocolError, TooLongError, UnavailableError
 from app.protocol.frames import FrameReader
 from app.protocol.question import Message, Options
 from local.demo import last_exchange
-from local.pki import make_root
-from local.twin import Twin
+from local.signers.pki import make_root
+from local.twin.twin import Twin
 from tests.endless import run_endless_twin
 
 EMAIL = "I can't access my email. My user name is jdoe."

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 from botocore.exceptions import ClientError
 
-from app.chatbot.conversation import converse
-from app.chatbot.session import Session
-from app.chatbot.terminal import Terminal
+from app.chatbot.session.session import Session
+from app.chatbot.terminal.conversation import converse
+from app.chatbot.terminal.terminal import Terminal
 from app.protocol.answer import AnswerSealer, encode_header
 from app.protocol.asker.answer import AnswerOpener
 from app.protocol.asker.messages import parse_attestation
@@ -40,12 +40,12 @@ from app.protocol.question import Options
 from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.releases import Measurements
 from app.protocol.sealing import digest_request
+from local.aws.kms.call import Json
+from local.cloud.smoke import _admin
 from local.demo import last_exchange
-from local.kms_call import Json
-from local.nsm import SoftwareNsm
-from local.pki import make_root
-from local.smoke import _admin
-from local.twin import Twin, policy_for
+from local.signers.nsm import SoftwareNsm
+from local.signers.pki import make_root
+from local.twin.twin import Twin, policy_for
 from tests.hostile import HostileParent, Messages, alter, substitute_document
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def test_receipt_of_another_image_is_refused(twin: Twin, monkeypatch: pytest.Mon
     def fail(*_: object, **__: object) -> None:
         raise AttestationError("another image signed the receipt than was asked")
 
-    monkeypatch.setattr("app.chatbot.session.verify_receipt", fail)
+    monkeypatch.setattr("app.chatbot.session.session.verify_receipt", fail)
     with pytest.raises(ReceiptError) as raised:
         ask(session)
     assert raised.value.incomplete
@@ -350,7 +350,7 @@ def test_answer_cannot_be_read_with_what_kms_gives(
         kept.append(authorization.answer_secret)
         return seal_request(authorization, *arguments, **named)
 
-    monkeypatch.setattr("app.chatbot.session.seal_request", seal)
+    monkeypatch.setattr("app.chatbot.session.session.seal_request", seal)
     session = twin.connect()
     asked = ask(session)
     request, answer = last_exchange(twin)

@@ -24,18 +24,18 @@ from openai import (
 )
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
-from app.chatbot.conversations import Conversations
-from app.chatbot.cut_off import Stop
 from app.chatbot.local_http import listen, serving
-from app.chatbot.openai_server import make_application
-from app.chatbot.session import Session, connect
-from app.chatbot.transport import Transport
+from app.chatbot.openai.conversations import Conversations
+from app.chatbot.openai.server import make_application
+from app.chatbot.session.cut_off import Stop
+from app.chatbot.session.session import Session, connect
+from app.chatbot.session.transport import Transport
 from app.protocol.errors import UnknownKeyError
 from app.protocol.messages import Kind
 from app.protocol.question import Options
 from app.protocol.releases import Measurements
-from local.nsm import SoftwareNsm
-from local.twin import Twin
+from local.signers.nsm import SoftwareNsm
+from local.twin.twin import Twin
 from tests.hostile import substitute_document
 
 QUESTION: Final = "How do I book leave?"

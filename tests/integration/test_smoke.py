@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from app.protocol.errors import AttestationError
-from local.kms_call import Json
-from local.smoke import TwinHost, make_subject
-from local.twin import Deployed, Twin, policy_for, synthesised
+from local.aws.kms.call import Json
+from local.cloud.smoke import TwinHost, make_subject
+from local.twin.twin import Deployed, Twin, policy_for, synthesised
 from ops.smoke import main as program
 from ops.smoke.checks import Subject
 from ops.smoke.main import run
@@ -105,7 +105,7 @@ def test_answer_without_receipt(
     def refuse(*_: object, **__: object) -> None:
         raise AttestationError("another image signed the receipt")
 
-    monkeypatch.setattr("app.chatbot.session.verify_receipt", refuse)
+    monkeypatch.setattr("app.chatbot.session.session.verify_receipt", refuse)
     assert "answer" in failed(make_subject(twin), tmp_path)
 
 
@@ -231,7 +231,7 @@ def test_verifier_that_accepts_debug(
 ) -> None:
     """Sabotage: the client's verifier takes documents of debug mode."""
     monkeypatch.setattr("app.protocol.attestation._require_not_debug", lambda _: None)
-    monkeypatch.setattr("app.chatbot.trust.require_pcrs", lambda _, releases: releases[0])
+    monkeypatch.setattr("app.chatbot.session.trust.require_pcrs", lambda _, releases: releases[0])
     assert failed(make_subject(twin), tmp_path) == {"refused documents"}
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from app.chatbot.transcript import Transcript, save_transcript
+from app.chatbot.terminal.transcript import Transcript, save_transcript
 from app.protocol.question import Message
-from local.aws import Answer
-from local.processes import ROOT
-from local.twin import Twin
+from local.aws.server import Answer
+from local.processes.supervise import ROOT
+from local.twin.twin import Twin
 from tests.integration.asker import asker_environment
 
 QUESTION = "How do I book leave?"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from app.chatbot import main as program
-from app.chatbot.tunnel import open_tunnel
+from app.chatbot.deployment.tunnel import open_tunnel
 from app.protocol.errors import ConfigError, UnavailableError
-from local.twin import Twin
+from local.twin.twin import Twin
 
 INSTANCE = "i-0123456789abcdef0"
 FORWARD = """#!{python}

@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
-from app.chatbot.access import _enclave_policy
-from app.enclave.kms import KmsClient
+from app.chatbot.session.access import _enclave_policy
+from app.enclave.kms.client import KmsClient
 from app.enclave.nsm import NsmClient
 from app.protocol.authorization import Authorization, Credentials, parse_key_arn
-from local.child import connect_to
-from local.identity import AccessKey
-from local.nsm import SoftwareNsm
-from local.tls import TlsFiles, make_tls
+from local.aws.identity import AccessKey
+from local.processes.child import connect_to
+from local.signers.nsm import SoftwareNsm
+from local.signers.tls import TlsFiles, make_tls
 from tests.integration.twin_account import (
     ACCOUNT,
     CHAT_ROLE,

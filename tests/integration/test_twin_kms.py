@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from app.chatbot.access import _enclave_policy
+from app.chatbot.session.access import _enclave_policy
 from app.protocol.releases import Measurements
 from infra.key_policy import key_policy
-from local.pki import make_root
+from local.signers.pki import make_root
 from tests.integration.twin_account import (
     ACCOUNT,
     CHAT_ROLE,

@@ -18,13 +18,13 @@ from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.enclave.cms import open_cms
+from app.enclave.kms.cms import open_cms
 from app.protocol.releases import Measurements
 from infra.key_policy import ApprovedPcrs, key_policy
-from local.aws import TwinAws
-from local.identity import AccessKey
-from local.nsm import SoftwareNsm
-from local.pki import Identity, make_root
+from local.aws.identity import AccessKey
+from local.aws.server import TwinAws
+from local.signers.nsm import SoftwareNsm
+from local.signers.pki import Identity, make_root
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient

@@ -12,12 +12,12 @@ import pytest
 from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
 
 from app.chatbot.local_http import listen, serving
-from app.chatbot.session import Session
-from app.chatbot.visit import Visit
-from app.chatbot.web import Web
+from app.chatbot.session.session import Session
+from app.chatbot.web.server import Web
+from app.chatbot.web.visit import Visit
 from app.protocol.question import Options, Padding
-from local.processes import ROOT
-from local.twin import Twin, run_twin
+from local.processes.supervise import ROOT
+from local.twin.twin import Twin, run_twin
 from tests.endless import run_endless_twin
 
 SHOTS = ROOT / "build" / "pages"  # screenshots, kept to be looked at

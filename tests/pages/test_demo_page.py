@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, expect
 
-from local.processes import ROOT
+from local.processes.supervise import ROOT
 
 
 @contextmanager

@@ -7,9 +7,9 @@ import pytest
 import urllib3
 
 from app.chatbot.local_http import listen, serving
-from app.chatbot.session import Session
-from app.chatbot.visit import Visit
-from app.chatbot.web import Web
+from app.chatbot.session.session import Session
+from app.chatbot.web.server import Web
+from app.chatbot.web.visit import Visit
 from app.protocol.errors import UnavailableError
 from app.protocol.question import Options
 

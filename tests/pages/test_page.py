@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, expect
 from app.protocol.constants import FRAME_COUNT_BUCKETS
 from app.protocol.question import Options
 from local.demo import last_exchange
-from local.twin import Twin
+from local.twin.twin import Twin
 from tests.pages.conftest import PHONE, Opening, OpenPage
 
 QUESTION = "I can't access my email. My user name is jdoe."

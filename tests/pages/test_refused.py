@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import expect
 
-from app.chatbot.session import Session
+from app.chatbot.session.session import Session
 from app.protocol.errors import AttestationError, UnavailableError, UnknownKeyError
 from app.protocol.messages import Kind
 from app.protocol.releases import Measurements
-from local.nsm import SoftwareNsm
-from local.pki import make_root
-from local.twin import Twin
+from local.signers.nsm import SoftwareNsm
+from local.signers.pki import make_root
+from local.twin.twin import Twin
 from tests.hostile import HostileParent, Messages, alter, substitute_document
 from tests.pages.conftest import PHONE, Opening, OpenPage
 
@@ -169,7 +169,7 @@ def test_a_receipt_that_does_not_verify_is_told(
     def fail(*_: object, **__: object) -> None:
         raise AttestationError("another image signed the receipt than was asked")
 
-    monkeypatch.setattr("app.chatbot.session.verify_receipt", fail)
+    monkeypatch.setattr("app.chatbot.session.session.verify_receipt", fail)
     opened.ask(QUESTION)
     expect(opened.page.locator(".failure h3")).to_have_text("The receipt does not verify")
     expect(opened.page.locator("#receipt")).to_be_hidden()

@@ -21,11 +21,11 @@ from aws_cdk import CfnWaitCondition, CfnWaitConditionHandle
 from app.protocol.errors import DeniedError
 from app.protocol.releases import Release
 from infra.stack import EnclaveStack
-from local.cloud import Cloud, run_cloud
-from local.processes import ROOT
-from local.smoke import make_subject
-from local.stack import NAME, LiveStack, make_stack, read_policies, read_stack
-from local.twin import (
+from local.cloud.cloud import Cloud, run_cloud
+from local.cloud.smoke import make_subject
+from local.cloud.stack import NAME, LiveStack, make_stack, read_policies, read_stack
+from local.processes.supervise import ROOT
+from local.twin.twin import (
     ACCOUNT,
     DEMO_WEIGHTS,
     REGION,

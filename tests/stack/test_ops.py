@@ -1,9 +1,10 @@
 """
 The operator's commands against MiniStack: the doctor, a deployment, a roll, and its end.
 
-They run as the product's own, given the twin's kits and app by `local.operate`. MiniStack knows
-neither Service Quotas nor which zones offer a type: the doctor's checks of those are tested with
-botocore's Stubber (tests/unit/ops), and here that their failure is no pass. Each test is one step.
+They run as the product's own, given the twin's kits and app by `local.cloud.operate`. MiniStack
+knows neither Service Quotas nor which zones offer a type: the doctor's checks of those are tested
+with botocore's Stubber (tests/unit/ops), and here that their failure is no pass. Each test is one
+step.
 """
 
 import json
@@ -19,13 +20,13 @@ import pytest
 
 from app.chatbot.config import read_config
 from app.protocol.releases import Release, encode_releases
-from image.record import RECORD_NAME
+from image.eif.record import RECORD_NAME
 from infra.key_policy import ADMINISTRATION
-from local.cloud import Cloud, run_cloud
-from local.process_image import EIF_NAME
-from local.processes import ROOT
-from local.stack import KITS, NAME, read_policies, read_stack
-from local.twin import ACCOUNT, ASKER_ARN, DEMO_WEIGHTS, REGION, approve, policy_for
+from local.cloud.cloud import Cloud, run_cloud
+from local.cloud.stack import KITS, NAME, read_policies, read_stack
+from local.processes.supervise import ROOT
+from local.twin.process_image import EIF_NAME
+from local.twin.twin import ACCOUNT, ASKER_ARN, DEMO_WEIGHTS, REGION, approve, policy_for
 from ops.live_stack import read_live_stack
 from ops.release_list import RefusedError, ReleaseList, add_release, retire_release
 from tests.stack.test_lifecycle import make_host, other_source

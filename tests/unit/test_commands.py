@@ -121,7 +121,7 @@ def test_a_command_starts_with_its_own_packages(command: str, packages: dict[str
         ("chatbot", "ops.doctor", "cbor2"),
         ("infra", "app.chatbot.main", "boto3"),
         ("protocol", "app.chatbot.main", "boto3"),
-        ("image", "image.save_model", "httpx"),
+        ("image", "image.model.save_model", "httpx"),
     ],
 )
 def test_what_a_group_has_not_is_not_found(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tokenizers
 
-from app.enclave.prompt import plain_transcript
+from app.enclave.engine.prompt import plain_transcript
 from app.protocol.question import Message
 from benchmarks.engine import prompts
 from benchmarks.engine.made_tokenizer import write_tokenizer

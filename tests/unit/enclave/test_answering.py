@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from app.enclave import answering
 from app.enclave.answering import Answerer
-from app.enclave.engine import Finish
+from app.enclave.engine.interface import Finish
 from app.enclave.nsm import NsmClient
 from app.protocol import answer
 from app.protocol.constants import BEAT_SECONDS, DATA_KEY_CACHE_SECONDS, FRAME_COUNT_BUCKETS

@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from app.enclave import main
-from app.enclave.engine import Engine
+from app.enclave.engine.interface import Engine
+from app.enclave.engine.weights import Weights
 from app.enclave.events import Event
 from app.enclave.main import Platform, explain, run
 from app.enclave.nsm import NsmClient
 from app.enclave.preflight import PreflightError
 from app.enclave.server import Connection
-from app.enclave.weights import Weights
 from app.protocol.asker.manifest import parse_manifest
 from app.protocol.asker.messages import parse_attestation
 from app.protocol.errors import AppError, ClockError, NsmError, WeightsError
 from app.protocol.messages import Kind, encode_message, parse_message
-from local.nsm import SoftwareNsm
+from local.signers.nsm import SoftwareNsm
 from tests.packages import write_package
 from tests.scripted import ScriptedEngine
 from tests.support import MEASUREMENTS, make_nsm, twin_root

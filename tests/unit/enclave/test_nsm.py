@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.enclave.nsm import NsmClient, device_exchange
 from app.protocol import cbor
 from app.protocol.errors import NsmError
-from local.nsm import SoftwareNsm
+from local.signers.nsm import SoftwareNsm
 from tests.support import make_nsm
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.enclave.engine import Finish
-from app.enclave.engine_cache import PrefixName
+from app.enclave.engine.cache import PrefixName
+from app.enclave.engine.interface import Finish
 from app.enclave.preflight import (
     PreflightError,
     require_answer,

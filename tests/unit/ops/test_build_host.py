@@ -9,7 +9,10 @@ from ops.build_host import BuildHostError, build_host
 
 ROOT = Path(__file__).parents[3]
 # Everything of ours that reaches an instance. Nothing of the enclave, the twin or the stack.
-FOLDERS = {"app", "app/chatbot", "app/parent", "app/protocol", "ops", "systemd", "wheels"}
+FOLDERS = {
+    *("app", "app/chatbot", "app/chatbot/session", "app/parent", "app/protocol"),
+    *("ops", "systemd", "wheels"),
+}
 
 
 @pytest.fixture
@@ -56,8 +59,9 @@ def test_only_what_belongs_there(tmp_path: Path, wheels: Path) -> None:
     build_host(out, wheels=wheels)
     folders = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_dir()}
     assert {folder for folder in folders if not folder.startswith("systemd/")} == FOLDERS
-    chatbot = {path.name for path in (out / "app/chatbot").iterdir()}
-    assert chatbot == {"__init__.py", "cut_off.py", "transport.py", "trust.py"}
+    session = {path.name for path in (out / "app/chatbot/session").iterdir()}
+    assert session == {"__init__.py", "cut_off.py", "transport.py", "trust.py"}
+    assert {path.name for path in (out / "app/chatbot").iterdir()} == {"__init__.py", "session"}
     assert {path.name for path in (out / "ops").iterdir()} == {"__init__.py", "host_check.py"}
 
 

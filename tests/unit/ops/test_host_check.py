@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.chatbot.trust import VerifiedEnclave
+from app.chatbot.session.trust import VerifiedEnclave
 from app.protocol.errors import AttestationError, KmsError, UnavailableError
 from ops.host_check import require_running, wait_for_host
 from tests.support import Clock

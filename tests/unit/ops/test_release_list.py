@@ -10,10 +10,10 @@ import pytest
 
 from app.protocol.errors import PcrMismatchError, UnavailableError
 from app.protocol.releases import PRODUCTION_KITS, Release, encode_releases, parse_releases
-from image.kit import BootKit
-from image.measure import ImageMeasurements
-from image.pack import pack_eif
-from image.record import BuildRecord, encode_build_record, parse_build_record
+from image.eif.kit import BootKit
+from image.eif.measure import ImageMeasurements
+from image.eif.pack import pack_eif
+from image.eif.record import BuildRecord, encode_build_record, parse_build_record
 from ops.release_list import (
     RefusedError,
     ReleaseList,

@@ -33,7 +33,7 @@ from app.protocol.asker.nitro_root import NITRO_ROOT, load_root
 from app.protocol.attestation import Kind, encode_user_data
 from app.protocol.errors import AttestationError, PcrMismatchError, ProtocolError
 from app.protocol.releases import Measurements
-from local.nsm import (
+from local.signers.nsm import (
     Unused,
     encode_payload,
     encode_pcrs,
@@ -42,7 +42,7 @@ from local.nsm import (
     make_pcrs,
     sign_document,
 )
-from local.pki import Chain, Identity, Key, issue, issue_leaf, make_chain, make_root
+from local.signers.pki import Chain, Identity, Key, issue, issue_leaf, make_chain, make_root
 from tests.support import MEASUREMENTS, make_nsm, make_release
 
 NOW: Final = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -120,9 +120,9 @@ def test_one_encoding() -> None:
     """
     An authorization has one encoding: fields in another order, and another size, are refused.
     """
-    with pytest.raises(ProtocolError, match="other fields|not the shortest|authorization of"):
+    with pytest.raises(ProtocolError, match=r"other fields|not the shortest|authorization of"):
         parse_authorization(block(dict(reversed(fields().items()))))
-    with pytest.raises(ProtocolError, match="other fields|not the shortest|authorization of"):
+    with pytest.raises(ProtocolError, match=r"other fields|not the shortest|authorization of"):
         parse_authorization(pad(cbor.encode(fields()), AUTHORIZATION_BYTES + 1))
 
 

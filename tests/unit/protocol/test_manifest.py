@@ -96,5 +96,5 @@ def test_one_encoding() -> None:
     longer = encoded.replace(b"protocol\x01", b"protocol\x18\x01")
     assert longer != encoded
     for other in (moved, longer):
-        with pytest.raises(ProtocolError, match="other fields|not the shortest"):
+        with pytest.raises(ProtocolError, match=r"other fields|not the shortest"):
             parse_manifest(other)

@@ -1,0 +1,197 @@
+"""
+A failure: an error as a page tells it, in three parts, and the step of verification that failed.
+
+`advice` has the same in one sentence, for a terminal.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from app.chatbot.evidence.advice import blames_clocks
+from app.protocol.errors import AppError, AttestationError, PcrMismatchError
+
+_NOT_SENT: Final = "Nothing of your question has left this machine."
+_SENT_SEALED: Final = (
+    "Of your question, only a copy sealed to the enclave verified before was sent; no one else can "
+    "open it."
+)
+_REPORT: Final = "Do not retry with sensitive text. Tell whoever runs the deployment."
+_UNFINISHED: Final = (
+    "What stands above, if anything, is genuine but unfinished. It is not part of the conversation."
+)
+_NO_KEYS: Final = "Without its keys, nobody can open the question or write the answer."
+_AGAIN: Final = "Ask again; report it if it repeats."
+
+# By code: a title, what happened, what it means, what to do next.
+_TOLD: Final = {
+    "attestation": (
+        "This enclave is not trusted",
+        "What the server shows as proof of an enclave does not verify.",
+        f"It may be no enclave, or somebody between you and it changed something. {_NOT_SENT}",
+        _REPORT,
+    ),
+    "pcr_mismatch": (
+        "This enclave runs something else",
+        "The enclave is genuine, but its image is none on your list of approved releases.",
+        f"Nobody you trust has reviewed what would read your question. {_NOT_SENT}",
+        "If a release was announced, bin/chat releases import its list; if not, report it.",
+    ),
+    "clock": (
+        "The clocks disagree",
+        "The time on this machine and the enclave's are too far apart.",
+        "Whether its proof is recent cannot be told, so it counts as not verified.",
+        "Set this machine's clock by NTP and verify again.",
+    ),
+    "receipt": (
+        "The receipt does not verify",
+        "An answer came, but the enclave's signed receipt is not the one to it.",
+        "What is shown may be no whole answer to your question. It is not in the conversation.",
+        "Do not rely on it. Tell whoever runs the deployment.",
+    ),
+    "sealed": (
+        "Bytes were altered on the way",
+        "A part of the exchange does not open: it was changed, moved, or is another answer's.",
+        _UNFINISHED,
+        _AGAIN,
+    ),
+    "truncated": (
+        "The answer was cut off",
+        "The connection ended before the answer's last frame.",
+        _UNFINISHED,
+        _AGAIN,
+    ),
+    "question": (
+        "This cannot be asked",
+        "The question is empty, or an option of it is out of range.",
+        _NOT_SENT,
+        "Change it and ask again.",
+    ),
+    "too_long": (
+        "The question is too long",
+        "Question and conversation so far exceed what the enclave takes.",
+        "It was not answered, and is not part of the conversation.",
+        "Shorten it, or start a new conversation.",
+    ),
+    "bad_request": (
+        "The other end speaks another protocol",
+        "What came back is none of this protocol's messages.",
+        "The address leads elsewhere, or chatbot and enclave are of different versions.",
+        "Check the URL and the versions.",
+    ),
+    "replayed": (
+        "The request was sent twice",
+        "The enclave had seen this sealed request before, and refused it.",
+        "Somebody on the way repeated it; it was not answered a second time.",
+        _AGAIN,
+    ),
+    "unknown_key": (
+        "The enclave changed its key again and again",
+        "Three times in a row, the key it had attested was gone when the question came.",
+        "The question was opened by nobody.",
+        "Try again in a minute.",
+    ),
+    "busy": (
+        "The enclave is busy",
+        "It has no room for another question now.",
+        "Your question was not answered, and is not part of the conversation.",
+        "Try again in a few seconds.",
+    ),
+    "unsupported": (
+        "This model cannot do that",
+        "The question has an option that the enclave cannot honour.",
+        "It was refused rather than answered otherwise.",
+        "Leave the option out.",
+    ),
+    "denied": (
+        "AWS refused",
+        "KMS or STS did not grant what this question needs.",
+        _NO_KEYS,
+        "Check your right to assume the chat role, this machine's clock, and the key's policy.",
+    ),
+    "kms": (
+        "KMS did not answer as expected",
+        "AWS KMS or STS could not be reached, or answered out of its contract.",
+        _NO_KEYS,
+        "Check the network and try again.",
+    ),
+    "deadline": (
+        "The answer took too long",
+        "Its time ran out inside the enclave.",
+        _UNFINISHED,
+        "Ask for less, with --max-tokens.",
+    ),
+    "unavailable": (
+        "Nobody answers",
+        "The server could not be reached, or cannot reach its enclave.",
+        "No enclave, no answer. Nothing could be verified anew.",
+        "Check the URL and that the deployment is running, then try again.",
+    ),
+    "config": (
+        "A setting is missing or malformed",
+        "This program cannot start as it is set up.",
+        _NOT_SENT,
+        "The message below says which setting, and how to mend it.",
+    ),
+    "internal": (
+        "The enclave failed",
+        "It could not finish the answer, and says no more by design.",
+        _UNFINISHED,
+        _AGAIN,
+    ),
+}
+_RELAY: Final = "The server itself says this, and nobody can verify it. "
+
+# Of each message of a failed verification: the step of `proof` that failed, and the steps that
+# had passed by then. The order of checks is that of SPEC.md section 3.
+_SIGNED: Final = ("chain", "signature")
+_CURRENT: Final = (*_SIGNED, "not debug", "freshness")
+_STEPS: Final = (
+    (re.compile("nonce is not"), "freshness", (*_SIGNED, "not debug")),
+    (re.compile("debug mode|lacks PCR"), "not debug", _SIGNED),
+    (re.compile("^document is (dated )?[0-9.]+ s (old|ahead)"), "freshness", _SIGNED),
+    (re.compile("signature does not verify"), "signature", ("chain",)),
+    (re.compile("user_data is not|^manifest |runs weights"), "manifest", (*_CURRENT, "image")),
+    (re.compile("attested public key"), "key", (*_CURRENT, "image", "manifest")),
+    (re.compile("another root|certificate"), "chain", ()),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """
+    What went wrong, for people.
+
+    Attributes:
+        words: The error's own message; sizes and digests, never content.
+
+        untrusted: The enclave itself failed verification.
+    """
+
+    title: str
+    happened: str
+    means: str
+    next: str
+    words: str
+    untrusted: bool
+
+
+def tell_failure(error: AppError) -> Failure:
+    """Tell what *error* is about: what happened, what it means, what to do."""
+    code = "clock" if blames_clocks(error) else error.code
+    title, happened, means, following = _TOLD.get(code, _TOLD["internal"])
+    relay = _RELAY if error.hint else ""
+    if error.sent:
+        means = means.replace(_NOT_SENT, _SENT_SEALED)
+    untrusted = isinstance(error, AttestationError)
+    return Failure(title, relay + happened, means, following, str(error), untrusted)
+
+
+def failed_step(error: AppError) -> tuple[str, tuple[str, ...]] | None:
+    """Give the step that a failed verification failed at and those it had passed, where known."""
+    if isinstance(error, PcrMismatchError):
+        return "image", _CURRENT
+    for message, step, passed in _STEPS:
+        if message.search(str(error)):
+            return step, passed
+    return None

@@ -1,0 +1,78 @@
+"""
+A finding: what one verification came to, as a page shows it, whether it passed or not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Final
+
+from app.chatbot.evidence.failure import failed_step, tell_failure
+from app.chatbot.evidence.proof import Step, prove_answer, prove_enclave
+from app.chatbot.session.exchange import Evidence
+from app.chatbot.session.session import Session
+from app.protocol.errors import AppError
+
+Json = dict[str, object]
+
+# Of the steps that `proof` tells in this order: what they require, for an enclave that failed one.
+REQUIRED: Final = {
+    "chain": "The document's certificate must lead to the root that this program knows beforehand.",
+    "signature": "A Nitro Secure Module must have signed it, and nothing may have changed since.",
+    "freshness": "It must be recent, and made for the random number that this program drew.",
+    "not debug": "The enclave must not be in debug mode, in which its parent could read along.",
+    "image": "It must run exactly a release that stands on your approved list.",
+    "manifest": "What it says of its model must be attested, and its weights be those approved.",
+    "key": "It must attest the key that questions are sealed to.",
+}
+# What a release of another kit than Amazon's cannot prove; only the twin takes one.
+_NOTICES: Final = {
+    "process": "This is the demo: the enclave is a process of this machine, and software signs in "
+    "place of a Nitro Secure Module. Key policy, protocol and checks are the real ones.",
+    "debian": "This is the demo: the image runs in an emulated enclave, and its security module is "
+    "emulated, too. Key policy, protocol and checks are the real ones.",
+}
+_PROVEN: Final = "Checked on this machine before a word of yours leaves it."
+_REFUSED: Final = "Not every check passed, and nothing more is sent until all do."
+
+
+def find_verified(session: Session) -> Json:
+    """Give the finding on a session, which has passed every step."""
+    release = session.enclave.release
+    steps = [_describe(step, "passed") for step in prove_enclave(session)]
+    return {
+        "verified": True,
+        "state": f"Verified: release {release.name}",
+        "proof": {"lead": _PROVEN, "steps": steps, "notice": _NOTICES.get(release.kit, "")},
+    }
+
+
+def find_refused(error: AppError) -> Json:
+    """Give the finding on a verification that failed with *error*."""
+    failure = tell_failure(error)
+    failed, passed = failed_step(error) or (None, ())
+    steps = [
+        _describe(Step(name, says), _outcome(name, failed, passed))
+        for name, says in REQUIRED.items()
+    ]
+    return {
+        "verified": False,
+        "state": "Not trusted" if failure.untrusted else "Not verified",
+        "proof": {"lead": _REFUSED, "steps": steps, "notice": ""},
+        "failure": asdict(failure),
+    }
+
+
+def find_receipt(evidence: Evidence) -> list[Json]:
+    """Give what the receipt of a whole answer proves."""
+    return [_describe(prove_answer(evidence), "passed")]
+
+
+def _outcome(name: str, failed: str | None, passed: Sequence[str]) -> str:
+    if name == failed:
+        return "failed"
+    return "passed" if name in passed else "open"
+
+
+def _describe(step: Step, outcome: str) -> Json:
+    values = list(step.values.items())
+    return {"name": step.name, "says": step.says, "values": values, "outcome": outcome}

@@ -1,0 +1,87 @@
+"""
+The command `bin/chat serve`: an OpenAI-compatible API for programs of this machine.
+"""
+
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from app.chatbot.local_http import listen, make_token, serve, url_of
+from app.chatbot.openai.conversations import Conversations
+from app.chatbot.openai.server import make_application
+from app.chatbot.session.session import Session
+from app.chatbot.terminal.conversation import show_banner
+from app.chatbot.terminal.terminal import Terminal
+from app.protocol.errors import ConfigError
+from app.protocol.question import Options
+
+_MIN_TOKEN = 32  # characters
+
+
+def serve_sessions(
+    connect: Callable[[], Session],
+    defaults: Options,
+    terminal: Terminal,
+    *,
+    port: int = 0,
+    token_file: Path | None = None,
+) -> int:
+    """
+    Verify the enclave, say where to ask and with which token, and serve until Ctrl-C; gives 0.
+
+    Args:
+        defaults: Of what a request leaves out.
+
+        port: Of 127.0.0.1; 0 for a free one.
+
+        token_file: Keeps the token from one start to the next; None for a fresh one.
+
+    Raises:
+        AppError: As *connect*, or the port or the file cannot be had.
+    """
+    token = _token(token_file)
+    first = connect()
+    conversations = Conversations(first, connect)
+    try:
+        show_banner(first, terminal)
+        with listen(port) as listener:
+            terminal.note(f"serving   {conversations.model}, OpenAI-compatible; Ctrl-C stops")
+            terminal.piece(f"export OPENAI_BASE_URL={url_of(listener)}/v1\n")
+            terminal.piece(f"export OPENAI_API_KEY={_shown(token, token_file)}\n")
+            serve(make_application(conversations, token=token, defaults=defaults), listener)
+    except KeyboardInterrupt:
+        terminal.note("stopped")
+    finally:
+        conversations.close()
+    return 0
+
+
+def _shown(token: str, path: Path | None) -> str:
+    """Give what a shell takes for *token*; one that a file keeps stays out of sight."""
+    return token if path is None else f'"$(cat {shlex.quote(str(path.absolute()))})"'
+
+
+def _token(path: Path | None) -> str:
+    """Give the token that *path* keeps; one that is made is written there for its owner alone."""
+    if path is None:
+        return make_token()
+    try:
+        if path.exists():
+            return _check(path, path.read_text().strip())
+        token = make_token()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(token + "\n")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be used for a token: {type(error).__name__}") from None
+    return token
+
+
+def _check(path: Path, token: str) -> str:
+    if len(token) < _MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError(f"{path} has no token of {_MIN_TOKEN} ASCII characters or more")
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"{path} can be read by other users: chmod 600 {path}")
+    return token

@@ -1,0 +1,126 @@
+"""
+Conversations: sessions with one deployment, each found by the history that it holds.
+
+For interfaces whose clients send the whole history with each question. A question whose history
+continues what a session holds goes on in its conversation; any other begins a new one.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from app.chatbot.session.session import Session
+from app.protocol.errors import AttestationError, BusyError, ReceiptError
+from app.protocol.question import Message
+
+MAX_SESSIONS: Final = 16  # as many answers at a time; each has a connection of its own
+
+
+class Conversations:
+    """
+    At most *limit* verified sessions; for any number of threads.
+
+    Args:
+        first: The first of them.
+
+        connect: Gives another, with the same deployment, or raises.
+    """
+
+    def __init__(
+        self, first: Session, connect: Callable[[], Session], *, limit: int = MAX_SESSIONS
+    ) -> None:
+        self._connect = connect
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._opening = 0
+        self._idle = [first]  # the one that has waited longest first
+        self._busy: list[Session] = []
+
+    @property
+    def model(self) -> str:
+        """The name of the model, as an enclave attested it last."""
+        with self._lock:
+            return (*self._busy, *self._idle)[-1].enclave.manifest.model
+
+    @contextmanager
+    def take(self, history: tuple[Message, ...]) -> Iterator[Session]:
+        """
+        Give a session that has *history*, which nobody else gets while the block runs.
+
+        Raises:
+            BusyError: All sessions answer.
+
+            AppError: As *connect*; and AttestationError or ReceiptError of the block has every
+                session verify its enclave again before anything more is sent.
+        """
+        session = self._find(history) or self._open(history)
+        try:
+            yield session
+        except (AttestationError, ReceiptError):
+            self._doubt()
+            raise
+        finally:
+            with self._lock:
+                self._busy.remove(session)
+                self._idle.append(session)
+
+    def close(self) -> None:
+        """Close the sessions that nobody has."""
+        with self._lock:
+            for session in self._idle:
+                session.close()
+
+    def _find(self, history: tuple[Message, ...]) -> Session | None:
+        """Give the idle session to take, or reserve room for a new one and give None."""
+        with self._lock:
+            session = self._continued(history)
+            if session is None:
+                session = self._forgetful()
+                if session is None:
+                    self._opening += 1
+                    return None
+                session.new_conversation()
+            session.history = history
+            self._idle.remove(session)
+            self._busy.append(session)
+            return session
+
+    def _continued(self, history: tuple[Message, ...]) -> Session | None:
+        """Give the one that holds the most of *history* and nothing else."""
+        held = [item for item in self._idle if _continues(history, item.history)]
+        return max(held, key=lambda item: len(item.history), default=None)
+
+    def _forgetful(self) -> Session | None:
+        """Give one that may forget its history, if there is no room for a new one."""
+        unused = next((item for item in self._idle if not item.history), None)
+        if unused or len(self._idle) + len(self._busy) + self._opening < self._limit:
+            return unused
+        if not self._idle:
+            raise BusyError(f"{self._limit} answers are under way here already")
+        return self._idle[0]
+
+    def _open(self, history: tuple[Message, ...]) -> Session:
+        try:
+            session = self._connect()
+        except AttestationError:
+            self._doubt()
+            raise
+        finally:
+            with self._lock:
+                self._opening -= 1
+        session.new_conversation(history)
+        with self._lock:
+            self._busy.append(session)
+        return session
+
+    def _doubt(self) -> None:
+        with self._lock:
+            for session in (*self._idle, *self._busy):
+                session.doubt()
+
+
+def _continues(history: tuple[Message, ...], held: tuple[Message, ...]) -> bool:
+    """Tell whether *history* goes on after *held*, which has to end with an answer."""
+    answered = bool(held) and held[-1].role == "assistant"
+    return answered and history[: len(held)] == held

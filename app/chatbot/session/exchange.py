@@ -1,0 +1,208 @@
+"""
+An exchange: one question and its answer as they pass, and what may be known of them meanwhile.
+
+Iterating over an `Answer` drives it; `session` has the verifying, sealing and opening.
+"""
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal
+
+from app.chatbot.session.cut_off import Stop
+from app.chatbot.session.trust import VerifiedEnclave
+from app.protocol.errors import TruncatedError
+from app.protocol.messages import Kind
+from app.protocol.receipt import Receipt
+
+# `sealing` asks KMS for keys; `sent` until the enclave has opened the question; `waiting` until
+# its first word.
+State = Literal["sealing", "sent", "waiting", "answering", "whole"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """
+    What an asker can say of one whole, verified answer.
+
+    Attributes:
+        sealed_request: The exact bytes that crossed the parent.
+
+        answer_bytes: How many came back, header and frames.
+
+        first_text_seconds, total_seconds: From the call of `ask`.
+    """
+
+    receipt: Receipt
+    enclave: VerifiedEnclave
+    sealed_request: bytes = field(repr=False)
+    answer_bytes: int
+    first_text_seconds: float
+    total_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SeenMessage:
+    """
+    One message of an answer, as it crossed the parent.
+
+    Attributes:
+        seconds: Since `ask` was called.
+
+        body: Ciphertext, but for the wrapped answer key of the header, which KMS encrypted.
+    """
+
+    seconds: float
+    kind: Kind
+    body: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class Seen:
+    """
+    One question's traffic.
+
+    Attributes:
+        request: The sealed request; empty before it is sent.
+
+        sent_seconds: From the call of `ask` to sending.
+    """
+
+    request: bytes = field(default=b"", repr=False)
+    sent_seconds: float = 0.0
+    messages: list[SeenMessage] = field(default_factory=list, repr=False)
+
+    def send(self, request: bytes, seconds: float) -> None:
+        """Begin anew with *request*: one that was refused is no longer part of the exchange."""
+        self.request, self.sent_seconds = request, seconds
+        self.messages.clear()
+
+    @property
+    def answer_bytes(self) -> int:
+        """How many bytes of messages came back."""
+        return sum(len(message.body) for message in self.messages)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """
+    What has come of one answer so far; for the session.
+
+    Attributes:
+        started: Monotonic seconds.
+    """
+
+    started: float
+    pieces: list[str] = field(default_factory=list, repr=False)
+    seen: Seen = field(default_factory=Seen)
+    stop: Stop = field(default_factory=Stop)
+    state: State = "sealing"
+    place: int | None = None
+    first_text_seconds: float | None = None
+    evidence: Evidence | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self.started
+
+    def require_wanted(self) -> None:
+        """
+        Go on unless the answer was stopped.
+
+        Raises:
+            TruncatedError: It was.
+        """
+        if self.stop.requested:
+            raise TruncatedError("it was stopped from here")
+
+    def send(self, request: bytes) -> None:
+        """Note that *request* is on its way."""
+        self.state = "sent"
+        self.seen.send(request, self.seconds)
+
+    def receive(self, kind: Kind, body: bytes) -> None:
+        """Note a message of the answer."""
+        if kind is Kind.ANSWER_HEADER:
+            self.state = "waiting"
+        self.seen.messages.append(SeenMessage(self.seconds, kind, body))
+
+    def add(self, piece: str) -> None:
+        """Note a piece of the answer's text."""
+        if not self.pieces:
+            self.first_text_seconds = self.seconds
+        self.state = "answering"
+        self.pieces.append(piece)
+
+    def end(self, evidence: Evidence) -> None:
+        """Note that it is whole."""
+        self.state = "whole"
+        self.evidence = evidence
+
+
+class Answer(Generator[str]):
+    """
+    One answer as it comes; made by `Session.ask`. Iterate over it for its text, piece by piece.
+
+    It is whole only when the iterator ends without raising; `evidence` then holds its receipt.
+    `close` ends it early, in the thread that iterates; `stop` from any other. What else is here
+    may be read by all.
+
+    Attributes:
+        seen: What the parent saw of it so far.
+    """
+
+    def __init__(self, pieces: Generator[str], exchange: Exchange) -> None:
+        self._pieces = pieces
+        self._exchange = exchange
+        self.seen = exchange.seen
+
+    def send(self, value: None, /) -> str:
+        """Give the next piece, as `next` does."""
+        return self._pieces.send(value)
+
+    def throw(
+        self,
+        kind: type[BaseException] | BaseException,
+        value: BaseException | object = None,
+        traceback: TracebackType | None = None,
+        /,
+    ) -> str:
+        """End the answer by an error; `close` uses it, for the thread that iterates."""
+        del value, traceback  # of the form with three arguments, which Python gives up
+        return self._pieces.throw(kind if isinstance(kind, BaseException) else kind())
+
+    def stop(self) -> None:
+        """Stop the answer, from any thread: the iterator raises `TruncatedError`, at once."""
+        self._exchange.stop.request()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._exchange.stop.requested
+
+    @property
+    def text(self) -> str:
+        """What has come so far."""
+        return "".join(self._exchange.pieces)
+
+    @property
+    def state(self) -> State:
+        """How far it has come; stays where it was when the answer fails."""
+        return self._exchange.state
+
+    @property
+    def place(self) -> int | None:
+        """Its place among those that wait, 0 once it has begun, None where nothing was told."""
+        return self._exchange.place
+
+    @property
+    def seconds(self) -> float:
+        """Since `ask` was called."""
+        return self._exchange.seconds
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """What can be said of it once it is whole; None before."""
+        return self._exchange.evidence

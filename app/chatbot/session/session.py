@@ -1,0 +1,312 @@
+"""
+A session: a verified enclave, and a conversation with it.
+
+`connect` is the only way to get one, and it raises when any check fails: so whoever holds a
+session may speak. SPEC.md sections 3 to 6, the chatbot's side.
+"""
+
+import secrets
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Final, Self
+
+from app.chatbot.session.access import Access
+from app.chatbot.session.exchange import Answer, Evidence, Exchange
+from app.chatbot.session.transport import Transport
+from app.chatbot.session.trust import Trust, VerifiedEnclave, verify_enclave
+from app.protocol.answer import encode_header
+from app.protocol.asker.answer import AnswerOpener, open_error, parse_header
+from app.protocol.asker.envelope import seal_question
+from app.protocol.asker.messages import parse_attestation, parse_hint
+from app.protocol.asker.receipt import verify_receipt
+from app.protocol.asker.sealing import seal_request
+from app.protocol.authorization import Authorization, parse_key_arn
+from app.protocol.constants import (
+    ANSWER_SECRET_BYTES,
+    CONVERSATION_BYTES,
+    MAX_DOCUMENT_AGE_SECONDS,
+    NONCE_BYTES,
+)
+from app.protocol.errors import (
+    WIRE_ERRORS,
+    AppError,
+    AttestationError,
+    ConfigError,
+    ProtocolError,
+    ReceiptError,
+    TruncatedError,
+    UnknownKeyError,
+)
+from app.protocol.messages import Kind
+from app.protocol.question import Message, Options, Question
+from app.protocol.sealing import digest_request
+
+_ATTEMPTS: Final = 3  # at sealing, each after a full verification
+
+
+def connect(transport: Transport, access: Access, *, key_arn: str, trust: Trust) -> "Session":
+    """
+    Verify the enclave behind *transport* and give a session with it.
+
+    Raises:
+        AttestationError: It is not an approved enclave, or that cannot be told.
+
+        UnavailableError: Nobody answers.
+
+        ProtocolError: What answers is no enclave of this version.
+    """
+    return Session(transport, access, key_arn=key_arn, trust=trust)
+
+
+class Session:
+    """
+    A conversation with a verified enclave; made by `connect`. A context manager, which closes it.
+
+    For one thread at a time, but for `Answer.stop`.
+
+    Attributes:
+        enclave: As it was last verified.
+
+        evidence: Of the last answer; None before one has come whole.
+    """
+
+    def __init__(self, transport: Transport, access: Access, *, key_arn: str, trust: Trust) -> None:
+        self._transport = transport
+        self._access = access
+        self._key_arn = parse_key_arn(key_arn)
+        self._trust = trust
+        self._doubted = False
+        self._closed = False
+        self.enclave = self._verify()
+        self.evidence: Evidence | None = None
+        self.new_conversation()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def new_conversation(self, history: tuple[Message, ...] = ()) -> None:
+        """Forget the conversation so far and begin another, after *history*, with its own keys."""
+        self.conversation = secrets.token_bytes(CONVERSATION_BYTES)
+        self.turn = 0
+        self.history = history
+
+    def ask(self, text: str, options: Options | None = None) -> Answer:
+        """
+        Ask *text* and give the answer piece by piece, as its frames open.
+
+        The answer is whole, and in the history, only when the iterator ends without raising;
+        `evidence` then holds its receipt. Nothing is sent before the iterator is asked for its
+        first piece, and all that follows is raised by it.
+
+        Raises:
+            QuestionError: The question is empty, or an option is out of range.
+
+            ProtocolError: The answer breaks the format.
+
+            ConfigError: The session was closed.
+
+            TooLongError: Question and history exceed a limit; numbers are (size, limit).
+
+            AttestationError: The enclave changed and is not trusted now. Nothing was sent, or,
+                where `sent` is set, only a copy sealed to the enclave verified before.
+
+            ReceiptError: The answer's receipt does not verify.
+
+            EnvelopeError: A frame was altered, moved or is another answer's.
+
+            TruncatedError: The answer ended before its final frame, or was stopped.
+
+            DeniedError, KmsError, BusyError, DeadlineError, UnavailableError: As they say.
+
+        Those that end an answer that had begun have `incomplete` set.
+        """
+        exchange = Exchange(time.monotonic())
+        return Answer(self._ask(text, options or Options(), exchange), exchange)
+
+    def doubt(self) -> None:
+        """Have the enclave verified again before anything more is sent."""
+        self._doubted = True
+
+    @property
+    def root_name(self) -> str:
+        """The name of the root that documents are verified under."""
+        return self._trust.root_name
+
+    def close(self) -> None:
+        """Close the connections; whoever asks afterwards gets an error, and sends nothing."""
+        self._closed = True
+        self._transport.close()
+        self._access.close()
+
+    def _ask(self, text: str, options: Options, exchange: Exchange) -> Generator[str]:
+        question = Question((*self.history, Message("user", text)), options)
+        self.evidence = None
+        try:
+            yield from self._answer(question, exchange)
+        except AppError as error:
+            error.sent = bool(exchange.seen.request)
+            if not exchange.stop.requested:
+                raise
+            stopped = TruncatedError("it was stopped from here")
+            stopped.incomplete, stopped.sent = error.incomplete, error.sent
+            raise stopped from None
+        self.evidence = exchange.evidence
+        self.history = (*question.messages, Message("assistant", "".join(exchange.pieces)))
+
+    def _verify(self) -> VerifiedEnclave:
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        document, manifest = parse_attestation(self._transport.get_attestation(nonce))
+        return verify_enclave(
+            document, manifest, nonce=nonce, now=datetime.now(UTC), trust=self._trust
+        )
+
+    def _answer(self, question: Question, exchange: Exchange) -> Iterator[str]:
+        """Send the question until an enclave knows the key it is sealed to."""
+        for attempt in range(_ATTEMPTS):
+            if self._closed:
+                raise ConfigError("this session is closed: connect again")
+            age = (datetime.now(UTC) - self.enclave.verified_at).total_seconds()
+            if attempt or self._doubted or not 0 <= age < MAX_DOCUMENT_AGE_SECONDS:
+                self.doubt()  # until it is verified: a failure below is not the last word on it
+                self.enclave = self._verify()
+                self._doubted = False
+            exchange.require_wanted()
+            sealed = self._seal(question)
+            exchange.send(sealed.request)
+            with closing(self._transport.post_chat(sealed.request, exchange.stop)) as messages:
+                try:
+                    header = _open_header(next(messages, None), sealed)
+                except UnknownKeyError:
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+                    continue
+                with _whole_or_incomplete():
+                    yield from self._open(header, messages, sealed, exchange)
+                return
+
+    def _seal(self, question: Question) -> "_Sealed":
+        key = self._access.question_key(self.conversation)
+        pcr0 = self.enclave.release.measurements.pcr0
+        authorization = Authorization(
+            credentials=self._access.credentials_for_enclave(self.conversation, pcr0),
+            key_arn=self._key_arn,
+            wrapped_question_key=key.wrapped,
+            answer_secret=secrets.token_bytes(ANSWER_SECRET_BYTES),
+            conversation=self.conversation,
+            turn=self.turn,
+        )
+        envelope = seal_question(
+            question,
+            data_key=key.key,
+            key_arn=self._key_arn,
+            conversation=self.conversation,
+            turn=self.turn,
+        )
+        self.turn += 1
+        request = seal_request(
+            authorization,
+            envelope,
+            public_key=self.enclave.public_key,
+            manifest_digest=self.enclave.manifest.digest,
+        )
+        return _Sealed(request, authorization.answer_secret, self.enclave)
+
+    def _open(
+        self,
+        header: bytes,
+        messages: Iterator[tuple[Kind, bytes]],
+        sealed: "_Sealed",
+        exchange: Exchange,
+    ) -> Iterator[str]:
+        """Open frames as they come, then verify the receipt."""
+        opener = AnswerOpener(
+            encode_header(header),
+            data_key=self._access.open_answer_key(header, self.conversation),
+            answer_secret=sealed.answer_secret,
+            request_digest=sealed.digest,
+        )
+        exchange.receive(Kind.ANSWER_HEADER, header)
+        for kind, body in messages:
+            exchange.require_wanted()
+            exchange.receive(kind, body)
+            piece = opener.open(kind, body)
+            exchange.place = opener.place
+            if piece:
+                exchange.add(piece)
+                yield piece
+        if not opener.finished:
+            raise TruncatedError("the answer ended before its final frame")
+        exchange.end(self._check(opener, sealed, exchange))
+
+    def _check(self, opener: AnswerOpener, sealed: "_Sealed", exchange: Exchange) -> Evidence:
+        signed, answer_digest = opener.finish()
+        try:
+            receipt, _ = verify_receipt(
+                signed,
+                root=self._trust.root,
+                now=datetime.now(UTC),
+                measurements=sealed.enclave.release.measurements,
+                request_digest=sealed.digest,
+                answer_digest=answer_digest,
+                manifest_digest=sealed.enclave.manifest.digest,
+            )
+        except AttestationError as error:  # of another image or root: nothing more goes there
+            self.doubt()
+            raise ReceiptError(str(error)) from None
+        if receipt.finish == "error":
+            kind = WIRE_ERRORS.get(receipt.code or "", AppError)
+            raise kind("the answer is incomplete: the enclave could not finish it")
+        total = exchange.seconds
+        first = exchange.first_text_seconds or total
+        received = exchange.seen.answer_bytes
+        return Evidence(receipt, sealed.enclave, sealed.request, received, first, total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """One question on its way, and what opens its answer."""
+
+    request: bytes = field(repr=False)
+    answer_secret: bytes = field(repr=False)
+    enclave: VerifiedEnclave
+
+    @property
+    def digest(self) -> bytes:
+        return digest_request(self.request)
+
+
+@contextmanager
+def _whole_or_incomplete() -> Iterator[None]:
+    """Mark what goes wrong from the header on: whatever was shown is not a whole answer."""
+    try:
+        yield
+    except AppError as error:
+        error.incomplete = True
+        raise
+
+
+def _open_header(first: tuple[Kind, bytes] | None, sealed: _Sealed) -> bytes:
+    """Give the wrapped answer key, or raise what came instead of it."""
+    if first is None:
+        raise TruncatedError("the answer ended before it began")
+    kind, body = first
+    if kind is Kind.SEALED_ERROR:
+        secret, digest = sealed.answer_secret, sealed.digest
+        raise open_error(body, answer_secret=secret, request_digest=digest)
+    if kind is Kind.HINT:
+        raise parse_hint(body)
+    if kind is not Kind.ANSWER_HEADER:
+        raise ProtocolError("answer does not begin with its header")
+    return parse_header(body)

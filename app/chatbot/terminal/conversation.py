@@ -1,0 +1,156 @@
+"""
+A conversation at a terminal: questions and commands in turn; or one question alone.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from app.chatbot.evidence.advice import advise
+from app.chatbot.session.exchange import Evidence
+from app.chatbot.session.session import Session
+from app.chatbot.terminal.progress import showing_progress
+from app.chatbot.terminal.prompt_line import read_lines, read_secret
+from app.chatbot.terminal.terminal import (
+    Terminal,
+    describe_enclave,
+    describe_fully,
+    describe_receipt,
+    to_json,
+)
+from app.chatbot.terminal.transcript import Transcript, save_transcript
+from app.protocol.errors import AppError, ConfigError
+from app.protocol.question import Options
+
+_COMMANDS: Final = ("/proof", "/new", "/save", "/help", "/quit")
+_HELP: Final = """\
+/proof       what was verified, in full      /new   start another conversation
+/save FILE   keep it, under a passphrase     /help  this text
+/quit        leave (also Ctrl-D)             Ctrl-C stops an answer
+bin/chat read FILE shows what was saved"""
+
+
+def ask_once(
+    session: Session, question: str, options: Options, terminal: Terminal, *, as_json: bool
+) -> None:
+    """
+    Ask one question and show its answer, streamed, or as one JSON object.
+
+    Raises:
+        AppError: As `Session.ask`.
+    """
+    if not as_json:
+        show_banner(session, terminal)
+    evidence, text = _show(session, question, options, terminal, streamed=not as_json)
+    if as_json:
+        terminal.piece(json.dumps(to_json(question, text, evidence)) + "\n")
+
+
+def converse(session: Session, options: Options, terminal: Terminal) -> None:
+    """Read questions and show answers until the input ends or /quit."""
+    show_banner(session, terminal)
+    terminal.note("/help lists commands")
+    conversation = _Conversation(session, options, terminal)
+    for line in read_lines(terminal, _COMMANDS):
+        if line in {"/quit", "/exit"}:
+            return
+        if line.startswith("/"):
+            conversation.obey(line)
+        elif line:
+            conversation.ask(line)
+
+
+def show_banner(session: Session, terminal: Terminal) -> None:
+    """Show what was verified, in a few lines, before anything can be asked."""
+    for line in describe_enclave(session):
+        terminal.tell(line)
+
+
+@dataclass(slots=True)
+class _Conversation:
+    """What goes on between two prompts."""
+
+    session: Session
+    options: Options
+    terminal: Terminal
+    evidence: list[Evidence] = field(default_factory=list)
+
+    def ask(self, question: str) -> None:
+        """Show one answer; an error or Ctrl-C ends it and keeps the session."""
+        try:
+            evidence, _ = _show(self.session, question, self.options, self.terminal)
+            self.evidence.append(evidence)
+        except KeyboardInterrupt:
+            stopped = "stopped   this answer is incomplete and not part of the conversation"
+            self.terminal.note("")
+            self.terminal.tell(stopped, "bold yellow")
+        except AppError as error:
+            self.terminal.note("")
+            self.terminal.tell(f"failed    {advise(error)}", "bold red")
+
+    def obey(self, line: str) -> None:
+        """Do what a command says."""
+        command, _, argument = line.partition(" ")
+        if command == "/proof":
+            for value in describe_fully(self.session):
+                self.terminal.tell(value)
+        elif command == "/new":
+            self.session.new_conversation()
+            self.evidence.clear()
+            self.terminal.note("new conversation, new keys")
+        elif command == "/save" and argument.strip():
+            self._save(argument.strip())
+        else:
+            self.terminal.note(_HELP)
+
+    def _save(self, name: str) -> None:
+        transcript = Transcript(self.session.history, tuple(self.evidence))
+        if not transcript.messages:
+            self.terminal.note("there is nothing to save yet")
+            return
+        try:
+            path = _find_home(name)
+            passphrase = read_secret(self.terminal, "passphrase", "once more  ")
+            save_transcript(path, transcript, passphrase)
+        except KeyboardInterrupt:
+            self.terminal.note("not saved")
+        except AppError as error:
+            self.terminal.tell(f"failed    {advise(error)}", "bold red")
+        else:
+            self.terminal.note(f"saved     {path}; bin/chat read {path} shows it")
+
+
+def _find_home(name: str) -> Path:
+    """Give the path that *name* is, its ~ or ~user replaced."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{name} cannot be written: no such home") from None
+
+
+def _show(
+    session: Session,
+    question: str,
+    options: Options,
+    terminal: Terminal,
+    *,
+    streamed: bool = True,
+) -> tuple[Evidence, str]:
+    """Show one answer and its receipt as they come; give the evidence and the text."""
+    answer = session.ask(question, options)
+    beside = not (streamed and terminal.answers.isatty())
+    try:
+        with showing_progress(answer, terminal, beside_text=beside) as at_piece:
+            for piece in answer:
+                at_piece()
+                if streamed:
+                    terminal.piece(piece)
+    finally:
+        answer.close()
+    evidence = answer.evidence
+    assert evidence is not None  # noqa: S101 - the iterator ended without raising
+    if streamed:
+        terminal.piece("\n")
+        terminal.tell(describe_receipt(evidence))
+    return evidence, answer.text

@@ -1,0 +1,66 @@
+"""
+The command `bin/chat web`: a page for one browser of this machine.
+"""
+
+import argparse
+import webbrowser
+from collections.abc import Callable
+
+from app.chatbot.local_http import listen, serve, url_of
+from app.chatbot.session.session import Session
+from app.chatbot.terminal.terminal import Terminal
+from app.chatbot.web.server import Web
+from app.chatbot.web.visit import Visit
+from app.protocol.question import Options
+
+
+def add_web_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the page."""
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="default: any free one")
+    parser.add_argument(
+        "--open",
+        action="store_true",
+        help="open the link in your browser; it is then among that program's arguments, which "
+        "other users of this machine can see",
+    )
+
+
+def serve_page(
+    connect: Callable[[], Session],
+    options: Options,
+    terminal: Terminal,
+    *,
+    port: int = 0,
+    browser: bool = False,
+    suggestions: tuple[str, ...] = (),
+) -> int:
+    """
+    Serve the page, which verifies the enclave when it opens, until Ctrl-C; gives exit code 0.
+
+    Args:
+        options: What shapes every answer.
+
+        port: Of 127.0.0.1; 0 for a free one.
+
+        browser: Whether to open the page in the person's browser, too.
+
+        suggestions: Questions to begin with.
+
+    Raises:
+        ConfigError: The port cannot be had.
+    """
+    visit = Visit(connect, options, suggestions)
+    web = Web(visit)
+    try:
+        with listen(port) as listener:
+            link = f"{url_of(listener)}/?token={web.token}"
+            terminal.note("Open this link in your browser; it works once. Ctrl-C ends the page.\n")
+            terminal.note(f"    {link}\n")
+            if browser:
+                webbrowser.open(link)
+            serve(web.application(), listener)
+    except KeyboardInterrupt:
+        terminal.note("stopped")
+    finally:
+        visit.close()
+    return 0

@@ -1,0 +1,85 @@
+"""
+The OpenVINO engine: a weights package, checked on this processor and ready to answer.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from app.enclave.engine.batching import BatchingEngine, Limits
+from app.enclave.engine.cache import blocks_for
+from app.enclave.engine.model import Model, OpenVinoModel, Rows
+from app.enclave.engine.tokenizer import Tokenizer
+from app.enclave.engine.weights import Check, Weights
+from app.protocol.constants import MAX_ACTIVE_ANSWERS
+from app.protocol.errors import WeightsError
+
+_MEMORY_SHARE: Final = 2  # of what is free, one part in so many is for keys and values
+_MEMORY_INFO: Final = Path("/proc/meminfo")
+_EXACT: Final = "fp32"
+
+
+def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
+    """
+    Load the model of *weights*, whose files are checked, and start its thread.
+
+    Keys and values get room for `MAX_ACTIVE_ANSWERS` whole contexts, or half of the memory
+    that is free, if that is less.
+
+    Args:
+        threads: The model's: as many as there are physical cores is best.
+
+    Raises:
+        WeightsError: OpenVINO cannot load it; memory does not hold one context; or the model
+            computes something else on this processor than where the package was made.
+    """
+    model = OpenVinoModel(
+        weights.folder,
+        threads=threads,
+        most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
+        most_bytes=_free_bytes() // _MEMORY_SHARE,
+        exact=weights.precision == _EXACT,
+    )
+    if model.blocks < blocks_for(weights.context_length):
+        needed = blocks_for(weights.context_length) * model.block_bytes * _MEMORY_SHARE
+        raise WeightsError(
+            f"one context's keys and values need {needed / 2**20:.0f} MiB of free memory, "
+            f"there are {_free_bytes() / 2**20:.0f}: give the enclave more"
+        )
+    require_check(model, weights.check)
+    limits = Limits(weights.context_length, weights.end_ids)
+    return BatchingEngine(model, Tokenizer(weights), limits)
+
+
+def require_check(model: Model, check: Check) -> None:
+    """
+    Require that *model* thinks of a text what it thought where the package was made.
+
+    A processor without VNNI may saturate 8-bit products, and would answer worse in silence.
+
+    Raises:
+        WeightsError: The mean log-probability of the tokens differs by more than the package
+            tolerates.
+    """
+    blocks = list(range(blocks_for(len(check.tokens))))
+    wanted = len(check.tokens) - 1
+    logits = model.forward([Rows(check.tokens[:-1], 0, blocks, wanted)]).astype(np.float64)
+    model.wipe(blocks)
+    logits -= logits.max(axis=-1, keepdims=True)
+    chosen = logits[np.arange(wanted), check.tokens[1:]]
+    mean = float((chosen - np.log(np.exp(logits).sum(axis=-1))).mean())
+    if not abs(mean - check.mean_logprob) <= check.tolerance:
+        raise WeightsError(
+            f"this processor computes another model: mean log-probability {mean:.3f} of the "
+            f"package's check, expected {check.mean_logprob:.3f} within {check.tolerance:.3f}"
+        )
+
+
+def _free_bytes() -> int:
+    """Give the bytes of memory that are free or could be."""
+    for line in _MEMORY_INFO.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    raise WeightsError("the kernel does not say how much memory is free")

@@ -1,0 +1,259 @@
+"""
+Build the enclave's image: from locked wheels, listed modules and one model to a measured EIF.
+
+`bin/build-eif --help` teaches; docs/image.md tells how to build the same image elsewhere.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+from image.eif.application import read_command, write_application
+from image.debian.base import make_base
+from image.build.builder import Builder, find_builder
+from image.build.context import (
+    DOCKERFILE,
+    ROOT,
+    Inputs,
+    fetch_wheels,
+    read_weights_digest,
+    stage_context,
+)
+from image.errors import ImageError
+from image.files import room_for, write_whole
+from image.eif.kit import BootKit
+from image.kits.aws import aws_kit
+from image.kits.debian import LIMITS, debian_kit
+from image.eif.measure import extend
+from image.model.memory import least_engine_bytes
+from image.eif.pack import pack_eif
+from image.eif.record import BuildRecord, encode_build_record
+from image.build.sbom import encode_sbom
+
+EIF_NAME: Final = "enclave.eif"
+RECORD_NAME: Final = "measurements.json"
+SBOM_NAME: Final = "sbom.json"
+INPUTS_NAME: Final = "inputs.json"
+_KITS: Final = ("aws", "debian")
+_TIMES: Final = (1_000_000_000, 1_700_000_000)  # of the files of a first and a second build
+_SMALL_BYTES: Final = 5_000_000
+_BY_DIGEST: Final = "@sha256:"
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What an image starts from: a base root of ours, or an image of a registry, by digest."""
+
+    root: Path | None
+    image: str | None = None
+
+
+def build_application(
+    target: Path, inputs: Inputs, base: Base, *, note: Note, time: int = _TIMES[0]
+) -> None:
+    """
+    Build the application ramdisk *target*; nothing else is left, whatever happens.
+
+    Args:
+        time: That the files of the context get, in seconds since 1970.
+
+    Raises:
+        ImageError: Something is missing, the builder fails, or the disk is full.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    place_here = tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-")
+    with room_for(target), place_here as place:
+        folder = Path(place)
+        builder = find_builder(folder)
+        note(f"building the root file system with {builder.name}")
+        _export(builder, folder, inputs, base, time)
+        note("writing the application ramdisk")
+        command = read_command(DOCKERFILE.read_text())
+        sizes = write_application(target, folder / "root.tar", command)
+    small = sum(size for size in sizes.values() if size < _SMALL_BYTES)
+    for part, size in sizes.items():
+        if size >= _SMALL_BYTES:
+            note(f"  {size / 1e6:7.1f} MB  {part}")
+    note(f"  {small / 1e6:7.1f} MB  all else")
+
+
+def _export(builder: Builder, folder: Path, inputs: Inputs, base: Base, time: int) -> None:
+    stage_context(folder / "context", inputs, seconds=time)
+    name = base.image
+    if base.root is not None:
+        name = builder.import_base(base.root, folder / "base")
+    if name is None:
+        raise ImageError("neither a base root nor a base image is named")
+    builder.export(folder / "context", folder / "root.tar", base=name)
+
+
+def build_image(
+    out: Path, kit: BootKit, application: Path, *, inputs: Inputs, base: Base
+) -> BuildRecord:
+    """
+    Pack *application* with *kit* and write the EIF and its records into the folder *out*.
+
+    Raises:
+        ImageError: A file is missing, or the disk is full.
+    """
+    digest = read_weights_digest(inputs.weights)
+    engine_bytes = least_engine_bytes(inputs.weights)
+    record = pack_eif(
+        out / EIF_NAME, kit, application, weights_sha256=digest, engine_bytes=engine_bytes
+    )
+    write_whole(out / SBOM_NAME, encode_sbom(inputs.wheels, base.root, record))
+    write_whole(out / INPUTS_NAME, _encode_inputs(inputs, base))
+    write_whole(out / RECORD_NAME, encode_build_record(record))
+    return record
+
+
+def require_equal(first: Path, second: Path) -> None:
+    """
+    Require that two application ramdisks, built apart, are equal.
+
+    Raises:
+        ImageError: They are not; gives the PCR2 of each.
+    """
+    pcrs = [_pcr2(path) for path in (first, second)]
+    if pcrs[0] != pcrs[1]:
+        raise ImageError(
+            f"two builds differ: PCR2 is {pcrs[0].hex()[:16]}… and {pcrs[1].hex()[:16]}…: "
+            "compare them with python -m image diff"
+        )
+
+
+def _pcr2(application: Path) -> bytes:
+    with application.open("rb") as file:
+        return extend(hashlib.file_digest(file, "sha384").digest())
+
+
+def _encode_inputs(inputs: Inputs, base: Base) -> bytes:
+    """Tell what an image was made of, by digest: what another machine needs to make it again."""
+    made_of: dict[str, object] = {
+        "base": f"sha256:{_sha256(base.root)}" if base.root else base.image,
+        "weights": read_weights_digest(inputs.weights).hex(),
+        "wheels": {path.name: _sha256(path) for path in sorted(inputs.wheels.glob("*.whl"))},
+    }
+    return json.dumps(made_of, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _build(options, _tell)
+    except ImageError as error:
+        print(f"build-eif: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"build-eif: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("build-eif: stopped; nothing is left half-written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _build(options: argparse.Namespace, note: Note) -> None:
+    out: Path = options.out
+    read_weights_digest(options.weights)  # what is quickly checked comes first
+    least_engine_bytes(options.weights)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".image-") as place:
+        folder = Path(place)
+        find_builder(folder)
+        kit = _make_kit(options, folder / "kit", note)
+        base = _find_base(options, note)
+        wheels = options.wheels or fetch_wheels(out)
+        inputs = Inputs(wheels, options.weights)
+        application = folder / "application.cpio"
+        build_application(application, inputs, base, note=note)
+        if options.twice:
+            note("building again, elsewhere and at another time")
+            again = folder / "again" / "application.cpio"
+            build_application(again, inputs, base, note=lambda _: None, time=_TIMES[1])
+            require_equal(application, again)
+            note("both builds are equal, bit for bit")
+            shutil.rmtree(again.parent)
+        note("packing and measuring")
+        record = build_image(out, kit, application, inputs=inputs, base=base)
+    note(f"{out / EIF_NAME}: {record.eif_bytes:,} bytes, kit {record.kit}")
+    sys.stdout.write(encode_build_record(record).decode())
+
+
+def _make_kit(options: argparse.Namespace, folder: Path, note: Note) -> BootKit:
+    if options.kit == "aws":
+        return aws_kit(options.kit_dir, folder, record=options.record_kit)
+    note(f"note: {LIMITS}")
+    note("note: bin/releases and production refuse this image; it serves the twin")
+    return debian_kit(folder, note=note)
+
+
+def _find_base(options: argparse.Namespace, note: Note) -> Base:
+    if options.base_image is not None:
+        if _BY_DIGEST not in options.base_image:
+            raise ImageError(f"--base-image is not named by digest: NAME{_BY_DIGEST}…")
+        return Base(None, options.base_image)
+    root: Path = options.base or options.out / "base.tar"
+    if not root.is_file():
+        if options.base is not None:
+            raise ImageError(f"there is no base root {root}")
+        note("making a base root of Debian's packages")
+        make_base(root)
+    note(f"base root {root}, SHA-256 {_sha256(root)}")
+    return Base(root)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bin/build-eif",
+        description="Build the enclave's image and measure it.",
+        epilog="The EIF and its records are written to --out; PCRs are printed as nitro-cli does.",
+    )
+    parser.add_argument(
+        "--kit", choices=_KITS, default="aws", help="aws deploys; debian is for the twin alone"
+    )
+    parser.add_argument(
+        "--kit-dir", type=Path, metavar="DIR", help="aws: has bzImage, init, nsm.ko and cmdline"
+    )
+    parser.add_argument(
+        "--record-kit", action="store_true", help="aws: put its digests on image/kits/aws.json"
+    )
+    parser.add_argument("--weights", type=Path, default=ROOT / "build" / "weights", metavar="DIR")
+    parser.add_argument("--out", type=Path, default=ROOT / "build", metavar="DIR")
+    base = parser.add_mutually_exclusive_group()
+    base.add_argument("--base", type=Path, metavar="FILE", help="a saved base root (tar)")
+    base.add_argument("--base-image", metavar="NAME@sha256:…", help="a registry's image instead")
+    parser.add_argument("--wheels", type=Path, metavar="DIR", help="saved wheels; else by pip")
+    parser.add_argument("--twice", action="store_true", help="build two times and compare")
+    return parser
+
+
+if __name__ == "__main__":
+    os.umask(0o022)
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""
+The build context: what goes into an image, gathered in one folder, and nothing else.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from image.debian.archive import run
+from image.errors import ImageError
+from image.model.weights import MANIFEST_NAME
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+DOCKERFILE: Final = ROOT / "app" / "enclave" / "Dockerfile"
+MODULES: Final = ROOT / "tests" / "golden" / "enclave_modules.txt"
+LOCKED: Final = ROOT / "requirements" / "enclave.txt"
+_PLATFORMS: Final = (*(f"manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)), "any")
+_OLD_PLATFORMS: Final = ("manylinux2014_x86_64",)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Folders: the wheels, and one model's weights package."""
+
+    wheels: Path
+    weights: Path
+
+
+def stage_context(folder: Path, inputs: Inputs, *, seconds: int) -> None:
+    """
+    Gather the context of one build in *folder*.
+
+    Args:
+        seconds: The time since 1970 that all files get; no bit of an image may depend on it.
+
+    Raises:
+        ImageError: A module on the list or the weights package is missing.
+    """
+    folder.mkdir()
+    shutil.copy(DOCKERFILE, folder / "Dockerfile")
+    shutil.copy(DOCKERFILE.with_name("Dockerfile.dockerignore"), folder / ".dockerignore")
+    shutil.copy(ROOT / "image" / "build" / "container" / "lay_out.py", folder)
+    for module in MODULES.read_text().split():
+        _copy_module(module, folder)
+    shutil.copytree(inputs.weights, folder / "weights")
+    (folder / "wheels").mkdir()
+    for wheel in inputs.wheels.glob("*.whl"):
+        _copy(wheel, folder / "wheels" / wheel.name)
+    for path in (folder, *folder.rglob("*")):
+        if path.parent.name != "wheels":
+            os.utime(path, (seconds, seconds))
+
+
+def read_weights_digest(folder: Path) -> bytes:
+    """
+    Give the weights digest of the package in *folder*.
+
+    Raises:
+        ImageError: There is none; says how to get one.
+    """
+    try:
+        return hashlib.sha256((folder / MANIFEST_NAME).read_bytes()).digest()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError(
+            f"no weights package in {folder}: make one with bin/save-model --out {folder}, or "
+            "name another with --weights"
+        ) from None
+
+
+def fetch_wheels(folder: Path) -> Path:
+    """
+    Fetch the enclave's wheels below *folder*, by hash; give where they are.
+
+    Those of an earlier build with the same locks are taken as they are.
+
+    Raises:
+        ImageError: pip cannot get one of them.
+    """
+    locks = hashlib.sha256(LOCKED.read_bytes()).hexdigest()
+    target = folder / f"wheels-{locks[:12]}"
+    if target.is_dir():
+        return target
+    part = folder / f".{target.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    run((*_pip(part), "--require-hashes", "-r", str(LOCKED)), seconds=1800)
+    part.rename(target)
+    return target
+
+
+def _pip(target: Path) -> tuple[str, ...]:
+    """Ask for what runs in the image, whatever runs here."""
+    platforms = [f"--platform={name}" for name in (*_PLATFORMS, *_OLD_PLATFORMS)]
+    download = ("-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps")
+    python = ("--only-binary=:all:", "--python-version=3.11", "--implementation=cp")
+    return (sys.executable, *download, *python, *platforms, f"--dest={target}")
+
+
+def _copy_module(module: str, folder: Path) -> None:
+    path = Path(*module.split("."))
+    for name in (path.with_suffix(".py"), path / "__init__.py"):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+            return
+    raise ImageError(f"module {module} is on the list of the enclave's modules, but not there")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Link where the disk is the same: wheels are large."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)

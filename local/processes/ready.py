@@ -1,0 +1,49 @@
+"""
+Waiting until a twin is ready: its parent, and the enclave that the parent asks.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Final
+
+import urllib3
+
+from app.chatbot.config import ChatbotConfig
+from app.protocol.errors import UnavailableError
+from local.processes.supervise import Child
+
+_START_SECONDS: Final = 90
+_EMULATED_SECONDS: Final = 300  # from the heartbeat
+_NOTE_SECONDS: Final = 10
+_POLL_SECONDS: Final = 0.1
+
+
+def wait_until_ready(
+    config: ChatbotConfig,
+    processes: Sequence[Child],
+    note: Callable[[str], None],
+    *,
+    emulated: bool,
+) -> None:
+    """Poll the parent, which asks the enclave, until both answer."""
+    seconds = _EMULATED_SECONDS if emulated else _START_SECONDS
+    end = time.monotonic() + seconds
+    noted = time.monotonic()
+    with urllib3.PoolManager(ca_certs=config.tls_ca, retries=False, timeout=2) as pool:
+        while not _is_ready(pool, config.url):
+            for process in processes:
+                process.require_alive()
+            if time.monotonic() > end:
+                raise UnavailableError(f"the twin is not ready after {seconds} s")
+            if time.monotonic() - noted > _NOTE_SECONDS:
+                noted = time.monotonic()
+                note("waiting for the enclave, which loads the model")
+            time.sleep(_POLL_SECONDS)
+
+
+def _is_ready(pool: urllib3.PoolManager, url: str) -> bool:
+    try:
+        return pool.request("GET", f"{url}/readyz").status == HTTPStatus.OK
+    except urllib3.exceptions.HTTPError:
+        return False

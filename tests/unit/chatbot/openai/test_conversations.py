@@ -1,0 +1,146 @@
+import threading
+import time
+from typing import cast
+
+import pytest
+
+from app.chatbot.openai.conversations import Conversations
+from app.chatbot.session.session import Session
+from app.protocol.errors import (
+    AppError,
+    AttestationError,
+    BusyError,
+    ReceiptError,
+    TruncatedError,
+)
+from app.protocol.question import Message
+
+
+class FakeSession:
+    """As much of a session as `Conversations` touches."""
+
+    def __init__(self) -> None:
+        self.history: tuple[Message, ...] = ()
+        self.begun = 0
+        self.doubted = 0
+        self.users = 0
+
+    def new_conversation(self, history: tuple[Message, ...] = ()) -> None:
+        self.history = history
+        self.begun += 1
+
+    def doubt(self) -> None:
+        self.doubted += 1
+
+
+def connect() -> Session:
+    return cast("Session", FakeSession())
+
+
+def messages(*texts: str) -> tuple[Message, ...]:
+    """Give a history that ends with an answer at each place."""
+    return tuple(Message("assistant", text) for text in texts)
+
+
+def test_the_longest_history_that_is_continued_wins() -> None:
+    """Of several that hold a beginning of what is sent, the one that holds most goes on."""
+    conversations = Conversations(connect(), connect)
+    with conversations.take(messages("a")) as one, conversations.take(messages("a", "b")) as two:
+        assert one is not two
+    with conversations.take(messages("a", "b", "c")) as found:
+        assert found is two
+        assert found.history == messages("a", "b", "c")
+    with conversations.take(messages("a", "x")) as found:
+        assert found is one
+
+
+def test_nothing_is_shared_with_a_history_that_differs() -> None:
+    """A history that another does not begin with gets a conversation of its own."""
+    conversations = Conversations(connect(), connect)
+    with conversations.take(messages("a", "b")) as first:
+        pass
+    for other in ((), messages("a"), messages("a", "x", "c"), messages("b", "a")):
+        with conversations.take(other) as session:
+            assert session is not first
+
+
+def test_a_history_without_its_answer_is_not_continued() -> None:
+    """What ends with a question, such as one that failed, is no conversation to go on in."""
+    conversations = Conversations(connect(), connect)
+    asked = (Message("user", "a"),)
+    with conversations.take(asked) as first:
+        pass
+    with conversations.take((*asked, Message("assistant", "b"))) as session:
+        assert session is not first
+
+
+def test_the_oldest_forgets_where_there_is_no_room() -> None:
+    """With all sessions idle and holding other histories, the one unused longest begins anew."""
+    conversations = Conversations(connect(), connect, limit=2)
+    with conversations.take(messages("a")) as one, conversations.take(messages("b")) as two:
+        pass
+    assert conversations._idle == [two, one]
+    with conversations.take(messages("c")) as session:
+        assert session is two
+        assert cast("FakeSession", session).begun == 2
+        with conversations.take(messages("d")) as other:
+            assert other is one
+            with pytest.raises(BusyError), conversations.take(messages("e")):
+                pass
+
+
+@pytest.mark.parametrize("kind", [AttestationError, ReceiptError])
+def test_an_untrusted_enclave_is_doubted_by_all(kind: type[AppError]) -> None:
+    """Once an enclave or a receipt fails to verify, every session verifies again; else none."""
+    conversations = Conversations(connect(), connect)
+    with conversations.take(messages("a")) as one:
+        with pytest.raises(TruncatedError), conversations.take(messages("b")) as two:
+            raise TruncatedError
+        assert not cast("FakeSession", one).doubted
+        with pytest.raises(kind), conversations.take(messages("b", "c")):
+            raise kind
+    assert cast("FakeSession", one).doubted
+    assert cast("FakeSession", two).doubted
+
+
+def test_a_session_that_cannot_be_opened_takes_no_room() -> None:
+    """A failed connection leaves the count as it was."""
+
+    def refuse() -> Session:
+        raise AttestationError
+
+    conversations = Conversations(connect(), refuse, limit=2)
+    with conversations.take(messages("a")) as first:
+        for _ in range(3):
+            with pytest.raises(AttestationError), conversations.take(messages("b")):
+                pass
+    assert cast("FakeSession", first).doubted
+
+
+def test_no_session_has_two_users() -> None:
+    """Under many threads, each session is one thread's at a time, and the limit holds."""
+    conversations = Conversations(connect(), connect, limit=3)
+    seen: set[int] = set()
+    faults: list[str] = []
+
+    def work(number: int) -> None:
+        for turn in range(30):
+            try:
+                with conversations.take(messages(f"{number}", *map(str, range(turn)))) as session:
+                    fake = cast("FakeSession", session)
+                    fake.users += 1
+                    seen.add(id(session))
+                    time.sleep(0.0005)
+                    if fake.users != 1:
+                        faults.append("shared")
+                    fake.users -= 1
+            except BusyError:
+                time.sleep(0.001)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert faults == []
+    assert 1 < len(seen) <= 3

@@ -1,0 +1,206 @@
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+
+from app.chatbot.config import ChatbotConfig
+from app.chatbot.session.access import Access
+from app.protocol.errors import AppError, ConfigError, DeniedError, KmsError
+from tests.support import Clock
+
+KEY = "arn:aws:kms:eu-central-1:111122223333:key/12345678-1234-1234-1234-123456789012"
+CONFIG = ChatbotConfig("https://x", KEY, "arn:aws:iam::111122223333:role/chat")
+CONVERSATION = bytes(range(16))
+PCR0 = b"\xab" * 48
+
+
+@dataclass
+class Aws:
+    """A boto3 session whose STS and KMS answer from here, and count."""
+
+    assumed: list[dict[str, str]] = field(default_factory=list)
+    asked: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    clients: list[dict[str, str]] = field(default_factory=list)
+    closed: int = 0
+    key_id: str = KEY
+    data_key: bytes = bytes(32)
+    failure: Exception | None = None
+
+    def client(self, name: str, **settings: str) -> "Aws":
+        self.clients.append({"name": name, **settings})
+        return self
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def assume_role(self, **request: str) -> dict[str, dict[str, str]]:
+        if self.failure:
+            raise self.failure
+        self.assumed.append(request)
+        number = str(len(self.assumed))
+        return {
+            "Credentials": {
+                "AccessKeyId": "ASIA" + number,
+                "SecretAccessKey": "secret",
+                "SessionToken": "token" + number,
+            }
+        }
+
+    def generate_data_key(self, **request: object) -> dict[str, object]:
+        return self._answer("GenerateDataKey", request)
+
+    def decrypt(self, **request: object) -> dict[str, object]:
+        return self._answer("Decrypt", request)
+
+    def _answer(self, action: str, request: dict[str, object]) -> dict[str, object]:
+        assert request["KeyId"] == KEY
+        context = cast("dict[str, str]", request["EncryptionContext"])
+        self.asked.append((action, context))
+        wrapped = b"wrapped" + str(len(self.asked)).encode()
+        return {"KeyId": self.key_id, "Plaintext": self.data_key, "CiphertextBlob": wrapped}
+
+
+@pytest.fixture
+def aws() -> Aws:
+    return Aws()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def access(aws: Aws, clock: Clock) -> Access:
+    return Access(CONFIG, session=cast("boto3.Session", aws), clock=clock)
+
+
+def test_enclave_gets_two_rights_on_one_conversation(access: Access, aws: Aws) -> None:
+    """The session policy allows the two calls of one conversation to one image, and no more."""
+    access.credentials_for_enclave(CONVERSATION, PCR0)
+    request = aws.assumed[0]
+    statements = json.loads(request["Policy"])["Statement"]
+    assert len(request["Policy"]) <= 2048
+    assert str(request["DurationSeconds"]) == "900"
+    assert request["RoleArn"] == CONFIG.chat_role_arn
+    for statement, action, purpose in zip(
+        statements, ("Decrypt", "GenerateDataKey"), ("question", "answer"), strict=True
+    ):
+        assert statement == {
+            "Effect": "Allow",
+            "Action": f"kms:{action}",
+            "Resource": KEY,
+            "Condition": {
+                "StringEquals": {
+                    "kms:EncryptionContext:purpose": purpose,
+                    "kms:EncryptionContext:conversation": CONVERSATION.hex(),
+                },
+                "StringEqualsIgnoreCase": {"kms:RecipientAttestation:PCR0": PCR0.hex()},
+            },
+        }
+
+
+def test_chatbot_gets_the_other_two(access: Access, aws: Aws) -> None:
+    """Its own session seals questions and opens answers, and no more."""
+    access.question_key(CONVERSATION)
+    statements = json.loads(aws.assumed[0]["Policy"])["Statement"]
+    found = [(s["Action"], s["Resource"], s["Condition"]) for s in statements]
+    purpose = "kms:EncryptionContext:purpose"
+    assert found == [
+        ("kms:GenerateDataKey", KEY, {"StringEquals": {purpose: "question"}}),
+        ("kms:Decrypt", KEY, {"StringEquals": {purpose: "answer"}}),
+    ]
+
+
+def test_credentials_are_renewed_with_five_minutes_left(
+    access: Access, aws: Aws, clock: Clock
+) -> None:
+    """Credentials serve ten of their fifteen minutes, for one conversation and image each."""
+    first = access.credentials_for_enclave(CONVERSATION, PCR0)
+    clock.now += 599
+    assert access.credentials_for_enclave(CONVERSATION, PCR0) is first
+    clock.now += 2
+    assert access.credentials_for_enclave(CONVERSATION, PCR0) != first
+    access.credentials_for_enclave(bytes(16), PCR0)
+    access.credentials_for_enclave(CONVERSATION, bytes(48))
+    assert len(aws.assumed) == 4
+
+
+def test_data_keys_are_kept_fifteen_minutes(access: Access, aws: Aws, clock: Clock) -> None:
+    """Within 15 minutes turns ask KMS nothing; after that, and for others, anew."""
+    first = access.question_key(CONVERSATION)
+    access.open_answer_key(b"wrapped", CONVERSATION)
+    clock.now += 899
+    assert access.question_key(CONVERSATION) is first
+    access.open_answer_key(b"wrapped", CONVERSATION)
+    assert len(aws.asked) == 2
+    clock.now += 1
+    assert access.question_key(CONVERSATION).wrapped != first.wrapped
+    access.open_answer_key(b"wrapped", CONVERSATION)
+    access.question_key(bytes(16))
+    access.open_answer_key(b"another", CONVERSATION)
+    assert len(aws.asked) == 6
+    assert aws.asked[0][1] == {"purpose": "question", "conversation": CONVERSATION.hex()}
+    assert aws.asked[1][1] == {"purpose": "answer", "conversation": CONVERSATION.hex()}
+
+
+@pytest.mark.parametrize("bend", [{"key_id": KEY[:-1] + "x"}, {"data_key": bytes(31)}])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda access: access.question_key(CONVERSATION),
+        lambda access: access.open_answer_key(b"wrapped", CONVERSATION),
+    ],
+    ids=["question", "answer"],
+)
+def test_another_key_is_refused(
+    access: Access, aws: Aws, bend: dict[str, str], call: Callable[[Access], object]
+) -> None:
+    """A key that was not asked for, or of another size, is no key."""
+    for name, value in bend.items():
+        setattr(aws, name, value)
+    with pytest.raises(KmsError, match="another key"):
+        call(access)
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (ClientError({"Error": {"Code": "AccessDenied"}}, "AssumeRole"), DeniedError),
+        (ClientError({"Error": {"Code": "ExpiredToken"}}, "AssumeRole"), DeniedError),
+        (ClientError({"Error": {"Code": "InternalFailure"}}, "AssumeRole"), KmsError),
+        (ClientError({}, "AssumeRole"), KmsError),
+        (EndpointConnectionError(endpoint_url="https://sts"), KmsError),
+        (NoCredentialsError(), ConfigError),
+    ],
+)
+def test_failures_are_errors_of_ours(
+    access: Access, aws: Aws, failure: Exception, error: type[AppError]
+) -> None:
+    """Whatever boto3 raises becomes one of ours that names the call, with nothing chained."""
+    aws.failure = failure
+    with pytest.raises(error) as caught:
+        access.credentials_for_enclave(CONVERSATION, PCR0)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_source_identity_is_passed_on(aws: Aws, clock: Clock) -> None:
+    """Where the configuration names one, the role's trust policy sees it."""
+    config = ChatbotConfig(CONFIG.url, KEY, CONFIG.chat_role_arn, source_identity="ann")
+    access = Access(config, session=cast("boto3.Session", aws), clock=clock)
+    access.credentials_for_enclave(CONVERSATION, PCR0)
+    assert aws.assumed[0]["SourceIdentity"] == "ann"
+
+
+def test_closing_forgets(access: Access, aws: Aws) -> None:
+    """After closing, nothing held serves any more."""
+    access.question_key(CONVERSATION)
+    access.close()
+    assert aws.closed == 2
+    access.question_key(CONVERSATION)
+    assert len(aws.assumed) == 2

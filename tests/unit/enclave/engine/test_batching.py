@@ -1,0 +1,554 @@
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from app.enclave.engine import batching as engine_batching
+from app.enclave.engine.batching import (
+    PREFILL_TOKENS,
+    BatchingEngine,
+    Limits,
+)
+from app.enclave.engine.cache import BLOCK_TOKENS, PrefixName, blocks_for
+from app.enclave.engine.generation import BatchedGeneration
+from app.enclave.engine.interface import Engine, Finish
+from app.enclave.engine.model import Rows
+from app.enclave.engine.prompt import TRANSCRIPT_STOPS
+from app.enclave.engine.sampling import choose_token
+from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
+from app.protocol.errors import BusyError, EngineError, TooLongError
+from app.protocol.question import Message, Options, Question
+
+VOCABULARY = 300
+CONTEXT = 512
+END_ID = 2
+FOREVER = time.monotonic() + 3600
+
+
+class BytesTokenizer:
+    """A real tokenizer, mostly one token a byte; its prompt is the question's text alone."""
+
+    stops = TRANSCRIPT_STOPS
+    strip_start = True
+
+    def __init__(self) -> None:
+        self.tokenizer = Tokenizer(models.BPE())
+        self.tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self.tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=["<unk>", "<s>", "</s>", "<pad>"],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        self.tokenizer.train_from_iterator(["the answer and the rest"], trainer)
+
+    def encode(self, question: Question) -> list[int]:
+        return self.ids("".join(message.text for message in question.messages))
+
+    def ids(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(ids))
+
+
+@dataclass(slots=True)
+class ScriptedModel:
+    """
+    Makes the tokens of a script, whatever the prompt, and checks what it is shown.
+
+    Attributes:
+        blocks: Of keys and values.
+
+        gate: One permit lets it take one step.
+
+        fail_at: The step at which it raises.
+
+        steps: What each step was given.
+
+        held: What lies in each block, token by token; wiped ones hold nothing.
+    """
+
+    script: Sequence[int]
+    blocks: int = MAX_ACTIVE_ANSWERS * blocks_for(CONTEXT)
+    gate: threading.Semaphore | None = None
+    fail_at: int | None = None
+    steps: list[list[Rows]] = field(default_factory=list)
+    held: dict[int, list[int]] = field(default_factory=dict)
+    made: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def forward(self, batch: Sequence[Rows]) -> NDArray[np.float32]:
+        if self.gate is not None:
+            self.gate.acquire()
+        self.steps.append(list(batch))
+        if len(self.steps) - 1 == self.fail_at:
+            raise RuntimeError("the question was hello")
+        owned = [block for rows in batch for block in rows.blocks]
+        assert len(owned) == len(set(owned))
+        return np.array([self.choose(rows) for rows in batch if self.see(rows)], np.float32)
+
+    def see(self, rows: Rows) -> bool:
+        """Write the tokens to their blocks, behind those seen before."""
+        for at, token in enumerate(rows.tokens, rows.past):
+            block = self.held.setdefault(rows.blocks[at // BLOCK_TOKENS], [])
+            assert len(block) >= at % BLOCK_TOKENS
+            block[at % BLOCK_TOKENS :] = [token]
+        return rows.wanted > 0
+
+    def choose(self, rows: Rows) -> NDArray[np.float32]:
+        place, end = self.made.get(rows.blocks[0], (0, -1))
+        place = place + 1 if end == rows.past else 0  # else another answer, in a kept prefix
+        self.made[rows.blocks[0]] = place, rows.past + len(rows.tokens)
+        logits = np.zeros(VOCABULARY, np.float32)
+        logits[self.script[place] if place < len(self.script) else END_ID] = 1
+        return logits
+
+    def wipe(self, blocks: Sequence[int]) -> None:
+        for block in blocks:
+            self.held.pop(block, None)
+            self.made.pop(block, None)
+
+    @property
+    def shown(self) -> int:
+        """How many tokens it was shown in all."""
+        return sum(len(rows.tokens) for step in self.steps for rows in step)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> BytesTokenizer:
+    return BytesTokenizer()
+
+
+Make = Callable[..., tuple[BatchingEngine, ScriptedModel]]
+
+
+@pytest.fixture
+def make(tokenizer: BytesTokenizer) -> Iterator[Make]:
+    """Make an engine whose model writes a text."""
+    engines = []
+
+    def make(text: str, **settings: object) -> tuple[BatchingEngine, ScriptedModel]:
+        model = ScriptedModel(tokenizer.ids(text), **settings)  # type: ignore[arg-type]
+        engine = BatchingEngine(model, tokenizer, Limits(CONTEXT, frozenset({END_ID})))
+        engines.append((engine, model))
+        return engine, model
+
+    yield make
+    for engine, model in engines:
+        if model.gate is not None:
+            model.gate.release(10_000)
+        engine.close()
+
+
+def ask(text: str, **options: object) -> Question:
+    return Question((Message("user", text),), Options(**options))  # type: ignore[arg-type]
+
+
+def start(
+    engine: BatchingEngine,
+    question: Question,
+    seconds: float = 60,
+    name: str | None = None,
+    ends: float = FOREVER,
+) -> BatchedGeneration:
+    fits: Engine = engine  # it fills the interface
+    assert fits.is_alive()
+    prefix = None if name is None else PrefixName(name.encode(), ends)
+    return engine.start(question, deadline=time.monotonic() + seconds, prefix=prefix)
+
+
+def read(generation: BatchedGeneration) -> tuple[str, Finish]:
+    pieces = []
+    while (finish := generation.finish) is None:
+        pieces.append(generation.take(5))
+    return "".join(pieces), finish
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    pytest.fail("it never came true")
+
+
+@pytest.mark.parametrize("text", ["naïve — 東京 🙂 done", "\u0301e", "🙂"])
+def test_utf8(make: Make, text: str) -> None:
+    """
+    Characters cut across tokens come whole.
+    """
+    gate = threading.Semaphore(0)
+    engine, _ = make(text, gate=gate)
+    generation = start(engine, ask("hello"))
+    pieces = []
+    while generation.finish is None:
+        gate.release()
+        pieces.append(generation.take(0.02))
+    assert "".join(pieces) == text
+    assert len([piece for piece in pieces if piece]) > 1 or len(text) < 3
+
+
+def test_length_in_a_character(make: Make) -> None:
+    """
+    Where max_tokens cuts a character, its first bytes stay out.
+    """
+    engine, _ = make("ab🙂")
+    text, finish = read(start(engine, ask("hello", max_tokens=4)))
+    assert text == "ab"
+    assert (finish.reason, finish.completion_tokens) == ("length", 4)
+
+
+def test_end(make: Make) -> None:
+    """
+    The model's end token ends the answer, and is no token of it.
+    """
+    engine, model = make("done")
+    text, finish = read(start(engine, ask("hello")))
+    assert text == "done"
+    assert (finish.reason, finish.completion_tokens) == ("stop", len(model.script))
+    assert finish.prompt_tokens == len(engine._tokenizer.encode(ask("hello")))
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"), [("END", "one two "), ("o E", "one tw"), ("ENDS", "one two END three")]
+)
+def test_stop_strings(make: Make, stop: str, expected: str) -> None:
+    """
+    A stop string ends the answer and never shows, though tokens cut it.
+    """
+    engine, _ = make("one two END three")
+    text, finish = read(start(engine, ask("hello", stop=(stop, "unseen"))))
+    assert text == expected
+    assert finish.reason == "stop"
+
+
+def test_transcript_goes_on(make: Make) -> None:
+    """
+    A plain model that goes on to write the next question is stopped there.
+    """
+    engine, _ = make(" It is so.\n\nQuestion: And why?")
+    assert read(start(engine, ask("hello")))[0] == "It is so."
+
+
+def test_context_ends(make: Make) -> None:
+    """
+    An answer ends with `length` where the context does, whatever max_tokens allows.
+    """
+    engine, _ = make("x" * CONTEXT)
+    _, finish = read(start(engine, ask("y" * 500, max_tokens=100)))
+    assert (finish.reason, finish.completion_tokens) == ("length", CONTEXT - 500)
+
+
+def test_too_long(make: Make) -> None:
+    """
+    A prompt that leaves no room for an answer is refused with its length and the limit.
+    """
+    engine, _ = make("ab")
+    with pytest.raises(TooLongError) as caught:
+        start(engine, ask("x" * CONTEXT))
+    assert caught.value.numbers == (CONTEXT, CONTEXT)
+
+
+def test_one_batch(make: Make) -> None:
+    """
+    All that are under way share every step; one more waits for a slot, and gets it.
+    """
+    gate = threading.Semaphore(0)
+    engine, model = make("abcdef", gate=gate)
+    generations = [start(engine, ask("hello")) for _ in range(MAX_ACTIVE_ANSWERS + 1)]
+    assert generations[-1].place >= 1
+    gate.release(4)
+    wait_for(lambda: len(model.steps) >= 4)
+    assert len(model.steps[3]) == MAX_ACTIVE_ANSWERS
+    assert generations[-1].place == 1
+    assert generations[-1].finish is None
+    gate.release(1000)
+    assert {read(generation)[0] for generation in generations} == {"abcdef"}
+    assert generations[-1].place == 0
+    assert len(model.steps) < 6 + 2 + 8
+
+
+def test_join_and_leave(make: Make) -> None:
+    """
+    One that comes later joins the batch at once, and none waits for another's end.
+    """
+    gate = threading.Semaphore(0)
+    engine, model = make("abcdef", gate=gate)
+    first = start(engine, ask("hello"))
+    gate.release(3)
+    wait_for(lambda: len(model.steps) == 3)
+    second = start(engine, ask("hello", max_tokens=1))
+    gate.release(3)
+    assert read(second)[0] == "a"
+    assert first.finish is None
+    gate.release(1000)
+    assert read(first)[0] == "abcdef"
+
+
+def test_long_prompts_stall_nobody(make: Make) -> None:
+    """
+    A step shows the model at most `PREFILL_TOKENS` of prompts, beside one token of each other
+    answer.
+    """
+    gate = threading.Semaphore(0)
+    engine, model = make("abcdefgh", gate=gate)
+    first = start(engine, ask("hello"))
+    gate.release(2)
+    wait_for(lambda: len(model.steps) == 2)
+    others = [start(engine, ask("x" * 400)) for _ in range(3)]
+    short = start(engine, ask("hello there", max_tokens=1))
+    gate.release(4)  # the step that waits, one with all prompts, and some
+    assert read(short)[0] == "a"
+    assert all(other.finish is None for other in others)
+    gate.release(1000)
+    assert read(first)[0] == "abcdefgh"
+    assert {read(other)[0] for other in others} == {"abcdefgh"}
+    lengths = [[len(rows.tokens) for rows in step] for step in model.steps]
+    assert max(sum(n for n in step if n > 1) for step in lengths) == PREFILL_TOKENS
+    assert all(1 in step for step in lengths[2:8])
+
+
+def test_fair_between_conversations(make: Make) -> None:
+    """
+    A conversation with many questions waiting lets others' first ones pass.
+    """
+    gate = threading.Semaphore(0)
+    engine, model = make("abcdef", gate=gate)
+    greedy = [start(engine, ask("hello"), name="greedy") for _ in range(MAX_ACTIVE_ANSWERS + 6)]
+    gate.release(2)
+    wait_for(lambda: len(model.steps) == 2)
+    other = start(engine, ask("hello"), name="other")
+    again = start(engine, ask("hello"), name="other")
+    assert (other.place, again.place) == (1, 2)
+    gate.release(1000)
+    assert all(read(generation)[0] == "abcdef" for generation in (*greedy, other, again))
+
+
+def test_room_in_the_cache(make: Make) -> None:
+    """
+    An answer begins when there are blocks for prompt and completion, and keeps its turn.
+    """
+    gate = threading.Semaphore(0)
+    engine, model = make("abcdef", gate=gate, blocks=blocks_for(CONTEXT))
+    first = start(engine, ask("x" * 300, max_tokens=64))
+    large = start(engine, ask("x" * 300, max_tokens=64))
+    small = start(engine, ask("hello", max_tokens=4))
+    gate.release(3)
+    wait_for(lambda: len(model.steps) == 3)
+    assert (first.place, large.place, small.place) == (0, 1, 2)
+    gate.release(1000)
+    assert [read(g)[0] for g in (first, large, small)] == ["abcdef", "abcdef", "abcd"]
+
+
+def test_second_turn(make: Make) -> None:
+    """
+    A conversation's next turn shows the model only what is new.
+    """
+    engine, model = make("abcdef")
+    read(start(engine, ask("x" * 300), name="mine"))
+    before = model.shown
+    read(start(engine, ask("x" * 300 + "abcdefy", max_tokens=1), name="mine"))
+    assert model.shown - before <= len("fy")
+
+
+def test_hit_and_miss_cost_the_same(make: Make) -> None:
+    """
+    What another conversation has asked saves a conversation no work: the same text costs what
+    any other does, so no time tells whether somebody has asked it.
+    """
+    engine, model = make("abcdef")
+    costs = []
+    for text, name in (("x" * 300, "mine"), ("x" * 300, "yours"), ("y" * 300, "theirs")):
+        before = model.shown, len(model.steps)
+        read(start(engine, ask(text), name=name))
+        costs.append((model.shown - before[0], len(model.steps) - before[1]))
+    assert costs[0] == costs[1] == costs[2]
+
+
+def test_nothing_is_left(make: Make) -> None:
+    """
+    An answer without a prefix leaves nothing in any block; with one, until its key is over.
+    """
+    engine, model = make("abcdef")
+    read(start(engine, ask("x" * 100)))
+    wait_for(lambda: not model.held)
+    read(start(engine, ask("x" * 100), name="mine", ends=time.monotonic() + 0.5))
+    assert model.held
+    wait_for(lambda: not model.held)
+
+
+def test_busy(make: Make) -> None:
+    """
+    One more than may be under way and wait is refused; a cancelled one makes room at once.
+    """
+    gate = threading.Semaphore(0)
+    engine, _ = make("ab", gate=gate)
+    generations = [
+        start(engine, ask("hello")) for _ in range(MAX_ACTIVE_ANSWERS + MAX_WAITING_ANSWERS)
+    ]
+    with pytest.raises(BusyError):
+        start(engine, ask("hello"))
+    generations[0].cancel()
+    generations[0].cancel()
+    last = start(engine, ask("hello"))
+    gate.release(1000)
+    assert read(last)[0] == "ab"
+    assert read(generations[0])[1].reason == "error"
+    assert all(read(generation)[0] == "ab" for generation in generations[1:])
+
+
+def test_cancel(make: Make) -> None:
+    """
+    A cancelled answer gives nothing more, ends, and frees its blocks.
+    """
+    gate = threading.Semaphore(3)
+    engine, model = make("abcdef", gate=gate)
+    generation = start(engine, ask("hello"))
+    wait_for(lambda: len(model.steps) == 3)
+    generation.cancel()
+    assert generation.take(0) == ""
+    assert generation.finish is not None
+    gate.release(1000)
+    wait_for(lambda: not model.held)
+    assert read(start(engine, ask("hello")))[0] == "abcdef"
+
+
+def test_deadline(make: Make) -> None:
+    """
+    Past its deadline an answer ends with `error`, what came until then still to be taken.
+    """
+    gate = threading.Semaphore(2)
+    engine, model = make("abcdef", gate=gate)
+    generation = start(engine, ask("hello"), seconds=0.2)
+    waiting = [start(engine, ask("hello"), seconds=0.2) for _ in range(MAX_ACTIVE_ANSWERS)]
+    wait_for(lambda: len(model.steps) == 2)
+    time.sleep(0.25)
+    gate.release(1000)
+    results = [read(g) for g in (generation, *waiting)]
+    assert {finish.reason for _, finish in results} == {"error"}
+    assert results[0][0].startswith("a")
+
+
+def test_failure(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    A step that raises ends its answers with `error`; others are made, and no log has content.
+    """
+    engine, _ = make("abc", fail_at=1)
+    text, finish = read(start(engine, ask("hello")))
+    assert (text, finish.reason) == ("a", "error")
+    assert read(start(engine, ask("hello")))[0] == "abc"
+    assert "RuntimeError" in caplog.text
+    assert "hello" not in caplog.text
+
+
+def test_failure_of_one(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What goes wrong with one answer's own sampling ends that answer alone.
+    """
+    gate = threading.Semaphore(0)
+    engine, _ = make("abc", gate=gate)
+
+    def fail(logits: NDArray[np.float32], options: Options, random: np.random.Generator) -> int:
+        if options.seed == 13:
+            raise ValueError
+        return choose_token(logits, options, random)
+
+    monkeypatch.setattr(engine_batching, "choose_token", fail)
+    one, other = (start(engine, ask("hello", seed=seed)) for seed in (13, 14))
+    gate.release(1000)
+    assert read(one)[1].reason == "error"
+    assert read(other)[0] == "abc"
+
+
+def test_tokenizer_fails(make: Make) -> None:
+    """
+    Whatever a tokenizer raises is the one documented error, without its message.
+    """
+    engine, _ = make("abc")
+
+    def fail(question: Question) -> list[int]:
+        raise ValueError(question)
+
+    engine._tokenizer = type("Broken", (BytesTokenizer,), {"encode": staticmethod(fail)})()
+    with pytest.raises(EngineError) as caught:
+        start(engine, ask("hello"))
+    assert "hello" not in str(caught.value)
+
+
+def test_close(make: Make) -> None:
+    """
+    Closing ends what is under way and waits, and nothing more is taken.
+    """
+    gate = threading.Semaphore(1)
+    engine, model = make("abcdef", gate=gate)
+    generations = [start(engine, ask("hello")) for _ in range(MAX_ACTIVE_ANSWERS + 2)]
+    wait_for(lambda: bool(model.steps))
+    gate.release(10_000)
+    engine.close()
+    reasons = [read(generation)[1].reason for generation in generations]
+    assert set(reasons[-2:]) == {"error"}  # they waited
+    assert not engine.is_alive()
+    with pytest.raises(BusyError):
+        engine.start(ask("hello"), deadline=FOREVER)
+
+
+def test_empty_prompt(make: Make) -> None:
+    """
+    A prompt without a token is refused: the model could say nothing of it.
+    """
+    engine, _ = make("abc")
+    engine._tokenizer = type("Empty", (BytesTokenizer,), {"encode": lambda *_: []})()
+    with pytest.raises(EngineError):
+        start(engine, ask("hello"))
+
+
+def test_hung_step(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An engine in which a step hangs is not alive: only a new process can answer.
+    """
+    monkeypatch.setattr(engine_batching, "STEP_SECONDS", 0.1)
+    gate = threading.Semaphore(0)
+    engine, _ = make("abc", gate=gate)
+    generation = start(engine, ask("hello"))
+    wait_for(lambda: not engine.is_alive())
+    gate.release(1000)
+    assert read(generation)[0] == "abc"
+    assert engine.is_alive()
+
+
+def test_panic(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What a library raises beyond Exception, as panics of Rust are, ends one answer, too.
+    """
+    engine, _ = make("abc")
+
+    class Panic(BaseException):
+        pass
+
+    def panic(*_: object) -> int:
+        raise Panic
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_batching, "choose_token", panic)
+        assert read(start(engine, ask("hello")))[1].reason == "error"
+    assert read(start(engine, ask("hello")))[0] == "abc"
+
+
+def test_death(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An engine whose thread has died says so, and leaves nobody waiting.
+    """
+    gate = threading.Semaphore(0)
+    engine, _ = make("abcdef", gate=gate)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    generation = start(engine, ask("hello"))
+    monkeypatch.setattr(engine._cache, "expire", lambda _: 1 / 0)
+    gate.release(1000)
+    assert read(generation)[1].reason == "error"
+    wait_for(lambda: not engine.is_alive())

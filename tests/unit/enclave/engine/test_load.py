@@ -1,0 +1,256 @@
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.enclave.engine import load as engine_openvino
+from app.enclave.engine.batching import BatchingEngine
+from app.enclave.engine.cache import PrefixName, blocks_for
+from app.enclave.engine.generation import BatchedGeneration
+from app.enclave.engine.load import load_engine
+from app.enclave.engine.model import OpenVinoModel, Rows
+from app.enclave.engine.tokenizer import Tokenizer
+from app.enclave.engine.weights import Weights, load_weights
+from app.protocol.constants import MAX_ACTIVE_ANSWERS
+from app.protocol.errors import WeightsError
+from app.protocol.question import Message, Options, Question
+
+DEMO = Path(__file__).parents[4] / "local" / "demo_model" / "weights"
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    return load_weights(DEMO)
+
+
+@pytest.fixture(scope="module")
+def model(weights: Weights) -> OpenVinoModel:
+    return make_model(weights)
+
+
+@pytest.fixture
+def engine(weights: Weights) -> Iterator[BatchingEngine]:
+    engine = load_engine(weights, threads=1)
+    yield engine
+    engine.close()
+
+
+def make_model(weights: Weights, *, most_blocks: int = 64, most_bytes: int = GIB) -> OpenVinoModel:
+    return OpenVinoModel(
+        weights.folder, threads=1, most_blocks=most_blocks, most_bytes=most_bytes, exact=False
+    )
+
+
+def ask(text: str, **options: object) -> Question:
+    return Question((Message("user", text),), Options(**options))  # type: ignore[arg-type]
+
+
+def read(generation: BatchedGeneration) -> str:
+    pieces = []
+    while generation.finish is None:
+        pieces.append(generation.take(5))
+    assert generation.finish.reason != "error"
+    return "".join(pieces)
+
+
+def start(engine: BatchingEngine, question: Question, name: str | None = None) -> BatchedGeneration:
+    prefix = PrefixName(name.encode(), time.monotonic() + 600) if name else None
+    return engine.start(question, deadline=time.monotonic() + 60, prefix=prefix)
+
+
+def test_pieces(model: OpenVinoModel, weights: Weights) -> None:
+    """
+    A prompt shown in pieces, in blocks of any order, gives what it gives at once.
+    """
+    tokens = Tokenizer(weights).encode(ask("How do I enrol in the dental plan? " * 4))
+    whole = model.forward([Rows(tokens, 0, [0, 1, 2, 3], 1)]).copy()
+    blocks = [9, 4, 7, 5]
+    nothing = model.forward([Rows(tokens[:20], 0, blocks, 0)])
+    assert nothing.shape == (0, weights.sizes.vocabulary)
+    pieces = model.forward([Rows(tokens[20:], 20, blocks, 1)])
+    assert pieces.shape == (1, weights.sizes.vocabulary)
+    assert np.abs(pieces - whole).max() < 0.2  # keys and values have 8 bits
+    assert pieces.argmax() == whole.argmax()
+
+
+def test_batch(model: OpenVinoModel, weights: Weights) -> None:
+    """
+    In one step answers at different places get what they get alone.
+    """
+    tokenizer = Tokenizer(weights)
+    texts = ("My email is down", "How do I enrol in the dental plan?", "Hello")
+    prompts = [tokenizer.encode(ask(text)) for text in texts]
+    alone = [model.forward([Rows(p, 0, [0], 1)])[0].copy() for p in prompts]
+    model.forward([Rows(prompts[0][:5], 0, [20], 0)])
+    together = model.forward([
+        Rows(prompts[0][5:], 5, [20], 1), Rows(prompts[1], 0, [21], 1), Rows(prompts[2], 0, [22], 1)
+    ])  # fmt: skip
+    assert [row.argmax() for row in together] == [row.argmax() for row in alone]
+    assert np.abs(together - np.array(alone)).max() < 0.2
+
+
+def test_wanted(model: OpenVinoModel) -> None:
+    """
+    Logits of the last tokens are given, as many as are wanted, in order.
+    """
+    every = model.forward([Rows([5, 6, 7, 8], 0, [0], 4)]).copy()
+    last = model.forward([Rows([5, 6, 7, 8], 0, [1], 2), Rows([9], 0, [2], 1)])
+    assert every.shape[0] == 4
+    assert np.abs(every[2:] - last[:2]).max() < 0.05
+    assert len(last) == 3
+
+
+def test_wipe(weights: Weights) -> None:
+    """
+    What was in a block is overwritten, and other blocks keep what they have.
+    """
+    model = make_model(weights)
+    model.forward([Rows([5, 6, 7], 0, [3], 1)])
+    model.forward([Rows([5, 6, 7], 0, [4], 1)])
+    held = [cache[4].copy() for cache in model._caches]
+    model.wipe([3])
+    assert not any(cache[3].any() for cache in model._caches)
+    assert all(
+        np.array_equal(cache[4], was) for cache, was in zip(model._caches, held, strict=True)
+    )
+    assert any(was.any() for was in held)
+
+
+def test_blocks(weights: Weights) -> None:
+    """
+    Blocks are as many as are wanted, or as fit into the memory given.
+    """
+    assert make_model(weights, most_blocks=7).blocks == 7
+    few = make_model(weights, most_bytes=10 * make_model(weights).block_bytes + 1)
+    assert few.blocks == 10
+
+
+def test_room(engine: BatchingEngine, weights: Weights) -> None:
+    """
+    The engine has blocks for as many whole contexts as may be under way.
+    """
+    assert engine._cache.blocks == MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length)
+
+
+def test_too_little_memory(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where memory does not hold one context, the message says what is needed and what there is.
+    """
+    monkeypatch.setattr(engine_openvino, "_free_bytes", lambda: 2**20)
+    with pytest.raises(WeightsError, match=r"need \d+ MiB of free memory, there are 1: give"):
+        load_engine(weights, threads=1)
+
+
+def test_memory_is_read() -> None:
+    """
+    The kernel's own figure of available memory is taken.
+    """
+    assert 2**24 < engine_openvino._free_bytes() < 2**50
+
+
+@pytest.mark.parametrize("off", [-0.2, 0.2, float("nan")])
+def test_another_processor(weights: Weights, off: float) -> None:
+    """
+    A model that computes something else here than where it was packed is refused.
+    """
+    check = replace(weights.check, mean_logprob=weights.check.mean_logprob + off)
+    with pytest.raises(WeightsError, match="this processor computes another model"):
+        load_engine(replace(weights, check=check), threads=1)
+
+
+def test_saturating_processor(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Products that saturate, as 8-bit ones may without VNNI, are noticed by the check.
+    """
+    forward = OpenVinoModel.forward
+
+    def saturate(self: OpenVinoModel, batch: list[Rows]) -> NDArray[np.float32]:
+        return np.clip(forward(self, batch), -1, 1)
+
+    monkeypatch.setattr(OpenVinoModel, "forward", saturate)
+    with pytest.raises(WeightsError, match="this processor computes another model"):
+        load_engine(weights, threads=1)
+
+
+@pytest.mark.parametrize("content", [b"", b"<net/>", b"<?xml version='1.0'?><net name='x'/>"])
+def test_no_model(weights: Weights, tmp_path: Path, content: bytes) -> None:
+    """
+    What OpenVINO cannot read, or is no language model, is refused with the documented error.
+    """
+    (tmp_path / "openvino_model.xml").write_bytes(content)
+    (tmp_path / "openvino_model.bin").write_bytes(b"")
+    with pytest.raises(WeightsError):
+        load_engine(replace(weights, folder=tmp_path), threads=1)
+
+
+def test_all_at_once(engine: BatchingEngine) -> None:
+    """
+    As many answers at once as may be are those that come one after another.
+    """
+    questions = [
+        ask(f"How do I reset password number {n}?", max_tokens=30)
+        for n in range(MAX_ACTIVE_ANSWERS)
+    ]
+    alone = [read(start(engine, question)) for question in questions]
+    together = [start(engine, question) for question in questions]
+    assert [read(generation) for generation in together] == alone
+
+
+def test_seed(engine: BatchingEngine) -> None:
+    """
+    A seed makes sampling reproducible; another seed, or none, gives another answer.
+    """
+    one, again, two, none, none_again = (
+        read(start(engine, ask("Hello", max_tokens=24, temperature=2.0, seed=seed)))
+        for seed in (1, 1, 2, None, None)
+    )
+    assert one == again
+    assert len({one, two, none, none_again}) == 4
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 1}, {"top_p": 1e-6}])
+def test_cut_to_one(engine: BatchingEngine, cut: dict[str, float]) -> None:
+    """
+    Sampling among the one likeliest token is greedy.
+    """
+    greedy = read(start(engine, ask("My email is down", max_tokens=24)))
+    sampled = start(engine, ask("My email is down", max_tokens=24, temperature=2.0, **cut))
+    assert read(sampled) == greedy
+
+
+def test_conversations_apart(engine: BatchingEngine) -> None:
+    """
+    Asking the same twice gives the same, whatever other conversations asked between.
+    """
+    first = read(start(engine, ask("My email is down", max_tokens=40)))
+    for name in ("one", "two"):
+        read(start(engine, ask("My email is down. Where do I park?", max_tokens=40), name))
+    assert read(start(engine, ask("My email is down", max_tokens=40), "three")) == first
+
+
+def test_second_turn(engine: BatchingEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What a conversation kept of its first turn changes nothing of the second's answer.
+    """
+    first = ask("My email is down", max_tokens=60)
+    answer = read(start(engine, first, "mine"))
+    messages = (*first.messages, Message("assistant", answer), Message("user", "And my phone?"))
+    second = Question(messages, Options(max_tokens=40))
+    shown: list[int] = []
+    forward = engine._model.forward
+
+    def count(batch: Sequence[Rows]) -> NDArray[np.float32]:
+        shown.append(sum(len(rows.tokens) for rows in batch))
+        return forward(batch)
+
+    monkeypatch.setattr(engine._model, "forward", count)
+    with_prefix = read(start(engine, second, "mine"))
+    saved = sum(shown)
+    shown.clear()
+    assert read(start(engine, second)) == with_prefix
+    assert sum(shown) - saved > 40

@@ -1,0 +1,141 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import tokenizers
+
+from app.enclave.engine import tokenizer as engine_tokenizer
+from app.enclave.engine.prompt import TRANSCRIPT_STOPS, plain_transcript
+from app.enclave.engine.tokenizer import TEMPLATE_NAME, TOKENIZER_NAME, Tokenizer
+from app.enclave.engine.weights import Weights, load_weights
+from app.protocol.errors import UnsupportedError, WeightsError
+from app.protocol.question import Message, Question
+
+DEMO = Path(__file__).parents[4] / "local" / "demo_model" / "weights"
+TURNS = (Message("user", "Hello"), Message("assistant", "Hi."), Message("user", "Where am I?"))
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}\n"
+    "{% if m.role == 'system' %}{{ raise_exception('no ' + m.content) }}{% endif %}\n"
+    "<{{ m.role }}>{{ m['content'] | trim }}{{ eos_token }}\n"
+    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Weights:
+    """The demo model's package, in a folder where a template may be added."""
+    shutil.copy(DEMO / TOKENIZER_NAME, tmp_path)
+    return replace(load_weights(DEMO), folder=tmp_path, bos_text="<s>", eos_text="</s>")
+
+
+def with_template(weights: Weights, template: str) -> Tokenizer:
+    (weights.folder / TEMPLATE_NAME).write_text(template)
+    return Tokenizer(weights)
+
+
+def test_plain(weights: Weights) -> None:
+    """
+    Without a template the prompt is a plain transcript, ended where the next question would be.
+    """
+    tokenizer = Tokenizer(weights)
+    ids = tokenizer.encode(Question(TURNS))
+    assert tokenizer.decode(ids) == plain_transcript(TURNS)
+    assert (tokenizer.stops, tokenizer.strip_start) == (TRANSCRIPT_STOPS, True)
+
+
+def test_template(weights: Weights) -> None:
+    """
+    A chat template is rendered as transformers renders it: lines of blocks alone leave nothing,
+    and special tokens in it are single tokens.
+    """
+    tokenizer = with_template(weights, CHAT)
+    rendered = tokenizer._render(Question(TURNS))
+    assert rendered == "<s><user>Hello</s>\n<assistant>Hi.</s>\n<user>Where am I?</s>\n<assistant>"
+    ids = tokenizer.encode(Question(TURNS))
+    assert ids.count(1) == 1
+    assert ids.count(2) == len(TURNS)
+    assert (tokenizer.stops, tokenizer.strip_start) == ((), False)
+
+
+def test_more_tokens_than_the_model_has(weights: Weights) -> None:
+    """
+    A tokenizer with tokens that the model lacks is refused: it would answer them with what was
+    left of another step.
+    """
+    fewer = replace(weights, sizes=replace(weights.sizes, vocabulary=2047))
+    with pytest.raises(WeightsError, match="the tokenizer has token 2047, the model 2047 of"):
+        Tokenizer(fewer)
+
+
+def test_no_shared_cache(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The tokenizer keeps no words of one asker that would be found faster by another.
+    """
+    read = tokenizers.Tokenizer.from_file(str(weights.folder / TOKENIZER_NAME))
+    sizes: list[int] = []
+    model = SimpleNamespace(_resize_cache=sizes.append)
+    names = ("no_truncation", "no_padding", "get_vocab")
+    watched = SimpleNamespace(model=model, **{name: getattr(read, name) for name in names})
+    library = SimpleNamespace(Tokenizer=SimpleNamespace(from_file=lambda _: watched))
+    monkeypatch.setattr(engine_tokenizer, "tokenizers", library)
+    Tokenizer(weights)
+    assert sizes == [0]
+    assert hasattr(read.model, "_resize_cache")  # the demo model's has one
+
+
+def test_asker_s_text_is_no_template(weights: Weights) -> None:
+    """
+    What an asker writes is never rendered.
+    """
+    tokenizer = with_template(weights, CHAT)
+    assert "{{ 7 * 7 }}" in tokenizer._render(Question((Message("user", "{{ 7 * 7 }}"),)))
+
+
+def test_refused_roles(weights: Weights) -> None:
+    """
+    Roles that the template refuses are refused, without the template's words.
+    """
+    tokenizer = with_template(weights, CHAT)
+    with pytest.raises(UnsupportedError) as caught:
+        tokenizer.encode(Question((Message("system", "secret"), Message("user", "Hello"))))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages.__class__.__mro__ }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{% set _ = messages.append(1) %}",
+    ],
+)
+def test_sandbox(weights: Weights, template: str) -> None:
+    """
+    A template that reaches for Python's insides, or changes what it was given, is refused.
+    """
+    with pytest.raises(UnsupportedError):
+        with_template(weights, template).encode(Question(TURNS))
+
+
+def test_helpers(weights: Weights) -> None:
+    """
+    The helpers that templates of real models call are there.
+    """
+    template = "{{ messages[0] | tojson }} {{ strftime_now('%Y') }}{% break %}"
+    with pytest.raises(WeightsError):
+        with_template(weights, template)  # a break outside of a loop
+    template = template.replace("{% break %}", "{% for m in messages %}{% break %}{% endfor %}")
+    rendered = with_template(weights, template)._render(Question((Message("user", "<é>"),)))
+    assert rendered.startswith('{"role": "user", "content": "<é>"} 2')
+
+
+@pytest.mark.parametrize("name", [TOKENIZER_NAME, TEMPLATE_NAME])
+def test_unreadable(weights: Weights, name: str) -> None:
+    """
+    A tokenizer or a template that cannot be read is refused.
+    """
+    (weights.folder / name).write_text("{% if %}")
+    with pytest.raises(WeightsError):
+        Tokenizer(weights)

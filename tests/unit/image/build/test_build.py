@@ -1,0 +1,216 @@
+import io
+import json
+import os
+import stat
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from image.kits import aws as kit_aws
+from image.eif.application import read_command, write_application
+from image.build.build import _find_base, _parser, main, require_equal
+from image.build.builder import find_builder
+from image.build.context import DOCKERFILE, Inputs, stage_context
+from image.eif.cpio_reader import read_cpio
+from image.errors import ImageError
+from image.kits.aws import FILES, aws_kit, git_blob_id
+from image.eif.tar import tar_entries
+from tests.eifs import archive
+
+ROOT = Path(__file__).parents[4]
+DEMO = ROOT / "local" / "demo_model" / "weights"
+
+
+def make_tar(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for info, data in members:
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mtime, info.uid = kind, link, 12345, 1000
+    return info
+
+
+def test_application(tmp_path: Path) -> None:
+    """
+    The command and its environment stand beside the root; owners and times of the tar are gone.
+    """
+    tar = make_tar(
+        tmp_path / "root.tar",
+        (member("./usr/bin/python3.11"), b"program"),
+        (member("weights/model.json"), b"{}"),
+        (member("usr/bin/same", tarfile.LNKTYPE, "usr/bin/python3.11"), b""),
+        (member("l", tarfile.SYMTYPE, "usr"), b""),
+    )
+    sizes = write_application(tmp_path / "a.cpio", tar, ["/usr/bin/python3.11", "-I"])
+    with (tmp_path / "a.cpio").open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        read = {item.name: item for item in read_cpio(file, 0, size)}
+        file.seek(read["cmd"].start)
+        assert file.read(read["cmd"].size) == b"/usr/bin/python3.11\n-I\n"
+    assert {"env", "rootfs/dev", "rootfs/proc", "rootfs/weights/model.json"} <= set(read)
+    assert read["rootfs/usr/bin/same"].inode == read["rootfs/usr/bin/python3.11"].inode
+    assert {(item.owner, item.modified) for item in read.values()} == {((0, 0), 0)}
+    assert sizes["weights"] == 2
+
+
+def test_tar_kinds(tmp_path: Path) -> None:
+    """
+    Device nodes come along without any right to make one here; what newc cannot carry does not.
+    """
+    node = member("dev/null", tarfile.CHRTYPE)
+    node.devmajor, node.devminor = 1, 3
+    entries = tar_entries(make_tar(tmp_path / "a.tar", (node, b"")))
+    assert (entries[0].kind, entries[0].device) == (stat.S_IFCHR, (1, 3))
+    able = member("ping")
+    able.pax_headers = {"SCHILY.xattr.security.capability": "x"}
+    with pytest.raises(ImageError, match="ping has file capabilities"):
+        tar_entries(make_tar(tmp_path / "a.tar", (able, b"")))
+    with pytest.raises(ImageError, match="is a link to nothing"):
+        tar_entries(make_tar(tmp_path / "a.tar", (member("a", tarfile.LNKTYPE, "nothing"), b"")))
+
+
+def test_no_tar(tmp_path: Path) -> None:
+    """
+    A tar that is none, or ends early, is refused.
+    """
+    whole = make_tar(tmp_path / "a.tar", (member("a"), b"x" * 5000)).read_bytes()
+    for data in (b"junk" * 1000, whole[:1000]):
+        (tmp_path / "a.tar").write_bytes(data)
+        with pytest.raises(ImageError):
+            write_application(tmp_path / "out", tmp_path / "a.tar", ["/a"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_command() -> None:
+    """
+    The EIF runs what the Dockerfile's CMD says; a shell's form of it is refused.
+    """
+    assert read_command(DOCKERFILE.read_text())[-1] == "app.enclave.main"
+    for text in ("", "CMD run", "CMD []", 'CMD ["a"]\nCMD ["b"]', 'CMD ["a\\n"]', "CMD [1]"):
+        with pytest.raises(ImageError, match="not exactly one CMD"):
+            read_command(text)
+
+
+def test_context(tmp_path: Path) -> None:
+    """
+    The context holds the listed modules, the weights, the wheels, and nothing else; the ignore
+    file begins by leaving all out.
+    """
+    (tmp_path / "wheels").mkdir()
+    stage_context(tmp_path / "context", Inputs(tmp_path / "wheels", DEMO), seconds=5)
+    names = {path.name for path in (tmp_path / "context").iterdir()}
+    assert names == {"Dockerfile", ".dockerignore", "lay_out.py", "app", "weights", "wheels"}
+    assert (tmp_path / "context/.dockerignore").read_text().startswith("*\n")
+    found = {path.name for path in (tmp_path / "context/app").iterdir()}
+    assert found == {"__init__.py", "enclave", "protocol"}
+    assert (tmp_path / "context/app/enclave/main.py").stat().st_mtime == 5
+
+
+def test_missing_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Without weights nothing is begun, and it says how to get some.
+    """
+    out = tmp_path / "out"
+    assert main(["--weights", str(tmp_path / "none"), "--out", str(out)]) == 1
+    assert "make one with bin/save-model" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_no_builder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Without docker, podman and buildah it says what to install, and leaves nothing.
+    """
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ImageError, match="no OCI builder is here"):
+        find_builder(tmp_path)
+    assert main(["--weights", str(DEMO), "--out", str(tmp_path / "out")]) == 1
+    assert "no OCI builder is here: install buildah" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def make_files(folder: Path) -> Path:
+    """Write a FAKE aws kit: files of the right names, which boot nothing."""
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_bytes(f"fake {name}".encode())
+    return folder
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A list of the kit's files in place of the repository's."""
+    path = tmp_path / "aws.json"
+    path.write_bytes(kit_aws.LISTED.read_bytes())
+    monkeypatch.setattr(kit_aws, "LISTED", path)
+    return path
+
+
+def test_aws_kit(tmp_path: Path, listed: Path) -> None:
+    """
+    Files that are not listed are refused with their digests, until somebody puts them on the list;
+    afterwards these files, and no others, are taken.
+    """
+    files = make_files(tmp_path / "files")
+    before = listed.read_bytes()
+    with pytest.raises(ImageError, match=r"bzImage has git blob id [0-9a-f]{40}.*--record-kit"):
+        aws_kit(files, tmp_path / "kit")
+    assert listed.read_bytes() == before
+    aws_kit(files, tmp_path / "kit", record=True)
+    kit = aws_kit(files, tmp_path / "kit")
+    assert (kit.name, kit.cmdline) == ("aws", "fake cmdline")
+    assert len(json.loads(listed.read_bytes())["init"]) == 2
+    (files / "init").write_bytes(b"another")
+    with pytest.raises(ImageError, match="init has git blob id"):
+        aws_kit(files, tmp_path / "kit")
+
+
+def test_aws_kit_is_not_there(tmp_path: Path, listed: Path) -> None:
+    """
+    It says that the kit cannot be fetched, and where it comes from.
+    """
+    for files in (None, tmp_path / "none"):
+        with pytest.raises(ImageError, match="dnf install aws-nitro-enclaves-cli-devel"):
+            aws_kit(files, tmp_path / "kit")
+    assert not (tmp_path / "kit").exists()
+    assert listed.exists()
+
+
+def test_git_blob_id() -> None:
+    """
+    Blob ids are git's: that of an empty file is known to everyone.
+    """
+    assert git_blob_id(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+
+
+def test_builds_that_differ(tmp_path: Path) -> None:
+    """
+    Two builds that differ are said to.
+    """
+    (tmp_path / "a").write_bytes(archive())
+    (tmp_path / "b").write_bytes(archive() + b"\0")
+    require_equal(tmp_path / "a", tmp_path / "a")
+    with pytest.raises(ImageError, match="two builds differ"):
+        require_equal(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("--base-image=python:3.11", "--base-image is not named by digest"),
+        ("--base=/nowhere/base.tar", "there is no base root /nowhere/base.tar"),
+    ],
+)
+def test_base(base: str, message: str) -> None:
+    """
+    A base image that could change under its name is refused, and a base root that is not there.
+    """
+    with pytest.raises(ImageError, match=message):
+        _find_base(_parser().parse_args([base]), print)

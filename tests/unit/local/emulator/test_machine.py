@@ -1,0 +1,228 @@
+"""
+The emulated enclave's machine, without running one: its command, its memory, QEMU's source.
+"""
+
+import gc
+import stat
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import pytest
+from cryptography import x509
+
+from app.protocol.errors import ConfigError
+from image.debian.archive import Archive
+from image.errors import ImageError
+from local.emulator import build_qemu
+from local.emulator.enclave import take_application
+from local.emulator.machine import (
+    Place,
+    boot_seconds,
+    follow_console,
+    memory_mib,
+    qemu_command,
+    require_memory,
+    write_signer,
+)
+from local.emulator.tsc import measure_tsc_khz
+from local.signers.pki import load_identity, make_chain
+from tests.support import twin_root
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("eif_mib", "expected"),
+    [(1, 1024), (256, 1024), (300, 1200), (512, 2560), (1024, 4096)],
+)
+def test_memory(eif_mib: int, expected: int) -> None:
+    """
+    Four times the EIF, 1 GiB at least, and never the 2 GiB at which QEMU hangs.
+    """
+    assert memory_mib(eif_mib * MIB) == expected
+    assert memory_mib(eif_mib * MIB - 1) != 2048
+
+
+def test_time_to_boot() -> None:
+    """
+    A large image has longer to unpack; the smallest has enough on a busy machine.
+    """
+    assert 45 <= boot_seconds(13 * MIB) < 47
+    assert 100 < boot_seconds(1024 * MIB) < 120
+
+
+def test_too_little_memory_is_said() -> None:
+    """
+    A machine without enough free memory is told both numbers.
+    """
+    with pytest.raises(ConfigError, match=r"needs 10000000000 MiB of memory, \d+ MiB are free"):
+        require_memory(10**10)
+
+
+def test_command(tmp_path: Path) -> None:
+    """
+    The machine has ACPI, the twin's ids and a clock; it dies with the twin.
+    """
+    eif = tmp_path / "enclave.eif"
+    eif.write_bytes(b"x")
+    command = qemu_command(eif, Place(Path("/qemu"), tmp_path, tmp_path, None))
+    line = " ".join(command)
+    assert line.startswith("setpriv --pdeathsig KILL -- /qemu ")
+    assert "nitro-enclave,vsock=vsock,acpi=on,id=i-" in line
+    assert "parent-role=arn:" in line
+    assert "tsc=reliable tsc_early_khz=" in line
+
+
+def test_tsc() -> None:
+    """
+    Two measurements agree to one in a hundred, and are those of a possible machine.
+    """
+    one, two = measure_tsc_khz(), measure_tsc_khz()
+    assert 100_000 < one < 10_000_000
+    assert abs(one - two) < one / 100
+
+
+def test_signer_file(tmp_path: Path) -> None:
+    """
+    The signer's file has the leaf's key and the chain in order, and is ours alone.
+    """
+    chain = make_chain(twin_root(), now=datetime.now(UTC))
+    path = tmp_path / "signer.pem"
+    for _ in range(2):
+        write_signer(path, chain)
+    pem = path.read_bytes()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    certificates = x509.load_pem_x509_certificates(pem)
+    expected = [chain.leaf, *chain.authorities]
+    assert certificates == [identity.certificate for identity in expected]
+    assert load_identity(pem).certificate == chain.leaf.certificate
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_console_is_followed(tmp_path: Path) -> None:
+    """
+    Each line is shown once, when it is whole, after the console has begun anew, too.
+    """
+    console = tmp_path / "qemu.log"
+    lines: list[str] = []
+
+    def wait_for(count: int) -> None:
+        end = time.monotonic() + 5
+        while len(lines) < count and time.monotonic() < end:
+            time.sleep(0.02)
+
+    with ExitStack() as stack:
+        follow_console(stack, console, lines.append)
+        console.write_text("one\ntwo\nthr")
+        wait_for(2)
+        console.write_text("new\n")
+        wait_for(3)
+    assert lines == ["console: one", "console: two", "console: new"]
+
+
+def test_signer_goes_where_it_fits(tmp_path: Path) -> None:
+    """
+    A source with each place once gets the signer; any other is refused, naming the file.
+    """
+    nsm = tmp_path / "hw" / "virtio" / "virtio-nsm.c"
+    nsm.parent.mkdir(parents=True)
+    nsm.write_text('#include "hw/virtio/virtio-nsm.h"\nn = cbor_serialize(cose, buffer, size);\n')
+    meson = nsm.with_name("meson.build")
+    meson.write_text("add(if_true: [files('virtio-nsm.c', 'other.c'), libcbor])\n")
+    build_qemu.insert_signer(tmp_path)
+    assert "twin_serialize_document(cose, buffer, size)" in nsm.read_text()
+    assert '#include "nsm_signer.h"' in nsm.read_text()
+    assert "'nsm_signer.c', 'other.c'), libcbor, gnutls]" in meson.read_text()
+    with pytest.raises(ImageError, match=r"virtio-nsm.c has 0 places for the signer, expected 1"):
+        build_qemu.insert_signer(tmp_path)
+
+
+def test_no_image(tmp_path: Path) -> None:
+    """
+    Without an image, or with another file in its place, one sentence says so.
+    """
+    with pytest.raises(ImageError, match="make it with bin/build-eif"):
+        take_application(tmp_path / "enclave.eif", tmp_path / "out")
+    other = tmp_path / "other"
+    other.write_bytes(bytes(1000))
+    with pytest.raises(ImageError, match="this is no EIF"):
+        take_application(other, tmp_path / "out")
+
+
+class OneVersion:
+    """An archive with one version of QEMU's source."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+
+    def fetch_source(self, package: str, folder: Path) -> Path:
+        """Give it, or say that there is none."""
+        if package not in {"qemu", f"qemu={self._version}"}:
+            raise ImageError("no such version")
+        dsc = folder / f"qemu_{self._version.partition(':')[2]}.dsc"
+        dsc.write_text("not the recorded one")
+        return dsc
+
+
+def test_recorded_source_must_have_its_hash(tmp_path: Path) -> None:
+    """
+    Another file under the recorded version is refused.
+    """
+    archive = cast("Archive", OneVersion(build_qemu.VERSION))
+    with pytest.raises(ImageError, match=r"has SHA-256 \w{64}, expected a426c892"):
+        build_qemu.fetch_source(archive, tmp_path, print)
+
+
+def test_later_source_is_taken_and_said(tmp_path: Path) -> None:
+    """
+    Where Debian has a later version only, that is taken, and somebody hears of it.
+    """
+    notes: list[str] = []
+    archive = cast("Archive", OneVersion("1:10.0.99+ds-1"))
+    dsc = build_qemu.fetch_source(archive, tmp_path, notes.append)
+    assert dsc.name == "qemu_10.0.99+ds-1.dsc"
+    assert "Debian has qemu_10.0.99+ds-1.dsc in place of 1:10.0.13" in notes[0]
+
+
+@pytest.fixture
+def ninja(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for ninja, first on the path; a test writes it."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    program = tmp_path / "ninja"
+    program.touch(mode=0o755)
+    return program
+
+
+def test_a_build_leaves_no_pipe_open(ninja: Path) -> None:
+    """
+    What the compiler writes to is closed when it has ended, and the last line may come late.
+    """
+    ninja.write_text("#!/bin/sh\necho '[1/1] done'\nexec >&- 2>&-\nsleep 0.2\n")
+    build_qemu._ninja(ninja.parent, print)
+    gc.collect()  # a pipe left open would be told here, and warnings are errors
+
+
+def test_a_build_that_fails_says_its_last_line(ninja: Path) -> None:
+    """
+    The error has what the compiler said last, and where to look.
+    """
+    ninja.write_text("#!/bin/sh\necho '[1/2] ok'\necho 'no such header'\nexit 1\n")
+    with pytest.raises(ImageError, match=f"does not compile: no such header; see {ninja.parent}"):
+        build_qemu._ninja(ninja.parent, print)
+
+
+def test_an_interrupted_build_ends_the_compiler(
+    ninja: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Whatever ends the wait ends the compiler, too.
+    """
+    monkeypatch.setattr(build_qemu, "_BUILD_SECONDS", -1)
+    ninja.write_text("#!/bin/sh\necho '[1/2]'\nexec sleep 60\n")
+    started = time.monotonic()
+    with pytest.raises(ImageError, match="is not compiled after"):
+        build_qemu._ninja(ninja.parent, print)
+    assert time.monotonic() - started < 30
