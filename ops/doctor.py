@@ -12,7 +12,7 @@ from typing import Final
 import boto3
 
 from app.chatbot.terminal.terminal import Terminal, leave_quietly
-from app.protocol.constants import KMS_HOSTS
+from app.protocol.regions import REGIONS
 from app.protocol.errors import ConfigError
 from infra.parameters import Parameters, parse_parameters
 from ops.aws import AwsError, NotAllowedError, open_session
@@ -149,12 +149,13 @@ def diagnose_place(
 
 
 def _check_region(region: str) -> Finding:
-    if region in KMS_HOSTS:
+    served = [name for name, place in REGIONS.items() if place.partition == "aws"]
+    if region in served:
         return ok("Region", f"{region} has Nitro Enclaves and KMS")
     return problem(
         "Region",
         f"{region} is none that this version knows to have both Nitro Enclaves and KMS",
-        f"choose one (-c region=…) of {', '.join(KMS_HOSTS)}",
+        f"choose one (-c region=…) of {', '.join(served)}",
     )
 
 

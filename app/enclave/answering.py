@@ -24,17 +24,22 @@ from app.protocol.answer import (
     seal_error,
 )
 from app.protocol.authorization import Authorization
-from app.protocol.constants import ANSWER_DEADLINE_SECONDS, BEAT_SECONDS
+from app.protocol.constants import ANSWER_DEADLINE_SECONDS, BEAT_SECONDS, LABEL
 from app.protocol.envelope import open_question
-from app.protocol.errors import AppError, DeadlineError
+from app.protocol.errors import AppError, DeadlineError, UnsupportedError, wire_code
 from app.protocol.messages import encode_hint
-from app.protocol.question import Padding, Question
+from app.protocol.question import FIELDS, Message, Options, Padding, Question
 from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.sealing import digest_request, parse_sealed_request
 
 _GRACE_SECONDS: Final = 5  # the engine keeps the deadline itself; this is for one that hangs
 _POLL_SECONDS: Final = 0.25  # how soon a silent hang-up is noticed without padding
-_PREFIX_LABEL: Final = b"enclave-llm/1 prefix"
+_PREFIX_LABEL: Final = LABEL + b"prefix"
+_USUAL: Final = Options()
+_NOT_SERVED: Final = {
+    *("tools", "tool_choice", "tool_calls", "schema", "thinking", "min_p", "presence_penalty"),
+    *("frequency_penalty", "repetition_penalty", "logit_bias", "logprobs", "n"),
+}
 _MOST_RECEIPT_FRAMES: Final = 13  # the NSM's device answers at most 12,288 bytes
 
 
@@ -80,6 +85,7 @@ class Answerer:
             deadline = time.monotonic() + ANSWER_DEADLINE_SECONDS
             question_key = self.data_keys.question_key(authorization)
             question = _open(envelope, authorization, question_key)
+            _require_served(question)
             sealer, header = self._make_sealer(authorization, digest)
             generation = self.engine.start(
                 question, deadline=deadline, prefix=_name_prefix(question_key)
@@ -92,7 +98,7 @@ class Answerer:
         try:
             peer.send(header)
             finish = stream.send_text(question.options.padding)
-            receipt = self._receipt(digest, sealer, finish, stream.code)
+            receipt = self._receipt(digest, authorization, question, sealer, stream, finish)
             stream.send_receipt(sign_receipt(receipt, self._attest), question.options.padding)
         except AppError:  # no receipt, so no final frame: the asker sees an answer cut off
             raise ConnectionAbortedError from None
@@ -114,16 +120,25 @@ class Answerer:
         return sealer, header
 
     def _receipt(
-        self, digest: bytes, sealer: AnswerSealer, finish: Finish, code: str | None
+        self,
+        digest: bytes,
+        authorization: Authorization,
+        question: Question,
+        sealer: AnswerSealer,
+        stream: "_AnswerStream",
+        finish: Finish,
     ) -> Receipt:
         return Receipt(
             request_digest=digest,
             answer_digest=sealer.digest,
             manifest_digest=self.manifest_digest,
+            conversation=authorization.conversation,
+            key_arn=authorization.key_arn.text,
+            padding=question.options.padding,
             prompt_tokens=finish.prompt_tokens,
             completion_tokens=finish.completion_tokens,
-            finish=finish.reason,
-            code=code,
+            finishes=(finish.reason,),
+            code=stream.code,
         )
 
     def _attest(self, user_data: bytes, nonce: bytes) -> bytes:
@@ -138,6 +153,26 @@ def _open(envelope: bytes, authorization: Authorization, key: QuestionKey) -> Qu
         conversation=authorization.conversation,
         turn=authorization.turn,
     )
+
+
+def _require_served(question: Question) -> None:
+    """
+    Require that nothing is asked for which this version only carries.
+
+    Raises:
+        UnsupportedError: Something is; its numbers say what.
+    """
+    plain = question.messages[-1].role == "user" and all(
+        message == Message(message.role, message.text) and message.role != "tool"
+        for message in question.messages
+    )
+    asked = [
+        number
+        for number, name in enumerate(FIELDS)
+        if name in _NOT_SERVED and getattr(question.options, name) != getattr(_USUAL, name)
+    ]
+    if asked or not plain:
+        raise UnsupportedError(numbers=(*[0] * (not plain), *asked))
 
 
 def _name_prefix(key: QuestionKey) -> PrefixName:

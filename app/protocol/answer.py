@@ -6,6 +6,8 @@ are pure and count the frames themselves, so a frame out of its place does not o
 """
 
 import hashlib
+from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -27,12 +29,37 @@ from app.protocol.messages import Kind, encode_message
 SEALED_FRAME_BYTES: Final = FRAME_PLAINTEXT_BYTES + GCM_TAG_BYTES
 _ANSWER_LABEL: Final = LABEL + b"answer"
 _ERROR_LABEL: Final = LABEL + b"error"
-HEAD_BYTES: Final = 3  # type and length
+HEAD_BYTES: Final = 4  # type, index and length
 MAX_DATA_BYTES: Final = FRAME_PLAINTEXT_BYTES - HEAD_BYTES
-TEXT: Final = 0
-RECEIPT: Final = 1
-PLACE: Final = 2
 _MAX_PLACE: Final = 2**16 - 1
+
+
+class PartKind(IntEnum):
+    """The first byte of a part."""
+
+    TEXT = 1
+    CONTROL = 2
+    LOGPROBS = 3
+    PLACE = 4
+    RECEIPT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """
+    Something that a frame holds.
+
+    Attributes:
+        index: Which of a question's answers it belongs to.
+    """
+
+    kind: PartKind
+    data: bytes = field(repr=False)
+    index: int = 0
+
+    def encode(self) -> bytes:
+        """Give its bytes."""
+        return bytes([self.kind, self.index]) + len(self.data).to_bytes(2) + self.data
 
 
 def encode_header(wrapped_answer_key: bytes) -> bytes:
@@ -98,21 +125,22 @@ class AnswerSealer(AnswerStream):
 
     def seal_text(self, data: bytes = b"", *, final: bool = False) -> bytes:
         """Seal up to `MAX_DATA_BYTES` of UTF-8 into a frame message; nothing gives a dummy."""
-        return self._seal(TEXT, data, final=final)
+        return self.seal(*[Part(PartKind.TEXT, data)] * (data != b""), final=final)
 
     def seal_place(self, place: int) -> bytes:
         """Seal the answer's place among those that wait, 0 once it has begun."""
-        return self._seal(PLACE, min(place, _MAX_PLACE).to_bytes(2), final=False)
+        return self.seal(Part(PartKind.PLACE, min(place, _MAX_PLACE).to_bytes(2)))
 
-    def seal_receipt(self, part: bytes, *, final: bool = False) -> bytes:
-        """Seal a part of the receipt, 1 to `MAX_DATA_BYTES`, into a frame message."""
-        return self._seal(RECEIPT, part, final=final)
+    def seal_receipt(self, piece: bytes, *, final: bool = False) -> bytes:
+        """Seal a piece of the receipt, 1 to `MAX_DATA_BYTES`, into a frame message."""
+        return self.seal(Part(PartKind.RECEIPT, piece), final=final)
 
-    def _seal(self, kind: int, data: bytes, *, final: bool) -> bytes:
-        assert len(data) <= MAX_DATA_BYTES  # noqa: S101 - our own server cuts it
-        plaintext = bytes([kind]) + len(data).to_bytes(2) + data
+    def seal(self, *parts: Part, final: bool = False) -> bytes:
+        """Seal *parts*, which fit together, into a frame message."""
+        plaintext = b"".join(part.encode() for part in parts).ljust(FRAME_PLAINTEXT_BYTES, b"\0")
+        assert len(plaintext) == FRAME_PLAINTEXT_BYTES  # noqa: S101 - our own server cuts it
         nonce, aad = self.position(final=final)
-        body = self.aead.encrypt(nonce, plaintext.ljust(FRAME_PLAINTEXT_BYTES, b"\0"), aad)
+        body = self.aead.encrypt(nonce, plaintext, aad)
         message = encode_message(Kind.FINAL_FRAME if final else Kind.ANSWER_FRAME, body)
         self.count(message)
         return message

@@ -14,15 +14,15 @@ from app.protocol.constants import (
     ANSWER_SECRET_BYTES,
     AUTHORIZATION_BYTES,
     CONVERSATION_BYTES,
-    KMS_HOSTS,
     MAX_WRAPPED_KEY_BYTES,
 )
 from app.protocol.errors import ProtocolError
+from app.protocol.regions import REGIONS, Region
 
 # A key ARN, never an alias: an alias can be pointed at another key. Source: KMS developer
 # guide, "Key identifiers"; mrk- keys are refused, replicas have policies of their own.
 _KEY_ARN: Final = re.compile(
-    r"arn:aws:kms:([a-z0-9-]{1,32}):([0-9]{12}):key/"
+    r"arn:([a-z-]{1,16}):kms:([a-z0-9-]{1,32}):([0-9]{12}):key/"
     r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})",
     re.ASCII,
 )
@@ -36,26 +36,27 @@ class KeyArn:
     """The ARN of one KMS key, parsed: what it names and where it is reached."""
 
     text: str
-    region: str
+    place: Region
     account: str
 
     @property
-    def host(self) -> str:
-        """The KMS host of its Region, from the measured table."""
-        return KMS_HOSTS[self.region]
+    def region(self) -> str:
+        """The name of its Region."""
+        return self.place.name
 
 
 def parse_key_arn(text: str) -> KeyArn:
     """
-    Parse *text* as the ARN of a single-Region key in a Region of `KMS_HOSTS`.
+    Parse *text* as the ARN of a single-Region key in a Region of `REGIONS`.
 
     Raises:
         ProtocolError: It is an alias, a multi-Region key, in an unknown Region or no ARN.
     """
     match = _KEY_ARN.fullmatch(text)
-    if match is None or match[1] not in KMS_HOSTS:
+    place = REGIONS.get(match[2]) if match else None
+    if match is None or place is None or place.partition != match[1]:
         raise ProtocolError("key is not the ARN of a single-Region KMS key in a known Region")
-    return KeyArn(text, region=match[1], account=match[2])
+    return KeyArn(text, place, account=match[3])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Authorization:
         conversation: 16 bytes, in the encryption context as lower-case hex.
 
         turn: Counts the questions of a conversation from 0.
+
+        fips: Call KMS by its FIPS name.
     """
 
     credentials: Credentials
@@ -88,11 +91,17 @@ class Authorization:
     answer_secret: bytes = field(repr=False)
     conversation: bytes
     turn: int
+    fips: bool = False
+
+    @property
+    def kms_host(self) -> str:
+        """The name under which KMS is called."""
+        return self.key_arn.place.kms_host(fips=self.fips)
 
 
 FIELDS: Final = (
-    "access_key_id", "secret_access_key", "session_token", "key_arn", "wrapped_question_key",
-    "answer_secret", "conversation", "turn",
+    "access_key_id", "secret_access_key", "session_token", "key_arn", "fips",
+    "wrapped_question_key", "answer_secret", "conversation", "turn",
 )  # fmt: skip
 
 
@@ -111,6 +120,7 @@ def parse_authorization(block: bytes) -> Authorization:
             "secret_access_key": str(secret_access_key),
             "session_token": str(session_token),
             "key_arn": str(key_arn),
+            "fips": bool(fips),
             "wrapped_question_key": bytes(wrapped_question_key),
             "answer_secret": bytes(answer_secret),
             "conversation": bytes(conversation),
@@ -128,14 +138,17 @@ def parse_authorization(block: bytes) -> Authorization:
         and len(conversation) == CONVERSATION_BYTES
     ):
         raise ProtocolError("authorization has a malformed field")
-    return Authorization(
+    authorization = Authorization(
         credentials=Credentials(access_key_id, secret_access_key, session_token),
         key_arn=parse_key_arn(key_arn),
         wrapped_question_key=wrapped_question_key,
         answer_secret=answer_secret,
         conversation=conversation,
         turn=cbor.integer(turn, 0, _MAX_TURN),
+        fips=fips,
     )
+    _ = authorization.kms_host  # there is one
+    return authorization
 
 
 def pad(data: bytes, size: int) -> bytes:

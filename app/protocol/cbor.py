@@ -17,7 +17,7 @@ Cbor = int | bytes | str | list["Cbor"] | dict["int | str", "Cbor"] | None  # bo
 Encodable = int | bytes | str | Sequence["Encodable"] | Mapping[str, "Encodable"] | None
 
 MAX_DEPTH: Final = 8  # arrays and maps in each other; ours need 5
-MAX_ITEMS: Final = 20_000  # a full history is 3 * MAX_TURNS items and a few
+MAX_ITEMS: Final = 26_000  # a full history is 6 * MAX_TURNS items; a thousand for the options
 _INDEFINITE: Final = 31
 _BREAK: Final = 0xFF
 _CONTAINERS: Final = (4, 5)  # arrays and maps

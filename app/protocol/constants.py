@@ -7,13 +7,14 @@ verifies. Imports nothing of ours.
 
 from typing import Final
 
-PROTOCOL_VERSION: Final = 1  # SPEC.md section 1; one version, no negotiation
+PROTOCOL_VERSION: Final = 2  # SPEC.md section 1; one version, no negotiation
 LABEL: Final = b"enclave-llm/%d " % PROTOCOL_VERSION  # all that is derived or signed begins so
 
 # Vsock and HTTP
 PARENT_CID: Final = 3  # fixed by Nitro: the parent, as the enclave sees it
 INFERENCE_PORT: Final = 5000  # vsock; the enclave listens
 KMS_PROXY_PORT: Final = 8000  # vsock; vsock-proxy on the parent, its packaged default
+WEIGHTS_PORT: Final = 8001  # vsock; the parent listens
 PARENT_HTTP_PORT: Final = 5001
 
 # Frames, SPEC.md section 2
@@ -50,10 +51,15 @@ CONVERSATION_BYTES: Final = 16
 DATA_KEY_BYTES: Final = 32
 SALT_BYTES: Final = 32
 GCM_TAG_BYTES: Final = 16
-QUESTION_BUCKETS: Final = tuple(1024 * 4**k for k in range(5))  # 1 KiB to 256 KiB
+QUESTION_BUCKETS: Final = (16 * 1024, 64 * 1024, 256 * 1024)  # benchmarks/wire
 MAX_QUESTION_BYTES: Final = QUESTION_BUCKETS[-1] - 4  # encoded, less its length field
 MAX_WRAPPED_KEY_BYTES: Final = 6144  # KMS Decrypt, CiphertextBlob
-MAX_TURNS: Final = 4096
+MAX_TURNS: Final = 4096  # messages and tool calls together
+MAX_TOOLS_BYTES: Final = 128 * 1024  # JSON text
+MAX_SCHEMA_BYTES: Final = 32 * 1024  # JSON text
+MAX_ANSWERS: Final = 16  # to one question
+MAX_ALTERNATIVES: Final = 20  # log-probabilities beside each token's own, as the OpenAI API has it
+MAX_BIASED_TOKENS: Final = 300  # as the OpenAI API has it
 MAX_STOP_STRINGS: Final = 4  # as the OpenAI API has it
 MAX_STOP_BYTES: Final = 256
 DEFAULT_MAX_TOKENS: Final = 256
@@ -66,6 +72,11 @@ FRAME_COUNT_BUCKETS: Final = tuple(
     n << k for k in range(9) for n in (32, 48)
 )  # up to 12,288 frames, ten minutes of beats
 ANSWER_DEADLINE_SECONDS: Final = 120
+
+# Weights stream, SPEC.md section 8
+WEIGHTS_PIECE_BYTES: Final = 1023 * 1024  # in clear; sealed and in its frame still under 1 MiB
+WEIGHTS_MESSAGE_SECONDS: Final = 30  # for the first message, and for each after it
+WEIGHTS_FILE_SECONDS: Final = 60  # and one more for each MiB
 
 # Caches and concurrency inside the enclave
 DATA_KEY_CACHE_SECONDS: Final = 900  # design: a revoked caller is out after 15 minutes
@@ -86,43 +97,8 @@ MAX_SESSION_POLICY_CHARACTERS: Final = 2048  # STS AssumeRole, Policy
 PURPOSE: Final = "purpose"
 PURPOSE_QUESTION: Final = "question"
 PURPOSE_ANSWER: Final = "answer"
+PURPOSE_WEIGHTS: Final = "weights"
 CONVERSATION: Final = "conversation"  # value: the conversation id in lower-case hex
 # Conversations of bin/smoke start so; what KMS denies of them raises no alarm. Random ids hit it
 # once in 2**40.
 SMOKE_CONVERSATION_PREFIX: Final = b"smoke"
-
-# Regions with Nitro Enclaves and a KMS endpoint of the standard name, aws partition.
-# Source: AWS Nitro Enclaves user guide, "Requirements"; AWS general reference, "KMS endpoints".
-KMS_HOSTS: Final = {
-    region: f"kms.{region}.amazonaws.com"
-    for region in (
-        "af-south-1",
-        "ap-east-1",
-        "ap-northeast-1",
-        "ap-northeast-2",
-        "ap-northeast-3",
-        "ap-south-1",
-        "ap-south-2",
-        "ap-southeast-1",
-        "ap-southeast-2",
-        "ap-southeast-3",
-        "ap-southeast-4",
-        "ca-central-1",
-        "eu-central-1",
-        "eu-central-2",
-        "eu-north-1",
-        "eu-south-1",
-        "eu-south-2",
-        "eu-west-1",
-        "eu-west-2",
-        "eu-west-3",
-        "il-central-1",
-        "me-central-1",
-        "me-south-1",
-        "sa-east-1",
-        "us-east-1",
-        "us-east-2",
-        "us-west-1",
-        "us-west-2",
-    )
-}

@@ -19,6 +19,8 @@ class Kind(IntEnum):
     ATTEST = 0x01
     CHAT = 0x02
     HEALTH = 0x03
+    ASK_WEIGHTS_KEY = 0x04
+    ASK_FILE = 0x05
     ATTESTATION = 0x81
     ANSWER_HEADER = 0x82
     ANSWER_FRAME = 0x83
@@ -26,16 +28,30 @@ class Kind(IntEnum):
     SEALED_ERROR = 0x85
     HINT = 0x8E
     HEALTH_REPORT = 0x8F
+    WEIGHTS_KEY = 0x91
+    PIECE = 0x92
+    FILE_END = 0x93
 
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """Counts from inside, and nothing else: answers under way, waiting, ended well, failed."""
+    """
+    Counts from inside, and nothing else.
+
+    Attributes:
+        active, waiting: Answers under way.
+
+        answered, failed, refused: Chat requests that ended; SPEC.md section 2.1.
+
+        loading: Bytes of weights that have come, and in all; None once it answers.
+    """
 
     active: int
     waiting: int
     answered: int
     failed: int
+    refused: int = 0
+    loading: tuple[int, int] | None = None
 
 
 def encode_message(kind: Kind, body: bytes = b"") -> bytes:
@@ -86,6 +102,8 @@ def encode_health(report: HealthReport) -> bytes:
             "waiting": report.waiting,
             "answered": report.answered,
             "failed": report.failed,
+            "refused": report.refused,
+            "loading": report.loading,
         }
     )
     return encode_message(Kind.HEALTH_REPORT, body)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from app.protocol import cbor
 from app.protocol.attestation import encode_user_data
-from app.protocol.question import FinishReason
+from app.protocol.question import FinishReason, Padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +24,28 @@ class Receipt:
     Attributes:
         answer_digest: Over the header and every frame before the receipt.
 
-        finish: `error` when the answer is incomplete, with its *code*.
+        conversation, key_arn: What KMS's records of the enclave's two calls name.
+
+        finishes: Of each answer; `error` when it is incomplete.
+
+        code: Why one is.
     """
 
     request_digest: bytes
     answer_digest: bytes
     manifest_digest: bytes
+    conversation: bytes
+    key_arn: str
+    padding: Padding
     prompt_tokens: int
     completion_tokens: int
-    finish: FinishReason
+    finishes: tuple[FinishReason, ...]
     code: str | None = None
+
+    @property
+    def finish(self) -> FinishReason:
+        """How the first answer ended, or `error` if any did so."""
+        return "error" if "error" in self.finishes else self.finishes[0]
 
     def encode(self) -> bytes:
         """Give the bytes whose digest is attested."""
@@ -42,9 +54,12 @@ class Receipt:
                 "request": self.request_digest,
                 "answer": self.answer_digest,
                 "manifest": self.manifest_digest,
+                "conversation": self.conversation,
+                "key_arn": self.key_arn,
+                "padding": self.padding,
                 "prompt_tokens": self.prompt_tokens,
                 "completion_tokens": self.completion_tokens,
-                "finish": self.finish,
+                "finish": list(self.finishes),
                 "code": self.code,
             }
         )

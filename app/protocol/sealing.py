@@ -21,7 +21,7 @@ from app.protocol.constants import (
     X25519_KEY_BYTES,
 )
 from app.protocol.envelope import ENVELOPE_SIZES
-from app.protocol.errors import EnvelopeError, ProtocolError
+from app.protocol.errors import EnvelopeError, ProtocolError, VersionError
 
 SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _LABEL: Final = LABEL + b"request"
@@ -46,10 +46,14 @@ def parse_sealed_request(data: bytes) -> SealedRequest:
     Parse the outside of a sealed request.
 
     Raises:
-        ProtocolError: Another version, or a length that no request can have.
+        VersionError: It is of another version.
+
+        ProtocolError: It has a length that no request can have.
     """
-    if len(data) < _HEAD_BYTES or data[0] != PROTOCOL_VERSION:
-        raise ProtocolError(f"not a sealed request of version {PROTOCOL_VERSION}")
+    if data[:1] != bytes([PROTOCOL_VERSION]):
+        raise VersionError(f"sealed request is not of version {PROTOCOL_VERSION}")
+    if len(data) < _HEAD_BYTES:
+        raise ProtocolError("sealed request is too short")
     ciphertext = data[_HEAD_BYTES:]
     if int.from_bytes(data[1 + KEY_ID_BYTES : _HEAD_BYTES]) != len(ciphertext):
         raise ProtocolError("sealed request is not as long as it says")

@@ -98,11 +98,18 @@ class Access:
         self._leases: dict[str, _Lease] = {}
         self._answer_keys: dict[tuple[bytes, bytes], tuple[bytes, float]] = {}
         self._question_key: QuestionKey | None = None
+        fips = botocore.config.Config(use_fips_endpoint=config.fips)
+        self._network = _NETWORK.merge(fips)
         with _MAKING_CLIENTS:
             self._sts: STSClient = self._session.client(
-                "sts", region_name=config.region, config=_NETWORK
+                "sts", region_name=config.region, config=self._network
             )
         self._kms: tuple[Credentials, KMSClient] | None = None
+
+    @property
+    def fips(self) -> bool:
+        """Whether AWS is called by its FIPS endpoints."""
+        return self._config.fips
 
     def credentials_for_enclave(self, conversation: bytes, pcr0: bytes) -> Credentials:
         """
@@ -195,7 +202,7 @@ class Access:
                     aws_access_key_id=credentials.access_key_id,
                     aws_secret_access_key=credentials.secret_access_key,
                     aws_session_token=credentials.session_token,
-                    config=_NETWORK,
+                    config=self._network,
                 )
             self._kms = credentials, client
         return self._kms[1]

@@ -21,6 +21,7 @@ from app.chatbot.session.trust import Trust, VerifiedEnclave, verify_enclave
 from app.protocol.answer import encode_header
 from app.protocol.asker.answer import AnswerOpener, open_error, parse_header
 from app.protocol.asker.envelope import seal_question
+from app.protocol.asker.manifest import require_version
 from app.protocol.asker.messages import parse_attestation, parse_hint
 from app.protocol.asker.receipt import verify_receipt
 from app.protocol.asker.sealing import seal_request
@@ -42,7 +43,7 @@ from app.protocol.errors import (
     UnknownKeyError,
 )
 from app.protocol.messages import Kind
-from app.protocol.question import Message, Options, Question
+from app.protocol.question import Message, Options, Padding, Question
 from app.protocol.sealing import digest_request
 
 _ATTEMPTS: Final = 3  # at sealing, each after a full verification
@@ -57,7 +58,9 @@ def connect(transport: Transport, access: Access, *, key_arn: str, trust: Trust)
 
         UnavailableError: Nobody answers.
 
-        ProtocolError: What answers is no enclave of this version.
+        VersionError: What answers is an enclave of another version; says which end to update.
+
+        ProtocolError: What answers is no enclave.
     """
     return Session(transport, access, key_arn=key_arn, trust=trust)
 
@@ -115,6 +118,9 @@ class Session:
 
             ProtocolError: The answer breaks the format.
 
+            UnsupportedError: The question asks for what this enclave cannot honour; numbers say
+                for what, by `app.protocol.question.FIELDS`.
+
             ConfigError: The session was closed.
 
             TooLongError: Question and history exceed a limit; numbers are (size, limit).
@@ -168,6 +174,7 @@ class Session:
     def _verify(self) -> VerifiedEnclave:
         nonce = secrets.token_bytes(NONCE_BYTES)
         document, manifest = parse_attestation(self._transport.get_attestation(nonce))
+        require_version(manifest)
         return verify_enclave(
             document, manifest, nonce=nonce, now=datetime.now(UTC), trust=self._trust
         )
@@ -206,6 +213,7 @@ class Session:
             answer_secret=secrets.token_bytes(ANSWER_SECRET_BYTES),
             conversation=self.conversation,
             turn=self.turn,
+            fips=self._access.fips,
         )
         envelope = seal_question(
             question,
@@ -221,7 +229,13 @@ class Session:
             public_key=self.enclave.public_key,
             manifest_digest=self.enclave.manifest.digest,
         )
-        return _Sealed(request, authorization.answer_secret, self.enclave)
+        return _Sealed(
+            request,
+            authorization.answer_secret,
+            self.enclave,
+            authorization.conversation,
+            question.options.padding,
+        )
 
     def _open(
         self,
@@ -241,11 +255,11 @@ class Session:
         for kind, body in messages:
             exchange.require_wanted()
             exchange.receive(kind, body)
-            piece = opener.open(kind, body)
+            pieces = opener.open(kind, body)
             exchange.place = opener.place
-            if piece:
-                exchange.add(piece)
-                yield piece
+            if text := "".join(piece.text for piece in pieces if not piece.control):
+                exchange.add(text)
+                yield text
         if not opener.finished:
             raise TruncatedError("the answer ended before its final frame")
         exchange.end(self._check(opener, sealed, exchange))
@@ -261,6 +275,9 @@ class Session:
                 request_digest=sealed.digest,
                 answer_digest=answer_digest,
                 manifest_digest=sealed.enclave.manifest.digest,
+                conversation=sealed.conversation,
+                key_arn=self._key_arn.text,
+                padding=sealed.padding,
             )
         except AttestationError as error:  # of another image or root: nothing more goes there
             self.doubt()
@@ -281,6 +298,8 @@ class _Sealed:
     request: bytes = field(repr=False)
     answer_secret: bytes = field(repr=False)
     enclave: VerifiedEnclave
+    conversation: bytes
+    padding: Padding
 
     @property
     def digest(self) -> bytes:

@@ -85,7 +85,9 @@ class Tokenizer:
                 messages=messages, add_generation_prompt=True, tools=None, **self._texts
             )
         except TemplateError:
-            raise UnsupportedError("the model's template refuses these roles") from None
+            raise UnsupportedError(
+                "the model's template refuses these roles", numbers=(0,)
+            ) from None
 
 
 def _compile(source: str) -> Template:

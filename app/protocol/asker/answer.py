@@ -5,15 +5,34 @@ SPEC.md section 6; sealing is in `app.protocol.answer`.
 """
 
 import codecs
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 
 from app.protocol import cbor
-from app.protocol.answer import HEAD_BYTES, PLACE, RECEIPT, TEXT, AnswerStream, error_aead
+from app.protocol.answer import HEAD_BYTES, AnswerStream, Part, PartKind, error_aead
 from app.protocol.authorization import unpad
-from app.protocol.constants import FRAME_PLAINTEXT_BYTES, MAX_WRAPPED_KEY_BYTES
-from app.protocol.errors import WIRE_ERRORS, AppError, EnvelopeError, ProtocolError
+from app.protocol.constants import (
+    FRAME_PLAINTEXT_BYTES,
+    MAX_ALTERNATIVES,
+    MAX_ANSWERS,
+    MAX_WRAPPED_KEY_BYTES,
+)
+from app.protocol.errors import (
+    WIRE_ERRORS,
+    AppError,
+    EnvelopeError,
+    ProtocolError,
+    UnsupportedError,
+)
 from app.protocol.messages import Kind, encode_message
+from app.protocol.question import FIELDS, SCALE
+
+_PART_KINDS: Final = frozenset(PartKind)
+_LEAST_LOGPROB: Final = -1000 * SCALE
 
 
 def parse_header(body: bytes) -> bytes:
@@ -28,16 +47,48 @@ def parse_header(body: bytes) -> bytes:
     return body
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """
+    Something of an answer that a frame gave.
+
+    Attributes:
+        index: Which of the question's answers it belongs to.
+
+        control: *text* spells a control token, and is no text.
+    """
+
+    text: str = field(repr=False)
+    index: int = 0
+    control: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """
+    A token that was made, or might have been.
+
+    Attributes:
+        logprob: Natural logarithm, 0 or less.
+    """
+
+    token: bytes = field(repr=False)
+    logprob: float = field(repr=False)
+    alternatives: "tuple[TokenLogprob, ...]" = field(default=(), repr=False)
+
+
 class AnswerOpener(AnswerStream):
     """
     The chatbot's half of one answer; the same arguments as the enclave's.
 
-    `open` frames as they come, then `finish`. Text is given as soon as its frame has opened:
+    `open` frames as they come, then `finish`. What a frame has is given as soon as it has opened:
     it is the enclave's, in order; that it is all of it only `finish` says.
 
     Attributes:
         place: The answer's place among those that wait, as the last frame that told said; 0
             once it has begun, None before the enclave has told.
+
+        logprobs: By index, as far as they have come.
     """
 
     def __init__(
@@ -46,15 +97,17 @@ class AnswerOpener(AnswerStream):
         super().__init__(
             header, data_key=data_key, answer_secret=answer_secret, request_digest=request_digest
         )
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._texts: dict[int, _Text] = defaultdict(_Text)
+        self._entries: dict[int, bytearray] = defaultdict(bytearray)
         self._receipt = bytearray()
         self._answer_digest: bytes | None = None
+        self.logprobs: dict[int, list[TokenLogprob]] = defaultdict(list)
         self.place: int | None = None
         self.finished = False
 
-    def open(self, kind: Kind, body: bytes) -> str:
+    def open(self, kind: Kind, body: bytes) -> list[Piece]:
         """
-        Open the next frame and give its text, "" for one without.
+        Open the next frame and give the text and the control tokens in it.
 
         Raises:
             EnvelopeError: It does not open: altered, out of place, or of another answer.
@@ -72,32 +125,43 @@ class AnswerOpener(AnswerStream):
             raise EnvelopeError(f"frame {self.frames} does not open") from None
         self.count(encode_message(kind, body))
         self.finished = kind is Kind.FINAL_FRAME
-        return self._take(*_parse_frame(plaintext), digest)
+        parts = parse_frame(plaintext)
+        if any(part.kind is PartKind.RECEIPT for part in parts):
+            self._take_receipt(parts, digest)
+            return []
+        if parts and self._answer_digest is not None:
+            raise ProtocolError("more of the answer after the receipt has begun")
+        return [piece for part in parts for piece in self._take(part)]
 
-    def _take(self, kind: int, data: bytes, digest_before: bytes) -> str:
-        if kind == RECEIPT:
-            if self._answer_digest is None:
-                self._answer_digest = digest_before
-                self._decode(b"", final=True)
-            self._receipt += data
-            return ""
-        if kind == PLACE:
-            self._take_place(data)
-            return ""
-        if data and self._answer_digest is not None:
-            raise ProtocolError("text after the receipt has begun")
-        return self._decode(data)
+    def _take_receipt(self, parts: list[Part], digest_before: bytes) -> None:
+        if len(parts) != 1 or parts[0].index:
+            raise ProtocolError("a piece of the receipt is not alone in its frame")
+        if self._answer_digest is None:
+            self._answer_digest = digest_before
+            for text in self._texts.values():
+                text.end()
+            if any(self._entries.values()):
+                raise ProtocolError("log-probabilities end inside an entry")
+        self._receipt += parts[0].data
 
-    def _take_place(self, data: bytes) -> None:
-        if len(data) != 2 or self._answer_digest is not None:
-            raise ProtocolError("place is malformed, or comes after the receipt has begun")
-        self.place = int.from_bytes(data)
+    def _take(self, part: Part) -> Iterator[Piece]:
+        match part.kind:
+            case PartKind.TEXT:
+                if text := self._texts[part.index].decode(part.data):
+                    yield Piece(text, part.index)
+            case PartKind.CONTROL:
+                self._texts[part.index].end()
+                yield Piece(_Text().decode(part.data, whole=True), part.index, control=True)
+            case PartKind.LOGPROBS:
+                self._entries[part.index] += part.data
+                self.logprobs[part.index] += _take_entries(self._entries[part.index])
+            case _:
+                self._take_place(part)
 
-    def _decode(self, data: bytes, *, final: bool = False) -> str:
-        try:
-            return self._decoder.decode(data, final)
-        except UnicodeDecodeError:
-            raise ProtocolError("answer is not UTF-8") from None
+    def _take_place(self, part: Part) -> None:
+        if len(part.data) != 2 or part.index:
+            raise ProtocolError("place is malformed")
+        self.place = int.from_bytes(part.data)
 
     def finish(self) -> tuple[bytes, bytes]:
         """
@@ -111,14 +175,72 @@ class AnswerOpener(AnswerStream):
         return bytes(self._receipt), self._answer_digest
 
 
-def _parse_frame(plaintext: bytes) -> tuple[int, bytes]:
+class _Text:
+    """The text of one answer, whose characters parts may cut."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def decode(self, data: bytes, *, whole: bool = False) -> str:
+        try:
+            return self._decoder.decode(data, whole)
+        except UnicodeDecodeError:
+            raise ProtocolError("answer is not UTF-8") from None
+
+    def end(self) -> None:
+        """Require that no character is half there."""
+        self.decode(b"", whole=True)
+
+
+def parse_frame(plaintext: bytes) -> list[Part]:
+    """
+    Parse what a frame held into its parts.
+
+    Raises:
+        ProtocolError: It has another size, or is not parts and then zeros.
+    """
     if len(plaintext) != FRAME_PLAINTEXT_BYTES:
         raise ProtocolError(f"frame of {len(plaintext)} bytes, expected {FRAME_PLAINTEXT_BYTES}")
-    kind, end = plaintext[0], HEAD_BYTES + int.from_bytes(plaintext[1:HEAD_BYTES])
-    known = kind in {TEXT, RECEIPT, PLACE}
-    if not known or end > len(plaintext) or plaintext[end:].strip(b"\0"):
-        raise ProtocolError("frame is malformed")
-    return kind, plaintext[HEAD_BYTES:end]
+    parts, rest = [], plaintext
+    while rest.strip(b"\0"):
+        end = HEAD_BYTES + int.from_bytes(rest[2:HEAD_BYTES])
+        if (
+            rest[0] not in _PART_KINDS
+            or rest[1] >= MAX_ANSWERS
+            or not HEAD_BYTES < end <= len(rest)
+        ):
+            raise ProtocolError("frame is malformed")
+        parts.append(Part(PartKind(rest[0]), rest[HEAD_BYTES:end], rest[1]))
+        rest = rest[end:]
+    return parts
+
+
+def _take_entries(buffer: bytearray) -> Iterator[TokenLogprob]:
+    """Take whole entries off the front of *buffer*."""
+    while len(buffer) >= 2 and len(buffer) >= (end := 2 + int.from_bytes(buffer[:2])):
+        entry = bytes(buffer[2:end])
+        del buffer[:end]
+        match cbor.decode(entry):
+            case [token, value, list(alternatives)] if len(alternatives) <= MAX_ALTERNATIVES:
+                made = _parse_logprob([token, value])
+                others = tuple(map(_parse_logprob, alternatives))
+                yield replace(made, alternatives=others)
+            case _:
+                raise ProtocolError("log-probability is malformed")
+
+
+def _parse_logprob(item: cbor.Cbor) -> TokenLogprob:
+    match item:
+        case [bytes(token), value]:
+            return TokenLogprob(token, cbor.integer(value, _LEAST_LOGPROB, 0) / SCALE)
+    raise ProtocolError("log-probability is malformed")
+
+
+def _describe_error(code: str, numbers: tuple[int, ...]) -> str:
+    names = [FIELDS[number] for number in numbers if 0 <= number < len(FIELDS)]
+    if code == UnsupportedError.code and names:
+        return f"the enclave cannot honour {', '.join(names)}"
+    return f"the enclave answered {code}"
 
 
 def open_error(body: bytes, *, answer_secret: bytes, request_digest: bytes) -> AppError:
@@ -139,5 +261,5 @@ def open_error(body: bytes, *, answer_secret: bytes, request_digest: bytes) -> A
         case [str(code), list(numbers)] if code in WIRE_ERRORS:
             counts = tuple(number for number in numbers if isinstance(number, int))
             if len(counts) == len(numbers):
-                return WIRE_ERRORS[code](f"the enclave answered {code}", numbers=counts)
+                return WIRE_ERRORS[code](_describe_error(code, counts), numbers=counts)
     raise ProtocolError("sealed error is malformed")

@@ -23,6 +23,7 @@ def encode_authorization(authorization: Authorization) -> bytes:
             "secret_access_key": credentials.secret_access_key,
             "session_token": credentials.session_token,
             "key_arn": authorization.key_arn.text,
+            "fips": authorization.fips,
             "wrapped_question_key": authorization.wrapped_question_key,
             "answer_secret": authorization.answer_secret,
             "conversation": authorization.conversation,

@@ -7,12 +7,15 @@ The parent reads health and hints by it, too, so this module needs no cryptograp
 from typing import Final
 
 from app.protocol import cbor
-from app.protocol.constants import MAX_DOCUMENT_BYTES
+from app.protocol.constants import MAX_DOCUMENT_BYTES, PROTOCOL_VERSION
 from app.protocol.errors import WIRE_ERRORS, AppError, ProtocolError
 from app.protocol.messages import HealthReport
 
 MAX_MANIFEST_BYTES: Final = 4096
-_COUNTS: Final = ("active", "waiting", "answered", "failed")
+_COUNTS: Final = ("active", "waiting", "answered", "failed", "refused")
+_HINTS: Final = {
+    "version": f"the enclave speaks another version than {PROTOCOL_VERSION}: update the older end",
+}
 _MAX_COUNT: Final = 2**64 - 1
 
 
@@ -33,7 +36,8 @@ def parse_attestation(body: bytes) -> tuple[bytes, bytes]:
 
 def parse_hint(body: bytes) -> AppError:
     """Give the error that a hint names; an unknown one is `internal`. Not authenticated."""
-    error = WIRE_ERRORS.get(body.decode("ascii", "replace"), AppError)()
+    code = body.decode("ascii", "replace")
+    error = WIRE_ERRORS.get(code, AppError)(_HINTS.get(code, ""))
     error.hint = True
     return error
 
@@ -43,7 +47,18 @@ def parse_health(body: bytes) -> HealthReport:
     Parse the body of a health report.
 
     Raises:
-        ProtocolError: It is not exactly four counts.
+        ProtocolError: It is not exactly five counts and how far loading is.
     """
-    counts = cbor.decode_map(body, _COUNTS)
-    return HealthReport(*(cbor.integer(counts[name], 0, _MAX_COUNT) for name in _COUNTS))
+    values = cbor.decode_map(body, (*_COUNTS, "loading"))
+    counts = {name: cbor.integer(values[name], 0, _MAX_COUNT) for name in _COUNTS}
+    return HealthReport(loading=_parse_loading(values["loading"]), **counts)
+
+
+def _parse_loading(value: cbor.Cbor) -> tuple[int, int] | None:
+    match value:
+        case None:
+            return None
+        case [done, total]:
+            most = cbor.integer(total, 1, _MAX_COUNT)
+            return cbor.integer(done, 0, most), most
+    raise ProtocolError("health report has other fields")

@@ -6,8 +6,8 @@ SPEC.md section 5.3; `app.protocol.question` says what a question is, and parses
 
 from app.protocol import cbor
 from app.protocol.constants import MAX_QUESTION_BYTES
-from app.protocol.errors import TooLongError
-from app.protocol.question import SCALE, Question, utf8
+from app.protocol.errors import QuestionError, TooLongError
+from app.protocol.question import FIELDS, NUMBERS, SCALE, Message, Options, Question
 
 
 def encode_question(question: Question) -> bytes:
@@ -19,9 +19,12 @@ def encode_question(question: Question) -> bytes:
 
         QuestionError: A text has half of a surrogate pair, which UTF-8 cannot carry.
     """
-    for message in question.messages:
-        utf8(message.text)
-    encoded = _encode(question)
+    fields = {name: _encode_option(question.options, name) for name in FIELDS[1:]}
+    messages = [_encode_message(message) for message in question.messages]
+    try:
+        encoded = cbor.encode({FIELDS[0]: messages, **fields})
+    except UnicodeEncodeError:
+        raise QuestionError("text is not Unicode: it has half of a surrogate pair") from None
     if len(encoded) > MAX_QUESTION_BYTES:
         raise TooLongError(
             f"question and history are {len(encoded)} bytes, the limit is {MAX_QUESTION_BYTES}",
@@ -30,17 +33,23 @@ def encode_question(question: Question) -> bytes:
     return encoded
 
 
-def _encode(question: Question) -> bytes:
-    options = question.options
-    return cbor.encode(
-        {
-            "messages": [[message.role, message.text] for message in question.messages],
-            "max_tokens": options.max_tokens,
-            "temperature": round(options.temperature * SCALE),
-            "top_p": round(options.top_p * SCALE),
-            "top_k": options.top_k,
-            "seed": options.seed,
-            "stop": list(options.stop),
-            "padding": options.padding,
-        }
-    )
+def _encode_message(message: Message) -> list[cbor.Encodable]:
+    common: list[cbor.Encodable] = [message.role, message.text, message.name]
+    match message.role:
+        case "assistant":
+            calls = [[call.id, call.name, call.arguments] for call in message.calls]
+            return [*common, message.reasoning, calls]
+        case "tool":
+            return [*common, message.call_id]
+    return common
+
+
+def _encode_option(options: Options, name: str) -> cbor.Encodable:
+    value: cbor.Encodable | float = getattr(options, name)
+    if name == "logit_bias":
+        return [[token, round(bias * SCALE)] for token, bias in options.logit_bias]
+    if name in NUMBERS and NUMBERS[name][2] == SCALE:
+        assert isinstance(value, int | float)  # noqa: S101 - `Options` requires it
+        return round(value * SCALE)
+    assert not isinstance(value, float)  # noqa: S101 - all others are whole
+    return value

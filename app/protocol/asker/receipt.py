@@ -12,12 +12,15 @@ from cryptography.x509 import Certificate
 
 from app.protocol import cbor
 from app.protocol.asker.attestation import Attestation, require_user_data, verify_attestation
+from app.protocol.constants import MAX_ANSWERS
 from app.protocol.errors import AttestationError, ProtocolError
+from app.protocol.question import FinishReason, Padding
 from app.protocol.receipt import Receipt
 from app.protocol.releases import Measurements
 
 _KEYS: Final = (
-    "request", "answer", "manifest", "prompt_tokens", "completion_tokens", "finish", "code",
+    "request", "answer", "manifest", "conversation", "key_arn", "padding", "prompt_tokens",
+    "completion_tokens", "finish", "code",
 )  # fmt: skip
 _MAX_TOKENS: Final = 2**32 - 1
 
@@ -31,6 +34,9 @@ def verify_receipt(
     request_digest: bytes,
     answer_digest: bytes,
     manifest_digest: bytes,
+    conversation: bytes,
+    key_arn: str,
+    padding: Padding,
 ) -> tuple[Receipt, Attestation]:
     """
     Verify that *signed* is the receipt of exactly this answer to exactly this request.
@@ -53,6 +59,10 @@ def verify_receipt(
     stated = (receipt.request_digest, receipt.answer_digest, receipt.manifest_digest)
     if stated != (request_digest, answer_digest, manifest_digest):
         raise AttestationError("the receipt states another request, answer or manifest")
+    if (receipt.conversation, receipt.key_arn) != (conversation, key_arn):
+        raise AttestationError("the receipt states another conversation or key")
+    if receipt.padding != padding:
+        raise AttestationError(f"the receipt states padding {receipt.padding}, not {padding}")
     return receipt, attestation
 
 
@@ -69,18 +79,31 @@ def _parse_receipt(encoded: bytes) -> Receipt:
             "request": bytes(request),
             "answer": bytes(answer),
             "manifest": bytes(manifest),
+            "conversation": bytes(conversation),
+            "key_arn": str(key_arn),
+            "padding": ("constant" | "off") as padding,
             "prompt_tokens": prompt,
             "completion_tokens": completion,
-            "finish": ("stop" | "length" | "error") as finish,
+            "finish": list(finishes),
             "code": (str() | None) as code,
-        }:
+        } if 1 <= len(finishes) <= MAX_ANSWERS:
             return Receipt(
                 request_digest=request,
                 answer_digest=answer,
                 manifest_digest=manifest,
+                conversation=conversation,
+                key_arn=key_arn,
+                padding=padding,
                 prompt_tokens=cbor.integer(prompt, 0, _MAX_TOKENS),
                 completion_tokens=cbor.integer(completion, 0, _MAX_TOKENS),
-                finish=finish,
+                finishes=tuple(map(_parse_finish, finishes)),
                 code=code,
             )
     raise ProtocolError("receipt has other fields")
+
+
+def _parse_finish(value: cbor.Cbor) -> FinishReason:
+    match value:
+        case ("stop" | "length" | "error") as finish:
+            return finish
+    raise ProtocolError("receipt has another way to end")

@@ -36,6 +36,7 @@ class Call:
     key_arn: str | None = None
     encryption_context: Mapping[str, str] = field(default_factory=dict)
     attestation: Attestation | None = None
+    host: str | None = None
 
     def text(self, name: str, default: str | None = None) -> str:
         """

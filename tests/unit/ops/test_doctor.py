@@ -8,6 +8,7 @@ import pytest
 
 from app.protocol.errors import ConfigError
 from infra.parameters import parse_parameters
+from app.protocol.regions import REGIONS
 from ops import doctor
 from ops.aws import open_session
 from ops.deployment import ROOT, Deployment, read_deployment
@@ -271,7 +272,7 @@ def test_unknown_region_is_a_problem(aws: StubbedAws, monkeypatch: pytest.Monkey
     """
     A Region that is not on the measured list is a problem.
     """
-    monkeypatch.setattr(doctor, "KMS_HOSTS", {"us-east-1": ""})
+    monkeypatch.setattr(doctor, "REGIONS", {"us-east-1": REGIONS["us-east-1"]})
     assert diagnose(aws, healthy())["Region"].level is Level.PROBLEM
 
 
