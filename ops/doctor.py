@@ -12,8 +12,8 @@ from typing import Final
 import boto3
 
 from app.chatbot.terminal.terminal import Terminal, leave_quietly
-from app.protocol.regions import REGIONS
 from app.protocol.errors import ConfigError
+from app.protocol.regions import REGIONS
 from infra.parameters import Parameters, parse_parameters
 from ops.aws import AwsError, NotAllowedError, open_session
 from ops.bootstrap import check_bootstrap, read_bootstrap

@@ -69,8 +69,10 @@ class ChatbotConfig:
             raise ConfigError(
                 f"chat_role_arn is of partition {role[1]}, key_arn of {place.partition}"
             )
-        if self.fips and not place.has_fips:
-            raise ConfigError(f"fips is true, but KMS has no FIPS endpoint in {place.name}")
+        try:
+            place.kms_host(fips=self.fips)
+        except ProtocolError as error:
+            raise ConfigError(f"fips is true, but {error}") from None
 
     @property
     def region(self) -> str:

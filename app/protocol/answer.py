@@ -6,7 +6,6 @@ are pure and count the frames themselves, so a frame out of its place does not o
 """
 
 import hashlib
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
@@ -44,22 +43,9 @@ class PartKind(IntEnum):
     RECEIPT = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """
-    Something that a frame holds.
-
-    Attributes:
-        index: Which of a question's answers it belongs to.
-    """
-
-    kind: PartKind
-    data: bytes = field(repr=False)
-    index: int = 0
-
-    def encode(self) -> bytes:
-        """Give its bytes."""
-        return bytes([self.kind, self.index]) + len(self.data).to_bytes(2) + self.data
+def encode_part(kind: PartKind, data: bytes, index: int = 0) -> bytes:
+    """Give a part of a frame; *index* says which of a question's answers it belongs to."""
+    return bytes([kind, index]) + len(data).to_bytes(2) + data
 
 
 def encode_header(wrapped_answer_key: bytes) -> bytes:
@@ -89,7 +75,7 @@ class AnswerStream:
         info = _ANSWER_LABEL + request_digest + hashlib.sha256(header).digest()
         key = HKDF(SHA256(), DATA_KEY_BYTES, None, info).derive(data_key + answer_secret)
         self.aead = AESGCM(key)
-        self._request_digest = request_digest
+        self.request_digest = request_digest
         self._hash = hashlib.sha256(header)
         self.frames = 0
 
@@ -100,7 +86,7 @@ class AnswerStream:
 
     def position(self, *, final: bool) -> tuple[bytes, bytes]:
         """Give nonce and additional data of the next frame."""
-        aad = self._request_digest + self.frames.to_bytes(4) + bytes([final])
+        aad = self.request_digest + self.frames.to_bytes(4) + bytes([final])
         return self.frames.to_bytes(12), aad
 
     def count(self, message: bytes) -> None:
@@ -125,22 +111,21 @@ class AnswerSealer(AnswerStream):
 
     def seal_text(self, data: bytes = b"", *, final: bool = False) -> bytes:
         """Seal up to `MAX_DATA_BYTES` of UTF-8 into a frame message; nothing gives a dummy."""
-        return self.seal(*[Part(PartKind.TEXT, data)] * (data != b""), final=final)
+        return self.seal(encode_part(PartKind.TEXT, data) if data else b"", final=final)
 
     def seal_place(self, place: int) -> bytes:
         """Seal the answer's place among those that wait, 0 once it has begun."""
-        return self.seal(Part(PartKind.PLACE, min(place, _MAX_PLACE).to_bytes(2)))
+        return self.seal(encode_part(PartKind.PLACE, min(place, _MAX_PLACE).to_bytes(2)))
 
     def seal_receipt(self, piece: bytes, *, final: bool = False) -> bytes:
         """Seal a piece of the receipt, 1 to `MAX_DATA_BYTES`, into a frame message."""
-        return self.seal(Part(PartKind.RECEIPT, piece), final=final)
+        return self.seal(encode_part(PartKind.RECEIPT, piece), final=final)
 
-    def seal(self, *parts: Part, final: bool = False) -> bytes:
-        """Seal *parts*, which fit together, into a frame message."""
-        plaintext = b"".join(part.encode() for part in parts).ljust(FRAME_PLAINTEXT_BYTES, b"\0")
-        assert len(plaintext) == FRAME_PLAINTEXT_BYTES  # noqa: S101 - our own server cuts it
+    def seal(self, parts: bytes, *, final: bool = False) -> bytes:
+        """Seal encoded *parts*, at most `FRAME_PLAINTEXT_BYTES`, into a frame message."""
+        assert len(parts) <= FRAME_PLAINTEXT_BYTES  # noqa: S101 - our own server cuts it
         nonce, aad = self.position(final=final)
-        body = self.aead.encrypt(nonce, plaintext, aad)
+        body = self.aead.encrypt(nonce, parts.ljust(FRAME_PLAINTEXT_BYTES, b"\0"), aad)
         message = encode_message(Kind.FINAL_FRAME if final else Kind.ANSWER_FRAME, body)
         self.count(message)
         return message

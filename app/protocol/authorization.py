@@ -125,19 +125,17 @@ def parse_authorization(block: bytes) -> Authorization:
             "answer_secret": bytes(answer_secret),
             "conversation": bytes(conversation),
             "turn": turn,
-        }:
+        } if (
+            _ACCESS_KEY_ID.fullmatch(access_key_id)
+            and _PRINTABLE.fullmatch(secret_access_key)
+            and _PRINTABLE.fullmatch(session_token)
+            and 1 <= len(wrapped_question_key) <= MAX_WRAPPED_KEY_BYTES
+            and len(answer_secret) == ANSWER_SECRET_BYTES
+            and len(conversation) == CONVERSATION_BYTES
+        ):
             pass
         case _:
-            raise ProtocolError("authorization has other fields")
-    if not (
-        _ACCESS_KEY_ID.fullmatch(access_key_id)
-        and _PRINTABLE.fullmatch(secret_access_key)
-        and _PRINTABLE.fullmatch(session_token)
-        and 1 <= len(wrapped_question_key) <= MAX_WRAPPED_KEY_BYTES
-        and len(answer_secret) == ANSWER_SECRET_BYTES
-        and len(conversation) == CONVERSATION_BYTES
-    ):
-        raise ProtocolError("authorization has a malformed field")
+            raise ProtocolError("authorization has other fields, or a malformed one")
     authorization = Authorization(
         credentials=Credentials(access_key_id, secret_access_key, session_token),
         key_arn=parse_key_arn(key_arn),

@@ -14,28 +14,16 @@ LABEL: Final = b"enclave-llm/%d " % PROTOCOL_VERSION  # all that is derived or s
 PARENT_CID: Final = 3  # fixed by Nitro: the parent, as the enclave sees it
 INFERENCE_PORT: Final = 5000  # vsock; the enclave listens
 KMS_PROXY_PORT: Final = 8000  # vsock; vsock-proxy on the parent, its packaged default
-WEIGHTS_PORT: Final = 8001  # vsock; the parent listens
 PARENT_HTTP_PORT: Final = 5001
 
 # Frames, SPEC.md section 2
 MAX_FRAME_BYTES: Final = 1024 * 1024
 MAX_WRITE_BYTES: Final = 32 * 1024  # kernels up to 5.x corrupt longer vsock writes silently
 
-# Attestation, SPEC.md section 3. Sizes: aws-nitro-enclaves-nsm-api,
-# docs/attestation_process.md 2.2; the same text gives both 512 and 1,024 for user_data and
-# nonce, and real documents carry 1,024.
+# Attestation, SPEC.md section 3
 PCR_BYTES: Final = 48  # SHA-384
 NONCE_BYTES: Final = 32  # ours
 MAX_DOCUMENT_BYTES: Final = 20 * 1024  # 16,384 of payload, headers and signature around it
-MAX_PAYLOAD_BYTES: Final = 16 * 1024
-MAX_CERTIFICATE_BYTES: Final = 1024
-MAX_CABUNDLE_CERTIFICATES: Final = 8  # real documents carry 4
-MAX_PCRS: Final = 32
-MAX_PUBLIC_KEY_BYTES: Final = 1024
-MAX_USER_DATA_BYTES: Final = 1024
-MAX_NONCE_BYTES: Final = 1024
-MAX_DOCUMENT_AGE_SECONDS: Final = 300  # KMS itself refuses older ones
-CLOCK_LEEWAY_SECONDS: Final = 300
 
 # HPKE, SPEC.md section 4
 X25519_KEY_BYTES: Final = 32
@@ -73,11 +61,6 @@ FRAME_COUNT_BUCKETS: Final = tuple(
 )  # up to 12,288 frames, ten minutes of beats
 ANSWER_DEADLINE_SECONDS: Final = 120
 
-# Weights stream, SPEC.md section 8
-WEIGHTS_PIECE_BYTES: Final = 1023 * 1024  # in clear; sealed and in its frame still under 1 MiB
-WEIGHTS_MESSAGE_SECONDS: Final = 30  # for the first message, and for each after it
-WEIGHTS_FILE_SECONDS: Final = 60  # and one more for each MiB
-
 # Caches and concurrency inside the enclave
 DATA_KEY_CACHE_SECONDS: Final = 900  # design: a revoked caller is out after 15 minutes
 MAX_CACHED_DATA_KEYS: Final = 4096
@@ -88,16 +71,10 @@ REQUEST_READ_SECONDS: Final = 10  # for one whole request frame
 MAX_CONNECTION_SECONDS: Final = 700  # the longest answer has 12,288 beats: 614 s
 MAX_START_DRIFT_SECONDS: Final = 60  # system clock against the NSM's, at start
 
-# Credentials
-SESSION_SECONDS: Final = 900  # STS AssumeRole's minimum
-RENEW_SECONDS: Final = 300  # renewed when less is left
-MAX_SESSION_POLICY_CHARACTERS: Final = 2048  # STS AssumeRole, Policy
-
 # Encryption context of every KMS ciphertext
 PURPOSE: Final = "purpose"
 PURPOSE_QUESTION: Final = "question"
 PURPOSE_ANSWER: Final = "answer"
-PURPOSE_WEIGHTS: Final = "weights"
 CONVERSATION: Final = "conversation"  # value: the conversation id in lower-case hex
 # Conversations of bin/smoke start so; what KMS denies of them raises no alarm. Random ids hit it
 # once in 2**40.

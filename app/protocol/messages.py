@@ -5,7 +5,7 @@ The parent reads kinds and lengths, nothing else, so this module needs no crypto
 enclave answers is read by `app.protocol.asker.messages`.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 
 from app.protocol import cbor
@@ -19,8 +19,6 @@ class Kind(IntEnum):
     ATTEST = 0x01
     CHAT = 0x02
     HEALTH = 0x03
-    ASK_WEIGHTS_KEY = 0x04
-    ASK_FILE = 0x05
     ATTESTATION = 0x81
     ANSWER_HEADER = 0x82
     ANSWER_FRAME = 0x83
@@ -28,9 +26,6 @@ class Kind(IntEnum):
     SEALED_ERROR = 0x85
     HINT = 0x8E
     HEALTH_REPORT = 0x8F
-    WEIGHTS_KEY = 0x91
-    PIECE = 0x92
-    FILE_END = 0x93
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +91,4 @@ def encode_hint(error: AppError) -> bytes:
 
 def encode_health(report: HealthReport) -> bytes:
     """Give the health report message."""
-    body = cbor.encode(
-        {
-            "active": report.active,
-            "waiting": report.waiting,
-            "answered": report.answered,
-            "failed": report.failed,
-            "refused": report.refused,
-            "loading": report.loading,
-        }
-    )
-    return encode_message(Kind.HEALTH_REPORT, body)
+    return encode_message(Kind.HEALTH_REPORT, cbor.encode(asdict(report)))

@@ -6,8 +6,9 @@ number of each option. Writing them is `app.protocol.asker.question`.
 """
 
 import re
-from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Final, Literal, TypeVar, cast
 
 from app.protocol import cbor
 from app.protocol.constants import (
@@ -28,38 +29,12 @@ ToolCalls = Literal["many", "one"]
 Thinking = Literal["auto", "off", "on", "low", "medium", "high"]
 Padding = Literal["constant", "off"]
 FinishReason = Literal["stop", "length", "error"]  # the first two as the OpenAI API names them
+_Default = TypeVar("_Default")
 
 SCALE: Final = 1_000_000  # fractions travel as millionths: the wire has no floats
-FIELDS: Final = (
-    "messages", "tools", "tool_choice", "tool_calls", "schema", "thinking", "max_tokens",
-    "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
-    "repetition_penalty", "logit_bias", "logprobs", "n", "seed", "stop", "padding",
-)  # fmt: skip
-# Least and most on the wire, and how many of it make one of the attribute.
-NUMBERS: Final = {
-    "max_tokens": (1, 2**20, 1),
-    "temperature": (0, 2 * SCALE, SCALE),
-    "top_p": (1, SCALE, SCALE),
-    "top_k": (0, 2**20, 1),
-    "min_p": (0, SCALE, SCALE),
-    "presence_penalty": (-2 * SCALE, 2 * SCALE, SCALE),
-    "frequency_penalty": (-2 * SCALE, 2 * SCALE, SCALE),
-    "repetition_penalty": (1, 2 * SCALE, SCALE),
-    "logprobs": (0, MAX_ALTERNATIVES, 1),
-    "n": (1, MAX_ANSWERS, 1),
-    "seed": (0, 2**63 - 1, 1),
-}
-_JSON_BYTES: Final = {"tools": MAX_TOOLS_BYTES, "schema": MAX_SCHEMA_BYTES}
-_OR_NONE: Final = {"tools", "schema", "logprobs", "seed"}
-_WORDS: Final = {
-    "tool_calls": get_args(ToolCalls),
-    "thinking": get_args(Thinking),
-    "padding": get_args(Padding),
-}
+_ID: Final = "[!-~]{1,64}"
+_MAX_BIAS: Final = 100 * SCALE
 _MAX_TOKEN: Final = 2**31 - 1
-_MAX_BIAS: Final = 100
-_ID: Final = re.compile(r"[!-~]{1,64}", re.ASCII)
-_TOOL_CHOICE: Final = re.compile(r"auto|none|required|function:[!-~]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +66,52 @@ class Message:
     calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
 
-    def __post_init__(self) -> None:
-        """
-        Check names and ids, and that nothing is there which the role does not have.
 
-        Raises:
-            QuestionError: One is malformed or missing, or the role has no such thing.
-        """
-        ids = [id_ for call in self.calls for id_ in (call.id, call.name)]
-        ids += [self.name] * (self.name != "") + [self.call_id] * (self.role == "tool")
-        _require(all(map(_ID.fullmatch, ids)), "a name or id is not 1 to 64 printable characters")
-        _require(
-            (self.role == "assistant" or (self.reasoning, self.calls) == ("", ()))
-            and (self.role == "tool" or self.call_id == ""),
-            f"a message of {self.role} has what only another role has",
-        )
+def _option(
+    default: _Default, check: Callable[[object], bool], words: str, scale: int = 1
+) -> _Default:
+    """Give a field of `Options`: what it may be, and how many units on the wire make one."""
+    rule = {"check": check, "words": words, "scale": scale}
+    return field(default=default, repr=False, metadata=rule)
+
+
+def _number(default: _Default, least: int, most: int, scale: int = 1) -> _Default:
+    words = f"{'over 0' if least % scale else least // scale} to {most // scale}"
+    return _option(default, lambda value: _is_number(value, least, most, scale), words, scale)
+
+
+def _is_number(value: object, least: int, most: int, scale: int = 1) -> bool:
+    """Tell whether *value* is a number, a whole one where *scale* is 1, and no boolean."""
+    kinds = int if scale == 1 else int | float
+    number = isinstance(value, kinds) and not isinstance(value, bool)
+    return number and least <= value * scale <= most
+
+
+def _word(default: _Default, pattern: str) -> _Default:
+    return _option(default, lambda value: _matches(pattern, value), pattern.replace("|", ", "))
+
+
+def _json(most: int) -> str | None:
+    return _option(None, lambda value: _is_sized(value, 2, most), f"JSON of 2 to {most} bytes")
+
+
+def _are_stops(value: object) -> bool:
+    texts = value if isinstance(value, tuple) else (None,)
+    return len(texts) <= MAX_STOP_STRINGS and all(_is_sized(t, 1, MAX_STOP_BYTES) for t in texts)
+
+
+def _are_biases(value: object) -> bool:
+    values = value if isinstance(value, tuple) else (None,)
+    tokens = [token for token in values[::2] if _is_number(token, 0, _MAX_TOKEN)]
+    biases = [bias for bias in values[1::2] if _is_number(bias, -_MAX_BIAS, _MAX_BIAS)]
+    paired = 2 * len(tokens) == 2 * len(biases) == len(values) <= 2 * MAX_BIASED_TOKENS
+    return paired and tokens == sorted({*tokens})
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """
-    How an answer is made and sent. SPEC.md section 5.3 has the ranges.
+    How an answer is made and sent, in the order of SPEC.md section 5.3, which has the ranges.
 
     Attributes:
         tools: What the model may call, JSON text.
@@ -132,7 +132,7 @@ class Options:
 
         top_k: Candidates kept, 0 (the default) for all.
 
-        logit_bias: (token, bias) by ascending token.
+        logit_bias: A token, its bias in millionths, the next token; tokens ascend.
 
         logprobs: How many alternatives are told with each token; None for no log-probabilities.
 
@@ -145,25 +145,25 @@ class Options:
         padding: `constant` hides length and rhythm; `off` sends frames as tokens come.
     """
 
-    max_tokens: int = DEFAULT_MAX_TOKENS
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int | None = None
-    stop: tuple[str, ...] = field(default=(), repr=False)
-    padding: Padding = "constant"
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    logit_bias: tuple[tuple[int, float], ...] = field(default=(), repr=False)
-    logprobs: int | None = None
-    n: int = 1
-    tools: str | None = field(default=None, repr=False)
-    tool_choice: str = field(default="auto", repr=False)
-    tool_calls: ToolCalls = "many"
-    schema: str | None = field(default=None, repr=False)
-    thinking: Thinking = "auto"
+    tools: str | None = _json(MAX_TOOLS_BYTES)
+    tool_choice: str = _word("auto", f"auto|none|required|function:{_ID}")
+    tool_calls: ToolCalls = _word("many", "many|one")
+    schema: str | None = _json(MAX_SCHEMA_BYTES)
+    thinking: Thinking = _word("auto", "auto|off|on|low|medium|high")
+    max_tokens: int = _number(DEFAULT_MAX_TOKENS, 1, 2**20)
+    temperature: float = _number(0.0, 0, 2 * SCALE, SCALE)
+    top_p: float = _number(1.0, 1, SCALE, SCALE)
+    top_k: int = _number(0, 0, 2**20)
+    min_p: float = _number(0.0, 0, SCALE, SCALE)
+    presence_penalty: float = _number(0.0, -2 * SCALE, 2 * SCALE, SCALE)
+    frequency_penalty: float = _number(0.0, -2 * SCALE, 2 * SCALE, SCALE)
+    repetition_penalty: float = _number(1.0, 1, 2 * SCALE, SCALE)
+    logit_bias: tuple[int, ...] = _option((), _are_biases, "ascending tokens, each with its bias")
+    logprobs: int | None = _number(None, 0, MAX_ALTERNATIVES)
+    n: int = _number(1, 1, MAX_ANSWERS)
+    seed: int | None = _number(None, 0, 2**63 - 1)
+    stop: tuple[str, ...] = _option((), _are_stops, "at most 4 strings of 1 to 256 bytes")
+    padding: Padding = _word("constant", "constant|off")
 
     def __post_init__(self) -> None:
         """
@@ -172,43 +172,15 @@ class Options:
         Raises:
             QuestionError: A value is outside the range of SPEC.md section 5.3.
         """
-        _require_numbers(self)
-        _require_texts(self)
-        tokens = [token for token, _ in self.logit_bias]
-        _require(len(tokens) <= MAX_BIASED_TOKENS, f"more than {MAX_BIASED_TOKENS} biased tokens")
-        _require(tokens == sorted({*tokens}), "biased tokens are not ascending")
-        _require(
-            all(0 <= t <= _MAX_TOKEN and -_MAX_BIAS <= b <= _MAX_BIAS for t, b in self.logit_bias),
-            f"logit_bias is not -{_MAX_BIAS} to {_MAX_BIAS} a token",
-        )
+        for option in fields(self):
+            value, rule = getattr(self, option.name), option.metadata
+            allowed = (value is None and option.default is None) or rule["check"](value)
+            _require(allowed, f"{option.name} is not {rule['words']}")
+        chosen = self.tools is not None or self.tool_choice in {"auto", "none"}
+        _require(chosen, "tool_choice asks for a tool, and there are no tools")
 
 
-def _require_numbers(options: Options) -> None:
-    for name, (least, most, scale) in NUMBERS.items():
-        value = getattr(options, name)
-        low = "over 0" if least % scale else least // scale
-        _require(
-            (value is None and name in _OR_NONE) or least / scale <= value <= most / scale,
-            f"{name} is not {low} to {most // scale}",
-        )
-
-
-def _require_texts(options: Options) -> None:
-    for name, most in _JSON_BYTES.items():
-        text = getattr(options, name)
-        _require(text is None or 2 <= len(utf8(text)) <= most, f"{name} is not 2 to {most} bytes")
-    for name, words in _WORDS.items():
-        _require(getattr(options, name) in words, f"{name} is none of {', '.join(words)}")
-    _require(_TOOL_CHOICE.fullmatch(options.tool_choice) is not None, "tool_choice is malformed")
-    _require(
-        options.tools is not None or options.tool_choice in {"auto", "none"},
-        "tool_choice asks for a tool, and there are no tools",
-    )
-    _require(len(options.stop) <= MAX_STOP_STRINGS, f"more than {MAX_STOP_STRINGS} stop strings")
-    _require(
-        all(1 <= len(utf8(text)) <= MAX_STOP_BYTES for text in options.stop),
-        f"a stop string is not 1 to {MAX_STOP_BYTES} bytes",
-    )
+FIELDS: Final = ("messages", *(option.name for option in fields(Options)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +190,7 @@ class Question:
 
     Raises:
         QuestionError: There is no message, there are more than `MAX_TURNS` with tool calls
-            counted, an id is malformed, or the last message leaves nothing to answer.
+            counted, or the last message leaves nothing to answer.
     """
 
     messages: tuple[Message, ...]
@@ -243,67 +215,50 @@ def parse_question(data: bytes) -> Question:
     messages = value["messages"]
     if not isinstance(messages, list):
         raise ProtocolError("messages are not an array")
-    options = {name: _parse_option(name, value[name]) for name in FIELDS[1:]}
-    return Question(tuple(map(_parse_message, messages)), Options(**options))  # type: ignore[arg-type] # as `_parse_option` says
+    options = {
+        option.name: _parse_option(value[option.name], option.metadata["scale"])
+        for option in fields(Options)
+    }
+    return Question(tuple(map(_parse_message, messages)), Options(**options))  # type: ignore[arg-type] # `Options` checks
 
 
-def _parse_option(name: str, value: cbor.Cbor) -> object:
-    if value is None and name in _OR_NONE:
-        return None
-    if name in NUMBERS:
-        least, most, scale = NUMBERS[name]
-        number = cbor.integer(value, least, most)
-        return number if scale == 1 else number / scale
-    match name, value:
-        case "stop", list(items):
-            return tuple(map(_text, items))
-        case "logit_bias", list(items):
-            return tuple(map(_parse_bias, items))
-    return _text(value)
-
-
-def _parse_bias(value: cbor.Cbor) -> tuple[int, float]:
-    most = _MAX_BIAS * SCALE
-    match value:
-        case [token, bias]:
-            return cbor.integer(token, 0, _MAX_TOKEN), cbor.integer(bias, -most, most) / SCALE
-    raise ProtocolError("bias is not a token and a number")
+def _parse_option(wire: cbor.Cbor, scale: int) -> object:
+    """Give what the asker meant by *wire*, whatever that is; `Options` checks it."""
+    if isinstance(wire, list):
+        return tuple(wire)
+    scaled = scale != 1 and isinstance(wire, int) and not isinstance(wire, bool)
+    return cast("int", wire) / scale if scaled else wire
 
 
 def _parse_message(value: cbor.Cbor) -> Message:
     match value:
-        case [("system" | "user") as role, str(text), str(name)]:
+        case [("system" | "user") as role, str(text), str(name)] if _are_ids(name or "-"):
             return Message(role, text, name)
-        case ["assistant", str(text), str(name), str(reasoning), list(calls)]:
-            made = tuple(map(_parse_call, calls))
-            return Message("assistant", text, name, reasoning=reasoning, calls=made)
-        case ["tool", str(text), str(name), str(call_id)]:
+        case ["assistant", str(text), str(name), str(why), list(calls)] if _are_ids(name or "-"):
+            return Message("assistant", text, name, why, tuple(map(_parse_call, calls)))
+        case ["tool", str(text), str(name), str(call_id)] if _are_ids(name or "-", call_id):
             return Message("tool", text, name, call_id=call_id)
-    raise ProtocolError("message is malformed")
+    raise QuestionError("a message is malformed, or a name or an id in it")
 
 
 def _parse_call(value: cbor.Cbor) -> ToolCall:
     match value:
-        case [str(id_), str(name), str(arguments)]:
-            return ToolCall(id_, name, arguments)
-    raise ProtocolError("tool call is malformed")
+        case [str(call_id), str(name), str(arguments)] if _are_ids(call_id, name):
+            return ToolCall(call_id, name, arguments)
+    raise QuestionError("a tool call is malformed, or a name or an id in it")
 
 
-def _text(value: cbor.Cbor) -> str:
-    if not isinstance(value, str):
-        raise ProtocolError("text is not a text string")
-    return value
+def _are_ids(*texts: str) -> bool:
+    return all(_matches(_ID, text) for text in texts)
 
 
-def utf8(text: str) -> bytes:
-    """
-    Encode *text*.
+def _matches(pattern: str, text: object) -> bool:
+    return isinstance(text, str) and re.fullmatch(pattern, text) is not None
 
-    Raises:
-        QuestionError: It has half of a surrogate pair, which UTF-8 cannot carry.
-    """
+
+def _is_sized(text: object, least: int, most: int) -> bool:
     try:
-        return text.encode()
+        return isinstance(text, str) and least <= len(text.encode()) <= most
     except UnicodeEncodeError:
         raise QuestionError("text is not Unicode: it has half of a surrogate pair") from None
 

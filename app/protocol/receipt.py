@@ -9,11 +9,17 @@ Verifying one is `app.protocol.asker.receipt`.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Final
 
 from app.protocol import cbor
 from app.protocol.attestation import encode_user_data
 from app.protocol.question import FinishReason, Padding
+
+KEYS: Final = (
+    "request", "answer", "manifest", "conversation", "key_arn", "padding", "prompt_tokens",
+    "completion_tokens", "finish", "code",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +55,7 @@ class Receipt:
 
     def encode(self) -> bytes:
         """Give the bytes whose digest is attested."""
-        return cbor.encode(
-            {
-                "request": self.request_digest,
-                "answer": self.answer_digest,
-                "manifest": self.manifest_digest,
-                "conversation": self.conversation,
-                "key_arn": self.key_arn,
-                "padding": self.padding,
-                "prompt_tokens": self.prompt_tokens,
-                "completion_tokens": self.completion_tokens,
-                "finish": list(self.finishes),
-                "code": self.code,
-            }
-        )
+        return cbor.encode(dict(zip(KEYS, astuple(self), strict=True)))
 
 
 def sign_receipt(receipt: Receipt, attest: Callable[[bytes, bytes], bytes]) -> bytes:

@@ -10,21 +10,16 @@ from typing import Final
 
 from app.protocol.errors import ProtocolError
 
-DNS_SUFFIXES: Final = {
-    "aws": "amazonaws.com",
-    "aws-us-gov": "amazonaws.com",
-    "aws-cn": "amazonaws.com.cn",
-}
 _NAMES: Final = {
-    "aws": (
+    ("aws", "amazonaws.com"): (
         "af-south-1 ap-east-1 ap-east-2 ap-northeast-1 ap-northeast-2 ap-northeast-3 ap-south-1 "
         "ap-south-2 ap-southeast-1 ap-southeast-2 ap-southeast-3 ap-southeast-4 ap-southeast-5 "
         "ap-southeast-6 ap-southeast-7 ca-central-1 ca-west-1 eu-central-1 eu-central-2 "
         "eu-north-1 eu-south-1 eu-south-2 eu-west-1 eu-west-2 eu-west-3 il-central-1 "
         "me-central-1 me-south-1 mx-central-1 sa-east-1 us-east-1 us-east-2 us-west-1 us-west-2"
     ),
-    "aws-us-gov": "us-gov-east-1 us-gov-west-1",
-    "aws-cn": "cn-north-1 cn-northwest-1",
+    ("aws-us-gov", "amazonaws.com"): "us-gov-east-1 us-gov-west-1",
+    ("aws-cn", "amazonaws.com.cn"): "cn-north-1 cn-northwest-1",
 }
 _NO_FIPS: Final = frozenset({"ap-east-2", "ap-southeast-6", "cn-north-1", "cn-northwest-1"})
 
@@ -35,11 +30,7 @@ class Region:
 
     name: str
     partition: str
-
-    @property
-    def has_fips(self) -> bool:
-        """Whether KMS has a FIPS name here."""
-        return self.name not in _NO_FIPS
+    dns_suffix: str
 
     def kms_host(self, *, fips: bool) -> str:
         """
@@ -48,11 +39,11 @@ class Region:
         Raises:
             ProtocolError: FIPS is asked for where there is none.
         """
-        if fips and not self.has_fips:
+        if fips and self.name in _NO_FIPS:
             raise ProtocolError(f"KMS has no FIPS endpoint in {self.name}")
-        return f"{'kms-fips' if fips else 'kms'}.{self.name}.{DNS_SUFFIXES[self.partition]}"
+        return f"{'kms-fips' if fips else 'kms'}.{self.name}.{self.dns_suffix}"
 
 
 REGIONS: Final = {
-    name: Region(name, partition) for partition, names in _NAMES.items() for name in names.split()
+    name: Region(name, *place) for place, names in _NAMES.items() for name in names.split()
 }

@@ -52,10 +52,8 @@ def parse_sealed_request(data: bytes) -> SealedRequest:
     """
     if data[:1] != bytes([PROTOCOL_VERSION]):
         raise VersionError(f"sealed request is not of version {PROTOCOL_VERSION}")
-    if len(data) < _HEAD_BYTES:
-        raise ProtocolError("sealed request is too short")
-    ciphertext = data[_HEAD_BYTES:]
-    if int.from_bytes(data[1 + KEY_ID_BYTES : _HEAD_BYTES]) != len(ciphertext):
+    length, ciphertext = data[1 + KEY_ID_BYTES : _HEAD_BYTES], data[_HEAD_BYTES:]
+    if len(length) != 4 or int.from_bytes(length) != len(ciphertext):
         raise ProtocolError("sealed request is not as long as it says")
     return SealedRequest(key_id=data[1 : 1 + KEY_ID_BYTES], ciphertext=ciphertext)
 

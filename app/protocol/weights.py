@@ -6,6 +6,7 @@ No program serves it yet: these are its messages and the sealing of its pieces, 
 
 import hashlib
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -20,17 +21,30 @@ from app.protocol.constants import (
     GCM_TAG_BYTES,
     LABEL,
     MAX_WRAPPED_KEY_BYTES,
-    WEIGHTS_PIECE_BYTES,
 )
 from app.protocol.errors import EnvelopeError, ProtocolError
-from app.protocol.messages import Kind, encode_message
 
+WEIGHTS_PORT: Final = 8001  # vsock; the parent listens
+WEIGHTS_PIECE_BYTES: Final = 1023 * 1024  # in clear; sealed and in its frame still under 1 MiB
+WEIGHTS_MESSAGE_SECONDS: Final = 30  # for the first message, and for each after it
+WEIGHTS_FILE_SECONDS: Final = 60  # and one more for each MiB
+PURPOSE_WEIGHTS: Final = "weights"  # in the encryption context, beside `digest`
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 _LABEL: Final = LABEL + b"weights"
 _KEYS: Final = (
     "access_key_id", "secret_access_key", "session_token", "key_arn", "fips",
     "wrapped_weights_key",
 )  # fmt: skip
+
+
+class Kind(IntEnum):
+    """The first byte of a message of this stream, none of which the other streams have."""
+
+    ASK_KEY = 0x04
+    ASK_FILE = 0x05
+    KEY = 0x91
+    PIECE = 0x92
+    END = 0x93
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +60,7 @@ class WeightsKey:
 def encode_weights_key(key: WeightsKey | None) -> bytes:
     """Give the parent's message about *key*, None where the files lie in clear."""
     if key is None:
-        return encode_message(Kind.WEIGHTS_KEY, cbor.encode(None))
+        return bytes([Kind.KEY]) + cbor.encode(None)
     values = (
         key.credentials.access_key_id,
         key.credentials.secret_access_key,
@@ -55,7 +69,7 @@ def encode_weights_key(key: WeightsKey | None) -> bytes:
         key.fips,
         key.wrapped,
     )
-    return encode_message(Kind.WEIGHTS_KEY, cbor.encode(dict(zip(_KEYS, values, strict=True))))
+    return bytes([Kind.KEY]) + cbor.encode(dict(zip(_KEYS, values, strict=True)))
 
 
 def parse_weights_key(body: bytes) -> WeightsKey | None:

@@ -13,8 +13,7 @@ from app.chatbot.session.trust import Trust, verify_enclave
 from app.protocol.asker.nitro_root import NITRO_ROOT
 from app.protocol.asker.receipt import verify_receipt
 from app.protocol.attestation import encode_user_data
-from app.protocol.constants import NONCE_BYTES, X25519_KEY_BYTES
-from app.protocol.constants import CONVERSATION_BYTES
+from app.protocol.constants import CONVERSATION_BYTES, NONCE_BYTES, X25519_KEY_BYTES
 from app.protocol.errors import AppError, AttestationError, PcrMismatchError
 from app.protocol.manifest import Manifest
 from app.protocol.receipt import Receipt, sign_receipt

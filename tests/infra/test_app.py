@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.protocol.regions import REGIONS
 from app.protocol.errors import ConfigError
+from app.protocol.regions import REGIONS
 from app.protocol.releases import PRODUCTION_KITS, Measurements, Release
 from infra.app import make_app
 from infra.approved_image import ApprovedImage, load_approved_image

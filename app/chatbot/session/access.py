@@ -17,17 +17,19 @@ import botocore.config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from app.chatbot.config import ChatbotConfig
+from app.protocol.asker.constants import (
+    MAX_SESSION_POLICY_CHARACTERS,
+    RENEW_SECONDS,
+    SESSION_SECONDS,
+)
 from app.protocol.authorization import Credentials
 from app.protocol.constants import (
     CONVERSATION,
     DATA_KEY_BYTES,
     DATA_KEY_CACHE_SECONDS,
-    MAX_SESSION_POLICY_CHARACTERS,
     PURPOSE,
     PURPOSE_ANSWER,
     PURPOSE_QUESTION,
-    RENEW_SECONDS,
-    SESSION_SECONDS,
 )
 from app.protocol.errors import ConfigError, DeniedError, KmsError
 

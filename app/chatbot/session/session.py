@@ -20,18 +20,14 @@ from app.chatbot.session.transport import Transport
 from app.chatbot.session.trust import Trust, VerifiedEnclave, verify_enclave
 from app.protocol.answer import encode_header
 from app.protocol.asker.answer import AnswerOpener, open_error, parse_header
+from app.protocol.asker.constants import MAX_DOCUMENT_AGE_SECONDS
 from app.protocol.asker.envelope import seal_question
 from app.protocol.asker.manifest import require_version
 from app.protocol.asker.messages import parse_attestation, parse_hint
 from app.protocol.asker.receipt import verify_receipt
 from app.protocol.asker.sealing import seal_request
 from app.protocol.authorization import Authorization, parse_key_arn
-from app.protocol.constants import (
-    ANSWER_SECRET_BYTES,
-    CONVERSATION_BYTES,
-    MAX_DOCUMENT_AGE_SECONDS,
-    NONCE_BYTES,
-)
+from app.protocol.constants import ANSWER_SECRET_BYTES, CONVERSATION_BYTES, NONCE_BYTES
 from app.protocol.errors import (
     WIRE_ERRORS,
     AppError,

@@ -8,6 +8,7 @@ carry a request and `request-created` to sign it, so no private part of it is re
 """
 
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -53,24 +54,10 @@ MAX_ATTEMPTS: Final = 3
 POOLED_CONNECTIONS: Final = 8  # kept open a Region
 
 # "Common errors" of the KMS API reference, in the JSON and in the Query protocol's spelling.
-_DENIED: Final = frozenset(
-    {
-        "AccessDenied",
-        "AccessDeniedException",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "IncompleteSignature",
-        "IncompleteSignatureException",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "MissingAuthenticationToken",
-        "MissingAuthenticationTokenException",
-        "NotAuthorized",
-        "OptInRequired",
-        "RequestExpired",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    }
+_DENIED: Final = re.compile(
+    r"(AccessDenied|ExpiredToken|IncompleteSignature|MissingAuthenticationToken)(Exception)?|"
+    r"InvalidClientTokenId|InvalidSignatureException|NotAuthorized|OptInRequired|RequestExpired|"
+    r"SignatureDoesNotMatch|UnrecognizedClientException"
 )
 
 # What botocore raises when there is no answer, or one that its parser stumbles over.
@@ -172,7 +159,7 @@ class KmsTransport:
 
 
 def _refusal(error: ClientError) -> AppError:
-    if error.response.get("Error", {}).get("Code") in _DENIED:
+    if _DENIED.fullmatch(error.response.get("Error", {}).get("Code", "")):
         return DeniedError("KMS refused these credentials")
     return KmsError("KMS answered with an error")
 

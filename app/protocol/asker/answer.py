@@ -13,7 +13,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 
 from app.protocol import cbor
-from app.protocol.answer import HEAD_BYTES, AnswerStream, Part, PartKind, error_aead
+from app.protocol.answer import HEAD_BYTES, AnswerStream, PartKind, error_aead
 from app.protocol.authorization import unpad
 from app.protocol.constants import (
     FRAME_PLAINTEXT_BYTES,
@@ -45,6 +45,20 @@ def parse_header(body: bytes) -> bytes:
     if not 1 <= len(body) <= MAX_WRAPPED_KEY_BYTES:
         raise ProtocolError(f"wrapped answer key of {len(body)} bytes")
     return body
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """
+    Something that a frame holds.
+
+    Attributes:
+        index: Which of a question's answers it belongs to.
+    """
+
+    kind: PartKind
+    data: bytes = field(repr=False)
+    index: int
 
 
 @dataclass(frozen=True, slots=True)

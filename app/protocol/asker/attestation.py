@@ -20,20 +20,19 @@ from cryptography.hazmat.primitives.hashes import SHA384
 
 from app.protocol import cbor
 from app.protocol.asker.chain import verify_chain
-from app.protocol.attestation import Kind, encode_user_data
-from app.protocol.constants import (
+from app.protocol.asker.constants import (
     CLOCK_LEEWAY_SECONDS,
     MAX_CABUNDLE_CERTIFICATES,
     MAX_CERTIFICATE_BYTES,
     MAX_DOCUMENT_AGE_SECONDS,
-    MAX_DOCUMENT_BYTES,
     MAX_NONCE_BYTES,
     MAX_PAYLOAD_BYTES,
     MAX_PCRS,
     MAX_PUBLIC_KEY_BYTES,
     MAX_USER_DATA_BYTES,
-    PCR_BYTES,
 )
+from app.protocol.attestation import Kind, encode_user_data
+from app.protocol.constants import MAX_DOCUMENT_BYTES, PCR_BYTES
 from app.protocol.errors import AttestationError, PcrMismatchError, ProtocolError
 from app.protocol.releases import Measurements, Release
 

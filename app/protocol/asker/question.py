@@ -4,10 +4,12 @@ The asker's half of a question: writing its bytes.
 SPEC.md section 5.3; `app.protocol.question` says what a question is, and parses.
 """
 
+from dataclasses import fields
+
 from app.protocol import cbor
 from app.protocol.constants import MAX_QUESTION_BYTES
 from app.protocol.errors import QuestionError, TooLongError
-from app.protocol.question import FIELDS, NUMBERS, SCALE, Message, Options, Question
+from app.protocol.question import Message, Question, parse_question
 
 
 def encode_question(question: Question) -> bytes:
@@ -19,10 +21,8 @@ def encode_question(question: Question) -> bytes:
 
         QuestionError: A text has half of a surrogate pair, which UTF-8 cannot carry.
     """
-    fields = {name: _encode_option(question.options, name) for name in FIELDS[1:]}
-    messages = [_encode_message(message) for message in question.messages]
     try:
-        encoded = cbor.encode({FIELDS[0]: messages, **fields})
+        encoded = _encode(question)
     except UnicodeEncodeError:
         raise QuestionError("text is not Unicode: it has half of a surrogate pair") from None
     if len(encoded) > MAX_QUESTION_BYTES:
@@ -30,7 +30,21 @@ def encode_question(question: Question) -> bytes:
             f"question and history are {len(encoded)} bytes, the limit is {MAX_QUESTION_BYTES}",
             numbers=(len(encoded), MAX_QUESTION_BYTES),
         )
+    parse_question(encoded)  # what the enclave would not take is not sent
     return encoded
+
+
+def _encode(question: Question) -> bytes:
+    options: dict[str, cbor.Encodable] = {
+        option.name: _scale(getattr(question.options, option.name), option.metadata["scale"])
+        for option in fields(question.options)
+    }
+    return cbor.encode({"messages": list(map(_encode_message, question.messages)), **options})
+
+
+def _scale(value: cbor.Encodable | float, scale: int) -> cbor.Encodable:
+    """Give an option as it travels."""
+    return round(value * scale) if isinstance(value, int | float) else value
 
 
 def _encode_message(message: Message) -> list[cbor.Encodable]:
@@ -42,14 +56,3 @@ def _encode_message(message: Message) -> list[cbor.Encodable]:
         case "tool":
             return [*common, message.call_id]
     return common
-
-
-def _encode_option(options: Options, name: str) -> cbor.Encodable:
-    value: cbor.Encodable | float = getattr(options, name)
-    if name == "logit_bias":
-        return [[token, round(bias * SCALE)] for token, bias in options.logit_bias]
-    if name in NUMBERS and NUMBERS[name][2] == SCALE:
-        assert isinstance(value, int | float)  # noqa: S101 - `Options` requires it
-        return round(value * SCALE)
-    assert not isinstance(value, float)  # noqa: S101 - all others are whole
-    return value

@@ -15,13 +15,9 @@ from app.protocol.asker.attestation import Attestation, require_user_data, verif
 from app.protocol.constants import MAX_ANSWERS
 from app.protocol.errors import AttestationError, ProtocolError
 from app.protocol.question import FinishReason, Padding
-from app.protocol.receipt import Receipt
+from app.protocol.receipt import KEYS, Receipt
 from app.protocol.releases import Measurements
 
-_KEYS: Final = (
-    "request", "answer", "manifest", "conversation", "key_arn", "padding", "prompt_tokens",
-    "completion_tokens", "finish", "code",
-)  # fmt: skip
 _MAX_TOKENS: Final = 2**32 - 1
 
 
@@ -74,7 +70,7 @@ def _parse_signed(signed: bytes) -> tuple[bytes, bytes]:
 
 
 def _parse_receipt(encoded: bytes) -> Receipt:
-    match cbor.decode_map(encoded, _KEYS):
+    match cbor.decode_map(encoded, KEYS):
         case {
             "request": bytes(request),
             "answer": bytes(answer),

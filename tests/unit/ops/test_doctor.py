@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.protocol.errors import ConfigError
-from infra.parameters import parse_parameters
 from app.protocol.regions import REGIONS
+from infra.parameters import parse_parameters
 from ops import doctor
 from ops.aws import open_session
 from ops.deployment import ROOT, Deployment, read_deployment
