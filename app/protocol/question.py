@@ -82,9 +82,9 @@ def _number(default: _Default, least: int, most: int, scale: int = 1) -> _Defaul
 
 def _is_number(value: object, least: int, most: int, scale: int = 1) -> bool:
     """Tell whether *value* is a number, a whole one where *scale* is 1, and no boolean."""
-    kinds = int if scale == 1 else int | float
-    number = isinstance(value, kinds) and not isinstance(value, bool)
-    return number and least <= value * scale <= most
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return least <= value * scale <= most and (scale != 1 or isinstance(value, int))
 
 
 def _word(default: _Default, pattern: str) -> _Default:
