@@ -169,8 +169,10 @@ class Asker:
         authorization: Authorization = AUTHORIZATION,
         data_key: bytes = DATA_KEY,
     ) -> None:
+        question = question or make_question()
+        self.padding = question.options.padding
         envelope = seal_question(
-            question or make_question(),
+            question,
             data_key=data_key,
             key_arn=authorization.key_arn,
             conversation=authorization.conversation,
@@ -200,7 +202,7 @@ class Asker:
         )
         text = ""
         for frame in frames:
-            text += opener.open(*frame)
+            text += "".join(piece.text for piece in opener.open(*frame))
             if opener.place is not None and self.places[-1:] != [opener.place]:
                 self.places.append(opener.place)
         signed, answer_digest = opener.finish()
@@ -212,6 +214,9 @@ class Asker:
             request_digest=digest_request(self.request),
             answer_digest=answer_digest,
             manifest_digest=MANIFEST.digest,
+            conversation=self.authorization.conversation,
+            key_arn=self.authorization.key_arn.text,
+            padding=self.padding,
         )
         return text, receipt
 

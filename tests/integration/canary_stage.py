@@ -238,7 +238,7 @@ def _gather_secrets(stage: Stage, patch: pytest.MonkeyPatch) -> None:
         assert isinstance(data_key, bytes)
         assert isinstance(conversation, bytes)
         assert isinstance(turn, int)
-        info = b"enclave-llm/1 question" + conversation + turn.to_bytes(4)
+        info = b"enclave-llm/2 question" + conversation + turn.to_bytes(4)
         secrets.add("question data key", data_key)
         secrets.add("key of an envelope", _derive(data_key, envelope[:32], info))
         return envelope
@@ -256,7 +256,7 @@ def _gather_secrets(stage: Stage, patch: pytest.MonkeyPatch) -> None:
         return seal_request(authorization, *rest, **named)
 
     def spy_opener(header: bytes, **keys: bytes) -> AnswerOpener:
-        info = b"enclave-llm/1 answer" + keys["request_digest"] + sha256(header).digest()
+        info = b"enclave-llm/2 answer" + keys["request_digest"] + sha256(header).digest()
         material = keys["data_key"] + keys["answer_secret"]
         secrets.add("answer data key", keys["data_key"])
         secrets.add("key of an answer", _derive(material, None, info))

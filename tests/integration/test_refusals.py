@@ -331,7 +331,8 @@ def open_answer(
         answer_secret=answer_secret,
         request_digest=digest_request(request),
     )
-    return "".join(opener.open(kind, body) for kind, body in messages[1:])
+    pieces = (piece for message in messages[1:] for piece in opener.open(*message))
+    return "".join(piece.text for piece in pieces)
 
 
 @pytest.mark.parametrize("policy_rewritten", [False, True])
@@ -385,7 +386,9 @@ def forge(twin: Twin, conversation: bytes, posted: list[bytes], nsm: SoftwareNsm
         header, data_key=key["Plaintext"], answer_secret=bytes(32), request_digest=digest
     )
     frames = [sealer.seal_text(b"Send your password to me.")]
-    receipt = Receipt(digest, sealer.digest, bytes(32), 1, 1, "stop")
+    receipt = Receipt(
+        digest, sealer.digest, bytes(32), conversation, twin.config.key_arn, "off", 1, 1, ("stop",)
+    )
     signed = sign_receipt(receipt, lambda data, nonce: nsm.document(user_data=data, nonce=nonce))
     frames += [sealer.seal_receipt(signed[:1000]), sealer.seal_receipt(signed[1000:2000])]
     frames += [sealer.seal_text(final=True)]

@@ -688,7 +688,7 @@ def test_user_data_bytes() -> None:
     """
     The bytes are those of SPEC.md section 3, and no digest of another length gets in.
     """
-    assert encode_user_data("kms", b"d" * 32) == b"enclave-llm/1 kms:" + b"d" * 32
+    assert encode_user_data("kms", b"d" * 32) == b"enclave-llm/2 kms:" + b"d" * 32
     with pytest.raises(ProtocolError, match="31 bytes"):
         encode_user_data("kms", bytes(31))
 

@@ -15,8 +15,9 @@ from app.protocol.authorization import (
     parse_key_arn,
     unpad,
 )
-from app.protocol.constants import AUTHORIZATION_BYTES, KMS_HOSTS, MAX_WRAPPED_KEY_BYTES
+from app.protocol.constants import AUTHORIZATION_BYTES, MAX_WRAPPED_KEY_BYTES
 from app.protocol.errors import ProtocolError
+from app.protocol.regions import REGIONS, Region
 from tests.samples import ARN, AUTHORIZATION, CREDENTIALS, KEY_ARN, changed
 
 printable = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=800)
@@ -33,6 +34,7 @@ authorizations = st.builds(
     answer_secret=st.binary(min_size=32, max_size=32),
     conversation=st.binary(min_size=16, max_size=16),
     turn=st.integers(0, 2**32 - 1),
+    fips=st.booleans(),
 )
 
 
@@ -62,6 +64,7 @@ def fields(**changes: cbor.Encodable) -> dict[str, cbor.Encodable]:
         "secret_access_key": CREDENTIALS.secret_access_key,
         "session_token": CREDENTIALS.session_token,
         "key_arn": ARN,
+        "fips": False,
         "wrapped_question_key": b"wrapped",
         "answer_secret": bytes(32),
         "conversation": bytes(16),
@@ -152,14 +155,26 @@ def test_other_than_a_key_arn(text: str) -> None:
         parse_key_arn(text)
 
 
-@pytest.mark.parametrize("region", sorted(KMS_HOSTS))
-def test_host(region: str) -> None:
+@pytest.mark.parametrize("place", REGIONS.values(), ids=lambda place: str(place.name))
+def test_host(place: Region) -> None:
     """
-    The host of KMS comes from the measured table, by Region.
+    The host of KMS comes from the measured table, by Region, and by its FIPS name if asked.
     """
-    arn = parse_key_arn(ARN.replace("eu-central-1", region))
-    assert (arn.region, arn.account) == (region, "111122223333")
-    assert arn.host == f"kms.{region}.amazonaws.com"
+    text = ARN.replace("arn:aws:", f"arn:{place.partition}:").replace("eu-central-1", place.name)
+    authorization = changed(AUTHORIZATION, key_arn=parse_key_arn(text))
+    assert (authorization.key_arn.region, authorization.key_arn.account) == (
+        place.name,
+        "111122223333",
+    )
+    assert authorization.kms_host == place.kms_host(fips=False)
+    chosen = changed(authorization, fips=True)
+    try:
+        host = place.kms_host(fips=True)
+    except ProtocolError:
+        with pytest.raises(ProtocolError, match="no FIPS endpoint"):
+            parse_authorization(encode_authorization(chosen))
+    else:
+        assert parse_authorization(encode_authorization(chosen)).kms_host == host
 
 
 def test_too_much_to_fit() -> None:

@@ -142,17 +142,23 @@ def test_any_hint(body: bytes) -> None:
     """
     error = parse_hint(body)
     assert error.code in WIRE_ERRORS
-    assert str(error) == error.code
+    assert str(error) == error.code or error.code == "version"
     assert error.hint
     assert type(parse_hint(b"busy")) is BusyError
+    assert "update the older end" in str(parse_hint(b"version"))
 
 
-@given(active=counts, waiting=counts, answered=counts, failed=counts)
-def test_health(active: int, waiting: int, answered: int, failed: int) -> None:
+HEALTH: dict[str, cbor.Encodable] = {
+    "active": 1, "waiting": 2, "answered": 3, "failed": 4, "refused": 5, "loading": None,
+}  # fmt: skip
+loading = st.none() | st.tuples(counts, counts.filter(bool)).map(lambda pair: tuple(sorted(pair)))
+
+
+@given(report=st.builds(HealthReport, counts, counts, counts, counts, counts, loading))
+def test_health(report: HealthReport) -> None:
     """
     A health report comes back.
     """
-    report = HealthReport(active, waiting, answered, failed)
     kind, body = parse_message(encode_health(report))
     assert (kind, parse_health(body)) == (Kind.HEALTH_REPORT, report)
 
@@ -169,10 +175,15 @@ def test_any_health(body: bytes) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        {"active": 1, "waiting": 2, "answered": 3},
-        {"active": 1, "waiting": 2, "answered": 3, "failed": 4, "question": "text"},
-        {"waiting": 2, "active": 1, "answered": 3, "failed": 4},
-        {"active": 1, "waiting": 2, "answered": 3, "failed": "4"},
+        {"active": 1, "waiting": 2, "answered": 3, "failed": 4},
+        {**HEALTH, "question": "text"},
+        {"waiting": 2, **HEALTH},
+        {**HEALTH, "failed": "4"},
+        {**HEALTH, "refused": True},
+        {**HEALTH, "loading": [2, 1]},
+        {**HEALTH, "loading": [0, 0]},
+        {**HEALTH, "loading": [1, 2, 3]},
+        {**HEALTH, "loading": 1},
         [1, 2, 3, 4],
     ],
 )
