@@ -163,7 +163,7 @@ def test_large_question(enclave: Enclave) -> None:
     """
     A question that fills the largest bucket arrives whole.
     """
-    text = "a" * (MAX_QUESTION_BYTES - 200)
+    text = "a" * (MAX_QUESTION_BYTES - 400)
     asker = enclave.asker(text=text)
     assert len(asker.request) > 256 * 1024
     asker.read(enclave.ask(asker.message))
