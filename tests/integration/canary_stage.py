@@ -20,7 +20,7 @@ import urllib3
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-import app.chatbot.session.session as chatbot
+import app.chatbot.session.sealed as chatbot
 from app.chatbot.evidence.advice import advise
 from app.chatbot.session.exchange import Exchange
 from app.chatbot.session.session import Session

@@ -253,12 +253,12 @@ def test_receipt_of_another_image_is_refused(twin: Twin, monkeypatch: pytest.Mon
     def fail(*_: object, **__: object) -> None:
         raise AttestationError("another image signed the receipt than was asked")
 
-    monkeypatch.setattr("app.chatbot.session.session.verify_receipt", fail)
+    monkeypatch.setattr("app.chatbot.session.sealed.verify_receipt", fail)
     with pytest.raises(ReceiptError) as raised:
         ask(session)
     assert raised.value.incomplete
     assert session.history == ()
-    assert session._doubted
+    assert session._verification.doubted
     session.close()
 
 
@@ -351,7 +351,7 @@ def test_answer_cannot_be_read_with_what_kms_gives(
         kept.append(authorization.answer_secret)
         return seal_request(authorization, *arguments, **named)
 
-    monkeypatch.setattr("app.chatbot.session.session.seal_request", seal)
+    monkeypatch.setattr("app.chatbot.session.sealed.seal_request", seal)
     session = twin.connect()
     asked = ask(session)
     request, answer = last_exchange(twin)

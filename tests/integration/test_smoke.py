@@ -105,7 +105,7 @@ def test_answer_without_receipt(
     def refuse(*_: object, **__: object) -> None:
         raise AttestationError("another image signed the receipt")
 
-    monkeypatch.setattr("app.chatbot.session.session.verify_receipt", refuse)
+    monkeypatch.setattr("app.chatbot.session.sealed.verify_receipt", refuse)
     assert "answer" in failed(make_subject(twin), tmp_path)
 
 

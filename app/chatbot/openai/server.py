@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from starlette.applications import Starlette
@@ -129,14 +130,14 @@ class _Server:
         if not asked.stream:
             async with _ending(watch):
                 text = "".join([piece async for piece in pieces])
-            return JSONResponse(shape.whole(text, running.evidence()))
+            return JSONResponse(replace(shape, model=running.model).whole(text, running.evidence()))
         try:
             first = await anext(pieces, "")  # what fails so early has a status of its own
         except BaseException:
             watch.cancel()
             raise
         return StreamingResponse(
-            _events(shape, first, pieces, running, watch),
+            _events(replace(shape, model=running.model), first, pieces, running, watch),
             headers={"cache-control": "no-store"},
             media_type="text/event-stream",
         )
@@ -181,6 +182,12 @@ class _Running:
             await self._work
         finally:
             self.stop()
+
+    @property
+    def model(self) -> str:
+        """The model's name, as the enclave that is asked attested it."""
+        enclave = self._answer.enclave if self._answer else None
+        return enclave.manifest.model if enclave else self._asked.model
 
     def evidence(self) -> Evidence:
         """Give what can be said of the answer, once its pieces have come to their end."""

@@ -9,38 +9,29 @@ import secrets
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
 
 from app.chatbot.session.access import Access
 from app.chatbot.session.exchange import Answer, Evidence, Exchange
+from app.chatbot.session.sealed import SealedQuestion, seal
 from app.chatbot.session.transport import Transport
-from app.chatbot.session.trust import Trust, VerifiedEnclave, verify_enclave
-from app.protocol.answer import encode_header
-from app.protocol.asker.answer import AnswerOpener, open_error, parse_header
-from app.protocol.asker.constants import MAX_DOCUMENT_AGE_SECONDS
-from app.protocol.asker.envelope import seal_question
-from app.protocol.asker.manifest import require_version
-from app.protocol.asker.messages import parse_attestation, parse_hint
-from app.protocol.asker.receipt import verify_receipt
-from app.protocol.asker.sealing import seal_request
-from app.protocol.authorization import Authorization, parse_key_arn
-from app.protocol.constants import ANSWER_SECRET_BYTES, CONVERSATION_BYTES, NONCE_BYTES
+from app.chatbot.session.trust import Trust, VerifiedEnclave
+from app.chatbot.session.verification import Verification
+from app.protocol.asker.answer import AnswerOpener
+from app.protocol.authorization import parse_key_arn
+from app.protocol.constants import CONVERSATION_BYTES
 from app.protocol.errors import (
     WIRE_ERRORS,
     AppError,
     AttestationError,
     ConfigError,
-    ProtocolError,
     ReceiptError,
     TruncatedError,
     UnknownKeyError,
 )
 from app.protocol.messages import Kind
-from app.protocol.question import Message, Options, Padding, Question
-from app.protocol.sealing import digest_request
+from app.protocol.question import Message, Options, Question
 
 _ATTEMPTS: Final = 3  # at sealing, each after a full verification
 
@@ -68,8 +59,6 @@ class Session:
     For one thread at a time, but for `Answer.stop`.
 
     Attributes:
-        enclave: As it was last verified.
-
         evidence: Of the last answer; None before one has come whole.
     """
 
@@ -77,10 +66,8 @@ class Session:
         self._transport = transport
         self._access = access
         self._key_arn = parse_key_arn(key_arn)
-        self._trust = trust
-        self._doubted = False
+        self._verification = Verification(transport, trust)
         self._closed = False
-        self.enclave = self._verify()
         self.evidence: Evidence | None = None
         self.new_conversation()
 
@@ -139,12 +126,17 @@ class Session:
 
     def doubt(self) -> None:
         """Have the enclave verified again before anything more is sent."""
-        self._doubted = True
+        self._verification.doubt()
+
+    @property
+    def enclave(self) -> VerifiedEnclave:
+        """The enclave as it was last verified."""
+        return self._verification.enclave
 
     @property
     def root_name(self) -> str:
         """The name of the root that documents are verified under."""
-        return self._trust.root_name
+        return self._verification.trust.root_name
 
     def close(self) -> None:
         """Close the connections; whoever asks afterwards gets an error, and sends nothing."""
@@ -167,30 +159,18 @@ class Session:
         self.evidence = exchange.evidence
         self.history = (*question.messages, Message("assistant", "".join(exchange.pieces)))
 
-    def _verify(self) -> VerifiedEnclave:
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        document, manifest = parse_attestation(self._transport.get_attestation(nonce))
-        require_version(manifest)
-        return verify_enclave(
-            document, manifest, nonce=nonce, now=datetime.now(UTC), trust=self._trust
-        )
-
     def _answer(self, question: Question, exchange: Exchange) -> Iterator[str]:
         """Send the question until an enclave knows the key it is sealed to."""
         for attempt in range(_ATTEMPTS):
             if self._closed:
                 raise ConfigError("this session is closed: connect again")
-            age = (datetime.now(UTC) - self.enclave.verified_at).total_seconds()
-            if attempt or self._doubted or not 0 <= age < MAX_DOCUMENT_AGE_SECONDS:
-                self.doubt()  # until it is verified: a failure below is not the last word on it
-                self.enclave = self._verify()
-                self._doubted = False
+            exchange.verify(self.enclave, self._verification.renew(anew=attempt > 0))
             exchange.require_wanted()
             sealed = self._seal(question)
             exchange.send(sealed.request)
             with closing(self._transport.post_chat(sealed.request, exchange.stop)) as messages:
                 try:
-                    header = _open_header(next(messages, None), sealed)
+                    header = sealed.open_header(next(messages, None))
                 except UnknownKeyError:
                     if attempt == _ATTEMPTS - 1:
                         raise
@@ -199,54 +179,27 @@ class Session:
                     yield from self._open(header, messages, sealed, exchange)
                 return
 
-    def _seal(self, question: Question) -> "_Sealed":
-        key = self._access.question_key(self.conversation)
-        pcr0 = self.enclave.release.measurements.pcr0
-        authorization = Authorization(
-            credentials=self._access.credentials_for_enclave(self.conversation, pcr0),
-            key_arn=self._key_arn,
-            wrapped_question_key=key.wrapped,
-            answer_secret=secrets.token_bytes(ANSWER_SECRET_BYTES),
-            conversation=self.conversation,
-            turn=self.turn,
-            fips=self._access.fips,
-        )
-        envelope = seal_question(
+    def _seal(self, question: Question) -> SealedQuestion:
+        sealed = seal(
             question,
-            data_key=key.key,
+            self.enclave,
+            self._access,
             key_arn=self._key_arn,
             conversation=self.conversation,
             turn=self.turn,
         )
         self.turn += 1
-        request = seal_request(
-            authorization,
-            envelope,
-            public_key=self.enclave.public_key,
-            manifest_digest=self.enclave.manifest.digest,
-        )
-        return _Sealed(
-            request,
-            authorization.answer_secret,
-            self.enclave,
-            authorization.conversation,
-            question.options.padding,
-        )
+        return sealed
 
     def _open(
         self,
         header: bytes,
         messages: Iterator[tuple[Kind, bytes]],
-        sealed: "_Sealed",
+        sealed: SealedQuestion,
         exchange: Exchange,
     ) -> Iterator[str]:
         """Open frames as they come, then verify the receipt."""
-        opener = AnswerOpener(
-            encode_header(header),
-            data_key=self._access.open_answer_key(header, self.conversation),
-            answer_secret=sealed.answer_secret,
-            request_digest=sealed.digest,
-        )
+        opener = sealed.make_opener(header, self._access)
         exchange.receive(Kind.ANSWER_HEADER, header)
         for kind, body in messages:
             exchange.require_wanted()
@@ -260,21 +213,9 @@ class Session:
             raise TruncatedError("the answer ended before its final frame")
         exchange.end(self._check(opener, sealed, exchange))
 
-    def _check(self, opener: AnswerOpener, sealed: "_Sealed", exchange: Exchange) -> Evidence:
-        signed, answer_digest = opener.finish()
+    def _check(self, opener: AnswerOpener, sealed: SealedQuestion, exchange: Exchange) -> Evidence:
         try:
-            receipt, _ = verify_receipt(
-                signed,
-                root=self._trust.root,
-                now=datetime.now(UTC),
-                measurements=sealed.enclave.release.measurements,
-                request_digest=sealed.digest,
-                answer_digest=answer_digest,
-                manifest_digest=sealed.enclave.manifest.digest,
-                conversation=sealed.conversation,
-                key_arn=self._key_arn.text,
-                padding=sealed.padding,
-            )
+            receipt = sealed.verify(opener, self._verification.trust.root)
         except AttestationError as error:  # of another image or root: nothing more goes there
             self.doubt()
             raise ReceiptError(str(error)) from None
@@ -284,22 +225,9 @@ class Session:
         total = exchange.seconds
         first = exchange.first_text_seconds or total
         received = exchange.seen.answer_bytes
-        return Evidence(receipt, sealed.enclave, sealed.request, received, first, total)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sealed:
-    """One question on its way, and what opens its answer."""
-
-    request: bytes = field(repr=False)
-    answer_secret: bytes = field(repr=False)
-    enclave: VerifiedEnclave
-    conversation: bytes
-    padding: Padding
-
-    @property
-    def digest(self) -> bytes:
-        return digest_request(self.request)
+        return Evidence(
+            receipt, sealed.enclave, sealed.request, received, first, total, exchange.replaced
+        )
 
 
 @contextmanager
@@ -310,18 +238,3 @@ def _whole_or_incomplete() -> Iterator[None]:
     except AppError as error:
         error.incomplete = True
         raise
-
-
-def _open_header(first: tuple[Kind, bytes] | None, sealed: _Sealed) -> bytes:
-    """Give the wrapped answer key, or raise what came instead of it."""
-    if first is None:
-        raise TruncatedError("the answer ended before it began")
-    kind, body = first
-    if kind is Kind.SEALED_ERROR:
-        secret, digest = sealed.answer_secret, sealed.digest
-        raise open_error(body, answer_secret=secret, request_digest=digest)
-    if kind is Kind.HINT:
-        raise parse_hint(body)
-    if kind is not Kind.ANSWER_HEADER:
-        raise ProtocolError("answer does not begin with its header")
-    return parse_header(body)

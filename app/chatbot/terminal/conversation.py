@@ -14,6 +14,7 @@ from app.chatbot.terminal.progress import showing_progress
 from app.chatbot.terminal.prompt_line import read_lines, read_secret
 from app.chatbot.terminal.terminal import (
     Terminal,
+    describe_change,
     describe_enclave,
     describe_fully,
     describe_receipt,
@@ -153,4 +154,6 @@ def _show(
     if streamed:
         terminal.piece("\n")
         terminal.tell(describe_receipt(evidence))
+        if change := describe_change(evidence):
+            terminal.tell(change, "bold yellow")
     return evidence, answer.text
