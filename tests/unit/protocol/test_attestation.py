@@ -84,6 +84,24 @@ PAYLOAD: Final = encode_payload(make_fields(CHAIN, PCRS, timestamp=NOW, nonce=NO
 
 # Real documents
 
+NITROTPM: Final = REAL.parent / "nitrotpm"
+
+
+def test_real_nitrotpm_document() -> None:
+    """
+    What AWS signs for an instance with a TPM has the enclaves' root, a good chain and a good
+    signature, and is refused for what it is: its operator can log in to that machine.
+    """
+    documents = sorted(NITROTPM.glob("*.cbor"))
+    if not documents and os.environ.get("CI") != "true":
+        pytest.skip(f"no real NitroTPM document at {NITROTPM}")
+    assert documents
+    for path in documents:
+        document = path.read_bytes()
+        for tag in (b"", b"\xd2"):
+            with pytest.raises(AttestationError, match="other fields than an NSM writes"):
+                verify_attestation(tag + document, root=NITRO_ROOT, now=NOW, nonce=None)
+
 
 @dataclass(frozen=True)
 class Real:
