@@ -11,17 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from app.chatbot.console import Terminal, fail, leave_quietly, show_banner
+from app.chatbot.evidence.words import describe_receipt, to_json
 from app.chatbot.main import add_answer_arguments, answer_options
 from app.chatbot.openai.command import serve_sessions
 from app.chatbot.session.session import Session
-from app.chatbot.terminal.conversation import converse, show_banner
-from app.chatbot.terminal.terminal import (
-    Terminal,
-    describe_receipt,
-    fail,
-    leave_quietly,
-    to_json,
-)
+from app.chatbot.terminal.conversation import converse
 from app.chatbot.web.command import add_web_arguments, serve_page
 from app.protocol.errors import AppError
 from app.protocol.question import Options

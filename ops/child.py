@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Final
 
-from app.chatbot.terminal.terminal import Terminal
+from app.chatbot.console import Terminal
 from ops.deployment import ROOT
 
 _END_SECONDS: Final = 10

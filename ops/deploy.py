@@ -15,7 +15,7 @@ from typing import Final
 import boto3
 
 from app.chatbot.config import ChatbotConfig
-from app.chatbot.terminal.terminal import Terminal
+from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
 from app.protocol.releases import parse_releases
 from image.eif.record import RECORD_NAME

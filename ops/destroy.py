@@ -13,7 +13,7 @@ from typing import Final
 
 import boto3
 
-from app.chatbot.terminal.terminal import Terminal
+from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
 from infra.empty_stack import write_empty_stack
 from infra.key import DELETION_WINDOW_DAYS

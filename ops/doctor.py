@@ -11,7 +11,7 @@ from typing import Final
 
 import boto3
 
-from app.chatbot.terminal.terminal import Terminal, leave_quietly
+from app.chatbot.console import Terminal, leave_quietly
 from app.protocol.errors import ConfigError
 from app.protocol.regions import REGIONS
 from infra.parameters import Parameters, parse_parameters

@@ -5,7 +5,7 @@ The ending of a command that changes a deployment: its exit code, and what it sa
 from collections.abc import Callable
 from typing import Final
 
-from app.chatbot.terminal.terminal import Terminal
+from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
 from ops.aws import AwsError
 from ops.child import ChildError

@@ -15,6 +15,7 @@ from typing import Final
 import boto3
 
 from app.chatbot.config import ChatbotConfig, read_config
+from app.chatbot.console import Terminal, fail, leave_quietly
 from app.chatbot.deployment.aws import open_aws
 from app.chatbot.deployment.stack import read_config_of_stack
 from app.chatbot.deployment.tunnel import find_instance, open_tunnel
@@ -25,7 +26,6 @@ from app.chatbot.session.session import Session
 from app.chatbot.session.trust import production_trust
 from app.chatbot.terminal.conversation import ask_once, converse
 from app.chatbot.terminal.prompt_line import read_all, read_secret
-from app.chatbot.terminal.terminal import Terminal, fail, leave_quietly
 from app.chatbot.terminal.transcript import open_transcript
 from app.chatbot.web.command import add_web_arguments, serve_page
 from app.protocol.constants import DEFAULT_MAX_TOKENS

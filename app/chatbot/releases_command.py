@@ -4,6 +4,7 @@ The command `bin/chat releases`: which images an asker approves, and how that li
 
 from pathlib import Path
 
+from app.chatbot.console import Terminal
 from app.chatbot.release_list import (
     compare_lists,
     describe_change,
@@ -11,7 +12,6 @@ from app.chatbot.release_list import (
     install_list,
     read_list,
 )
-from app.chatbot.terminal.terminal import Terminal
 from app.protocol.errors import ConfigError
 
 _QUESTION = "Did whoever reviews images for you give you exactly these digests? [yes/no] "

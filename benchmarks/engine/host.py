@@ -23,7 +23,7 @@ from app.chatbot.session.session import Session, connect
 from app.chatbot.session.transport import Transport
 from app.chatbot.session.trust import Trust
 from app.protocol.releases import parse_releases
-from local.twin.process_image import KIT
+from local.processes.image import KIT
 from local.twin.twin import ENCLAVE_PROGRAM, ROOT_NAME, forget_aws_environment, run_twin
 
 _ROOT_FILE: Final = "root.pem"

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from image.build.build import main as build
-from image.build.context import ROOT
+from image.build import main as build
+from image.container.context import ROOT
 from image.eif.cpio import Entry, FileContent, file_entry, write_cpio
 from image.eif.kit import BootKit
 from image.eif.measure import measure_eif

@@ -16,8 +16,8 @@ from app.protocol.releases import Release, encode_releases
 from infra.app import make_app
 from infra.stack import EnclaveStack
 from local.cloud.cloud import Cloud
-from local.twin.process_image import EIF_NAME
-from local.twin.process_image import KIT as PROCESS_KIT
+from local.processes.image import EIF_NAME
+from local.processes.image import KIT as PROCESS_KIT
 from local.twin.twin import ACCOUNT, ASKER_ARN, REGION, Deployed
 
 NAME: Final = "enclave-llm"

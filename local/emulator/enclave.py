@@ -24,9 +24,9 @@ from image.kits.debian import debian_kit
 from local.emulator import machine
 from local.emulator.build_qemu import build_qemu, require_packages
 from local.emulator.machine import Note
+from local.processes.image import measurements_of
 from local.processes.supervise import Child
 from local.signers.pki import Chain
-from local.twin.process_image import measurements_of
 
 _RAMDISKS: Final = 2  # the boot kit's and the application's
 

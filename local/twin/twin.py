@@ -39,12 +39,12 @@ from local.aws.identity import AccessKey
 from local.aws.server import TwinAws
 from local.emulator.enclave import prepare_enclave
 from local.emulator.machine import enclave_socket, parent_socket
+from local.processes.image import KIT, measurements_of, pack_process_image
 from local.processes.ready import wait_until_ready
 from local.processes.supervise import ROOT, Child, Process
 from local.signers.nsm import SoftwareNsm, serve_nsm
 from local.signers.pki import Identity, make_root
 from local.signers.tls import TlsFiles, make_tls
-from local.twin.process_image import KIT, measurements_of, pack_process_image
 
 ENCLAVE_PROGRAM: Final = "local.twin.enclave"
 DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"

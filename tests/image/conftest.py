@@ -16,9 +16,9 @@ import pytest
 
 from app.protocol.errors import ConfigError
 from app.protocol.releases import Measurements
-from image.build.build import main
-from image.build.builder import find_builder
-from image.build.context import ROOT, fetch_wheels
+from image.build import main
+from image.container.builder import find_builder
+from image.container.context import ROOT, fetch_wheels
 from image.debian.archive import cache_folder
 from image.eif.kit import BootKit
 from image.eif.measure import measure_eif

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from image.build.build import _pcr2, main
-from image.build.context import MODULES, ROOT, fetch_wheels
+from image.build import _pcr2, main
+from image.container.context import MODULES, ROOT, fetch_wheels
 from image.eif.cpio_reader import Member, read_cpio
 from image.eif.eif import open_eif, parse_structure, read_chunks
 from image.eif.measure import measure_eif

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from app.protocol.errors import ConfigError
 from app.protocol.releases import PRODUCTION_KITS, Kit, Release
 from infra.approved_image import ApprovedImage, load_approved_image
-from local.twin.process_image import KIT as PROCESS_KIT
+from local.processes.image import KIT as PROCESS_KIT
 from tests.infra.deployment import Files, make_eif, make_files
 
 

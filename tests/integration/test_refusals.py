@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 from botocore.exceptions import ClientError
 
+from app.chatbot.console import Terminal
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.conversation import converse
-from app.chatbot.terminal.terminal import Terminal
 from app.protocol.answer import AnswerSealer, encode_header
 from app.protocol.asker.answer import AnswerOpener
 from app.protocol.asker.messages import parse_attestation

@@ -24,8 +24,8 @@ from image.eif.record import RECORD_NAME
 from infra.key_policy import ADMINISTRATION
 from local.cloud.cloud import Cloud, run_cloud
 from local.cloud.stack import KITS, NAME, read_policies, read_stack
+from local.processes.image import EIF_NAME
 from local.processes.supervise import ROOT
-from local.twin.process_image import EIF_NAME
 from local.twin.twin import ACCOUNT, ASKER_ARN, DEMO_WEIGHTS, REGION, approve, policy_for
 from ops.live_stack import read_live_stack
 from ops.release_list import RefusedError, ReleaseList, add_release, retire_release

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = ("app", "infra", "image", "ops", "local")
 PRINTS = {
     "app/chatbot/main.py",  # the program a person runs
-    "app/chatbot/terminal/terminal.py",
+    "app/chatbot/console.py",
 }
 # Whatever a model raises ends that one answer; nothing else in the project catches everything.
 ENGINES = re.compile(r"app/enclave/engine/(?!interface|weights|prompt|completion)\w+\.py")

@@ -7,12 +7,11 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+from app.chatbot.console import Terminal, show_banner
 from app.chatbot.local_http import listen, make_token, serve, url_of
 from app.chatbot.openai.conversations import Conversations
 from app.chatbot.openai.server import make_application
 from app.chatbot.session.session import Session
-from app.chatbot.terminal.conversation import show_banner
-from app.chatbot.terminal.terminal import Terminal
 from app.protocol.errors import ConfigError
 from app.protocol.question import Options
 

@@ -7,19 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from app.chatbot.console import Terminal, show_banner
 from app.chatbot.evidence.advice import advise
-from app.chatbot.session.exchange import Evidence
-from app.chatbot.session.session import Session
-from app.chatbot.terminal.progress import showing_progress
-from app.chatbot.terminal.prompt_line import read_lines, read_secret
-from app.chatbot.terminal.terminal import (
-    Terminal,
+from app.chatbot.evidence.words import (
     describe_change,
-    describe_enclave,
     describe_fully,
     describe_receipt,
     to_json,
 )
+from app.chatbot.session.exchange import Evidence
+from app.chatbot.session.session import Session
+from app.chatbot.terminal.progress import showing_progress
+from app.chatbot.terminal.prompt_line import read_lines, read_secret
 from app.chatbot.terminal.transcript import Transcript, save_transcript
 from app.protocol.errors import AppError, ConfigError
 from app.protocol.question import Options
@@ -60,12 +59,6 @@ def converse(session: Session, options: Options, terminal: Terminal) -> None:
             conversation.obey(line)
         elif line:
             conversation.ask(line)
-
-
-def show_banner(session: Session, terminal: Terminal) -> None:
-    """Show what was verified, in a few lines, before anything can be asked."""
-    for line in describe_enclave(session):
-        terminal.tell(line)
 
 
 @dataclass(slots=True)

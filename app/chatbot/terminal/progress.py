@@ -9,8 +9,8 @@ from typing import Final
 from rich.live import Live
 from rich.text import Text
 
+from app.chatbot.console import Terminal
 from app.chatbot.session.exchange import Answer
-from app.chatbot.terminal.terminal import Terminal
 
 _PATIENCE_SECONDS: Final = 0.7  # before which nobody wants to be told
 _FRAMES_PER_SECOND: Final = 4

@@ -6,9 +6,9 @@ import argparse
 import webbrowser
 from collections.abc import Callable
 
+from app.chatbot.console import Terminal
 from app.chatbot.local_http import listen, serve, url_of
 from app.chatbot.session.session import Session
-from app.chatbot.terminal.terminal import Terminal
 from app.chatbot.web.server import Web
 from app.chatbot.web.visit import Visit
 from app.protocol.question import Options

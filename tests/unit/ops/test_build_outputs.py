@@ -7,7 +7,7 @@ from app.protocol.errors import ConfigError
 from app.protocol.releases import PRODUCTION_KITS, encode_releases
 from infra.parameters import Parameters, parse_parameters
 from local.cloud.stack import KITS
-from local.twin.process_image import EIF_NAME
+from local.processes.image import EIF_NAME
 from local.twin.twin import DEMO_WEIGHTS, approve
 from ops.build_outputs import check_outputs, find_release, missing_builders
 from ops.deploy import write_chat_json

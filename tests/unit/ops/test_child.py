@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from app.chatbot.terminal.terminal import Terminal
+from app.chatbot.console import Terminal
 from ops.child import ChildError, run
 from ops.deployment import ROOT
 
 PROGRAM = """
 import sys
-from app.chatbot.terminal.terminal import Terminal
+from app.chatbot.console import Terminal
 from ops.child import run
 try:
     run((sys.executable, "-c", sys.argv[1]), Terminal())

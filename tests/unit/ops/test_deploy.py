@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from app.chatbot.terminal.terminal import Terminal
+from app.chatbot.console import Terminal
 from app.protocol.releases import Release, encode_releases
 from infra.key_policy import policy_of
 from local.cloud.stack import KITS
-from local.twin.process_image import EIF_NAME
+from local.processes.image import EIF_NAME
 from local.twin.twin import DEMO_WEIGHTS, approve
 from ops import deploy
 from ops.child import ChildError

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.chatbot.terminal.terminal import Terminal
+from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
 from ops.asset_store import AssetObject, find_objects, find_own_objects, without_shared
 from ops.asset_store import remove_objects as remove

@@ -4,9 +4,9 @@ from collections.abc import Generator
 
 import pytest
 
+from app.chatbot.console import Terminal
 from app.chatbot.session.exchange import Answer, Exchange, State
 from app.chatbot.terminal.progress import describe_progress, showing_progress
-from app.chatbot.terminal.terminal import Terminal
 
 
 class Tty(io.StringIO):

@@ -2,8 +2,8 @@ import io
 
 import pytest
 
+from app.chatbot.console import Terminal
 from app.chatbot.terminal.prompt_line import read_all, read_lines
-from app.chatbot.terminal.terminal import Terminal
 from app.protocol.errors import QuestionError
 
 

@@ -9,8 +9,8 @@ import pytest
 from starlette.types import ASGIApp
 
 from app.chatbot import main as program
+from app.chatbot.console import Terminal
 from app.chatbot.session.session import Session
-from app.chatbot.terminal.terminal import Terminal
 from app.chatbot.web import command as web_command
 from app.chatbot.web.command import serve_page
 from app.protocol.errors import ConfigError, UnavailableError

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from image.kits import aws as kit_aws
+from image.build import _find_base, _parser, main, require_equal
+from image.container.builder import find_builder
+from image.container.context import DOCKERFILE, Inputs, stage_context
 from image.eif.application import read_command, write_application
-from image.build.build import _find_base, _parser, main, require_equal
-from image.build.builder import find_builder
-from image.build.context import DOCKERFILE, Inputs, stage_context
 from image.eif.cpio_reader import read_cpio
-from image.errors import ImageError
-from image.kits.aws import FILES, aws_kit, git_blob_id
 from image.eif.tar import tar_entries
+from image.errors import ImageError
+from image.kits import aws as kit_aws
+from image.kits.aws import FILES, aws_kit, git_blob_id
 from tests.eifs import archive
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "local" / "demo_model" / "weights"
 
 

@@ -2,7 +2,8 @@ import io
 
 import pytest
 
-from app.chatbot.terminal.terminal import Terminal, short
+from app.chatbot.console import Terminal
+from app.chatbot.evidence.words import short
 
 
 class Tty(io.StringIO):

@@ -1,71 +1,15 @@
 """
-The terminal: what a person sees of a session.
-
-Questions and answers go to standard output, everything else to standard error, so that
-`bin/chat ask … > file` keeps the answer alone.
+The evidence in words: the lines that show what was verified.
 """
 
-import json
-import os
-import re
-import signal
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Final, TextIO
+from typing import Final
 
-from rich.console import Console
-from rich.text import Text
-
-from app.chatbot.evidence.advice import advise, exit_code
 from app.chatbot.evidence.proof import prove_answer, prove_enclave
 from app.chatbot.session.exchange import Evidence
 from app.chatbot.session.session import Session
-from app.protocol.errors import AppError
 
-_LABEL_WIDTH: Final = 10
-# All control characters but tab and newline, and those that reorder a line.
-_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-@dataclass(frozen=True, slots=True)
-class Terminal:
-    """Where questions come from and where words go."""
-
-    source: TextIO = field(default_factory=lambda: sys.stdin)
-    answers: TextIO = field(default_factory=lambda: sys.stdout)
-    notes: TextIO = field(default_factory=lambda: sys.stderr)
-
-    def note(self, line: str) -> None:
-        """Write one line beside the answers."""
-        _write(self.notes, line + "\n")
-
-    def tell(self, line: str, style: str = "bold green") -> None:
-        """Write one line beside the answers; at a terminal its label, ten wide, stands out."""
-        if not self.notes.isatty():
-            self.note(line)
-            return
-        line = clean(line)
-        label, rest = line[:_LABEL_WIDTH], line[_LABEL_WIDTH:]
-        self.console().print(Text.assemble((label, style), rest), soft_wrap=True)
-
-    def console(self) -> Console:
-        """Give what draws beside the answers; colours are off where NO_COLOR is set."""
-        return Console(file=self.notes, highlight=False, emoji=False, markup=False)
-
-    def piece(self, text: str) -> None:
-        """Write a piece of an answer at once."""
-        _write(self.answers, text)
-
-
-def clean(text: str) -> str:
-    """Give *text* without controls, with which an answer could forge its proof at a terminal."""
-    return _CONTROLS.sub("\ufffd", text)
-
-
-def _write(stream: TextIO, text: str) -> None:
-    stream.write(clean(text) if stream.isatty() else text)
-    stream.flush()
+LABEL_WIDTH: Final = 10  # of the word that each line begins with
 
 
 def short(digest: bytes) -> str:
@@ -112,9 +56,9 @@ def describe_fully(session: Session) -> Iterator[str]:
     if session.evidence:
         steps = (*steps, prove_answer(session.evidence))
     for step in steps:
-        yield f"{step.name:{_LABEL_WIDTH}}{step.says}"
+        yield f"{step.name:{LABEL_WIDTH}}{step.says}"
         for name, value in step.values.items():
-            yield f"{'':{_LABEL_WIDTH}}{name:18}{value}"
+            yield f"{'':{LABEL_WIDTH}}{name:18}{value}"
 
 
 def to_json(question: str, answer: str, evidence: Evidence) -> dict[str, object]:
@@ -139,18 +83,3 @@ def to_json(question: str, answer: str, evidence: Evidence) -> dict[str, object]
             "total_seconds": round(evidence.total_seconds, 3),
         },
     }
-
-
-def leave_quietly() -> int:
-    """Give the exit code for a reader that has gone, such as `head`; nothing more is written."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
-
-
-def fail(error: AppError, terminal: Terminal, *, as_json: bool) -> int:
-    """Say what *error* means and what to do, and give the exit code."""
-    if as_json:
-        terminal.piece(json.dumps({"error": error.code, "advice": advise(error)}) + "\n")
-    else:
-        terminal.note(f"chat: {advise(error)}")
-    return exit_code(error)

@@ -43,7 +43,7 @@ def stage_context(folder: Path, inputs: Inputs, *, seconds: int) -> None:
     folder.mkdir()
     shutil.copy(DOCKERFILE, folder / "Dockerfile")
     shutil.copy(DOCKERFILE.with_name("Dockerfile.dockerignore"), folder / ".dockerignore")
-    shutil.copy(ROOT / "image" / "build" / "container" / "lay_out.py", folder)
+    shutil.copy(ROOT / "image" / "container" / "lay_out.py", folder)
     for module in MODULES.read_text().split():
         _copy_module(module, folder)
     shutil.copytree(inputs.weights, folder / "weights")

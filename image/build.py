@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from image.eif.application import read_command, write_application
-from image.debian.base import make_base
-from image.build.builder import Builder, find_builder
-from image.build.context import (
+from image.container.builder import Builder, find_builder
+from image.container.context import (
     DOCKERFILE,
     ROOT,
     Inputs,
@@ -28,16 +26,18 @@ from image.build.context import (
     read_weights_digest,
     stage_context,
 )
-from image.errors import ImageError
-from image.files import room_for, write_whole
+from image.container.sbom import encode_sbom
+from image.debian.base import make_base
+from image.eif.application import read_command, write_application
 from image.eif.kit import BootKit
-from image.kits.aws import aws_kit
-from image.kits.debian import LIMITS, debian_kit
 from image.eif.measure import extend
-from image.model.memory import least_engine_bytes
 from image.eif.pack import pack_eif
 from image.eif.record import BuildRecord, encode_build_record
-from image.build.sbom import encode_sbom
+from image.errors import ImageError
+from image.files import room_for, write_whole
+from image.kits.aws import aws_kit
+from image.kits.debian import LIMITS, debian_kit
+from image.model.memory import least_engine_bytes
 
 EIF_NAME: Final = "enclave.eif"
 RECORD_NAME: Final = "measurements.json"
