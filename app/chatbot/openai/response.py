@@ -28,6 +28,7 @@ from app.protocol.errors import (
     TooLongError,
     UnavailableError,
     UnsupportedError,
+    VersionError,
 )
 
 Json = Mapping[str, object]
@@ -47,7 +48,7 @@ _ERRORS: Final[tuple[tuple[type[AppError], HTTPStatus, str, str], ...]] = (
     (UnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "server_error", "unavailable"),
 )
 # What a client must not try again by itself: a person has to know first.
-_FINAL: Final = (AttestationError, ReceiptError, EnvelopeError, DeniedError)
+_FINAL: Final = (AttestationError, ReceiptError, EnvelopeError, DeniedError, VersionError)
 
 
 @dataclass(frozen=True, slots=True)

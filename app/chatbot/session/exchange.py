@@ -112,6 +112,7 @@ class Exchange:
     evidence: Evidence | None = None
     enclave: VerifiedEnclave | None = None
     replaced: Release | None = None
+    _first: Release | None = None
 
     @property
     def seconds(self) -> float:
@@ -130,9 +131,9 @@ class Exchange:
 
     def verify(self, before: VerifiedEnclave, enclave: VerifiedEnclave) -> None:
         """Note that the question goes to *enclave*, and what was verified *before*."""
+        self._first = self._first or before.release
         self.enclave = enclave
-        if before.release != enclave.release:
-            self.replaced = before.release
+        self.replaced = self._first if self._first != enclave.release else None
 
     def send(self, request: bytes) -> None:
         """Note that *request* is on its way."""
