@@ -78,7 +78,9 @@ def test_an_answer_says_whom_it_is_asked_of(exchange: Exchange) -> None:
     The model's name comes from the enclave that the question is sealed to.
     """
     answer = Answer(iter(()), exchange)  # type: ignore[arg-type] # nobody iterates
-    assert answer.enclave is None
+    before = answer.enclave
     exchange.verify(enclave("one"), enclave("two", "another model"))
-    assert answer.enclave is not None
-    assert answer.enclave.manifest.model == "another model"
+    after = answer.enclave
+    assert before is None
+    assert after is not None
+    assert after.manifest.model == "another model"
