@@ -230,7 +230,7 @@ def test_verifier_that_accepts_debug(
     twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sabotage: the client's verifier takes documents of debug mode."""
-    monkeypatch.setattr("app.protocol.attestation._require_not_debug", lambda _: None)
+    monkeypatch.setattr("app.protocol.asker.attestation._require_not_debug", lambda _: None)
     monkeypatch.setattr("app.chatbot.session.trust.require_pcrs", lambda _, releases: releases[0])
     assert failed(make_subject(twin), tmp_path) == {"refused documents"}
 

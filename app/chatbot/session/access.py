@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _NETWORK: Final = botocore.config.Config(
     connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 3, "mode": "standard"}
 )
+_STS_FIPS: Final = "us-"  # no other Regions have it; AWS, "FIPS endpoints by service"
 _STRING_EQUALS: Final = "StringEquals"
 _PURPOSE_KEY: Final = f"kms:EncryptionContext:{PURPOSE}"
 _DENIALS: Final = frozenset(
@@ -100,11 +101,11 @@ class Access:
         self._leases: dict[str, _Lease] = {}
         self._answer_keys: dict[tuple[bytes, bytes], tuple[bytes, float]] = {}
         self._question_key: QuestionKey | None = None
-        fips = botocore.config.Config(use_fips_endpoint=config.fips)
-        self._network = _NETWORK.merge(fips)
         with _MAKING_CLIENTS:
             self._sts: STSClient = self._session.client(
-                "sts", region_name=config.region, config=self._network
+                "sts",
+                region_name=config.region,
+                config=_network(fips=config.fips and config.region.startswith(_STS_FIPS)),
             )
         self._kms: tuple[Credentials, KMSClient] | None = None
 
@@ -204,7 +205,7 @@ class Access:
                     aws_access_key_id=credentials.access_key_id,
                     aws_secret_access_key=credentials.secret_access_key,
                     aws_session_token=credentials.session_token,
-                    config=self._network,
+                    config=_network(fips=self._config.fips),
                 )
             self._kms = credentials, client
         return self._kms[1]
@@ -229,6 +230,13 @@ class Access:
         kept = {key: old for key, old in self._leases.items() if self._clock() < old.expires}
         self._leases = kept | {policy: _Lease(credentials, expires)}
         return credentials
+
+
+def _network(*, fips: bool) -> botocore.config.Config:
+    # Only where it is wanted: with an endpoint of one's own, botocore refuses either word on FIPS.
+    if not fips:
+        return _NETWORK
+    return _NETWORK.merge(botocore.config.Config(use_fips_endpoint=True))
 
 
 def _context(purpose: str, conversation: bytes) -> dict[str, str]:
