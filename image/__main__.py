@@ -24,7 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
     except ImageError as error:
         print(f"image: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"image: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"image: {error.filename or options.file}: {error.strerror}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("image: stopped", file=sys.stderr)
+        return 130
     return 2
 
 

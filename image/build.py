@@ -35,7 +35,7 @@ from image.eif.pack import pack_eif
 from image.eif.record import BuildRecord, encode_build_record
 from image.errors import ImageError
 from image.files import room_for, write_whole
-from image.kits.aws import aws_kit
+from image.kits.aws import aws_kit, record_kit
 from image.kits.debian import LIMITS, debian_kit
 from image.model.memory import least_engine_bytes
 
@@ -163,7 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"build-eif: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"build-eif: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        where = error.filename or options.out
+        print(f"build-eif: {where}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("build-eif: stopped; nothing is left half-written", file=sys.stderr)
@@ -173,10 +174,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _build(options: argparse.Namespace, note: Note) -> None:
     out: Path = options.out
+    if options.record_kit:
+        record_kit(options.kit_dir)
+        note("the boot kit's digests are on the list: review the change to image/kits/aws.json")
     read_weights_digest(options.weights)  # what is quickly checked comes first
     least_engine_bytes(options.weights)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".image-") as place:
+    place_here = tempfile.TemporaryDirectory(dir=out, prefix=".image-")
+    with room_for(out / EIF_NAME), place_here as place:
         folder = Path(place)
         find_builder(folder)
         kit = _make_kit(options, folder / "kit", note)
@@ -200,7 +205,7 @@ def _build(options: argparse.Namespace, note: Note) -> None:
 
 def _make_kit(options: argparse.Namespace, folder: Path, note: Note) -> BootKit:
     if options.kit == "aws":
-        return aws_kit(options.kit_dir, folder, record=options.record_kit)
+        return aws_kit(options.kit_dir, folder, note=note)
     note(f"note: {LIMITS}")
     note("note: bin/releases and production refuse this image; it serves the twin")
     return debian_kit(folder, note=note)

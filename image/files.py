@@ -25,9 +25,10 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
     Raises:
         ImageError: The disk is full.
     """
-    file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed below, before it is renamed
-        dir=target.parent, prefix=f".{target.name}.", suffix=".part", delete=False
-    )
+    with room_for(target):
+        file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed below, before it is renamed
+            dir=target.parent, prefix=f".{target.name}.", suffix=".part", delete=False
+        )
     try:
         with room_for(target), file:
             yield cast("BinaryIO", file)

@@ -65,6 +65,11 @@ def load_approved_image(eif: Path, releases: Path, *, kits: frozenset[str]) -> A
             f"{measured.measurements.pcr0.hex()}, expected {record.measurements.pcr0.hex()}: "
             f"{_BUILD}"
         )
+    if record.kit not in kits:
+        raise ConfigError(
+            f"{eif} is of kit {record.kit}, and only {', '.join(sorted(kits))} can be deployed: "
+            "bin/build-eif --kit aws --kit-dir DIR builds another"
+        )
     approved = _read_releases(releases, kits)
     release = _find(measured.measurements, record, approved, releases)
     if record.eif_sha256 != measured.eif_sha256:  # it covers what is not measured, too

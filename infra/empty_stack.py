@@ -1,16 +1,23 @@
 """
 An empty stack: all that the CDK command line needs to know of a stack in order to destroy it.
 
-So that a deployment can be destroyed from a fresh clone, without its EIF and its parameters.
+So that a deployment can be destroyed from a fresh clone, without its EIF and its parameters. It is
+an app of its own, `python -m infra.empty_stack NAME ACCOUNT REGION`, which the CDK command line
+starts: whoever asks for it needs no CDK before that.
 """
 
-from pathlib import Path
+import sys
 
 from aws_cdk import App, Environment, Stack
 
 
-def write_empty_stack(assembly: Path, *, name: str, account: str, region: str) -> None:
-    """Synthesise a stack of that name, with nothing in it, into the folder *assembly*."""
-    app = App(outdir=str(assembly))
+def main() -> None:
+    """Synthesise a stack of that name and place, with nothing in it, where the CDK says."""
+    name, account, region = sys.argv[1:]
+    app = App()
     Stack(app, name, env=Environment(account=account, region=region))
     app.synth()
+
+
+if __name__ == "__main__":
+    main()

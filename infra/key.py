@@ -10,11 +10,7 @@ from constructs import Construct
 
 from app.protocol.releases import Release
 from infra.chat_role import ChatRole
-from infra.key_policy import policy_of
-
-# KMS allows 7 to 30. Nothing that lasts is sealed under this key: answers live as long as a
-# conversation, so the shortest window loses nobody's data.
-DELETION_WINDOW_DAYS = 7
+from infra.key_policy import DELETION_WINDOW_DAYS, policy_of
 
 
 class EnclaveKey(Construct):

@@ -64,6 +64,9 @@ class ApprovedPcrs:
 
 # KMS allows 32 KB: AWS KMS developer guide, "Quotas", key policy document size.
 MAX_POLICY_BYTES: Final = 30 * 1024
+# KMS allows 7 to 30. Nothing that lasts is sealed under this key: answers live as long as a
+# conversation, so the shortest window loses nobody's data.
+DELETION_WINDOW_DAYS: Final = 7
 # What both Denys compare PCR0 with while no release exists: no digest looks like it.
 NO_RELEASE: Final = "no-release-approved"
 

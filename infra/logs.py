@@ -11,8 +11,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from infra.key import DELETION_WINDOW_DAYS
-from infra.key_policy import ADMINISTRATION
+from infra.key_policy import ADMINISTRATION, DELETION_WINDOW_DAYS
 from infra.policy_json import Json, document, service, statement
 
 # Ours: long enough for a yearly audit; HIPAA's six years are for records, which these are not.

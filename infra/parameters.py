@@ -7,6 +7,7 @@ They come as CDK context: `-c name=value`, or "context" in cdk.json. docs/deploy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from ipaddress import IPv4Network, collapse_addresses
 from pathlib import Path
 from typing import Final
@@ -143,6 +144,12 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
     )
 
 
+def _say_no_parameter(name: str) -> str:
+    said = f"{name} is no parameter: there are {', '.join(sorted(_NAMES))}"
+    close = get_close_matches(name.lower(), _NAMES, n=1)
+    return f"{said}; did you mean {close[0]}?" if close else said
+
+
 def _parse_given(context: Mapping[str, object]) -> dict[str, str]:
     given = {
         name: _to_text(name, value)
@@ -151,7 +158,7 @@ def _parse_given(context: Mapping[str, object]) -> dict[str, str]:
     }
     for name in given:
         if name not in _NAMES:
-            raise ConfigError(f"{name} is no parameter: there are {', '.join(sorted(_NAMES))}")
+            raise ConfigError(_say_no_parameter(name))
     for name, meaning in _REQUIRED.items():
         if not given.get(name):
             raise ConfigError(f"{name} is missing: give {meaning} (-c {name}=…)")

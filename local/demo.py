@@ -13,10 +13,11 @@ from typing import Final
 
 from app.chatbot.console import Terminal, fail, leave_quietly, show_banner
 from app.chatbot.evidence.words import describe_receipt, to_json
-from app.chatbot.main import add_answer_arguments, answer_options
+from app.chatbot.main import add_answer_arguments, answer_options, require_answer_options
 from app.chatbot.openai.command import serve_sessions
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.conversation import converse
+from app.chatbot.terminal.margin import showing_answer
 from app.chatbot.web.command import add_web_arguments, serve_page
 from app.protocol.errors import AppError
 from app.protocol.question import Options
@@ -44,7 +45,7 @@ exit codes: 0 answered, 1 failed, 2 wrong usage, 3 not trusted, 4 incomplete
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; give its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     terminal = Terminal()
     started = time.monotonic()
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         wanted = answer_options(options)
-        image = options.image if options.enclave == "qemu" else None
+        image = (options.image or _IMAGE) if options.enclave == "qemu" else None
         with run_twin(options.folder, image=image, console=options.console, note=note) as twin:
             if options.web:
                 _serve_page(twin, wanted, options, terminal)
@@ -72,12 +73,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
             session.close()
         return 0
     except AppError as error:
-        return fail(error, terminal, as_json=options.json)
+        return fail(error, terminal, as_json=options.json, name="demo")
     except KeyboardInterrupt:
         terminal.note("stopped")
         return 130
     except BrokenPipeError:
         return leave_quietly()
+    except OSError as error:  # of this machine: a full disk, no free port
+        terminal.note(f"demo: {error.filename or options.folder}: {error.strerror or error}")
+        return 1
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse *arguments*; what is wrong with them, or would be ignored, ends the program at once."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    require_answer_options(options, parser)
+    if options.question is not None and not options.question.strip():
+        parser.error("--question is empty")
+    if options.question and (options.interactive or options.web or options.serve):
+        parser.error("--question is asked at once: leave it out, and ask when asked")
+    if options.port and not (options.web or options.serve):
+        parser.error("--port is of --web or --serve: name one of them")
+    if options.open and not options.web:
+        parser.error("--open is of --web: name that, too")
+    if options.enclave != "qemu" and (options.image or options.console):
+        parser.error("--image and --console are of --enclave qemu: name that, too")
+    options.question = options.question or QUESTION
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +110,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--question", default=QUESTION, help=f'default: "{QUESTION}"')
+    parser.add_argument(
+        "--question",
+        help=f'default: "{QUESTION}"; every user of this machine sees it in the process list, '
+        "which is for the demo alone: bin/chat has you type or pipe a question",
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON object")
     how.add_argument("--interactive", action="store_true", help="talk instead")
@@ -103,9 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         help="run the enclave as a process, or its built image in an emulated enclave: slower, "
         "and nearer to the real thing (docs/emulated-enclave.md)",
     )
-    parser.add_argument(
-        "--image", type=Path, default=_IMAGE, help="for qemu; default: build/enclave.eif"
-    )
+    parser.add_argument("--image", type=Path, help="for qemu; default: build/enclave.eif")
     parser.add_argument("--console", action="store_true", help="for qemu: show its boot console")
     parser.add_argument(
         "--folder", type=Path, default=_FOLDER, help="for logs; emptied if a twin's"
@@ -133,9 +158,9 @@ def _show(
     """Show proof, question, answer and receipt, then what the others saw."""
     show_banner(session, terminal)
     terminal.note(f"\n> {question}")
-    for piece in session.ask(question, options):
-        terminal.piece(piece)
-    terminal.piece("\n")
+    with showing_answer(terminal) as show:
+        for piece in session.ask(question, options):
+            show(piece)
     if session.evidence:
         terminal.note("")
         terminal.tell(describe_receipt(session.evidence))

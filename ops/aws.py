@@ -11,10 +11,11 @@ from typing import Final
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app.chatbot.deployment.aws import open_aws
+from app.chatbot.aws import open_aws, own_settings
 from app.protocol.errors import ConfigError
 
 # How services say that a caller may not: they do not agree on one word.
+NO_REGION: Final = "no Region is named: set AWS_REGION, or add -c region=…"
 _DENIED: Final = re.compile(r"AccessDenied|UnauthorizedOperation|AuthorizationError|NotAuthorized")
 
 
@@ -52,10 +53,13 @@ def asking(permission: str) -> Iterator[None]:
     Raises:
         NotAllowedError: The caller has not got it.
 
-        AwsError: Anything else failed: no credentials, nobody there, no such thing.
+        AwsError: Anything else failed: nobody there, no such thing.
+
+        ConfigError: This machine's settings or login are to blame: see `own_settings`.
     """
     try:
-        yield
+        with own_settings():
+            yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if _DENIED.search(code):
@@ -72,13 +76,12 @@ def open_session(
     Give a session for the Region that the CDK command line would use, too.
 
     Args:
-        region: Goes first, then AWS_REGION, AWS_DEFAULT_REGION and the profile.
+        region: Goes first; see `open_aws`.
 
     Raises:
-        ConfigError: There is no such profile, or no Region is named.
+        ConfigError: As `open_aws`, or no Region is named.
     """
-    names = (region, environment.get("AWS_REGION"), environment.get("AWS_DEFAULT_REGION"))
-    session = open_aws(profile, next((name for name in names if name), None))
+    session = open_aws(profile, region, environment=environment)
     if not session.region_name:
-        raise ConfigError("no Region is named: set AWS_REGION, or add -c region=…")
+        raise ConfigError(NO_REGION)
     return session

@@ -52,7 +52,8 @@ examples:
   bin/deploy -c … --yes              in a script that somebody has reviewed
 
 exit codes: 0 deployed and proven (or bin/smoke is not there, which is said); 1 refused, declined or
-failed, CloudFormation then rolls back; 2 wrong usage; 3 deployed, and bin/smoke failed; 130 stopped
+failed, CloudFormation then rolls back; 2 wrong usage or AWS settings; 3 deployed, and bin/smoke
+failed; 130 stopped
 """
 
 

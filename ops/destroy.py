@@ -3,6 +3,7 @@ Destroy: take a deployment down, its files in the bootstrap bucket too, and look
 """
 
 import argparse
+import shlex
 import sys
 import tempfile
 from collections import Counter
@@ -15,13 +16,13 @@ import boto3
 
 from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
-from infra.empty_stack import write_empty_stack
-from infra.key import DELETION_WINDOW_DAYS
+from infra.key_policy import DELETION_WINDOW_DAYS
 from ops.asset_store import AssetObject, find_own_objects, remove_objects, without_shared
 from ops.aws import AwsError, open_session
 from ops.child import confirm, run
 from ops.deployment import Deployment, Workshop, add_deployment_arguments, read_deployment
 from ops.ending import EXIT_FAILED, run_to_end
+from ops.finding import counted
 from ops.leftovers import find_leftovers
 from ops.live_stack import LiveStack, read_live_stack
 from ops.principal import read_principal
@@ -128,10 +129,11 @@ def _run_cdk(job: _Job) -> None:
     name = job.deployment.name
     profile = ("--profile", job.options.profile) if job.options.profile else ()
     with tempfile.TemporaryDirectory() as folder:
-        assembly = Path(folder) / "assembly"
-        write_empty_stack(assembly, name=name, account=job.account, region=job.session.region_name)
-        command = (*job.workshop.cdk, "destroy", name, "--force", "--app", str(assembly), *profile)
-        run(command, job.terminal)
+        # Not by its name alone: another Python's packages would be used.
+        python = (sys.executable, "-m", "infra.empty_stack")
+        app = shlex.join((*python, name, job.account, job.session.region_name))
+        where = ("--app", app, "--output", str(Path(folder) / "assembly"))
+        run((*job.workshop.cdk, "destroy", name, "--force", *where, *profile), job.terminal)
 
 
 def _remove(job: _Job, own: frozenset[AssetObject]) -> Iterator[str]:
@@ -152,7 +154,7 @@ def _look(job: _Job, live: LiveStack | None, left: list[str]) -> int:
     for text in left:
         job.terminal.note(f"left   {text}")
     if left:
-        job.terminal.note(f"destroy: {len(left)} things are still there")
+        job.terminal.note(f"destroy: still there: {counted(len(left), 'thing')}")
         return EXIT_LEFT
     job.terminal.note("nothing else of it is left")
     return 0

@@ -11,11 +11,13 @@ from typing import Final
 
 import boto3
 
+from app.chatbot.aws import open_aws
 from app.chatbot.console import Terminal, leave_quietly
+from app.chatbot.errors import CertificateError, LoginError
 from app.protocol.errors import ConfigError
 from app.protocol.regions import REGIONS
 from infra.parameters import Parameters, parse_parameters
-from ops.aws import AwsError, NotAllowedError, open_session
+from ops.aws import AwsError, NotAllowedError
 from ops.bootstrap import check_bootstrap, read_bootstrap
 from ops.build_outputs import check_outputs
 from ops.deployment import (
@@ -25,7 +27,7 @@ from ops.deployment import (
     add_deployment_arguments,
     read_deployment,
 )
-from ops.finding import Finding, Level, has_problem, ok, problem, warning
+from ops.finding import Finding, Level, counted, has_problem, ok, problem, warning
 from ops.machine import (
     check_cdk,
     check_disk,
@@ -56,7 +58,7 @@ examples:
   bin/doctor -c chat_principals=arn:aws:iam::111122223333:role/desk -c client_cidrs=10.0.0.0/8
   bin/doctor -c profile=small -c region=eu-central-1 --json | jq '.findings[].level'
 
-exit codes: 0 fine, warnings aside; 1 problems; 2 wrong usage; 130 stopped
+exit codes: 0 fine, warnings aside; 1 problems; 2 wrong usage or AWS settings; 130 stopped
 """
 
 
@@ -88,19 +90,36 @@ def show(findings: Iterable[Finding], terminal: Terminal) -> None:
         counts[finding.level] += 1
         terminal.piece("".join(f"{line}\n" for line in finding.lines()))
     terminal.piece(
-        f"{counts[Level.OK]} ok, {counts[Level.WARNING]} warnings, "
-        f"{counts[Level.PROBLEM]} problems\n"
+        f"{counts[Level.OK]} ok, {counted(counts[Level.WARNING], 'warning')}, "
+        f"{counted(counts[Level.PROBLEM], 'problem')}\n"
     )
 
 
 def _diagnose_all(options: argparse.Namespace, workshop: Workshop) -> tuple[Finding, ...]:
     deployment = read_deployment(options.context)
-    session = open_session(profile=options.profile, region=deployment.region)
+    session = open_aws(options.profile, deployment.region)
+    if not session.region_name:
+        return _diagnose_nowhere()
     parameters, finding = read_parameters(deployment, session.region_name)
     findings = [finding, *diagnose_place(deployment, session, parameters)]
     if parameters is not None:
         findings += check_outputs(parameters, workshop.kits)
     return tuple(findings)
+
+
+def _diagnose_nowhere() -> tuple[Finding, ...]:
+    """Check what needs no Region, and say that the rest does."""
+    machine = read_machine(ROOT, Path())
+    return (
+        check_node(machine),
+        check_cdk(machine),
+        check_session_manager(machine),
+        problem(
+            "Region",
+            "none is named, so neither parameters nor account were checked",
+            "set AWS_REGION, or add -c region=…",
+        ),
+    )
 
 
 def read_parameters(deployment: Deployment, region: str) -> tuple[Parameters | None, Finding]:
@@ -162,7 +181,7 @@ def _check_region(region: str) -> Finding:
 def _identify(session: boto3.Session, account: str | None) -> tuple[Principal | None, Finding]:
     try:
         principal = read_principal(session)
-    except AwsError as error:
+    except (AwsError, LoginError, CertificateError) as error:
         remedy = "log in: aws sso login, aws configure, or AWS_PROFILE"
         return None, problem("credentials", str(error), remedy)
     return principal, check_principal(principal, account)

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Final
 
 from app.chatbot.console import Terminal
+from app.chatbot.errors import SettingsError
 from app.protocol.errors import ConfigError
 from ops.aws import AwsError
 from ops.child import ChildError
 
 EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
 EXIT_STOPPED: Final = 130
 
 
@@ -27,6 +29,9 @@ def run_to_end(name: str, command: Callable[[], int], terminal: Terminal, *, aga
     """
     try:
         return command()
+    except SettingsError as error:
+        terminal.note(f"{name}: {error}")
+        return EXIT_USAGE
     except (ConfigError, RefusedError, ChildError, AwsError) as error:
         terminal.note(f"{name}: {error}")
         return EXIT_FAILED

@@ -48,6 +48,11 @@ class Finding:
         return {name: str(value) for name, value in asdict(self).items()}
 
 
+def counted(number: int, thing: str) -> str:
+    """Give *number* of a *thing* in words: 1 problem, 2 problems."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def ok(check: str, text: str) -> Finding:
     """Give a finding that all is well."""
     return Finding(check, Level.OK, text)

@@ -11,7 +11,7 @@ from typing import Final
 
 import boto3
 
-from app.chatbot.deployment.stack import by_name
+from app.chatbot.deployment.stack import describe_stack
 from app.protocol.errors import ConfigError
 from ops.assembly import find_key_policy
 from ops.aws import AwsError, asking
@@ -27,10 +27,20 @@ _PCR0: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One resource of a stack: CloudFormation's type, and the id in its own service."""
+    """
+    One resource of a stack.
+
+    Attributes:
+        kind: CloudFormation's type.
+
+        physical_id: The id in its own service.
+
+        name: What the template calls it.
+    """
 
     kind: str
     physical_id: str
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +80,14 @@ def read_live_stack(session: boto3.Session, name: str) -> LiveStack | None:
 
         AwsError: As `asking`.
     """
-    client = session.client("cloudformation")
     try:
         with asking("cloudformation:DescribeStacks"):
-            stack = client.describe_stacks(StackName=name)["Stacks"][0]
+            stack = describe_stack(session, name)
     except AwsError as error:
         if error.code != _MISSING:
             raise
         return None
-    if stack["StackStatus"] == _EMPTY:
+    if stack.status == _EMPTY:
         return None
     template = read_template(session, name)
     try:
@@ -87,11 +96,11 @@ def read_live_stack(session: boto3.Session, name: str) -> LiveStack | None:
         raise ConfigError(f"stack {name} is none of ours: {error}: give another name") from None
     return LiveStack(
         name=name,
-        stack_id=stack["StackId"],
-        status=stack["StackStatus"],
-        outputs=by_name(stack.get("Outputs", [])),
+        stack_id=stack.stack_id,
+        status=stack.status,
+        outputs=stack.outputs,
         template=template,
-        resources=tuple(_read_resources(session, name)),
+        resources=tuple(read_resources(session, name)),
     )
 
 
@@ -113,12 +122,19 @@ def read_template(session: boto3.Session, name: str) -> Json:
     return value if isinstance(value, Mapping) else {"text": body}
 
 
-def _read_resources(session: boto3.Session, name: str) -> Iterator[Resource]:
+def read_resources(session: boto3.Session, name: str) -> Iterator[Resource]:
+    """
+    Read which resources stack *name* has.
+
+    Raises:
+        AwsError: As `asking`.
+    """
     pages = session.client("cloudformation").get_paginator("list_stack_resources")
     with asking("cloudformation:ListStackResources"):
         for page in pages.paginate(StackName=name):
             for item in page["StackResourceSummaries"]:
-                yield Resource(item["ResourceType"], item.get("PhysicalResourceId", ""))
+                physical_id = item.get("PhysicalResourceId", "")
+                yield Resource(item["ResourceType"], physical_id, item["LogicalResourceId"])
 
 
 def read_key_policy(session: boto3.Session, key_arn: str) -> Json:

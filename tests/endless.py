@@ -4,14 +4,20 @@ A twin whose model never ends an answer by itself, for tests of what happens mea
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+import urllib3
 
 from app.enclave.engine.tokenizer import TEMPLATE_NAME
 from image.model.weights import MANIFEST_NAME, encode_manifest
 from local.twin.twin import DEMO_WEIGHTS, Twin, run_twin
+
+ENDLESS_TOKENS: Final = 15_000  # of an answer that outlasts whatever a test does meanwhile
 
 
 @contextmanager
@@ -20,6 +26,15 @@ def run_endless_twin(folder: Path, *, context: int) -> Iterator[Twin]:
     _copy_endless(DEMO_WEIGHTS, folder / "weights", context=context)
     with run_twin(folder / "twin", weights=folder / "weights") as twin:
         yield twin
+
+
+def count(twin: Twin, name: str) -> int:
+    """Read one of the enclave's counts: active, waiting, answered or failed."""
+    with urllib3.PoolManager(ca_certs=twin.config.tls_ca, retries=False) as pool:
+        text = pool.request("GET", f"{twin.config.url}/metrics").data.decode()
+    found = re.search(rf"^enclave_{name} (\d+)", text, re.MULTILINE)
+    assert found
+    return int(found[1])
 
 
 def _copy_endless(source: Path, target: Path, *, context: int) -> None:

@@ -22,8 +22,9 @@ from app.protocol.messages import (
     encode_hint,
     encode_message,
 )
+from tests.patience import PATIENCE_SECONDS
 
-REPORT = HealthReport(active=1, waiting=2, answered=3, failed=4)
+REPORT = HealthReport(active=1, waiting=2, answered=3, failed=4, refused=5)
 HEADER = encode_message(Kind.ANSWER_HEADER, bytes(185))
 BLOCK = bytes(1040)
 FRAME = encode_message(Kind.ANSWER_FRAME, BLOCK)
@@ -43,6 +44,8 @@ class FakeEnclave:
     def __init__(self) -> None:
         self.requests: list[bytes] = []
         self.hung_up = threading.Event()
+        self.steps = threading.Semaphore(0)
+        self._barriers: dict[int, threading.Barrier] = {}
         self.attestation = encode_attestation(b"document", b"manifest")
 
     def connect(self) -> socket.socket:
@@ -73,7 +76,7 @@ class FakeEnclave:
 
     def _converse(self, stream: socket.socket) -> None:
         with stream, suppress(OSError):
-            stream.settimeout(20)
+            stream.settimeout(PATIENCE_SECONDS)
             reader = FrameReader()
             while data := stream.recv(65536):
                 for payload in reader.feed(data):
@@ -91,6 +94,8 @@ class FakeEnclave:
                 name, *words = payload[1:].partition(b"\n")[0].decode().split()
                 commands: dict[str, Callable[..., None]] = {
                     "frames": self._frames,
+                    "steps": self._steps,
+                    "together": self._together,
                     "hint": self._hint,
                     "error": self._error,
                     "cut": self._cut,
@@ -100,12 +105,24 @@ class FakeEnclave:
                 }
                 commands[name](stream, *words)
 
-    def _frames(self, stream: socket.socket, count: str, pause: str) -> None:
+    def _frames(self, stream: socket.socket, count: str, pause: str = "0") -> None:
+        self._send(stream, int(count), lambda: time.sleep(float(pause)))
+
+    def _steps(self, stream: socket.socket, count: str) -> None:
+        """Send each frame when `steps` is released once more."""
+        self._send(stream, int(count), lambda: self.steps.acquire(timeout=PATIENCE_SECONDS))
+
+    def _together(self, stream: socket.socket, count: str, others: str) -> None:
+        """Send each frame when *others* answers, this among them, have come as far."""
+        barrier = self._barriers.setdefault(int(others), threading.Barrier(int(others)))
+        self._send(stream, int(count), lambda: barrier.wait(PATIENCE_SECONDS))
+
+    def _send(self, stream: socket.socket, count: int, wait: Callable[[], object]) -> None:
         stream.sendall(encode_frame(HEADER))
-        for number in range(1, int(count) + 1):
-            time.sleep(float(pause))
+        for number in range(1, count + 1):
+            wait()
             try:
-                stream.sendall(encode_frame(FINAL if number == int(count) else FRAME))
+                stream.sendall(encode_frame(FINAL if number == count else FRAME))
             except OSError:
                 self.hung_up.set()
                 raise

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from app.chatbot.session.cut_off import Stop
 from app.chatbot.session.session import Session, connect
 from app.chatbot.session.transport import Transport
+from app.chatbot.session.trust import Trust
 from app.protocol.asker.messages import parse_attestation
 from app.protocol.attestation import encode_user_data
 from app.protocol.messages import Kind, encode_attestation
@@ -43,11 +44,12 @@ class HostileParent:
 
         return Hostile(self.twin.config.url, tls_ca=self.twin.config.tls_ca)
 
-    def connect(self) -> Session:
+    def connect(self, trust: Trust | None = None) -> Session:
         config = self.twin.config
         access = self.twin.access()
+        trust = trust or self.twin.trust
         try:
-            return connect(self.transport(), access, key_arn=config.key_arn, trust=self.twin.trust)
+            return connect(self.transport(), access, key_arn=config.key_arn, trust=trust)
         except BaseException:
             access.close()
             raise

@@ -55,13 +55,17 @@ def describe(**changes: object) -> dict[str, object]:
 
 
 def failure(code: str, text: str) -> str:
-    """Give what nitro-cli writes to standard error when it fails."""
+    """Give what nitro-cli writes to standard error when it fails: the cause, then E39."""
     return (
         "Start allocating memory...\n"
         f"[ {code} ] {text}\n\n"
         "If you open a support ticket, please provide the error log found at "
         '"/var/log/nitro_enclaves/err2026-11-24T20:32:00.000000000+00:00.log"\n'
         "Failed connections: 1\n"
+        "[ E39 ] Enclave process connection failure. Such error appears when the enclave manager "
+        "fails to connect to at least one enclave process\n\n"
+        "For more details, please visit "
+        "https://docs.aws.amazon.com/enclaves/latest/user/cli-errors.html#E39\n"
     )
 
 

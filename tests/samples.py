@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
+from app.chatbot import errors as chatbot_errors
 from app.protocol import errors
 from app.protocol.answer import AnswerSealer, encode_header
 from app.protocol.asker.answer import AnswerOpener
@@ -38,8 +39,9 @@ AUTHORIZATION: Final = Authorization(
 # Everything that is raised on purpose.
 ERROR_KINDS: Final = [
     kind
-    for _, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, errors.AppError) and kind.__module__ == errors.__name__
+    for module in (errors, chatbot_errors)
+    for _, kind in inspect.getmembers(module, inspect.isclass)
+    if issubclass(kind, errors.AppError) and kind.__module__ == module.__name__
 ]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import boto3
 
+from app.chatbot.aws import open_aws
 from app.chatbot.config import ChatbotConfig, read_config
 from app.chatbot.session.access import Access
 from app.chatbot.session.session import Session
@@ -47,7 +48,8 @@ def connect(
         aws: Whose credentials assume the chat role; default: boto3's chain.
 
     Raises:
-        ConfigError: A file is missing or malformed, or the list approves nothing.
+        ConfigError: A file is missing or malformed, the list approves nothing, or AWS's settings
+            are refused.
 
         AttestationError: It is not an approved enclave, or that cannot be told.
 
@@ -60,7 +62,7 @@ def connect(
     if not isinstance(config, ChatbotConfig):
         config = read_config(config or config_folder() / "chat.json")
     trust = production_trust(releases or config_folder() / "releases.json")
-    return open_session(config, trust, aws or boto3.Session())
+    return open_session(config, trust, aws or open_aws(None, None))
 
 
 def open_session(config: ChatbotConfig, trust: Trust, aws: boto3.Session) -> Session:

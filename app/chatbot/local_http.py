@@ -1,30 +1,34 @@
 """
-Local HTTP: an ASGI application on 127.0.0.1, for programs of this machine's one user.
+Local HTTP: an ASGI application on 127.0.0.1 or a Unix socket, for programs of one user.
 
-Other users of the machine, and pages of other sites in the user's browser, can reach the port: a
+Other users of the machine, and pages of other sites in the user's browser, can reach a port: a
 request needs a Host header that names it (which DNS rebinding does not give), no Origin but its
-own, and whatever token the application asks for. Nothing is logged of a request.
+own, and whatever token the application asks for. `localhost` is no name for it: another user may
+bind the same port of ::1, which many programs try first. Nothing is logged of a request.
 """
 
+import argparse
 import hmac
 import logging
 import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import uvicorn
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.protocol.errors import ConfigError, TooLongError, UnavailableError
 
 ADDRESS: Final = "127.0.0.1"
+_PORTS: Final = 2**16
+UNIX_URL: Final = "http://enclave-llm.invalid"  # RFC 6761: a name that never resolves
 _TOKEN_BYTES: Final = 32
 _STOP_SECONDS: Final = 3
 _START_SECONDS: Final = 10.0
@@ -47,6 +51,18 @@ def bearer(headers: Headers) -> str:
     return given.strip() if scheme.lower() == "bearer" else ""
 
 
+def parse_port(text: str) -> int:
+    """
+    Give the port that *text* names, for a command line.
+
+    Raises:
+        ArgumentTypeError: It names none.
+    """
+    if not (text.isascii() and text.isdigit() and int(text[:6]) < _PORTS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: name one of 0 to {_PORTS - 1}")
+    return int(text)
+
+
 def listen(port: int = 0) -> socket.socket:
     """
     Listen on *port* of 127.0.0.1, a free one where it is 0.
@@ -54,7 +70,7 @@ def listen(port: int = 0) -> socket.socket:
     Raises:
         ConfigError: The port is taken or not allowed.
     """
-    if not 0 <= port < 2**16:
+    if not 0 <= port < _PORTS:
         raise ConfigError(f"port {port} is none: name one of 0 to 65535 with --port")
     try:
         return socket.create_server((ADDRESS, port))
@@ -65,8 +81,15 @@ def listen(port: int = 0) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Give the URL of what is served on *listener*."""
-    return f"http://{ADDRESS}:{listener.getsockname()[1]}"
+    """Give the URL of what is served on *listener*; that of a Unix socket leads nowhere else."""
+    if listener.family == socket.AF_UNIX:
+        return UNIX_URL
+    return f"http://{ADDRESS}:{_port_of(listener)}"
+
+
+def _port_of(listener: socket.socket) -> int:
+    port: int = listener.getsockname()[1]
+    return port
 
 
 class Guard:
@@ -74,13 +97,13 @@ class Guard:
     ASGI around an application: refuses what did not mean this port, before anything reads it.
 
     Args:
-        port: Where it is served.
+        port: Where it is served; None for a Unix socket, which only its owner reaches and no
+            browser does, so that any Host will do there.
     """
 
-    def __init__(self, application: ASGIApp, port: int) -> None:
+    def __init__(self, application: ASGIApp, port: int | None) -> None:
         self._application = application
-        self._hosts = {f"{name}:{port}" for name in (ADDRESS, "localhost")}
-        self._origins = {f"http://{host}" for host in self._hosts}
+        self._host = None if port is None else f"{ADDRESS}:{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 421 (another host) or 403 (another origin)."""
@@ -89,11 +112,18 @@ class Guard:
             await answer(scope, receive, send)
 
     def _refuse(self, headers: Headers) -> ASGIApp | None:
-        if headers.getlist("host") not in [[host] for host in self._hosts]:
-            return PlainTextResponse("this port serves 127.0.0.1 and localhost only\n", 421)
-        if headers.get("origin") not in {None, *self._origins}:
-            return PlainTextResponse("pages of other origins may not ask here\n", 403)
+        if self._host and headers.getlist("host") != [self._host]:
+            message = f"name this port as http://{self._host}; another name may lead elsewhere"
+            return _refusal(421, message, "wrong_host")
+        if headers.get("origin", f"http://{self._host}") != f"http://{self._host}":
+            return _refusal(403, "pages of other origins may not ask here", "wrong_origin")
         return None
+
+
+def _refusal(status: int, message: str, code: str) -> ASGIApp:
+    """Refuse in the shape of OpenAI's errors, which its clients show to people."""
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    return JSONResponse({"error": error}, status)
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -114,15 +144,20 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def serve(application: ASGIApp, listener: socket.socket) -> None:
+def serve(
+    application: ASGIApp, listener: socket.socket, *, ending: Callable[[], None] = lambda: None
+) -> None:
     """
     Serve *application*, guarded, on *listener* until SIGINT, SIGTERM or SIGHUP.
+
+    Args:
+        ending: Called before the port is given up.
 
     Raises:
         KeyboardInterrupt: One of them came; so that whoever calls this can clean up.
     """
     with _ending_like_ctrl_c():
-        _server(application, listener).run(sockets=[listener])
+        _Server(application, listener, ending).run(sockets=[listener])
 
 
 @contextmanager
@@ -145,14 +180,19 @@ def _ending_like_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def serving(application: ASGIApp, listener: socket.socket) -> Iterator[str]:
+def serving(
+    application: ASGIApp, listener: socket.socket, *, ending: Callable[[], None] = lambda: None
+) -> Iterator[str]:
     """
     Serve *application*, guarded, from a thread while the block runs; give its URL.
+
+    Args:
+        ending: As for `serve`.
 
     Raises:
         UnavailableError: It does not begin to serve.
     """
-    server = _server(application, listener)
+    server = _Server(application, listener, ending)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
@@ -169,18 +209,29 @@ def serving(application: ASGIApp, listener: socket.socket) -> Iterator[str]:
         thread.join(_STOP_SECONDS + _START_SECONDS)
 
 
-def _server(application: ASGIApp, listener: socket.socket) -> uvicorn.Server:
-    config = uvicorn.Config(
-        Guard(application, listener.getsockname()[1]),
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        lifespan="off",
-        ws="none",
-        timeout_graceful_shutdown=_STOP_SECONDS,
-    )
-    # After the above, which sets levels. Without configuration of its own, uvicorn would take
-    # whatever handlers the program has for leave to log each request's path.
-    for name in ("uvicorn.access", "uvicorn.error", "uvicorn.asgi"):
-        logging.getLogger(name).setLevel(_SILENT)
-    return uvicorn.Server(config)
+class _Server(uvicorn.Server):
+    """A server that logs nothing, and says that it is ending before it gives up its port."""
+
+    def __init__(
+        self, application: ASGIApp, listener: socket.socket, ending: Callable[[], None]
+    ) -> None:
+        config = uvicorn.Config(
+            Guard(application, None if listener.family == socket.AF_UNIX else _port_of(listener)),
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        )
+        super().__init__(config)
+        self._ending = ending
+        # After the above, which sets levels. Without configuration of its own, uvicorn would take
+        # whatever handlers the program has for leave to log each request's path.
+        for name in ("uvicorn.access", "uvicorn.error", "uvicorn.asgi"):
+            logging.getLogger(name).setLevel(_SILENT)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what is served, then the server."""
+        self._ending()
+        await super().shutdown(sockets)

@@ -14,12 +14,13 @@ from typing import Final
 
 import boto3
 
+from app.chatbot.aws import open_aws
 from app.chatbot.config import ChatbotConfig, read_config
-from app.chatbot.console import Terminal, fail, leave_quietly
-from app.chatbot.deployment.aws import open_aws
+from app.chatbot.console import Terminal, escape, fail, leave_quietly
 from app.chatbot.deployment.stack import read_config_of_stack
-from app.chatbot.deployment.tunnel import find_instance, open_tunnel
+from app.chatbot.deployment.tunnel import tunnelled
 from app.chatbot.library import config_folder, open_session
+from app.chatbot.local_http import parse_port
 from app.chatbot.openai.command import serve_sessions
 from app.chatbot.releases_command import import_releases, list_releases
 from app.chatbot.session.session import Session
@@ -35,31 +36,36 @@ from app.protocol.question import Options
 _EPILOG: Final = """\
 examples:
   bin/chat                                     talk; /help lists commands
-  bin/chat ask "I can't access my email"       one question
-  bin/chat ask - < letter.txt                  the question from standard input
-  bin/chat ask --json "..."                    one JSON object with answer and proof
+  bin/chat ask                                 one question, which you type
+  bin/chat ask - < letter.txt                  one question, from standard input
+  bin/chat ask --json - < letter.txt           one JSON object with answer and proof
   bin/chat web                                 a page in your browser, with the proof beside it
   bin/chat serve --port 8011                   OpenAI's API, for programs (docs/clients.md)
   bin/chat --stack enclave-llm --tunnel        a private deployment, through Session Manager
   bin/chat releases import releases.json       approve what your reviewer approved
 
+A question on the command line (bin/chat ask "...") is in the process list while it is answered,
+where every user of this machine can read it, and in your shell's history: type or pipe it instead.
+
 Before anything is sent, the enclave's attestation document is verified against AWS's root and
 your own list of approved releases. Your AWS credentials (boto3's default chain) assume the chat
 role; what the enclave gets of them works for one conversation, inside that image, for 15 minutes.
 
-exit codes: 0 answered, 1 failed, 2 wrong usage, 3 the enclave is not trusted (nothing was sent, or
-only a copy sealed to the enclave verified before), 4 the answer is not whole, or its receipt does
-not verify, 130 stopped by Ctrl-C. A conversation ends with 0, whatever its answers came to.
+exit codes: 0 answered, 1 failed, 2 wrong usage or AWS settings, 3 the enclave is not trusted
+(nothing was sent, or only a copy sealed to the enclave verified before), 4 the answer is not whole,
+or its receipt does not verify, 130 stopped by Ctrl-C. A conversation ends with 0, whatever its
+answers came to.
 
-NO_COLOR is honoured. Where output is no terminal it is plain: answers on standard output, all else
-on standard error.
+NO_COLOR is honoured. Answers go to standard output, all else to standard error. At a terminal each
+line of an answer begins with a margin, "| ", which no text of an answer can leave; in a pipe there
+is none. Control characters in answers are replaced everywhere, unless --raw is given.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; give its exit code."""
-    options = _parser().parse_args(arguments)
-    terminal = Terminal()
+    options = _parse(arguments)
+    terminal = Terminal(raw=options.raw)
     as_json = getattr(options, "json", False)
     try:
         if options.command in {"read", "releases"}:
@@ -94,6 +100,7 @@ def _run(options: argparse.Namespace, connect: Callable[[], Session], terminal: 
             answer_options(options),
             terminal,
             port=options.port,
+            path=options.socket,
             token_file=options.token_file,
         )
     return talk(connect(), options, terminal)
@@ -109,13 +116,19 @@ def talk(session: Session, options: argparse.Namespace, terminal: Terminal) -> i
     try:
         wanted = answer_options(options)
         if options.command == "ask":
-            question = read_all(terminal) if options.question == "-" else options.question
+            question = _read_question(terminal) if options.question == "-" else options.question
             ask_once(session, question, wanted, terminal, as_json=options.json)
         else:
             converse(session, wanted, terminal)
     finally:
         session.close()
     return 0
+
+
+def _read_question(terminal: Terminal) -> str:
+    if terminal.source.isatty():
+        terminal.note("type the question, then Ctrl-D on a line of its own")
+    return read_all(terminal)
 
 
 def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,6 +161,14 @@ def answer_options(options: argparse.Namespace) -> Options:
     )
 
 
+def require_answer_options(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End the program with wrong usage where an answer option is out of range."""
+    try:
+        answer_options(options)
+    except AppError as error:
+        parser.error(str(error))
+
+
 @contextmanager
 def _reach(
     config: ChatbotConfig, options: argparse.Namespace, aws: boto3.Session
@@ -158,21 +179,31 @@ def _reach(
         return
     if not options.stack:
         raise ConfigError("--tunnel needs --stack, whose instances it leads to")
-    instance = find_instance(aws, options.stack)
-    with open_tunnel(instance, region=config.region, profile=options.profile) as url:
-        # The certificate is the parent's own and names no 127.0.0.1; it was never trust.
-        yield replace(config, url=url, tls_ca=None, any_certificate=True)
+    with tunnelled(config, aws, options.stack, profile=options.profile) as reached:
+        yield reached
 
 
 def _stay_here(options: argparse.Namespace, terminal: Terminal) -> int:
     """Do what needs files alone."""
     if options.command == "read":
         passphrase = read_secret(terminal, "passphrase")
-        terminal.piece(open_transcript(options.file, passphrase) + "\n")
+        terminal.piece(escape(open_transcript(options.file, passphrase)) + "\n")
         return 0
     if options.action == "import":
         return import_releases(options.file, options.releases, terminal, yes=options.yes)
     return list_releases(options.releases, terminal)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse *arguments*; what is wrong with them ends the program before anything else is done."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    require_answer_options(options, parser)
+    if options.tunnel and not options.stack:
+        parser.error("--tunnel needs --stack, whose instances it leads to")
+    if options.command == "ask" and not options.question.strip():
+        parser.error("the question is empty")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -186,7 +217,9 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("the deployment")
     group.add_argument("--config", type=Path, default=folder / "chat.json", metavar="FILE")
     group.add_argument("--stack", metavar="NAME", help="read the addresses of this stack's outputs")
-    group.add_argument("--region", metavar="R", help="of the stack; default: your profile's")
+    group.add_argument(
+        "--region", metavar="R", help="of the stack; default: AWS_REGION, or your profile's"
+    )
     group.add_argument(
         "--tunnel",
         action="store_true",
@@ -214,9 +247,18 @@ def _parser() -> argparse.ArgumentParser:
         help="your list of approved releases; what you trust",
     )
     add_answer_arguments(parser)
+    parser.add_argument(
+        "--raw", action="store_true", help="answers as they come, control characters included"
+    )
     commands = parser.add_subparsers(dest="command", metavar="ask | web | serve | read | releases")
     ask = commands.add_parser("ask", help="ask one question")
-    ask.add_argument("question", help="the question, or - for standard input")
+    ask.add_argument(
+        "question",
+        nargs="?",
+        default="-",
+        help="leave it out, or give -, to type or pipe it; what stands here is shown to every user "
+        "of this machine by the process list",
+    )
     ask.add_argument("--json", action="store_true", help="print one JSON object")
     add_web_arguments(commands.add_parser("web", help="talk in your browser, on 127.0.0.1"))
     _add_serve(commands.add_parser("serve", help="an OpenAI-compatible API on 127.0.0.1"))
@@ -232,7 +274,16 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "to export, which most clients take as they are. Answer options before serve are the "
         "defaults of what a request leaves out. docs/clients.md says what is honoured."
     )
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="default: a free one")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--port", type=parse_port, default=0, metavar="N", help="default: a free one"
+    )
+    where.add_argument(
+        "--socket",
+        type=Path,
+        metavar="PATH",
+        help="a Unix socket instead, which no other user can reach or take over",
+    )
     parser.add_argument(
         "--token-file",
         type=Path,

@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from app.enclave.engine.cache import PrefixName
 from app.enclave.engine.interface import Engine, Finish, Generation
@@ -38,6 +38,10 @@ _PREFIX_LABEL: Final = LABEL + b"prefix"
 _SERVED: Final = {"max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "padding"}
 _MOST_RECEIPT_FRAMES: Final = 13  # the NSM's device answers at most 12,288 bytes
 
+# Failed is what went wrong once the question had opened, of which only a holder of the chat role
+# can bring one; anybody can bring what is refused before that.
+Outcome = Literal["answered", "failed", "refused"]
+
 
 class Peer(Protocol):
     """The other end of one connection."""
@@ -64,9 +68,11 @@ class Answerer:
     nsm: Nsm
     manifest_digest: bytes
 
-    def answer(self, request: bytes, peer: Peer) -> Finish | None:
+    def answer(self, request: bytes, peer: Peer) -> Outcome:
         """
-        Answer the sealed *request* to *peer*; give how it went, None if it was refused.
+        Answer the sealed *request* to *peer*; give how it went.
+
+        One that ends in an error is answered, too: the padding hides that, and so must this.
 
         Raises:
             OSError: The peer has gone; the generation is cancelled.
@@ -75,13 +81,15 @@ class Answerer:
             authorization, envelope = self.key_ring.open(parse_sealed_request(request))
         except AppError as error:
             peer.send(encode_hint(error))
-            return None
+            return "refused"
         digest = digest_request(request)
+        outcome: Outcome = "refused"
         try:
             deadline = time.monotonic() + ANSWER_DEADLINE_SECONDS
             question_key = self.data_keys.question_key(authorization)
             question = _open(envelope, authorization, question_key)
             _require_served(question)
+            outcome = "failed"
             sealer, header = self._make_sealer(authorization, digest)
             generation = self.engine.start(
                 question, deadline=deadline, prefix=_name_prefix(question_key)
@@ -89,7 +97,7 @@ class Answerer:
         except AppError as error:
             secret = authorization.answer_secret
             peer.send(seal_error(error, answer_secret=secret, request_digest=digest))
-            return None
+            return outcome
         stream = _AnswerStream(sealer, generation, peer, deadline=deadline)
         try:
             peer.send(header)
@@ -97,10 +105,10 @@ class Answerer:
             receipt = self._receipt(authorization, question, stream, finish)
             stream.send_receipt(sign_receipt(receipt, self._attest), question.options.padding)
         except AppError:  # no receipt, so no final frame: the asker sees an answer cut off
-            raise ConnectionAbortedError from None
+            return "failed"
         finally:
             generation.cancel()
-        return finish
+        return "answered"
 
     def _make_sealer(
         self, authorization: Authorization, digest: bytes

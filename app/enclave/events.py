@@ -39,6 +39,7 @@ class Event(StrEnum):
     REFUSED = "refused_to_start"
     ANSWERED = "answered"
     FAILED = "failed"
+    TURNED_AWAY = "refused"
     HUNG_UP = "hung_up"
     UNEXPECTED = "unexpected"
 

@@ -8,12 +8,11 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
-from app.enclave.answering import Answerer
+from app.enclave.answering import Answerer, Outcome
 from app.enclave.events import Event, report
 from app.protocol.attestation import encode_user_data
 from app.protocol.constants import (
@@ -179,21 +178,8 @@ class Server:
         return encode_message(Kind.ATTESTATION, body)
 
     def _chat(self, body: bytes, peer: Connection) -> None:
-        with self._counts.count() as outcome:
-            finish = self._answerer.answer(body, peer)
-            if finish is None:
-                report(Event.FAILED)
-                return
-            # Also when it ended in an error: the padding hides that, and so must the counts.
-            outcome.well = True
-            report(Event.ANSWERED)  # without the counts of tokens: padding hides them
-
-
-@dataclass(slots=True)
-class _Outcome:
-    """Whether one chat request ended well."""
-
-    well: bool = False
+        # Without the counts of tokens: padding hides them.
+        report(Event(self._counts.count(lambda: self._answerer.answer(body, peer))))
 
 
 class _Counts:
@@ -201,24 +187,27 @@ class _Counts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._active = self._answered = self._failed = 0
+        self._active = 0
+        self._ended: dict[Outcome, int] = {"answered": 0, "failed": 0, "refused": 0}
 
-    @contextmanager
-    def count(self) -> Iterator[_Outcome]:
-        """Count one chat request while it lasts, then as well or failed."""
-        outcome = _Outcome()
+    def count(self, answer: Callable[[], Outcome]) -> Outcome:
+        """Count one chat request while it lasts, then as what it came to."""
+        outcome: Outcome = "failed"
         with self._lock:
             self._active += 1
         try:
-            yield outcome
+            outcome = answer()
+        except OSError:  # whoever asked has gone: nothing failed here
+            outcome = "refused"
+            raise
         finally:
             with self._lock:
                 self._active -= 1
-                self._answered += outcome.well
-                self._failed += not outcome.well
+                self._ended[outcome] += 1
+        return outcome
 
     def report(self) -> HealthReport:
         """Give the counts; requests beyond the engine's slots are waiting."""
         with self._lock:
             active = min(self._active, MAX_ACTIVE_ANSWERS)
-            return HealthReport(active, self._active - active, self._answered, self._failed)
+            return HealthReport(active, self._active - active, loading=None, **self._ended)

@@ -4,7 +4,8 @@ nitro-cli: the command that starts, lists and ends enclaves, and what its errors
 It goes into the background once an enclave has booted, so nobody notices an enclave's end who
 does not ask. It reports progress on standard error and results as JSON on standard output.
 
-Source: aws-nitro-enclaves-cli 1.5, src/common/json_output.rs and document_errors.rs.
+Source: aws-nitro-enclaves-cli 1.5, src/common/json_output.rs and document_errors.rs; what raises
+each code: src/main.rs, src/enclave_proc and src/enclave_proc_comm.rs.
 """
 
 import json
@@ -23,25 +24,56 @@ EIF_PATH: Final = Path("/var/lib/enclave-llm/enclave.eif")
 NITRO_CLI: Final = Path("/usr/bin/nitro-cli")
 _SECONDS: Final = 60
 _RUN_SECONDS: Final = 900  # 90 s for each 6 GiB of EIF and 90 s for each 100 GiB of memory, ample
-_ERROR_CODE: Final = re.compile(r"\bE(\d{2})\b")
+_ERROR_CODE: Final = re.compile(r"\[ (E\d{2}) \]")
 _UNSET: Final = "?"
 
-_BOOT: Final = (
-    "the enclave did not start in time: check the image with bin/releases verify, and, if it is "
-    "signed, that its certificate has not expired"
+_LOG: Final = "its log is /var/log/nitro_enclaves/nitro_enclaves.log"
+_DRIVER: Final = (
+    "the kernel refused the enclave's memory, vCPUs or CID: another enclave may hold them, or they "
+    "lie on two NUMA nodes or in too many pieces: end other enclaves, then restart the instance"
 )
-_ADVICE: Final = {
-    "E11": _BOOT,
-    "E22": "fewer vCPUs are free than asked for: end other enclaves, or ask for fewer",
-    "E26": "the memory is less than the image needs, four times its size: deploy with more",
-    "E27": "fewer huge pages are free than asked for: restart the instance, so that they are "
-    "reserved before memory is in pieces",
-    "E35": "the image is damaged: replace the instance, which fetches it again",
-    "E36": _BOOT,
-    "E39": _BOOT,
-    "E44": "the enclave ended while it started: check the image under bin/demo, then replace it",
-    "E51": "neither HOME nor NITRO_CLI_ARTIFACTS is set: restore the unit of the supervisor",
+_UNABLE: Final = f"nitro-cli cannot work on this machine: {_LOG}"
+# By command, since one code means different things in each. A failed run-enclave names the cause
+# first and E39 after it, because the process that was to hold the enclave is gone.
+_ADVICE: Final[Mapping[str, Mapping[str, str]]] = {
+    "run-enclave": {
+        "E19": "a file cannot be opened: the image, or /dev/nitro_enclaves, which an instance "
+        "without enclaves lacks: replace the instance",
+        "E21": "a vCPU that was asked for is not in the allocator's pool: restart the instance",
+        "E22": "fewer vCPUs are reserved than asked for: end other enclaves, or ask for fewer",
+        "E26": "the memory is less than the image needs, four times its size: deploy with more",
+        "E27": "fewer huge pages are free than asked for: restart the instance, so that they are "
+        "reserved before memory is in pieces",
+        "E28": "no enclave can be made here: all slots of the instance are taken, or it was "
+        "started without enclaves: end other enclaves, or replace the instance",
+        **dict.fromkeys(("E29", "E30", "E31", "E32", "E33"), _DRIVER),
+        "E35": "the image cannot be put into huge pages: they were taken meanwhile, or its file is "
+        "cut short: restart the instance, and if that does not help, replace it",
+        "E36": "the enclave did not say in time that it has booted: its memory is too small to "
+        "unpack the image, or another enclave was starting: try the image with bin/demo --enclave "
+        "qemu, and deploy with more memory",
+        "E39": f"the process that was to hold the enclave ended without a word: {_LOG}",
+        "E44": "the enclave was gone as soon as it had started: try the image with bin/demo "
+        "--enclave qemu",
+        "E59": "the image is damaged, or its signature's certificate has expired: replace the "
+        "instance, which fetches the image again",
+    },
+    "describe-enclaves": {
+        "E07": "/run/nitro_enclaves cannot be read: restart the unit of the supervisor, which "
+        "makes it",
+        "E35": "the image's file is damaged, so what runs cannot be measured here: replace the "
+        "instance, which fetches it again",
+        "E38": f"the process that holds an enclave does not describe it: {_LOG}",
+        "E39": "the process that holds an enclave does not answer, as while it starts or ends: if "
+        "it stays so, restart the instance",
+    },
+    "terminate-enclave": {
+        "E11": "there is no such enclave any more, or the process that held it is gone",
+        "E38": f"the process that holds the enclave did not end it: {_LOG}",
+        "E39": "the process that holds the enclave does not answer: restart the instance",
+    },
 }
+_ANYWHERE: Final[Mapping[str, str]] = {"E18": _UNABLE, "E19": _UNABLE, "E56": _UNABLE}
 
 
 class NitroCliError(AppError):
@@ -147,9 +179,10 @@ def explain(command: str, stderr: str) -> NitroCliError:
     match = _ERROR_CODE.search(stderr)
     if match is None:
         return NitroCliError(f"{command} failed without a code: see /var/log/nitro_enclaves")
-    code = match[0]
-    advice = _ADVICE.get(code, f"nitro-cli explain --error-code {code} says more")
-    return NitroCliError(f"{code}: {advice}", cli_code=code)
+    code = match[1]
+    known = {**_ANYWHERE, **_ADVICE.get(command, {})}
+    advice = known.get(code, f"nitro-cli explain --error-code {code} says more")
+    return NitroCliError(f"{command}: {code}: {advice}", cli_code=code)
 
 
 def parse_enclaves(text: str) -> tuple[RunningEnclave, ...]:

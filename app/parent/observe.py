@@ -86,7 +86,7 @@ class Metrics:
 
 
 class _EnclaveCollector(Collector):
-    """The enclave's four counts as it states them; only `enclave_up` when it is out of reach."""
+    """The enclave's counts as it states them; only `enclave_up` when it is out of reach."""
 
     def __init__(self, health: Callable[[], HealthReport]) -> None:
         self._health = health
@@ -99,7 +99,7 @@ class _EnclaveCollector(Collector):
             yield GaugeMetricFamily("enclave_up", "The enclave gives its counts.", 0)
             return
         yield GaugeMetricFamily("enclave_up", "The enclave gives its counts.", 1)
-        for name in ("active", "waiting", "answered", "failed"):
+        for name in ("active", "waiting", "answered", "failed", "refused"):
             text = f"Chat requests {name}, as the enclave counts."
             yield GaugeMetricFamily(f"enclave_{name}", text, getattr(report, name))
         done, total = report.loading or (0, 0)

@@ -1,18 +1,19 @@
 """
 The server: gunicorn, one process, a thread a request, set up from `ParentConfig` alone.
 
-gunicorn logs and echoes parts of malformed requests, waits for headers without a limit, lingers
+gunicorn logs and echoes parts of malformed requests, gives a thread to whoever connects, lingers
 over closing connections in its accept loop, and lets connections queue that come while it stops;
-the classes here undo that.
+the classes here and the lobby undo that.
 """
 
 import json
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Final
 from wsgiref.types import WSGIApplication
 
@@ -22,20 +23,24 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
+from gunicorn.sock import ssl_context
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.parent.body import CutOff
 from app.parent.config import ParentConfig
+from app.parent.lobby import PLACES, Lobby, Wrap
 from app.parent.observe import log, log_to_stderr
 from app.parent.relay import Connect
 from app.parent.routes import create_app
 from app.protocol.errors import AppError, ProtocolError
 
-_SPARE_THREADS: Final = 16  # for attestation, health and refusals while all streams are taken
+# For attestation, health and refusals while all streams are taken. With them and the default's
+# streams, the enclave has places left: one is the supervisor's, who ends an enclave that is silent.
+_SPARE_THREADS: Final = 12
 _HEADER_SECONDS: Final = 10  # TLS handshake, request line and headers together
 _KEEP_ALIVE_SECONDS: Final = 5
-_LINGER_SECONDS: Final = 2
-_READ_BYTES: Final = 4096
+_KEPT_ALIVE: Final = 64  # connections; those of others end with their answer
+_QUEUED: Final = 128  # whole requests that wait for a thread, beyond which nobody is let in
 _DRAIN_SECONDS: Final = 10  # beyond the longest answer, for a graceful stop
 
 
@@ -77,12 +82,14 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn is untype
 
 
 def _settings(config: ParentConfig) -> dict[str, object]:
+    threads = config.max_streams + _SPARE_THREADS
     host = f"[{config.host}]" if ":" in config.host else config.host
     return {
         "bind": f"{host}:{config.port}",
         "workers": 1,  # one semaphore, one set of counts
         "worker_class": _Worker,
-        "threads": config.max_streams + _SPARE_THREADS,
+        "threads": threads,
+        "worker_connections": threads + PLACES + _KEPT_ALIVE + _QUEUED,
         "keepalive": _KEEP_ALIVE_SECONDS,
         "graceful_timeout": config.answer_seconds + _DRAIN_SECONDS,
         "limit_request_line": 1024,
@@ -133,13 +140,42 @@ class _Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn is untyped
             for listener in self.sockets:
                 listener.close()
 
+    def run(self) -> None:
+        """Serve until stopped."""
+        self.max_keepalived = _KEPT_ALIVE
+        self._lobby = Lobby(
+            self.poller,
+            wrap=_tls(self.cfg),
+            serve=super().enqueue_req,
+            close=self._close,
+            refusal=_refusal(malformed=True),
+            seconds=_HEADER_SECONDS,
+        )
+        super().run()
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Let *conn*, which may have something to say, wait until that is whole."""
+        self._lobby.admit(conn)
+
+    def murder_pending(self) -> None:
+        """Close what has waited too long; gunicorn's loop calls this each second."""
+        self._lobby.expire()
+
+    def finish_request(self, conn: TConn, fs: "Future[object]") -> None:
+        """Keep *conn* for another request, or see it out."""
+        if fs.cancelled() or fs.exception() is not None or not fs.result():
+            self._lobby.see_out(conn)
+        else:
+            super().finish_request(conn, fs)
+
+    def _close(self, conn: TConn) -> None:
+        self.nr_conns -= 1
+        conn.close()
+
     def handle(self, conn: TConn) -> object:
-        """Serve one request of *conn*; true if another may follow."""
+        """Serve one request of *conn*, whose headers are there; true if another may follow."""
         with CutOff(lambda: conn.sock, _HEADER_SECONDS) as conn.header_cut_off:
-            another = super().handle(conn)
-        if not another:
-            _linger(conn.sock)
-        return another
+            return super().handle(conn)
 
     def handle_request(self, req: Request, conn: TConn) -> object:
         """Serve the request whose headers have come."""
@@ -167,15 +203,8 @@ def _refusal(*, malformed: bool) -> bytes:
     ).encode()
 
 
-def _linger(stream: socket.socket) -> None:
-    """Wait for the peer to read what was sent, here rather than in the accept loop."""
-    end = time.monotonic() + _LINGER_SECONDS
-    with suppress(OSError):
-        # Not the methods of the same names of `SSLSocket`, which has no more to say.
-        socket.socket.shutdown(stream, socket.SHUT_WR)
-        while (left := end - time.monotonic()) > 0:
-            stream.settimeout(left)
-            if not socket.socket.recv(stream, _READ_BYTES):
-                break
-    with suppress(OSError):
-        socket.socket.shutdown(stream, socket.SHUT_RD)
+def _tls(config: Config) -> Wrap | None:
+    """Give what puts TLS around a socket, without its handshake; None where there is none."""
+    if not config.is_ssl:
+        return None
+    return partial(ssl_context(config).wrap_socket, server_side=True, do_handshake_on_connect=False)

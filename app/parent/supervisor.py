@@ -21,7 +21,12 @@ from pathlib import Path
 from typing import Final
 
 from app.parent.allocator import SYSFS, read_reserved, require_reserved
-from app.parent.config import ANSWER_ERRORS_METRIC, ENCLAVE_UP_METRIC, HostConfig
+from app.parent.config import (
+    ANSWER_ERRORS_METRIC,
+    ENCLAVE_UP_METRIC,
+    REFUSED_METRIC,
+    HostConfig,
+)
 from app.parent.emf import encode_metrics
 from app.parent.nitro_cli import EIF_PATH, NAME, NitroCli, NitroCliError, RunningEnclave
 from app.parent.observe import log, log_to_stderr
@@ -130,7 +135,7 @@ class Supervisor:
         self._next_start = clock()
         self._lock = threading.Lock()
         self._up = False
-        self._errors = 0
+        self._errors = self._refused = 0
 
     def look(self) -> None:
         """Look once, and do what is to be done."""
@@ -155,8 +160,12 @@ class Supervisor:
     def take_counts(self) -> dict[str, int]:
         """Give the metrics since the last call."""
         with self._lock:
-            counts = {ENCLAVE_UP_METRIC: int(self._up), ANSWER_ERRORS_METRIC: self._errors}
-            self._errors = 0
+            counts = {
+                ENCLAVE_UP_METRIC: int(self._up),
+                ANSWER_ERRORS_METRIC: self._errors,
+                REFUSED_METRIC: self._refused,
+            }
+            self._errors = self._refused = 0
         return counts
 
     def stop(self) -> None:
@@ -212,7 +221,8 @@ class Supervisor:
         known.spoke, known.heard_at = True, self._clock()
         with self._lock:
             self._errors += max(0, report.failed - known.failed)
-        known.failed = report.failed
+            self._refused += max(0, report.refused - known.refused)
+        known.failed, known.refused = report.failed, report.refused
         return report
 
     def _replace(self) -> None:
@@ -267,6 +277,7 @@ class _Known:
     head_start_seconds: int
     spoke: bool = False
     failed: int = 0
+    refused: int = 0
 
 
 def supervise(supervisor: Supervisor, stack_name: str, stop: threading.Event) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import app.enclave.main
-from app.enclave.answering import Answerer
+from app.enclave.answering import Answerer, Outcome
 from app.enclave.engine.cache import PrefixName
 from app.enclave.engine.interface import Finish
 from app.enclave.engine.weights import Weights
@@ -88,11 +88,11 @@ def _load_hollow(weights: Weights, *, threads: int) -> HollowEngine:
     return HollowEngine()
 
 
-def _profiled(answer: Callable[..., Finish | None]) -> Callable[..., Finish | None]:
+def _profiled(answer: Callable[..., Outcome]) -> Callable[..., Outcome]:
     """Have each call of *answer* add to one profile, in processor time of its thread."""
     lock, parts = threading.Lock(), []
 
-    def answer_profiled(self: Answerer, *arguments: object) -> Finish | None:
+    def answer_profiled(self: Answerer, *arguments: object) -> Outcome:
         profile = cProfile.Profile(time.thread_time)
         try:
             return profile.runcall(answer, self, *arguments)

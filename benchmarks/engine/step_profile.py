@@ -16,7 +16,9 @@ import openvino
 
 from app.enclave.engine.cache import blocks_for
 from app.enclave.engine.cpu import count_cores
-from app.enclave.engine.model import OpenVinoModel, Rows
+from app.enclave.engine.model import OpenVinoModel, Settings
+from app.enclave.engine.step import Rows
+from app.enclave.engine.weights import load_weights
 from benchmarks.engine.shapes import NEW_TOKENS, PROMPT_TOKENS, SHAPES, package_of
 
 _STEPS: Final = 20
@@ -52,7 +54,10 @@ def _load_counting(folder: Path) -> OpenVinoModel:
     setattr(openvino.Core, "compile_model", compile_counting)  # noqa: B010 - for the engine, too
     most = 16 * blocks_for(PROMPT_TOKENS + NEW_TOKENS)
     return OpenVinoModel(
-        folder, threads=count_cores(), most_blocks=most, most_bytes=_MOST_BYTES, exact=False
+        load_weights(folder),
+        Settings(threads=count_cores(), exact=False),
+        most_blocks=most,
+        most_bytes=_MOST_BYTES,
     )
 
 

@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 from app.enclave.engine.prompt import plain_transcript
 from app.protocol.question import Message
 from benchmarks.engine.machine import describe_machine, write_report
-from image.model.convert import EXACT, GRAPH_NAME, compute_logits, logprobs
+from image.model.graph import EXACT, GRAPH_NAME, compute_logits, logprobs
 from local.demo_model.corpus import read_corpus
 from local.demo_model.measure import is_near
 from local.demo_model.pack import SOURCE_PATH, pack
@@ -120,7 +120,8 @@ def _continue(
     for step in range(MOST_TOKENS):
         mask = np.ones((count, length + step), np.int64)
         beams = np.arange(count, dtype=np.int32)
-        request.infer({"input_ids": ids, "attention_mask": mask, "beam_idx": beams})
+        request.start_async({"input_ids": ids, "attention_mask": mask, "beam_idx": beams})
+        request.wait()
         ids = request.get_tensor("logits").data[:, -1].argmax(axis=-1)[:, None]
         yield ids[:, 0]
         ended |= ids[:, 0] == END_ID

@@ -2,17 +2,21 @@
 Model configuration: what a model's own JSON files say of context, end tokens and templates.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from image.model.source import TOKENIZER_NAME, SaveError, read_json
+from image.model.support import text_config
 from image.model.weights import Generation
 
 TEMPLATE_NAME: Final = "chat_template.jinja"
 CONTEXT_FIELDS: Final = ("max_position_embeddings", "seq_length", "n_positions", "n_ctx")
 _WITHOUT_PLACES: Final = frozenset(("bloom", "mpt"))  # ALiBi takes any length
 _TOKENIZER_CONFIG: Final = "tokenizer_config.json"
+# Marks what a model was trained on; a scope of its own is all that rendering sees of it.
+_TRAINED: Final = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 
 
 def read_context_length(folder: Path) -> int:
@@ -32,8 +36,7 @@ def read_context_length(folder: Path) -> int:
 
 def _own_lengths(config: Mapping[str, object]) -> Iterator[int]:
     """Give every length that a configuration names, those of a part for text last."""
-    nested = config.get("text_config")
-    for holder in (config, nested if isinstance(nested, dict) else {}):
+    for holder in (config, text_config(config)):
         for name in CONTEXT_FIELDS:
             length = holder.get(name)
             if type(length) is int and length > 1:
@@ -80,13 +83,23 @@ def read_template(folder: Path) -> str | None:
     """
     Give the model's chat template, or None: a base model continues a plain transcript.
 
+    The tag `generation`, which only training knows, becomes `with`, which renders the same.
+
     Raises:
         SaveError: The tokenizer's configuration is no JSON, or has several templates and none
             is called default.
     """
+    template = _read_own_template(folder)
+    return None if template is None else _TRAINED.sub(r"{%\1 \2with \3%}", template)
+
+
+def _read_own_template(folder: Path) -> str | None:
     path = folder / TEMPLATE_NAME
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise SaveError(f"{TEMPLATE_NAME} is not UTF-8") from None
     template = _read(folder, _TOKENIZER_CONFIG).get("chat_template")
     if isinstance(template, list):
         named = {entry.get("name"): entry.get("template") for entry in template}
@@ -102,18 +115,32 @@ def read_template(folder: Path) -> str | None:
 def _end_ids(
     folder: Path, generation: Mapping[str, object], names: Mapping[str, object]
 ) -> tuple[int, ...]:
-    """Look where transformers looks, in its order; the tokenizer's own end token comes last."""
-    for holder in (generation, _read(folder, "config.json")):
+    """
+    Give what ends an answer by any of the model's files.
+
+    Many models that were trained further name another token in the tokenizer's than in the
+    model's own configuration; answers would run past the one that is left out.
+    """
+    config = _read(folder, "config.json")
+    ids: set[int] = set()
+    for holder in (generation, config, text_config(config)):
         found = holder.get("eos_token_id")
         if found is not None:
-            ids = found if isinstance(found, list) else [found]
-            if not all(type(token) is int and token >= 0 for token in ids):
+            some = found if isinstance(found, list) else [found]
+            if not all(type(token) is int and token >= 0 for token in some):
                 raise SaveError(f"eos_token_id is {found!r}, and should be token numbers")
-            return tuple(sorted(set(ids)))
+            ids.update(some)
     text = _text(names.get("eos_token"))
-    added = read_json(folder / TOKENIZER_NAME).get("added_tokens")
+    added = _read(folder, TOKENIZER_NAME).get("added_tokens")
     entries = added if isinstance(added, list) else []
-    return tuple(entry["id"] for entry in entries if text and entry.get("content") == text)
+    ids.update(entry["id"] for entry in entries if text and entry.get("content") == text)
+    size = text_config(config).get("vocab_size")
+    if ids and type(size) is int and max(ids) >= size:
+        raise SaveError(
+            f"an answer would end with token {max(ids)}, and the model has {size} of them: "
+            "correct eos_token_id, or the tokenizer's eos_token"
+        )
+    return tuple(sorted(ids))
 
 
 def _text(token: object) -> str:

@@ -2,13 +2,15 @@
 Make a weights package of a model: fetched from the Hugging Face hub, or a folder on disk.
 
 Takes safetensors, configuration and tokenizer only, and converts them for the enclave's engine.
+What the package must stand before it is given out is the caller's: see `ops.prove_package`.
 """
 
-import argparse
 import contextlib
+import errno
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,84 +22,167 @@ from image.model.config import (
     read_template,
     require_context,
 )
-from image.model.source import (
-    DEFAULT_NAME,
-    TOKENIZER_NAME,
-    SaveError,
-    Source,
-    gather,
-    parse_source,
-    tell,
+from image.model.source import TOKENIZER_NAME, SaveError, Source, gather, read_json, tell
+from image.model.support import (
+    compared_length,
+    find_turns,
+    refuse_quantized,
+    require_plain_numbers,
+    require_served,
+    require_steady_rope,
 )
-from image.model.weights import PRECISIONS, Description, list_files, write_manifest
+from image.model.tensors import count_numbers
+from image.model.weights import Description, Generation, write_manifest
 
-EPILOG: Final = f"""\
-examples:
-  bin/save-model {DEFAULT_NAME}@COMMIT --out weights/bloom
-      fetch one commit (40 hex digits; the hub shows it under "Files and versions")
-  bin/save-model ./folder --out weights/mine
-      convert a model already on disk
-  bin/save-model ./folder --weights int4 --out weights/small
-      half the memory of int8, at a loss: docs/models.md has it in numbers
+_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
+_WIDE: Final = frozenset(("BF16", "F16", "F32", "F64"))
+_INDICES: Final = frozenset(("BOOL", "I64", "I32"))  # buffers, of few numbers
+_PACKED: Final = frozenset(("U8",))  # of MXFP4, two numbers each
+_BYTES: Final = {"int8": 1, "int4": 1, "bf16": 2, "fp32": 4}
 
-weights:
-  int8  a byte a parameter; the default, and what the engine is fastest with for many askers
-  int4  about 0.6 bytes a parameter; measure what it costs your model
-  bf16  2 bytes a parameter, as most models are published
-  fp32  4 bytes a parameter; computes exactly what transformers does, to compare with
-
-Only *.safetensors, *.json and *.jinja files are taken; nothing of the model's runs. Converting
-takes about 6 bytes of memory a parameter, and as much disk beside DIR for a while. The last line
-printed is the weights digest: what askers verify, and what bin/releases records. The same files
-give the same digest again. What to do with the package: docs/models.md."""
+# Requires of a package, given the length of text to compare, that it serves; raises SaveError.
+Prove = Callable[[Path, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is wanted of a package; see `main` for what each means."""
+    """What is wanted of a package; `ops.save_model` says what each means."""
 
     label: str = ""
     precision: str = "int8"
     context_length: int | None = None
     source: str | None = None
+    untested: bool = False
 
 
-def save_model(source: Source, out: Path, wish: Wish) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was read of a model's files before any of it is computed with."""
+
+    context_length: int
+    compared_length: int
+    dequantize: bool
+    generation: Generation
+    template: str | None
+    export_bytes: int
+
+
+def save_model(source: Source, out: Path, wish: Wish, *, prove: Prove) -> bytes:
     """
     Make the weights package of *source* in *out* and return its digest.
 
-    It is made beside *out* and put there when it is whole.
+    It is made beside *out* and put there when it is whole and *prove* has let it pass.
 
     Raises:
         SaveError: It cannot be made, or *out* is not empty; what was written is removed.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SaveError(f"{out} is not an empty folder: name another with --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
-        files, package = Path(name) / "files", Path(name) / "package"
+    with _place_beside(out) as place:
+        files, package = place / "files", place / "package"
         files.mkdir()
         package.mkdir()
         gather(source, files)
-        digest = _fill(package, files, source, wish)
+        plan = plan_package(files, wish)
+        _require_room(place, plan)
+        digest = _fill(package, files, source, wish, plan)
+        prove(package, plan.compared_length)
         package.replace(out)
     return digest
 
 
-def _fill(package: Path, files: Path, source: Source, wish: Wish) -> bytes:
-    """Write all files of the package; what is quick to refuse is refused first."""
+def check_model(source: Source, out: Path, wish: Wish) -> None:
+    """
+    Refuse, before anything is installed or fetched, what `save_model` would.
+
+    Raises:
+        SaveError: A folder's files are none that can be packed, or *out* cannot be written.
+    """
+    with _place_beside(out) as place:
+        if source.folder is not None:
+            gather(source, place)
+            _require_room(place, plan_package(place, wish))
+
+
+def plan_package(files: Path, wish: Wish) -> Plan:
+    """
+    Read of *files* what the package will be, without any library.
+
+    Raises:
+        SaveError: They are not whole, or of a model that is not served.
+    """
+    config = read_json(files / "config.json")
+    dequantize = require_plain_numbers(config, [path.name for path in files.iterdir()])
+    require_served(config, untested=wish.untested)
     wished = wish.context_length
     length = require_context(files, wished) if wished else read_context_length(files)
-    generation = read_generation(files)
-    template = read_template(files)
+    require_steady_rope(config, length)
+    turns = find_turns(config)
+    return Plan(
+        context_length=length,
+        compared_length=compared_length(turns, length),
+        dequantize=dequantize,
+        generation=read_generation(files),
+        template=read_template(files),
+        export_bytes=_export_bytes(files, wish.precision, dequantize=dequantize),
+    )
+
+
+def _export_bytes(files: Path, precision: str, *, dequantize: bool) -> int:
+    """Give how many bytes are written at most while the model is converted."""
+    counts = count_numbers(sorted(files.glob("*.safetensors")))
+    odd = sorted(set(counts) - _WIDE - _INDICES - (_PACKED if dequantize else set()))
+    if odd:
+        refuse_quantized(f"numbers of kind {odd[0]}")
+    numbers = sum(counts.values()) + sum(counts[kind] for kind in _PACKED)
+    return numbers * ((2 if precision == "bf16" else 4) + _BYTES[precision])
+
+
+def _require_room(place: Path, plan: Plan) -> None:
+    free = shutil.disk_usage(place).free
+    if free < plan.export_bytes:
+        raise SaveError(
+            f"converting takes {plan.export_bytes / 1e9:.1f} GB of disk in {place.parent}, and "
+            f"{free / 1e9:.1f} are free: name another folder with --out"
+        )
+
+
+@contextlib.contextmanager
+def _place_beside(out: Path) -> Iterator[Path]:
+    """
+    Give a folder beside *out*, which goes again whatever happens.
+
+    Raises:
+        SaveError: *out* is not empty, or the disk is full or cannot be written.
+    """
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise SaveError(f"{out} is not an empty folder: name another with --out")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=out.parent, prefix=f".{out.name}-", ignore_cleanup_errors=True
+        ) as name:
+            yield Path(name)
+    except OSError as error:
+        full = "; free some, or name another folder with --out" if error.errno in _FULL else ""
+        raise SaveError(f"{error.filename or out}: {error.strerror or error}{full}") from None
+
+
+def _fill(package: Path, files: Path, source: Source, wish: Wish, plan: Plan) -> bytes:
+    """Write all files of the package."""
     # Only here, since it takes half a minute to import, and refusals need none of it.
     from image.model.convert import convert  # noqa: PLC0415
 
     with contextlib.redirect_stdout(sys.stderr):  # bars of progress
-        converted = convert(files, package, precision=wish.precision)
+        converted = convert(
+            files,
+            package,
+            precision=wish.precision,
+            length=plan.compared_length,
+            dequantize=plan.dequantize,
+        )
     shutil.copyfile(files / TOKENIZER_NAME, package / TOKENIZER_NAME)
-    if template is not None:
-        (package / TEMPLATE_NAME).write_text(template, encoding="utf-8")
+    if plan.template is not None:
+        (package / TEMPLATE_NAME).write_text(plan.template, encoding="utf-8")
+    tell("writing digests")
     return write_manifest(
         package,
         Description(
@@ -105,9 +190,9 @@ def _fill(package: Path, files: Path, source: Source, wish: Wish) -> bytes:
             label=wish.label,
             source=wish.source or _whence(source),
             revision=source.revision,
-            context_length=length,
+            context_length=plan.context_length,
             precision=wish.precision,
-            generation=generation,
+            generation=plan.generation,
             check=converted.check,
             sizes=converted.sizes,
         ),
@@ -117,57 +202,3 @@ def _fill(package: Path, files: Path, source: Source, wish: Wish) -> bytes:
 def _whence(source: Source) -> str:
     local = source.revision == "local"
     return "folder" if local else f"https://huggingface.co/{source.name}"
-
-
-def main() -> int:
-    """Run the command."""
-    arguments = _parser().parse_args()
-    wish = Wish(arguments.label, arguments.weights, arguments.context)
-    try:
-        source = parse_source(arguments.model, called=arguments.name)
-        tell(f"packing {source.name} into {arguments.out}")
-        digest = save_model(source, arguments.out, wish)
-    except SaveError as error:
-        tell(f"save-model: {error}")
-        return 1
-    size = sum((arguments.out / name).stat().st_size for name in list_files(arguments.out))
-    print(f"name      {source.name}")
-    print(f"revision  {source.revision}")
-    print(f"weights   {arguments.weights}")
-    print(f"size      {size:,} bytes in {arguments.out}")
-    print(f"digest    {digest.hex()}")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bin/save-model",
-        description="Make a weights package: a folder that an enclave image can carry.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "model", nargs="?", default=DEFAULT_NAME, help="NAME@COMMIT on the hub, or a folder"
-    )
-    parser.add_argument("--out", type=Path, default=Path("weights"), help="default: ./weights")
-    parser.add_argument(
-        "--weights", choices=PRECISIONS, default="int8", help="precision; default: int8"
-    )
-    parser.add_argument("--name", help="NAME@COMMIT that a folder's files were fetched from")
-    parser.add_argument("--label", default="", help="one line that askers see beside the name")
-    parser.add_argument(
-        "--context",
-        type=_context,
-        help="tokens of prompt and completion; default: the configuration's. Fewer save memory",
-    )
-    return parser
-
-
-def _context(text: str) -> int:
-    if not text.isdecimal() or not 2 <= int(text) < 2**24:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens, 2 or more")
-    return int(text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -21,6 +21,8 @@ TOKENIZER_NAME: Final = "tokenizer.json"
 ALLOWED: Final = ("*.safetensors", "*.json", "*.jinja")
 PICKLES: Final = frozenset((".bin", ".ckpt", ".h5", ".msgpack", ".pickle", ".pkl", ".pt", ".pth"))
 COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+_POINTER: Final = b"version https://git-lfs"  # what a git checkout without LFS has for large files
+_ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors")
 HUB_HELP: Final = """\
 the hub could not be reached. On a machine that reaches it, download the model's files at this
 commit into a folder; then give the folder here, and the same name for the record:
@@ -65,12 +67,14 @@ def gather(source: Source, out: Path) -> None:
 
     Raises:
         SaveError: The hub cannot be reached or does not have them; the folder holds pickles or
-            links; no safetensors or no tokenizer are there; a configuration asks for code.
+            links; no safetensors or no tokenizer are there; a file stands for another one; an
+            adapter changes the model; a configuration asks for code.
     """
     if source.folder is None:
         _fetch(source, out)
     else:
         _link(source.folder, out)
+    _require_whole(out)
     if not (out / TOKENIZER_NAME).is_file():
         raise SaveError(
             f"the model has no {TOKENIZER_NAME}: choose a revision that has it, or save its "
@@ -81,6 +85,23 @@ def gather(source: Source, out: Path) -> None:
             raise SaveError(
                 f"{path.name} asks for code of the model's own (auto_map), not run here: choose "
                 "a model that transformers knows by itself"
+            )
+
+
+def _require_whole(folder: Path) -> None:
+    """Refuse what stands for a file or a model that is elsewhere."""
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                raise SaveError(
+                    f"{path.name} is a pointer of git LFS, not the file: run git lfs pull in its "
+                    "folder"
+                )
+    for name in _ADAPTERS:
+        if (folder / name).exists():
+            raise SaveError(
+                f"{name} is an adapter (LoRA), which would be left out: merge it into the model, "
+                "or remove it to pack the model without"
             )
 
 

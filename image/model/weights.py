@@ -117,6 +117,17 @@ class Description:
     check: Check
     sizes: Sizes
 
+    def __post_init__(self) -> None:
+        """
+        Check what askers are shown.
+
+        Raises:
+            ValueError: Name or label is not one line that a terminal can show.
+        """
+        for field, text in (("name", self.name), ("label", self.label)):
+            if not text.isprintable():
+                raise ValueError(f"{field} is not one line of printable characters")
+
 
 def write_manifest(folder: Path, description: Description) -> bytes:
     """

@@ -6,11 +6,15 @@ too, which is why nothing secret goes into it.
 """
 
 import json
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
+from typing import Final
+
+MOST_EVENTS: Final = 16_384  # about 10 MB, and more than any test looks back
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +42,16 @@ class AuditEvent:
 
 
 class AuditTrail:
-    """Events in the order in which their calls ended, in memory and as lines of a file."""
+    """Events in the order in which their calls ended: the latest here, all as lines of a file."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        self._events: list[AuditEvent] = []
+        self._events: deque[AuditEvent] = deque(maxlen=MOST_EVENTS)
         self._lock = Lock()
 
     @property
     def events(self) -> tuple[AuditEvent, ...]:
-        """All events so far."""
+        """The latest events, all of them unless there were very many."""
         with self._lock:
             return tuple(self._events)
 

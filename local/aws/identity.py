@@ -10,7 +10,7 @@ import secrets
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Lock
 from typing import Final
 
@@ -18,6 +18,8 @@ from local.aws.error import AwsError
 from local.aws.policy import Caller, Policy, parse_policy
 
 _NAME: Final = re.compile(r"[\w+=,.@-]{1,64}", re.ASCII)
+# So that what has just expired is still told as that.
+_REMEMBERED: Final = timedelta(minutes=5)
 _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
@@ -132,8 +134,9 @@ class Directory:
         known = arn in self._users or arn in self._roles
         return known or arn in {self.root_arn, "*"} or arn.startswith("service:")
 
-    def issue(self, session: Session) -> tuple[AccessKey, str, str]:
-        """Give a role session's credentials, its ARN and its id."""
+    def issue(self, session: Session, now: datetime) -> tuple[AccessKey, str, str]:
+        """Give a role session's credentials, its ARN and its id; forget those long expired."""
+        self._forget(now - _REMEMBERED)
         role = session.role
         arn = f"arn:aws:sts::{self.account}:assumed-role/{role.name}/{session.name}"
         user_id = f"{role.role_id}:{session.name}"
@@ -199,6 +202,14 @@ class Directory:
     ) -> Caller:
         facts = {"aws:PrincipalAccount": self.account, **facts}
         return Caller(arn, self.account, role_arn, policies, session_policy, facts)
+
+    def _forget(self, then: datetime) -> None:
+        with self._lock:
+            self._holders = {
+                name: holder
+                for name, holder in self._holders.items()
+                if holder.expires is None or then < holder.expires
+            }
 
     def _add(self, holder: _Holder) -> None:
         with self._lock:

@@ -105,7 +105,7 @@ class Sts:
         return role
 
     def _issue(self, session: Session) -> Xml:
-        key, arn, user_id = self._directory.issue(session)
+        key, arn, user_id = self._directory.issue(session, self._now())
         answer: dict[str, str | Xml] = {
             "Credentials": {
                 "AccessKeyId": key.access_key_id,

@@ -24,8 +24,9 @@ from local.processes.supervise import ROOT, Process
 from local.twin.twin import ACCOUNT, REGION
 
 PYTHON: Final = ROOT / ".venv-cloud" / "bin" / "python"  # VENV=.venv-cloud bin/setup cloud
-_START_SECONDS: Final = 30
-_COMMAND_SECONDS: Final = 180
+_PASSED_ON: Final = ("PATH", "HOME", "JSII_RUNTIME_PACKAGE_CACHE_ROOT")
+_START_SECONDS: Final = 120
+_COMMAND_SECONDS: Final = 400
 _SECRET: Final = "nothing"  # MiniStack takes the account from the access key id, and no secret
 
 
@@ -84,7 +85,7 @@ class Cloud:
         return done
 
     def _environment(self) -> dict[str, str]:
-        passed_on = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         return {
             **passed_on,
             "AWS_ENDPOINT_URL": self.endpoint,  # by address: names get buckets in front of them
@@ -107,7 +108,7 @@ def run_cloud(folder: Path) -> Iterator[Cloud]:
     Start a stand-in for AWS, empty; end it and forget everything afterwards.
 
     Raises:
-        UnavailableError: It is not set up, or does not start within 30 s.
+        UnavailableError: It is not set up, or does not start within two minutes.
     """
     if not PYTHON.exists():
         raise UnavailableError("no .venv-cloud: set it up with VENV=.venv-cloud bin/setup cloud")

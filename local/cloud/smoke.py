@@ -8,7 +8,7 @@ import re
 import secrets
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import boto3
 from botocore.exceptions import ClientError
@@ -17,6 +17,10 @@ from image.eif.record import parse_build_record
 from local.aws.identity import AccessKey, Session
 from local.twin.twin import REGION, Deployed, Twin, aws_session, synthesised
 from ops.smoke.checks import Subject
+from ops.smoke.endpoints import Endpoints
+
+if TYPE_CHECKING:
+    from mypy_boto3_kms import KMSClient
 
 HOST_ROLE: Final = f"enclave-llm-host-{REGION}"  # as the stack names it
 _RUNNING: Final = [{"EnclaveID": "i-0123456789abcdef0-enc0123456789abcdef", "State": "RUNNING"}]
@@ -35,29 +39,21 @@ class TwinHost:
         self._flags = flags
 
     def run(self, script: str) -> tuple[int, str]:
-        """Do what the two scripts of smoke ask for."""
+        """Do what the scripts of smoke ask for."""
         if "nitro-cli" in script:
             return 0, json.dumps([{**_RUNNING[0], "Flags": self._flags}])
-        blob = re.search(r"echo (\S+) \|", script)
-        context = re.search(r"--encryption-context '([^']+)'", script)
-        assert blob is not None  # noqa: S101 - smoke's own script
-        assert context is not None  # noqa: S101
+        key = self._key()
+        client = self._twin.asker.client(
+            "kms",
+            aws_access_key_id=key.access_key_id,
+            aws_secret_access_key=key.secret_access_key,
+            aws_session_token=key.session_token,
+        )
         try:
-            key = self._key()
-            client = self._twin.asker.client(
-                "kms",
-                aws_access_key_id=key.access_key_id,
-                aws_secret_access_key=key.secret_access_key,
-                aws_session_token=key.session_token,
-            )
-            client.decrypt(
-                KeyId=self._twin.config.key_arn,
-                CiphertextBlob=base64.b64decode(blob[1]),
-                EncryptionContext=json.loads(context[1]),
-            )
+            _call_kms(client, script)
         except ClientError as error:
             return 254, str(error)
-        return 0, self._twin.config.key_arn
+        return 0, "the key"
 
     def _key(self) -> AccessKey:
         directory = self._twin.aws.identity
@@ -68,8 +64,29 @@ class TwinHost:
         role = directory.role(arn)
         assert role is not None  # noqa: S101 - just added
         ends = datetime.now(UTC) + timedelta(minutes=15)
-        key, _, _ = directory.issue(Session(role, "i-0123456789abcdef0", ends, None, 0, None))
+        key, _, _ = directory.issue(
+            Session(role, "i-0123456789abcdef0", ends, None, 0, None), datetime.now(UTC)
+        )
         return key
+
+
+def _call_kms(client: "KMSClient", script: str) -> None:
+    """Call what *script*, one of smoke's own, calls by AWS's command line."""
+    key = _find(r"--key-id (\S+)", script)
+    if "generate-data-key" in script:
+        client.generate_data_key(KeyId=key, KeySpec="AES_256")
+        return
+    client.decrypt(
+        KeyId=key,
+        CiphertextBlob=base64.b64decode(_find(r"echo (\S+) \|", script)),
+        EncryptionContext=json.loads(_find(r"--encryption-context '([^']+)'", script)),
+    )
+
+
+def _find(pattern: str, script: str) -> str:
+    match = re.search(pattern, script)
+    assert match is not None  # noqa: S101 - smoke's own script
+    return match[1]
 
 
 def make_subject(
@@ -91,9 +108,17 @@ def make_subject(
         built=parse_build_record(twin.record.read_bytes()),
         chat_role_trust=json.loads(expected.chat_role_trust),
         live_trust=lambda: json.loads(live.chat_role_trust),
+        endpoints=lambda: _endpoints(twin),
         host=host or TwinHost(twin),
         now=lambda: datetime.now(UTC),
     )
+
+
+def _endpoints(twin: Twin) -> Endpoints:
+    """Give the endpoint to KMS as if it were there, and another key of the twin's KMS."""
+    pairs = (("com.amazonaws.kms", {"Statement": [{"Sid": "KmsOnly", "Effect": "Allow"}]}),)
+    with closing(_admin(twin).client("kms")) as client:
+        return Endpoints(pairs, pairs, client.create_key()["KeyMetadata"]["Arn"])
 
 
 def _admin(twin: Twin) -> boto3.Session:

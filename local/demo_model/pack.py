@@ -17,6 +17,7 @@ from image.model.save_model import Wish, save_model
 from image.model.source import Source
 from image.model.weights import PRECISIONS
 from local.demo_model.corpus import CORPUS_PATH
+from ops.prove_package import prove_package
 
 SOURCE_PATH: Final = Path(__file__).with_name("source")
 WEIGHTS_PATH: Final = Path(__file__).with_name("weights")
@@ -31,7 +32,7 @@ def pack(out: Path, precision: str) -> bytes:
         folder=SOURCE_PATH,
     )
     wish = Wish(label="demo model", precision=precision, source="local/demo_model/train.py")
-    return save_model(source, out, wish)
+    return save_model(source, out, wish, prove=prove_package)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from image.eif.metadata import parse_metadata
 from image.eif.pack import pack_eif
 from image.eif.record import RECORD_NAME, encode_build_record
 from image.errors import ImageError
-from image.files import write_whole
+from image.files import room_for, write_whole
 from image.kits.debian import debian_kit
 from local.emulator import machine
 from local.emulator.build_qemu import build_qemu, require_packages
@@ -90,15 +90,20 @@ def prepare_enclave(eif: Path, folder: Path, *, ca: Path, note: Note) -> Emulate
     """
     machine.require_platform()
     try:
-        require_packages()
-        qemu = build_qemu(note)
-        kit = debian_kit(folder / "kit", ca=ca, note=note)
-        note("packing and measuring the enclave's image")
-        target = folder / "enclave.eif"
-        digest = take_application(eif, folder / "application.cpio")
-        record = pack_eif(target, kit, folder / "application.cpio", weights_sha256=digest)
+        with room_for(folder / "enclave.eif"):
+            return _prepare(eif, folder, ca=ca, note=note)
     except ImageError as error:
         raise ConfigError(str(error)) from None
+
+
+def _prepare(eif: Path, folder: Path, *, ca: Path, note: Note) -> EmulatedEnclave:
+    digest = take_application(eif, folder / "application.cpio")  # cheap, so it comes first
+    require_packages()
+    qemu = build_qemu(note)
+    kit = debian_kit(folder / "kit", ca=ca, note=note)
+    note("packing and measuring the enclave's image")
+    target = folder / "enclave.eif"
+    record = pack_eif(target, kit, folder / "application.cpio", weights_sha256=digest)
     (folder / "application.cpio").unlink()
     write_whole(target.with_name(RECORD_NAME), encode_build_record(record))
     measurements = measurements_of(record)

@@ -17,6 +17,7 @@ from typing import Final
 from app.protocol.constants import INFERENCE_PORT
 from app.protocol.errors import ConfigError, UnavailableError
 from local.emulator.tsc import measure_tsc_khz
+from local.processes.errors import TwinError
 from local.processes.supervise import Child, Process
 from local.signers.nsm import ROLE_ARN
 from local.signers.pki import MODULE_ID, Chain
@@ -243,7 +244,7 @@ def _wait(done: Callable[[], bool], process: Child, seconds: float) -> None:
     while not done():
         process.require_alive()
         if time.monotonic() > end:
-            raise UnavailableError(
+            raise TwinError(
                 f"the twin's {process.name} is not ready after {seconds:.0f} s; {process.log_end()}"
             )
         time.sleep(_POLL_SECONDS / 5)

@@ -10,7 +10,7 @@ from typing import Final
 import urllib3
 
 from app.chatbot.config import ChatbotConfig
-from app.protocol.errors import UnavailableError
+from local.processes.errors import TwinError
 from local.processes.supervise import Child
 
 _START_SECONDS: Final = 90
@@ -35,7 +35,7 @@ def wait_until_ready(
             for process in processes:
                 process.require_alive()
             if time.monotonic() > end:
-                raise UnavailableError(f"the twin is not ready after {seconds} s")
+                raise TwinError(f"the twin is not ready after {seconds} s")
             if time.monotonic() - noted > _NOTE_SECONDS:
                 noted = time.monotonic()
                 note("waiting for the enclave, which loads the model")

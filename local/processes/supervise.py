@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from app.protocol.errors import UnavailableError
+from local.processes.errors import TwinError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _STOP_SECONDS: Final = 10
@@ -68,7 +68,7 @@ class Child:
         """
         code = self._process.poll()
         if code is not None:
-            raise UnavailableError(f"the twin's {self.name} ended with {code}; {self.log_end()}")
+            raise TwinError(f"the twin's {self.name} ended with {code}; {self.log_end()}")
 
     def log_end(self) -> str:
         """Give the end of its log, for a message."""

@@ -8,9 +8,10 @@ show it and tests can search it. Started by `local.twin.twin`.
 import argparse
 import itertools
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from app.parent.config import ParentConfig
 from app.parent.server import serve
@@ -20,18 +21,28 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import InputStream, StartResponse, WSGIApplication, WSGIEnvironment
 
 
+MOST_BYTES: Final = 64 * 1024 * 1024
+
+
 class Recorder:
     """
-    WSGI around the parent: each request body and answer body, to files in *folder*.
+    WSGI around the parent: request and answer bodies, to files in *folder*, the latest alone.
 
-    A pair has one number: `0001.request`, `0001.answer`.
+    A pair has one number: `00000001.request`, `00000001.answer`.
+
+    Args:
+        limit: Bytes to keep; the oldest pairs beyond are removed, never the last.
     """
 
-    def __init__(self, application: "WSGIApplication", folder: Path) -> None:
+    def __init__(
+        self, application: "WSGIApplication", folder: Path, *, limit: int = MOST_BYTES
+    ) -> None:
         self._application = application
         self._folder = folder
+        self._limit = limit
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
+        self._kept: deque[tuple[Path, int]] = deque()  # of each answer that ended: its file, bytes
 
     def __call__(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -41,11 +52,11 @@ class Recorder:
             return self._application(environ, start_response)
         with self._lock:
             number = next(self._numbers)
-        request = self._folder / f"{number:04}.request"
+        request = self._folder / f"{number:08}.request"
         request.touch()
         environ["wsgi.input"] = _Tee(environ["wsgi.input"], request)
         return self._record(
-            self._application(environ, start_response), self._folder / f"{number:04}.answer"
+            self._application(environ, start_response), request.with_suffix(".answer")
         )
 
     def _record(self, answer: Iterable[bytes], path: Path) -> Iterator[bytes]:
@@ -57,6 +68,16 @@ class Recorder:
         finally:
             # WSGI: what has a `close` is closed, however the iteration ended.
             getattr(answer, "close", lambda: None)()
+            self._keep(path)
+
+    def _keep(self, path: Path) -> None:
+        request = path.with_suffix(".request")
+        with self._lock:
+            self._kept.append((path, request.stat().st_size + path.stat().st_size))
+            while len(self._kept) > 1 and sum(size for _, size in self._kept) > self._limit:
+                oldest, _ = self._kept.popleft()
+                oldest.unlink(missing_ok=True)
+                oldest.with_suffix(".request").unlink(missing_ok=True)
 
 
 class _Tee:

@@ -33,6 +33,8 @@ from app.protocol.constants import KMS_PROXY_PORT
 from app.protocol.errors import ConfigError
 from app.protocol.releases import Release, encode_releases
 from image.eif.record import RECORD_NAME
+from image.errors import ImageError
+from image.files import room_for
 from infra.key_policy import KeyPolicy, policy_of
 from infra.trust_policy import trust_policy
 from local.aws.identity import AccessKey
@@ -220,25 +222,34 @@ def _socket_folder(stack: ExitStack) -> Path:
 @contextmanager
 def _empty(folder: Path) -> Iterator[None]:
     """Make *folder* new, or empty an earlier twin's, for a twin, and keep other twins out."""
+    with ExitStack() as stack:
+        try:
+            _clear(folder, stack)
+        except OSError as error:
+            raise ConfigError(
+                f"{folder} cannot be used ({error.strerror}): name another with --folder"
+            ) from None
+        yield
+
+
+def _clear(folder: Path, stack: ExitStack) -> None:
+    """Lock *folder* until *stack* ends, and empty it."""
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / _MARK).exists():
         raise ConfigError(
             f"{folder} holds other things: name a new folder, or a twin's, with --folder"
         )
     descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(descriptor, folder)
-        (folder / _MARK).touch()
-        for path in folder.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != _MARK:
-                path.unlink()
-        for name in ("parent_saw", "logs"):
-            (folder / name).mkdir()
-        yield
-    finally:
-        os.close(descriptor)
+    stack.callback(os.close, descriptor)
+    _lock(descriptor, folder)
+    (folder / _MARK).touch()
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != _MARK:
+            path.unlink()
+    for name in ("parent_saw", "logs"):
+        (folder / name).mkdir()
 
 
 def _lock(descriptor: int, folder: Path) -> None:
@@ -259,10 +270,17 @@ def approve(root: Path, weights: Path, folder: Path) -> Release:
 
     Args:
         folder: Holds the image afterwards.
+
+    Raises:
+        ConfigError: The disk is full, or a file cannot be packed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     digest = load_weights(weights).digest
-    record = pack_process_image(folder, root, weights, digest=digest)
+    try:
+        with room_for(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            record = pack_process_image(folder, root, weights, digest=digest)
+    except ImageError as error:
+        raise ConfigError(str(error)) from None
     measurements = measurements_of(record)
     name = f"{KIT}-{measurements.pcr0.hex()[:8]}"
     return Release(name, KIT, measurements, digest, datetime.now(UTC))

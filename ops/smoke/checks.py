@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from app.chatbot.aws import own_settings
 from app.chatbot.config import ChatbotConfig
+from app.chatbot.errors import CertificateError, LoginError
 from app.chatbot.session.access import Access
 from app.chatbot.session.session import Session, connect
 from app.chatbot.session.transport import Transport
@@ -32,7 +34,9 @@ from app.protocol.question import Options
 from app.protocol.releases import Measurements
 from image.eif.record import BuildRecord
 from infra.key_policy import policy_of
+from ops.finding import counted
 from ops.smoke.difference import differences
+from ops.smoke.endpoints import Endpoints
 from ops.smoke.host import Host, require_not_debug
 from ops.smoke.inspection import check_receipts, check_refused_documents
 from ops.smoke.refusal import refusing_policy, require_refused
@@ -64,6 +68,8 @@ class Subject:
 
         live_trust: Reads the one that is deployed.
 
+        endpoints: Reads the policies of the network's endpoints, and those that were synthesised.
+
         host: None leaves out what only the host can show.
     """
 
@@ -74,6 +80,7 @@ class Subject:
     built: BuildRecord
     chat_role_trust: object
     live_trust: Callable[[], object]
+    endpoints: Callable[[], Endpoints]
     host: Host | None
     now: Callable[[], datetime]
 
@@ -98,8 +105,11 @@ class Checks:
         yield "deploying principal", "live", self._admin
         yield "key policy", "live", self._key_policy
         yield "trust policy", "live", self._trust_policy
+        yield "grants", "live", self._grants
+        yield "endpoint policies", "live", self._endpoint_policies
         if self._subject.host is not None:
             yield "host role", "live", self._host_role
+            yield "foreign key", "live", self._foreign_key
             yield "debug flag", "live", self._flags
         yield "refused documents", "by inspection", self._documents
         yield "receipts", "by inspection", self._receipts
@@ -227,7 +237,7 @@ class Checks:
         expected = policy_of(
             account=config.key_arn.split(":")[4],
             chat_role_arn=config.chat_role_arn,
-            releases=self._subject.trust.releases,
+            releases=self._subject.trust.approved(),
         )
         client = self._subject.admin.client("kms", region_name=self._subject.config.region)
         answer = _read(lambda: client.get_key_policy(KeyId=config.key_arn, PolicyName="default"))
@@ -239,21 +249,63 @@ class Checks:
             subject.live_trust(), subject.chat_role_trust, "the chat role's trust policy"
         )
 
+    def _grants(self) -> Found:
+        config = self._subject.config
+        client = self._subject.admin.client("kms", region_name=config.region)
+        pages = client.get_paginator("list_grants").paginate(KeyId=config.key_arn)
+        grants = [grant["GrantId"] for page in pages for grant in page["Grants"]]
+        if grants:
+            found = counted(len(grants), "grant")
+            raise CheckError(f"the key has {found}, expected none: revoke {grants[0]}")
+        return "the key has no grant, by which somebody could use it beside its policy", {}
+
+    def _endpoint_policies(self) -> Found:
+        found = self._subject.endpoints()
+        services = [[service for service, _ in pairs] for pairs in (found.live, found.expected)]
+        if services[0] != services[1]:
+            raise CheckError(
+                f"the network has endpoints to {', '.join(services[0]) or 'nothing'}, synthesised "
+                f"were {', '.join(services[1])}"
+            )
+        for (service, live), (_, expected) in zip(found.live, found.expected, strict=True):
+            _require_same(live, expected, f"the policy of the endpoint to {service}")
+        return (
+            f"all {len(services[0])} endpoint policies are the synthesised ones, word for word: "
+            "enclaves reach this key alone, for the chat role alone"
+        ), {}
+
+    def _foreign_key(self) -> Found:
+        policy = self._require_host_refused(
+            f"aws kms generate-data-key --region {self._subject.config.region} --key-id "
+            f"{self._subject.endpoints().foreign_key_arn} --key-spec {_KEY_SPEC} "
+            "--query KeyId 2>&1",
+            "GenerateDataKey of another key by the host",
+        )
+        facts = {"GenerateDataKey": policy}
+        return f"no other key of KMS can be used from the host either ({policy})", facts
+
+    def _require_host_refused(self, script: str, what: str) -> str:
+        """Require that KMS denies what *script* calls from the host; give the policy that did."""
+        code, output = self._host().run(script)
+        if code == 0:
+            raise CheckError(f"{what} was ANSWERED")
+        if "NotFoundException" in output:
+            raise CheckError(f"{what} was not denied: KMS looked for the key")
+        if "AccessDenied" not in output:
+            raise NotRunError("the host did not reach KMS, so nothing was refused")
+        return refusing_policy(output)
+
     def _host_role(self) -> Found:
         key = self._subject.config.key_arn
         context = json.dumps(self._context(PURPOSE_QUESTION))
         blob = base64.b64encode(self._sealed()).decode()
-        code, output = self._host().run(
+        policy = self._require_host_refused(
             f"echo {blob} | base64 -d >/run/enclave-llm-smoke; aws kms decrypt --region "
             f"{self._subject.config.region} --key-id {key} --ciphertext-blob "
             f"fileb:///run/enclave-llm-smoke --encryption-context '{context}' "
-            "--query KeyId 2>&1; code=$?; rm -f /run/enclave-llm-smoke; exit $code"
+            "--query KeyId 2>&1; code=$?; rm -f /run/enclave-llm-smoke; exit $code",
+            "Decrypt of a question by the host role",
         )
-        if code == 0:
-            raise CheckError("Decrypt of a question by the host role was ANSWERED")
-        if "AccessDenied" not in output:
-            raise NotRunError("the host did not reach KMS, so nothing was refused")
-        policy = refusing_policy(output)
         return f"the host role opens no question ({policy})", {"Decrypt": policy}
 
     def _flags(self) -> Found:
@@ -326,10 +378,13 @@ def read_trust(admin: boto3.Session, role_arn: str) -> object:
 
 def _read(call: Callable[[], Mapping[str, object]]) -> Mapping[str, object]:
     try:
-        return call()
+        with own_settings():
+            return call()
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "unknown")
         raise NotRunError(f"{error.operation_name} was refused: {code}") from None
+    except (LoginError, CertificateError) as error:
+        raise NotRunError(str(error)) from None
     except BotoCoreError as error:
         raise NotRunError(f"AWS cannot be asked: {type(error).__name__}") from None
 

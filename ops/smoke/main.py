@@ -16,14 +16,18 @@ from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app.chatbot.deployment.aws import open_aws
+from app.chatbot.aws import open_aws
 from app.chatbot.deployment.stack import read_config_of_stack
-from app.chatbot.deployment.tunnel import find_instance, open_tunnel
+from app.chatbot.deployment.tunnel import tunnelled
+from app.chatbot.errors import CertificateError, LoginError, SettingsError
 from app.chatbot.session.trust import production_trust
 from app.protocol.errors import AppError, ConfigError
 from image.eif.record import parse_build_record
 from image.errors import ImageError
+from ops.aws import AwsError
+from ops.ending import EXIT_FAILED, EXIT_USAGE
 from ops.smoke.checks import Checks, Found, Subject, read_trust
+from ops.smoke.endpoints import read_endpoints
 from ops.smoke.host import SsmHost
 from ops.smoke.report import CheckError, How, NotRunError, Outcome, Report, Result
 
@@ -34,8 +38,9 @@ Each check is named live (the deployment was asked) or by inspection (the client
 shown specimens). docs/smoke.md says what each one proves. An evidence file is written to
 build/evidence: digests, times and AWS's words of refusal; no question, no answer, no credential.
 
-exit codes: 0 all checks passed, 1 a check failed or smoke could not begin, 2 wrong usage, 4 no
-check failed, but one could not be run (--without-host leaves out those that need the host)
+exit codes: 0 all checks passed, 1 a check failed or smoke could not begin, 2 wrong usage or
+AWS settings, 4 no check failed, but one could not be run (--without-host leaves out those that
+need the host)
 """
 
 
@@ -48,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run(reached, evidence=options.evidence, as_json=options.json)
     except AppError as error:
         print(f"smoke: {error}", file=sys.stderr)
-        return 1
+        return EXIT_USAGE if isinstance(error, SettingsError) else EXIT_FAILED
 
 
 @contextmanager
@@ -56,10 +61,8 @@ def _reach(subject: Subject, options: argparse.Namespace) -> Iterator[Subject]:
     if not options.tunnel:
         yield subject
         return
-    instance = find_instance(subject.admin, options.stack)
-    region = subject.config.region
-    with open_tunnel(instance, region=region, profile=options.profile) as url:
-        yield replace(subject, config=replace(subject.config, url=url, any_certificate=True))
+    with tunnelled(subject.config, subject.admin, options.stack, profile=options.profile) as config:
+        yield replace(subject, config=config)
 
 
 def run(subject: Subject, *, evidence: Path, as_json: bool = False) -> int:
@@ -89,9 +92,9 @@ def run_check(name: str, how: How, check: Callable[[], Found]) -> Result:
     try:
         text, facts = check()
         outcome = Outcome.PASSED
-    except NotRunError as error:
+    except (NotRunError, LoginError, CertificateError) as error:
         text, facts, outcome = str(error), {}, Outcome.NOT_RUN
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, AwsError) as error:
         text, facts, outcome = f"AWS cannot be asked: {error}", {}, Outcome.NOT_RUN
     except (CheckError, AppError) as error:
         text, facts, outcome = str(error), {}, Outcome.FAILED
@@ -106,7 +109,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--stack", default="enclave-llm", metavar="NAME")
-    parser.add_argument("--region", metavar="R", help="of the stack; default: your profile's")
+    parser.add_argument(
+        "--region", metavar="R", help="of the stack; default: AWS_REGION, or your profile's"
+    )
     parser.add_argument("--profile", help="AWS profile of whoever deploys")
     parser.add_argument("--asker-profile", help="AWS profile that asks; default: --profile")
     parser.add_argument("--source-identity", help="where the chat role requires one")
@@ -142,6 +147,9 @@ def _subject(options: argparse.Namespace) -> Subject:
         built=built,
         chat_role_trust=find_trust(options.assembly / f"{options.stack}.template.json", role),
         live_trust=lambda: read_trust(admin, config.chat_role_arn),
+        endpoints=lambda: read_endpoints(
+            admin, options.assembly, stack=options.stack, key_arn=config.key_arn
+        ),
         host=None if options.without_host else SsmHost(admin, options.stack),
         now=lambda: datetime.now(UTC),
     )

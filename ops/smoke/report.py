@@ -13,6 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
+from app.chatbot.console import clean
+
 How = Literal["live", "by inspection"]
 
 
@@ -53,8 +55,8 @@ class Result:
     facts: Mapping[str, object] = field(default_factory=dict)
 
     def describe(self) -> str:
-        """Give the line that a person reads."""
-        return f"{self.outcome:8} {self.name} ({self.how}): {self.text}"
+        """Give the line that a person reads; hosts' own words in it do nothing to a terminal."""
+        return clean(f"{self.outcome:8} {self.name} ({self.how}): {self.text}")
 
     def to_dict(self) -> dict[str, object]:
         """Give the JSON object of the evidence file."""

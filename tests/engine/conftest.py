@@ -11,7 +11,9 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 PYTHON: Final = ROOT / ".venv-convert" / "bin" / "python"
-SECONDS: Final = 600
+SECONDS: Final = 1500
+# `make_models.VARIANTS`: tested architectures in other clothes.
+VARIANTS: Final = ("gemma3", "mistral3", "llama-3.1", "phi4-mini", "gpt_oss-mxfp4")
 
 
 def run_convert(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def converted_models(made: Path) -> dict[str, Path]:
-    """Packages in 32 bits by name: the demo model, and a random model of each architecture."""
+    """Packages in 32 bits by name: the demo model, a random one of each architecture, variants."""
     random = {path.name: path for path in (made / "random").iterdir()}
     return {"demo": made / "demo-fp32", **random}
 

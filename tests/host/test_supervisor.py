@@ -12,6 +12,7 @@ from app.parent.nitro_cli import NitroCli, NitroCliError
 from app.parent.supervisor import Supervisor, supervise
 from app.protocol.messages import HealthReport
 from tests.hosts import CONFIG, describe, failure, listed, make_sysfs
+from tests.patience import PATIENCE_SECONDS
 
 PROGRAM = Path(__file__).with_name("nitro-cli")
 
@@ -46,7 +47,11 @@ def test_life(fake: Path, tmp_path: Path) -> None:
     supervisor = make_supervisor(tmp_path)
     supervisor.look()
     supervisor.look()
-    assert supervisor.take_counts() == {"EnclaveUp": 1, "AnswerErrors": 0}
+    assert supervisor.take_counts() == {
+        "EnclaveUp": 1,
+        "AnswerErrors": 0,
+        "RequestsRefused": 0,
+    }
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "RUNNING"
     supervisor.stop()
     assert json.loads((fake / "running.json").read_text()) == []
@@ -72,7 +77,7 @@ def test_debug_behind_its_back(fake: Path, tmp_path: Path) -> None:
     assert supervisor.take_counts()["EnclaveUp"] == 0
 
 
-@pytest.mark.parametrize("code", ["E26", "E27", "E39", "E51"])
+@pytest.mark.parametrize("code", ["E26", "E27", "E39", "E59"])
 def test_a_failed_start(
     fake: Path, tmp_path: Path, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -84,7 +89,7 @@ def test_a_failed_start(
     make_supervisor(tmp_path).look()
     events = [json.loads(record.getMessage()) for record in caplog.records]
     assert events[0]["event"] == "start_failed"
-    assert events[0]["advice"].startswith(f"{code}: ")
+    assert events[0]["advice"].startswith(f"run-enclave: {code}: ")
     assert "Some words" not in caplog.text
 
 
@@ -116,13 +121,13 @@ def test_the_loop(
     arguments = (make_supervisor(tmp_path), CONFIG.stack_name, stop)
     loop = threading.Thread(target=supervise, args=arguments)
     loop.start()
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE_SECONDS
     output = ""
     while '"EnclaveUp": 1' not in output and time.monotonic() < end:
         time.sleep(0.05)
         output += capsys.readouterr().err
     stop.set()
-    loop.join(20)
+    loop.join(PATIENCE_SECONDS)
     line = next(line for line in output.splitlines() if '"EnclaveUp": 1' in line)
     assert json.loads(line)["Stack"] == CONFIG.stack_name
     assert json.loads((fake / "running.json").read_text()) == []

@@ -12,6 +12,7 @@ import pytest
 
 from infra.user_data import user_data
 from tests.hosts import CONFIG
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 EIF = b"an EIF" * 1000
@@ -81,7 +82,7 @@ def boot(root: Path, software: Path, *, fail: str = "") -> Boot:
         (*SANDBOX, "bash", "-c", inside),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     return Boot(

@@ -32,7 +32,7 @@ from local.twin.twin import Twin, run_twin
 from tests.image.probe import Probe, pack_probe, wait_for_probe
 
 _HERE = Path(__file__).parent
-_SECONDS = 600  # the first test may build QEMU
+_SECONDS = 1800  # the first test may build QEMU
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,6 +20,7 @@ from image.eif.measure import measure_eif
 from image.eif.pack import pack_eif
 from image.eif.record import BuildRecord, parse_build_record
 from tests.eifs import make_kit
+from tests.patience import PATIENCE_SECONDS
 
 SITE = "rootfs/usr/lib/python3/dist-packages/"
 
@@ -55,7 +56,7 @@ def root(application: Path, tmp_path: Path) -> Iterator[Path]:
         pytest.skip("no cpio here")
     with application.open("rb") as file:
         command = ["cpio", "-idm", "--quiet"]
-        subprocess.run(command, stdin=file, cwd=tmp_path, check=True, timeout=120)
+        subprocess.run(command, stdin=file, cwd=tmp_path, check=True, timeout=PATIENCE_SECONDS)
     yield tmp_path / "rootfs"
     shutil.rmtree(tmp_path / "rootfs")
 
@@ -146,7 +147,9 @@ def test_libraries_are_complete(root: Path) -> None:
         "ctypes.CDLL(str(libraries / 'libopenvino_intel_cpu_plugin.so'))\n"
     )
     command = ["chroot", str(root), "/usr/bin/python3.11", "-I", "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -188,7 +191,10 @@ def test_full_disk(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     A disk that fills up during a build is one sentence, and nothing half-written is left.
     """
     mount = ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(tmp_path)]
-    if subprocess.run(mount, capture_output=True, check=False, timeout=60).returncode != 0:
+    if (
+        subprocess.run(mount, capture_output=True, check=False, timeout=PATIENCE_SECONDS).returncode
+        != 0
+    ):
         pytest.skip("no small disk can be made here")
     try:
         wheels = f"--wheels={fetch_wheels(ROOT / 'build')}"
@@ -201,4 +207,4 @@ def test_full_disk(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert re.search("no (space|room) left", said, re.IGNORECASE)
         assert list(out.iterdir()) == []
     finally:
-        subprocess.run(["umount", str(tmp_path)], check=True, timeout=60)
+        subprocess.run(["umount", str(tmp_path)], check=True, timeout=PATIENCE_SECONDS)

@@ -20,7 +20,6 @@ from ops.smoke.main import run
 from tests.image.chat import chat
 from tests.stack.test_lifecycle import make_host
 
-pytestmark = pytest.mark.timeout(600)
 QUESTION = "I can't access my email. My user name is jdoe."
 
 

@@ -17,6 +17,7 @@ import pytest
 from local.emulator.machine import parent_socket
 from tests.image.conftest import RunningProbe
 from tests.image.probe import read_all, read_exactly
+from tests.patience import PATIENCE_SECONDS
 
 PORT = 7000
 SIZES = (0, 1, 4051, 4052, 4053, 20_000, 60_000, 65_536, 300_001, 2 * 1024 * 1024)
@@ -29,12 +30,12 @@ def serving(running: RunningProbe, answer: Callable[[socket.socket], None]) -> I
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(1)
-        listener.settimeout(30)
+        listener.settimeout(PATIENCE_SECONDS)
 
         def serve() -> None:
             stream, _ = listener.accept()
             with stream:
-                stream.settimeout(30)
+                stream.settimeout(PATIENCE_SECONDS)
                 answer(stream)
 
         thread = threading.Thread(target=serve)
@@ -42,7 +43,7 @@ def serving(running: RunningProbe, answer: Callable[[socket.socket], None]) -> I
         try:
             yield
         finally:
-            thread.join(30)
+            thread.join(PATIENCE_SECONDS)
             path.unlink()
     assert not thread.is_alive()
 
@@ -92,13 +93,11 @@ def test_guest_to_host_and_back(running: RunningProbe, cid: int, write: int) -> 
 
 def test_nobody_listens(running: RunningProbe) -> None:
     """
-    A port without a listener refuses at once.
+    A port without a listener refuses: that is another error than an end to waiting.
     """
-    started = time.monotonic()
     stream, outcome = running.probe.dial(3, 9999, size=1)
     stream.close()
     assert outcome == errno.ECONNRESET
-    assert time.monotonic() - started < 1
 
 
 def test_host_goes_away(running: RunningProbe) -> None:
@@ -158,9 +157,10 @@ def test_many_streams(running: RunningProbe) -> None:
 
 def test_speed(running: RunningProbe) -> None:
     """
-    8 MiB there and back take less than ten seconds, on any machine that runs the rest.
+    8 MiB there and back take seconds: a packet of 4 KiB that had to wait for a timer of a tenth
+    of a second each time would take minutes.
     """
     data = os.urandom(8 * 1024 * 1024)
     started = time.monotonic()
     assert exchange(running.probe.connect(b"e"), data) == data
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60

@@ -1,4 +1,5 @@
 import ast
+import hashlib
 import json
 import os
 import subprocess
@@ -8,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aws_cdk import aws_s3_assets as assets
+from constructs import Construct
 
 from app.protocol.errors import ConfigError
 from app.protocol.regions import REGIONS
@@ -39,6 +42,7 @@ template = stack.node.find_child("Fleet").node.find_child("Template").node.defau
 template.add_property_override("LaunchTemplateData.EnclaveOptions.Enabled", ["perhaps"])
 app.synth()
 """
+KEPT = ("PATH", "HOME", "JSII_RUNTIME_PACKAGE_CACHE_ROOT")
 GIVEN = {"chat_principals": DESK, "client_cidrs": "10.0.0.0/8"}
 
 
@@ -65,8 +69,7 @@ def run_app(
         [sys.executable, "-P", *program],
         cwd=ROOT,
         env={
-            "PATH": os.environ["PATH"],
-            "HOME": os.environ["HOME"],
+            **{name: os.environ[name] for name in KEPT if name in os.environ},
             "PYTHONPATH": str(ROOT),
             "CDK_OUTDIR": str(assembly),
             "CDK_CONTEXT_JSON": json.dumps(given),
@@ -317,3 +320,21 @@ def test_synth_asks_nobody(path: Path) -> None:
         )
     }
     assert not imported & asked
+
+
+def test_the_image_is_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The EIF's asset is named by the digest that measuring found, so the CDK reads it no second time.
+    """
+    given: list[dict[str, object]] = []
+    made = assets.Asset.__init__
+
+    def note(self: assets.Asset, scope: Construct, name: str, **options: object) -> None:
+        given.append({"name": name, **options})
+        made(self, scope, name, **options)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(assets.Asset, "__init__", note)
+    make_stack(root, {})
+    (eif,) = [options for options in given if options["name"] == "Eif"]
+    digest = hashlib.sha256(Files(root).eif.read_bytes()).hexdigest()
+    assert eif["asset_hash"] == digest

@@ -112,6 +112,24 @@ def test_who_may_ask_from_where_must_be_said(name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("chat_principal", "chat_principals"),
+        ("fleet-size", "fleet_size"),
+        ("Public", "public"),
+        ("zone", None),
+    ],
+)
+def test_the_nearest_parameter_is_named(name: str, meant: str | None) -> None:
+    """
+    A parameter that is nearly one is told which; others are not guessed at.
+    """
+    with pytest.raises(ConfigError) as raised:
+        parse(**{name: "1"})
+    assert str(raised.value).endswith(f"; did you mean {meant}?") == (meant is not None)
+
+
+@pytest.mark.parametrize(
     "name", ["chat_principal", "fleet-size", "Public", "debug", "nitro_root", "url"]
 )
 def test_a_name_that_is_no_parameter_is_refused(name: str) -> None:

@@ -5,6 +5,7 @@ The first argument is the twin's folder, with `root.pem` added; the rest are the
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -12,14 +13,18 @@ from cryptography import x509
 
 from app.chatbot import main as program
 from app.chatbot.session.trust import Trust
-from app.protocol.releases import parse_releases
+from app.protocol.releases import Release, parse_releases
 
 
 def twins_trust(releases: Path) -> Trust:
     """Give what *releases*, a file in the twin's folder, and the root beside it say."""
-    text = releases.read_bytes()
     root = x509.load_pem_x509_certificate((releases.parent / "root.pem").read_bytes())
-    return Trust(root, "the twin's root", parse_releases(text, kits=frozenset({"process"})))
+    read = partial(_read_list, releases)
+    return Trust(root, "the twin's root", read(), read)
+
+
+def _read_list(releases: Path) -> tuple[Release, ...]:
+    return parse_releases(releases.read_bytes(), kits=frozenset({"process"}))
 
 
 def main() -> int:

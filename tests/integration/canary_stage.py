@@ -8,10 +8,11 @@ import socket
 import ssl
 import time
 from base64 import b64encode
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -35,11 +36,13 @@ from local.aws.error import AwsError
 from local.aws.server import Answer, Transform
 from local.twin.twin import Twin, policy_for
 from tests.integration.canary import (
+    LEAST_BYTES,
     Canaries,
     family,
     fingerprint,
     read_memory,
 )
+from tests.patience import PATIENCE_SECONDS
 
 SECRET: Final = f"zebra{os.urandom(4).hex()}"  # in all that is sealed; short, as the model reads it
 OPEN: Final = f"okapi{os.urandom(8).hex()}"  # in what a client sends in clear, wrongly
@@ -95,6 +98,8 @@ class Stage:
 
         failing_nsm: Has the NSM fail while its block runs.
 
+        holding_nsm: Has the NSM answer nothing while its block runs, where that can be done.
+
         differs: Codes and statuses that are others than those of `CODES` and `STATUSES` here.
 
         console: Whether the enclave's log is a console, with more on it than events.
@@ -106,6 +111,7 @@ class Stage:
     session: Session
     folder: Path
     failing_nsm: Callable[[], AbstractContextManager[None]]
+    holding_nsm: Callable[[], AbstractContextManager[None]] = nullcontext
     excused: Mapping[Path, str] = field(default_factory=dict)
     differs: Mapping[str, str | int] = field(default_factory=dict)
     console: bool = False
@@ -140,7 +146,7 @@ class Stage:
         self.session.history = ()
         return self.note(self.session.ask(f"{SECRET} {text}", options or self.options))
 
-    def note(self, pieces: Generator[str]) -> str:
+    def note(self, pieces: Iterable[str]) -> str:
         """Take an answer to its end, good or bad."""
         text = ""
         try:
@@ -181,7 +187,7 @@ class Stage:
         context = ssl.create_default_context(cafile=self.twin.config.tls_ca)
         port = int(self.twin.config.url.rpartition(":")[2])
         with (
-            socket.create_connection(("127.0.0.1", port), timeout=20) as stream,
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as stream,
             context.wrap_socket(stream, server_hostname="127.0.0.1") as tls,
         ):
             yield tls
@@ -328,8 +334,8 @@ def _fail_at_http(stage: Stage) -> None:
 
 
 def _holds(pid: int, data: bytes) -> bool:
-    """Search a process and its descendants for *data* until it turns up, for 10 s at most."""
-    end = time.monotonic() + 10
+    """Search a process and its descendants for *data* until it turns up, or patience ends."""
+    end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end:
         if any(data in region for one in family(pid) for region in read_memory(one)):
             return True
@@ -355,7 +361,10 @@ def _fail_at_asking(stage: Stage) -> None:
         pass
     codes["replayed request"] = stage.post_sealed(sealed)
     pieces = session.ask(f"{SECRET} nobody waits for", Options(temperature=2))
-    stage.secrets.add_text("answer", next(piece for piece in pieces if piece).ljust(24))
+    text = next(piece for piece in pieces if piece)
+    while len(text) < LEAST_BYTES and (more := next(pieces, "")):
+        text += more
+    stage.secrets.add("answer", text)
     pieces.close()
     codes["client hangs up"] = "hung up"
 
@@ -402,11 +411,12 @@ def _fail_at_nsm(stage: Stage) -> None:
 
 def _lose_enclave(stage: Stage) -> None:
     """Kill the enclave in mid-answer, then ask on."""
-    pieces = stage.session.ask(f"{SECRET} that is not answered", stage.unique)
-    first = next(pieces)
-    stage.twin.enclave.kill()
-    stage.codes["enclave dies in mid-answer"] = stage.note(pieces)
-    stage.secrets.add_text("answer", first.ljust(24))
+    assert stage.ask("to have keys in the cache again") == "answered"
+    with stage.holding_nsm():  # without a receipt no answer ends, however slow this process is
+        pieces = stage.session.ask(f"{SECRET} that is not answered", stage.unique)
+        first = next(piece for piece in pieces if piece)
+        stage.twin.enclave.kill()
+        stage.codes["enclave dies in mid-answer"] = stage.note(chain([first], pieces))
     stage.codes["enclave is gone"] = stage.ask("nobody hears")
     stage.http("readyz without enclave", "GET", "/readyz")
     stage.http("metrics without enclave", "GET", "/metrics")

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             (folder / name).mkdir()
             patch.setenv(name, str(folder / name))
         with run_twin(folder / "twin") as twin:
-            stage = Stage(twin, twin.connect(), folder, lambda: _failing_nsm(twin))
+            stage = Stage(
+                twin,
+                twin.connect(),
+                folder,
+                lambda: _failing_nsm(twin),
+                holding_nsm=lambda: _holding_nsm(twin),
+            )
             stage.perform(patch)
             yield stage
 
@@ -42,6 +49,21 @@ def _failing_nsm(twin: Twin) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(twin.nsm, "exchange", lambda _: refuse)
         yield
+
+
+@contextmanager
+def _holding_nsm(twin: Twin) -> Iterator[None]:
+    """Have the software NSM keep everyone waiting."""
+    released, answer = threading.Event(), twin.nsm.exchange
+
+    def hold(request: bytes) -> bytes:
+        released.wait()
+        return answer(request)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(twin.nsm, "exchange", hold)
+        yield
+    released.set()
 
 
 @pytest.mark.parametrize("name", CODES)

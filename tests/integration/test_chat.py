@@ -96,11 +96,10 @@ def test_twins_releases_are_refused_by_the_product(
     ("arguments", "code", "says"),
     [
         (("--url", "http://127.0.0.1:9", "ask", QUESTION), 1, "Nobody answers"),
-        (("--max-tokens", "0", "ask", QUESTION), 1, "max_tokens"),
         (("--config", "/nowhere.json", "ask", QUESTION), 1, "no configuration"),
         (("--role-arn", "arn:aws:iam::111122223333:role/other", "ask", QUESTION), 1, "AWS refused"),
     ],
-    ids=["unreachable", "option", "configuration", "role"],
+    ids=["unreachable", "configuration", "role"],
 )
 def test_failures_are_one_sentence(
     chat: Chat,
@@ -114,6 +113,47 @@ def test_failures_are_one_sentence(
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("chat: ")
     assert says in last
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--max-tokens", "0", "ask", QUESTION), "max_tokens"),
+        (("--temperature", "3", "ask", QUESTION), "temperature"),
+        (("--seed", "-1"), "seed"),
+        (("ask", " "), "the question is empty"),
+        (("--tunnel", "ask", QUESTION), "--tunnel needs --stack"),
+        (("serve", "--port", "65536"), "no port"),
+        (("web", "--port", "-1"), "no port"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    says: str,
+) -> None:
+    """An option that is out of range ends with 2, as documented, and reads no file and no key."""
+    monkeypatch.setattr(program, "open_aws", lambda *_: pytest.fail("AWS was looked for"))
+    with pytest.raises(SystemExit) as ended:
+        program.main(["--config", "/nowhere", "--releases", "/nowhere", *arguments])
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_question_need_not_be_an_argument(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without QUESTION, `ask` reads standard input; --help says who sees a question given so."""
+    assert chat.run("ask", typed="I can't access my email.\n") == 0
+    assert "password" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        program.main(["ask", "--help"])
+    assert "every user of this machine" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
+        program.main(["--help"])
+    shown = capsys.readouterr().out
+    examples, _, rest = shown.partition("A question on the command line")
+    assert 'ask "' not in examples
+    assert "process list" in rest
 
 
 def test_failures_are_json_where_asked(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:

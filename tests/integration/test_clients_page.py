@@ -14,10 +14,11 @@ import pytest
 from local.processes.supervise import ROOT
 from local.twin.twin import Twin
 from tests.integration.asker import asker_environment
+from tests.patience import PATIENCE_SECONDS
 
 BLOCKS = dict(
     zip(
-        ("openai", "curl", "library"),
+        ("openai", "curl", "socket", "library"),
         re.findall(
             r"```(?:python|sh)\n(.*?)```", (ROOT / "docs/clients.md").read_text(), re.DOTALL
         ),
@@ -45,10 +46,10 @@ def chat(twin: Twin, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def exports(process: "subprocess.Popen[str]") -> dict[str, str]:
-    """Read the two lines that the program prints."""
+def exports(process: "subprocess.Popen[str]", count: int = 2) -> dict[str, str]:
+    """Read the lines that the program prints."""
     assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(2)]
+    lines = [process.stdout.readline() for _ in range(count)]
     assert all(line.startswith("export ") for line in lines), lines
     return dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)
 
@@ -65,7 +66,7 @@ def run(command: list[str], **environment: str) -> str:
         command,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
         cwd=ROOT,
         env={**os.environ, "NO_PROXY": "127.0.0.1", **environment},
@@ -84,6 +85,23 @@ def test_curl(served: dict[str, str]) -> None:
     printed = run(["bash", "-euc", BLOCKS["curl"]], **served)
     assert ANSWER.search(printed)
     assert '"receipt":' in printed
+
+
+def test_socket(twin: Twin, tmp_path: Path) -> None:
+    """The example for a Unix socket prints an answer; curl gets there, too; the end removes it."""
+    folder = tmp_path / "own"
+    folder.mkdir(mode=0o700)
+    path = folder / "chat"
+    with chat(twin, "--padding", "off", "serve", "--socket", str(path)) as process:
+        served = exports(process, 3)
+        assert served["ENCLAVE_LLM_SOCKET"] == str(path)
+        assert ANSWER.search(run([sys.executable, "-c", BLOCKS["socket"]], **served))
+        curl = BLOCKS["curl"].replace("curl -sS", 'curl -sS --unix-socket "$ENCLAVE_LLM_SOCKET"')
+        assert ANSWER.search(run(["bash", "-euc", curl], **served))
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert not path.exists()
 
 
 def test_library(twin: Twin, tmp_path: Path) -> None:
@@ -114,7 +132,7 @@ def test_serving_ends_with_ctrl_c_and_keeps_its_token(twin: Twin, tmp_path: Path
             assert path.read_text().strip() not in shown
             tokens.add(run(["sh", "-c", f"printf %s {shown}"]))
             process.send_signal(number)
-            _, told = process.communicate(timeout=20)
+            _, told = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0
         assert told.index("pcr0") < told.index("serving") < told.index("stopped")
     assert tokens == {path.read_text().strip()}
@@ -138,7 +156,7 @@ def test_nothing_is_served_unverified(twin: Twin, tmp_path: Path) -> None:
         env=asker_environment(twin),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode == 3

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import urllib3
 
 from app.chatbot.session.exchange import Exchange
 from app.chatbot.session.sealed import SealedQuestion
@@ -19,8 +18,9 @@ from app.protocol.errors import AppError, BusyError, TooLongError
 from app.protocol.messages import Kind
 from app.protocol.question import Message, Options, Question
 from local.twin.twin import Twin
-from tests.endless import run_endless_twin
+from tests.endless import ENDLESS_TOKENS, count
 from tests.integration.canary import family
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 FAST: Final = Options(padding="off")
 QUESTIONS: Final = (
@@ -36,7 +36,6 @@ QUESTIONS: Final = (
 CLIENTS: Final = 24
 POOL: Final = 6
 PARENT_STREAMS: Final = 48  # of `ParentConfig`, which the twin leaves as it is
-SETTLE_SECONDS: Final = 20
 
 
 def at_random(seed: int) -> Options:
@@ -101,40 +100,16 @@ def at_once(number: int, work: Callable[[int], list[Stamped] | AppError]) -> lis
     gate = threading.Barrier(number)
 
     def wait_and_work(index: int) -> object:
-        gate.wait(SETTLE_SECONDS)
+        gate.wait(PATIENCE_SECONDS)
         return work(index)
 
     with ThreadPoolExecutor(number) as pool:
         return list(pool.map(wait_and_work, range(number)))
 
 
-def count(twin: Twin, name: str) -> int:
-    """Read one of the enclave's counts."""
-    with urllib3.PoolManager(ca_certs=twin.config.tls_ca, retries=False) as pool:
-        text = pool.request("GET", f"{twin.config.url}/metrics").data.decode()
-    found = re.search(rf"^enclave_{name} (\d+)", text, re.MULTILINE)
-    assert found
-    return int(found[1])
-
-
-def settle(what: Callable[[], bool]) -> None:
-    """Wait until it is so."""
-    end = time.monotonic() + SETTLE_SECONDS
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def settle_enclave(twin: Twin) -> None:
     """Wait until no answer is under way or waits."""
-    settle(lambda: count(twin, "active") == count(twin, "waiting") == 0)
-
-
-@pytest.fixture(scope="module")
-def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
-    """A twin whose model never ends an answer by itself."""
-    with run_endless_twin(tmp_path_factory.mktemp("endless"), context=20_000) as twin:
-        yield twin
+    wait_until(lambda: count(twin, "active") == count(twin, "waiting") == 0)
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +203,7 @@ def test_cancelled_answers_free_their_slots(endless: Twin, sessions: list[Sessio
     failed = count(endless, "failed")
     for session in sessions:
         session.new_conversation()
-        answer = session.ask(QUESTIONS[0], Options(padding="off", max_tokens=15_000))
+        answer = session.ask(QUESTIONS[0], Options(padding="off", max_tokens=ENDLESS_TOKENS))
         assert next(answer)
         answer.close()
     settle_enclave(endless)
@@ -271,7 +246,7 @@ def test_more_than_the_limits(twin: Twin, session: Session) -> None:
     assert whole >= MAX_ACTIVE_ANSWERS
     assert busy
     settle_enclave(twin)
-    settle(lambda: all(now <= then for now, then in zip(resources(twin), before, strict=True)))
+    wait_until(lambda: all(now <= then for now, then in zip(resources(twin), before, strict=True)))
     assert "".join(session.ask(QUESTIONS[1], FAST))
 
 

@@ -1,6 +1,8 @@
 """`bin/demo` as a person runs it: as a process of its own, from start to end."""
 
+import errno
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -13,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from app.protocol.constants import QUESTION_BUCKETS
-from local.demo import QUESTION
+from local.demo import QUESTION, main
+from local.emulator import enclave
+from local.processes import image as processes_image
 from local.processes.supervise import ROOT
+from tests.patience import PATIENCE_SECONDS
 
 
 @contextmanager
@@ -34,7 +39,7 @@ def demo(folder: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
 def test_json_is_one_object(tmp_path: Path) -> None:
     """`--json` gives answer, proof and the exact bytes that crossed the parent."""
     with demo(tmp_path, "--json") as process:
-        printed, _ = process.communicate(timeout=100)
+        printed, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0
     shown = json.loads(printed)
     assert shown["receipt_verified"] is True
@@ -67,11 +72,11 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         assert "password" in process.stdout.readline()
         children = child_pids(process.pid)
         with demo(folder, "--json") as second:
-            said, _ = second.communicate(timeout=60)
+            said, _ = second.communicate(timeout=PATIENCE_SECONDS)
         assert second.returncode == 1
         assert "another twin uses" in json.loads(said)["advice"]
         process.send_signal(signal.SIGINT)
-        _, notes = process.communicate(timeout=60)
+        _, notes = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     assert len(children) == 2
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
@@ -96,7 +101,7 @@ def test_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
         assert process.stderr is not None
         process.stdout.close()
         notes = process.stderr.read()
-        code = process.wait(60)
+        code = process.wait(PATIENCE_SECONDS)
     assert code == 128 + signal.SIGPIPE
     assert "Traceback" not in notes
 
@@ -105,7 +110,70 @@ def test_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     """A folder that is not a twin's is refused, and nothing in it is touched."""
     (tmp_path / "thesis.txt").write_text("years of work")
     with demo(tmp_path, "--json") as process:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 1
     assert "holds other things" in json.loads(said)["advice"]
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--question", " "), "--question is empty"),
+        (("--question", "x", "--web"), "ask when asked"),
+        (("--port", "70000", "--web"), "no port"),
+        (("--port", "8011"), "--web or --serve"),
+        (("--open",), "is of --web"),
+        (("--image", "x.eif"), "--enclave qemu"),
+        (("--max-tokens", "0"), "max_tokens"),
+    ],
+)
+def test_wrong_usage_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], says: str
+) -> None:
+    """What is out of range, or would be ignored, ends with 2 before any party is started."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--folder", str(tmp_path / "demo"), *arguments])
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that cannot be used is told in one line, and what to do about it."""
+    (tmp_path / "file").touch()
+    assert main(["--folder", str(tmp_path / "file" / "demo")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Not a directory): name another with --folder" in line
+
+
+def test_an_image_that_is_not_there_builds_no_emulator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an image to boot, nothing is built to boot it with."""
+    monkeypatch.setattr(enclave, "build_qemu", lambda _: pytest.fail("QEMU was built"))
+    monkeypatch.setattr(enclave, "require_packages", lambda: pytest.fail("packages were sought"))
+    image = ("--enclave", "qemu", "--image", str(tmp_path / "none.eif"))
+    assert main(["--folder", str(tmp_path / "demo"), *image]) == 1
+    assert "bin/build-eif" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_full_disk_is_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    """A disk that fills up while the image is packed is told in one line, without a traceback."""
+
+    def fill_up(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(processes_image, "write_cpio", fill_up)
+    assert main(["--folder", str(tmp_path / "demo")]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert ("no room left in" in last) == (number != errno.EIO)
+    assert ("demo: " in last) == (number == errno.EIO)

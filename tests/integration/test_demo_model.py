@@ -40,7 +40,7 @@ def answer_all(engine: BatchingEngine, questions: Sequence[Question]) -> list[st
     answers = []
     for at in range(0, len(questions), MAX_ACTIVE_ANSWERS):
         some = questions[at : at + MAX_ACTIVE_ANSWERS]
-        generations = [engine.start(q, deadline=time.monotonic() + 60) for q in some]
+        generations = [engine.start(q, deadline=time.monotonic() + 600) for q in some]
         for generation in generations:
             pieces = []
             while generation.finish is None:

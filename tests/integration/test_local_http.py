@@ -1,8 +1,11 @@
 import http.client
+import json
 import logging
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -11,7 +14,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from app.chatbot.local_http import bearer, is_token, listen, make_token, read_body, serving
+from app.chatbot.unix_socket import listen_unix
 from app.protocol.errors import ConfigError, TooLongError
+from tests.patience import PATIENCE_SECONDS
 
 LIMIT = 1000
 
@@ -35,7 +40,7 @@ def port() -> Iterator[int]:
 
 
 def ask(port: int, path: str = "/", body: bytes = b"", **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
     try:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request("POST", path, body, named)
@@ -46,9 +51,8 @@ def ask(port: int, path: str = "/", body: bytes = b"", **headers: str) -> tuple[
 
 
 def test_own_names_are_served(port: int) -> None:
-    """Requests that name this port get through, from a program or from its own page."""
+    """Requests that name this port as it is bound get through, from a program or its own page."""
     assert ask(port, body=b"x") == (200, b"x")
-    assert ask(port, body=b"x", Host=f"localhost:{port}")[0] == 200
     assert ask(port, body=b"x", Origin=f"http://127.0.0.1:{port}")[0] == 200
 
 
@@ -62,10 +66,40 @@ def test_other_hosts_are_refused(port: int, host: str) -> None:
     assert answer != b"x"
 
 
+@pytest.mark.parametrize("host", ["localhost:{port}", "LOCALHOST:{port}", "localhost"])
+def test_localhost_is_refused(port: int, host: str) -> None:
+    """
+    A client told `localhost` fails at once, and says why.
+
+    Most try ::1 first, where another user may have bound the same port; so it must never work.
+    """
+    status, answer = ask(port, body=b"x", Host=host.format(port=port))
+    assert status == 421
+    assert f"http://127.0.0.1:{port}" in json.loads(answer)["error"]["message"]
+
+
 @pytest.mark.parametrize("origin", ["https://site.example", "null", "http://127.0.0.1:1"])
 def test_other_origins_are_refused(port: int, origin: str) -> None:
-    """A page of another site, or of another port, may not ask."""
-    assert ask(port, body=b"x", Origin=origin)[0] == 403
+    """A page of another site, or of another port, may not ask, and is told in OpenAI's shape."""
+    status, answer = ask(port, body=b"x", Origin=origin)
+    assert status == 403
+    error = json.loads(answer)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == "wrong_origin"
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    """A socket has no port that anybody could take; pages may not ask there either."""
+    folder = tmp_path / "own"
+    folder.mkdir(mode=0o700)
+    path = folder / "chat"
+    application = Starlette(routes=[Route("/", echo, methods=["POST"])])
+    with listen_unix(path) as listener, serving(application, listener) as url:
+        assert url.endswith(".invalid")
+        with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path))) as client:
+            assert client.post(url, content=b"x").content == b"x"
+            assert client.post("http://localhost:99/", content=b"x").status_code == 200
+            assert client.post(url, headers={"Origin": "https://site.example"}).status_code == 403
 
 
 def test_nothing_listens_beyond_this_machine(port: int) -> None:

@@ -10,11 +10,10 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -30,11 +29,14 @@ from cryptography.x509.oid import NameOID
 
 from app.parent.body import MAX_BODY_BYTES
 from app.parent.config import ParentConfig
+from app.parent.lobby import PLACES
+from app.parent.server import _KEPT_ALIVE, _SPARE_THREADS
 from app.protocol.frames import encode_frame
 from tests.fake_enclave import FRAME, HEADER, FakeEnclave, encode_answer
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ParentConfig(port=0, max_streams=40, body_seconds=1, answer_seconds=10)
+CONFIG = ParentConfig(port=0, max_streams=40, body_seconds=1, answer_seconds=900)
 CANARY = "canary-91d2"
 NONCE_HEX = "c4" * 32
 SERVE = """
@@ -42,6 +44,8 @@ import socket, sys
 from pathlib import Path
 from app.parent import server
 from app.parent.config import ParentConfig
+from app.parent.lobby import PLACES
+from app.parent.server import _KEPT_ALIVE, _SPARE_THREADS
 
 def connect():
     stream = socket.socket(socket.AF_UNIX)
@@ -72,12 +76,12 @@ class Parent:
     port: int
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS)
 
     def request(
         self, method: str, path: str, body: bytes | Iterator[bytes] | None = None
     ) -> tuple[http.client.HTTPResponse, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
         with closing(connection):
             connection.request(method, path, body, encode_chunked=True)
             response = connection.getresponse()
@@ -90,13 +94,10 @@ class Parent:
 
 def wait_for_port(log: Path, process: subprocess.Popen[bytes]) -> int:
     """The port is in the log once the process listens."""
-    end = time.monotonic() + 10
-    while time.monotonic() < end and process.poll() is None:
-        for line in log.read_text().splitlines():
-            if '"listening"' in line:
-                return int(json.loads(line)["port"])
-        time.sleep(0.02)
-    raise AssertionError(log.read_text())
+    wait_until(lambda: '"listening"' in log.read_text() or process.poll() is not None)
+    listening = [line for line in log.read_text().splitlines() if '"listening"' in line]
+    assert listening, log.read_text()
+    return int(json.loads(listening[0])["port"])
 
 
 @contextmanager
@@ -111,7 +112,7 @@ def running(folder: Path, config: ParentConfig = CONFIG) -> Iterator[Parent]:
         finally:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(5)
+                process.wait(PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -130,6 +131,14 @@ def parent(shared: Parent) -> Parent:
     return shared
 
 
+def listens(parent: Parent) -> bool:
+    try:
+        parent.connect().close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 def read_until_closed(stream: socket.socket) -> bytes:
     received = b""
     while data := stream.recv(65536):
@@ -144,7 +153,7 @@ def chat_head(length: int) -> bytes:
 @contextmanager
 def post(parent: Parent, command: bytes) -> Iterator[http.client.HTTPResponse]:
     """A chat request whose response is read by the caller."""
-    connection = http.client.HTTPConnection("127.0.0.1", parent.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", parent.port, timeout=PATIENCE_SECONDS)
     with closing(connection):
         connection.request("POST", "/v1/chat", command)
         with connection.getresponse() as response:
@@ -187,34 +196,29 @@ def test_frames_come_as_sent(parent: Parent) -> None:
     """
     Each frame is with the client while the enclave still waits to send the next.
     """
-    with post(parent, b"frames 5 0.1") as response:
-        times = []
-        sizes = [len(encode_frame(HEADER)), *[len(encode_frame(FRAME))] * 5]
-        received = b""
-        for size in sizes:
-            received += response.read(size)
-            times.append(time.monotonic())
+    with post(parent, b"steps 5") as response:
+        received = response.read(len(encode_frame(HEADER)))
+        for _ in range(5):
+            parent.enclave.steps.release()
+            received += response.read(len(encode_frame(FRAME)))
         assert response.read() == b""
     assert received == encode_answer(5)
-    gaps = [after - before for before, after in pairwise(times)]
-    assert all(0.03 < gap < 0.5 for gap in gaps), gaps
 
 
-@pytest.mark.parametrize("command", [b"frames 500 0.05", b"silent 1", b"silent 0"])
+@pytest.mark.parametrize("command", [b"frames 10000 0.05", b"silent 1", b"silent 0"])
 def test_disconnect_cancels(parent: Parent, command: bytes) -> None:
     """
-    A client that hangs up is hung up for at the enclave within a second, frames or none.
+    A client that hangs up is hung up for at the enclave, frames or none, long before the end.
     """
     cancelled = parent.metric("parent_cancelled_total")
     with parent.connect() as stream:
         stream.sendall(chat_head(len(command)) + command)
         if not command.endswith(b"0"):
             assert stream.recv(100)
-        time.sleep(0.1)
-    assert parent.enclave.hung_up.wait(1)
-    time.sleep(0.1)
+        wait_until(lambda: any(one.endswith(command) for one in parent.enclave.requests))
+    assert parent.enclave.hung_up.wait(PATIENCE_SECONDS)
+    wait_until(lambda: parent.metric("parent_streams") == 0)
     assert parent.metric("parent_cancelled_total") == cancelled + 1
-    assert parent.metric("parent_streams") == 0
 
 
 def test_too_long(parent: Parent) -> None:
@@ -287,15 +291,16 @@ def test_slow_body(parent: Parent, drip: bytes) -> None:
         stop = threading.Event()
 
         def send() -> None:
-            while not stop.wait(0.1):
-                stream.sendall(drip)
+            with suppress(ConnectionError):  # cut off before this thread is told to stop
+                while not stop.wait(0.1):
+                    stream.sendall(drip)
 
         thread = threading.Thread(target=send)
         thread.start()
         assert stream.recv(12) == b"HTTP/1.1 408"
         stop.set()
         thread.join()
-    assert 0.9 < time.monotonic() - started < 2.5
+    assert time.monotonic() - started > 0.9
     assert parent.enclave.requests == []
 
 
@@ -308,12 +313,13 @@ def test_slow_headers(parent: Parent) -> None:
         stream.sendall(b"GET /healthz HTTP/1.1\r\nX-Drip: ")
         stream.settimeout(0.1)
         received = b"unset"
-        while received:
-            try:
-                received = stream.recv(1)
-            except TimeoutError:
-                stream.sendall(b"x")
-    assert 0.9 < time.monotonic() - started < 3
+        with suppress(ConnectionError):  # closed while a byte was on its way
+            while received and time.monotonic() - started < PATIENCE_SECONDS:
+                try:
+                    received = stream.recv(1)
+                except TimeoutError:
+                    stream.sendall(b"x")
+    assert 0.9 < time.monotonic() - started < PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -345,22 +351,22 @@ def test_failure_on_our_side(parent: Parent) -> None:
 
 def test_parallel_streams(parent: Parent) -> None:
     """
-    Thirty answers at once take as long as one.
+    Thirty answers go on together: none comes further than all others do.
     """
-    started = time.monotonic()
     with ThreadPoolExecutor(30) as pool:
         results = list(
-            pool.map(lambda _: parent.request("POST", "/v1/chat", b"frames 20 0.05"), range(30))
+            pool.map(lambda _: parent.request("POST", "/v1/chat", b"together 20 30"), range(30))
         )
     assert {(response.status, body) for response, body in results} == {(200, encode_answer(20))}
-    assert time.monotonic() - started < 5
 
 
 def test_keep_alive(parent: Parent) -> None:
     """
     One connection carries an attestation and then a chat.
     """
-    with closing(http.client.HTTPConnection("127.0.0.1", parent.port, timeout=5)) as connection:
+    with closing(
+        http.client.HTTPConnection("127.0.0.1", parent.port, timeout=PATIENCE_SECONDS)
+    ) as connection:
         connection.request("GET", f"/v1/attestation?nonce={NONCE_HEX}")
         assert connection.getresponse().read() == parent.enclave.attestation
         first = connection.sock
@@ -377,10 +383,8 @@ def test_logs(parent: Parent) -> None:
     parent.request("POST", "/v1/chat", command)
     parent.request("GET", f"/v1/attestation?nonce={NONCE_HEX}")
     parent.request("GET", f"/{CANARY}?{CANARY}")
-    deadline = time.monotonic() + 2
-    while f'"received_bytes": {len(command)}' not in parent.log.read_text():
-        assert time.monotonic() < deadline
-    time.sleep(0.1)
+    wait_until(lambda: f'"received_bytes": {len(command)}' in parent.log.read_text())
+    wait_until(lambda: '"status": 404' in parent.log.read_text())
     text = parent.log.read_text()
     assert '"route": "/v1/attestation"' in text
     for secret in (CANARY, NONCE_HEX, "Traceback", "nonce="):
@@ -417,10 +421,10 @@ def test_tls(tmp_path: Path) -> None:
             connection.request("POST", "/v1/chat", b"silent 1")
             assert connection.getresponse().read(10)
             connection.close()
-        assert parent.enclave.hung_up.wait(1)
+        assert parent.enclave.hung_up.wait(PATIENCE_SECONDS)
         with context.wrap_socket(parent.connect(), server_hostname="127.0.0.1") as stream:
             stream.sendall(chat_head(10))
-            stream.settimeout(3)
+            stream.settimeout(PATIENCE_SECONDS)
             with pytest.raises(OSError, match=r"alert|reset"):
                 stream.recv(1)
         with parent.connect() as stream:
@@ -433,13 +437,118 @@ def test_graceful_stop(tmp_path: Path) -> None:
     """
     A stop lets the answer under way end, takes no other, and leaves the port free.
     """
-    with running(tmp_path) as parent, post(parent, b"frames 20 0.05") as response:
+    with running(tmp_path) as parent, post(parent, b"steps 20") as response:
         parent.process.terminate()
-        time.sleep(0.3)
-        with pytest.raises(OSError, match="refused"):
-            parent.connect()
+        wait_until(lambda: not listens(parent))
+        for _ in range(20):
+            parent.enclave.steps.release()
         assert response.read() == encode_answer(20)
-        assert parent.process.wait(5) == 0
+        assert parent.process.wait(PATIENCE_SECONDS) == 0
         with socket.socket() as stream:
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             stream.bind(("127.0.0.1", parent.port))
+
+
+IDLERS = 3 * (CONFIG.max_streams + _SPARE_THREADS)  # three a thread
+IDLE = {
+    "a byte": b"G",
+    "a part of its headers": b"GET /healthz HTTP/1.1\r\nHost: x\r\n",
+    "a part of its second request": b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET",
+}
+
+
+@pytest.mark.parametrize("words", IDLE.values(), ids=IDLE)
+def test_idle_connections_hold_nobody_up(parent: Parent, words: bytes) -> None:
+    """
+    Three times as many connections as there are threads, each with nothing whole to say, delay no
+    one; each is closed when its time is over.
+    """
+    with ExitStack() as stack:
+        idle = [stack.enter_context(parent.connect()) for _ in range(IDLERS)]
+        for stream in idle:
+            stream.sendall(words)
+        time.sleep(0.2)
+        started = time.monotonic()
+        assert parent.request("GET", "/healthz")[0].status == 200
+        assert parent.request("GET", "/v1/attestation?nonce=" + NONCE_HEX)[0].status == 200
+        assert time.monotonic() - started < 0.8
+        for stream in idle:
+            read_until_closed(stream)
+    assert 0.8 < time.monotonic() - started < 5
+    assert parent.request("GET", "/healthz")[0].status == 200
+
+
+def test_peers_that_never_leave_hold_nobody_up(parent: Parent) -> None:
+    """
+    Who was answered and keeps the connection open occupies no thread either.
+    """
+    with ExitStack() as stack:
+        for _ in range(IDLERS):
+            stream = stack.enter_context(parent.connect())
+            stream.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        started = time.monotonic()
+        assert parent.request("GET", "/healthz")[0].status == 200
+        assert time.monotonic() - started < 0.8
+
+
+def test_more_idle_connections_than_places(parent: Parent) -> None:
+    """
+    When the lobby is full, who waits longest leaves, and who comes is served.
+    """
+    with ExitStack() as stack:
+        idle = [stack.enter_context(parent.connect()) for _ in range(PLACES + 8)]
+        for stream in idle:
+            stream.sendall(b"G")
+        started = time.monotonic()
+        assert parent.request("GET", "/healthz")[0].status == 200
+        assert time.monotonic() - started < 0.8
+
+
+def test_headers_without_end(parent: Parent) -> None:
+    """
+    Headers that go on and on are refused, and take no thread to be read.
+    """
+    with parent.connect() as stream:
+        stream.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000)
+        assert read_until_closed(stream).startswith(b"HTTP/1.1 400")
+
+
+def test_idle_handshakes_hold_nobody_up(tmp_path: Path) -> None:
+    """
+    Under TLS, neither who never begins the handshake nor who never ends it delays anyone.
+    """
+    certificate, key = make_certificate(tmp_path)
+    config = replace(CONFIG, certificate_path=str(certificate), key_path=str(key))
+    context = ssl.create_default_context(cafile=certificate)
+    hello = ssl.MemoryBIO()
+    client = context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="127.0.0.1")
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    words = hello.read()
+    with running(tmp_path, config) as parent, ExitStack() as stack:
+        for number in range(IDLERS):
+            stream = stack.enter_context(parent.connect())
+            stream.sendall(words if number % 2 else words[:50])
+        time.sleep(0.2)
+        started = time.monotonic()
+        connection = http.client.HTTPSConnection("127.0.0.1", parent.port, context=context)
+        with closing(connection):
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().status == 200
+        assert time.monotonic() - started < 0.8
+
+
+def test_kept_connections_leave_room(parent: Parent) -> None:
+    """
+    Only so many connections are kept for another request; the rest end with their answer.
+    """
+    with ExitStack() as stack:
+        answers = []
+        for _ in range(_KEPT_ALIVE + 20):
+            stream = stack.enter_context(parent.connect())
+            stream.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            answers.append(stream.recv(65536).lower())
+        kept = [answer for answer in answers if b"connection: close" not in answer]
+        assert len(kept) <= _KEPT_ALIVE
+        assert b"connection: keep-alive" in answers[0]
+        assert parent.request("GET", "/healthz")[0].status == 200

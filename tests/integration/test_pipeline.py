@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -25,7 +24,6 @@ from app.protocol.regions import REGIONS
 from local.demo import last_exchange
 from local.signers.pki import make_root
 from local.twin.twin import Twin
-from tests.endless import run_endless_twin
 
 EMAIL = "I can't access my email. My user name is jdoe."
 FAST = Options(padding="off")
@@ -120,15 +118,12 @@ def test_padding_hides_lengths(twin: Twin, session: Session) -> None:
     assert sizes.pop() > QUESTION_BUCKETS[0]
 
 
-def test_questions_and_answers_far_over_what_kms_encrypts(tmp_path: Path) -> None:
+def test_questions_and_answers_far_over_what_kms_encrypts(endless: Twin) -> None:
     """More than KMS's 4,096 bytes work both ways, with a model whose context is long enough."""
-    with run_endless_twin(tmp_path, context=20_000) as twin:
-        session = twin.connect()
-        question = "the answer to the question and the rest " * 150
-        answer = ask(
-            session, question, Options(max_tokens=3000, padding="off", temperature=2, seed=5)
-        )
-        session.close()
+    question = "the answer to the question and the rest " * 150
+    options = Options(max_tokens=2000, padding="off", temperature=2, seed=5)
+    with endless.connect() as session:
+        answer = ask(session, question, options)
     assert len(question) > 5000
     assert len(answer.encode()) > 5000
 

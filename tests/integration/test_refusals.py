@@ -5,6 +5,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ from app.protocol.frames import FrameReader
 from app.protocol.messages import Kind, encode_attestation, parse_message
 from app.protocol.question import Options
 from app.protocol.receipt import Receipt, sign_receipt
-from app.protocol.releases import Measurements
+from app.protocol.releases import Measurements, Release
 from app.protocol.sealing import digest_request
 from local.aws.kms.call import Json
 from local.cloud.smoke import _admin
@@ -47,6 +48,7 @@ from local.signers.nsm import SoftwareNsm
 from local.signers.pki import make_root
 from local.twin.twin import Twin, policy_for
 from tests.hostile import HostileParent, Messages, alter, substitute_document
+from tests.support import make_release
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
@@ -269,6 +271,42 @@ def test_a_closed_session_sends_nothing(twin: Twin) -> None:
     session.close()
     with pytest.raises(ConfigError, match="closed"):
         ask(session)
+    assert parent.posted == []
+
+
+def test_withdrawn_release_gets_no_request(twin: Twin) -> None:
+    """A session open under a release that is withdrawn sends nothing more, until it is back."""
+    approved = [twin.release]
+    trust = replace(twin.trust, read_again=lambda: tuple(approved))
+    parent = HostileParent(twin)
+    with parent.connect(trust) as session:
+        ask(session)
+        approved[:] = [make_release()]
+        for _ in range(2):
+            with pytest.raises(PcrMismatchError):
+                ask(session)
+        with pytest.raises(PcrMismatchError):
+            parent.connect(trust)
+        assert len(parent.posted) == 1
+        approved[:] = [twin.release]
+        ask(session)
+    assert len(parent.posted) == 2
+
+
+def test_list_that_is_gone_lets_nothing_be_sent(twin: Twin) -> None:
+    """Without the list of approved releases, a session that is open sends nothing either."""
+
+    def read() -> tuple[Release, ...]:
+        if gone:
+            raise ConfigError("no list")
+        return (twin.release,)
+
+    gone = False
+    parent = HostileParent(twin)
+    with parent.connect(replace(twin.trust, read_again=read)) as session:
+        gone = True
+        with pytest.raises(ConfigError, match="no list"):
+            ask(session)
     assert parent.posted == []
 
 

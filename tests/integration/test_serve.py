@@ -1,15 +1,18 @@
 """`bin/chat serve` as clients of OpenAI's API use it, on the running twin."""
 
 import asyncio
+import gc
 import http.client
 import json
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
+import httpx2
 import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from openai import (
@@ -30,16 +33,20 @@ from app.chatbot.openai.server import make_application
 from app.chatbot.session.cut_off import Stop
 from app.chatbot.session.session import Session, connect
 from app.chatbot.session.transport import Transport
+from app.chatbot.unix_socket import listen_unix
 from app.protocol.errors import UnknownKeyError
 from app.protocol.messages import Kind
 from app.protocol.question import Options
 from app.protocol.releases import Measurements
 from local.signers.nsm import SoftwareNsm
 from local.twin.twin import Twin
+from tests.endless import ENDLESS_TOKENS, count
 from tests.hostile import substitute_document
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 QUESTION: Final = "How do I book leave?"
 OTHER: Final = "I can't access my email."
+LONG: Final = "x " * 3000  # of which the demo model reads a third
 FAST: Final = Options(padding="off")
 PADDED: Final = Options()  # of which an answer takes a second and a half, however short it is
 TOKEN: Final = "a-token-that-was-printed-at-the-start"
@@ -69,7 +76,9 @@ class Api:
 
     def connect(self) -> http.client.HTTPConnection:
         """Open a connection of one's own."""
-        return http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=30)
+        return http.client.HTTPConnection(
+            self.url.removeprefix("http://"), timeout=PATIENCE_SECONDS
+        )
 
 
 @contextmanager
@@ -83,7 +92,9 @@ def serve(
         listener = stack.enter_context(listen())
         application = make_application(conversations, token=TOKEN, defaults=defaults)
         url = stack.enter_context(serving(application, listener))
-        client = OpenAI(base_url=f"{url}/v1", api_key=TOKEN, max_retries=0, timeout=30)
+        client = OpenAI(
+            base_url=f"{url}/v1", api_key=TOKEN, max_retries=0, timeout=PATIENCE_SECONDS
+        )
         yield Api(url, conversations, stack.enter_context(client))
 
 
@@ -197,7 +208,9 @@ def test_models(api: Api) -> None:
 
 def test_hugging_faces_client(api: Api, expected: str) -> None:
     """Hugging Face's client gets the answer, streamed and not, with its usage."""
-    with InferenceClient(base_url=f"{api.url}/v1", api_key=TOKEN, timeout=30) as client:
+    with InferenceClient(
+        base_url=f"{api.url}/v1", api_key=TOKEN, timeout=PATIENCE_SECONDS
+    ) as client:
         answer = client.chat_completion(ASKED, model=MODEL)
         assert answer.choices[0].message.content == expected
         assert answer.usage.completion_tokens > 5
@@ -323,10 +336,11 @@ def test_what_changes_nothing_is_accepted(api: Api, expected: str) -> None:
         ({"messages": [{"role": "user", "content": "\ud800"}]}, None),
         ({"seed": 10**30}, "seed"),
         ({"max_tokens": True}, "max_tokens"),
+        ({"max_tokens": 8.5}, "max_tokens"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "messages"),
         ({"messages": [{"role": "tool", "content": "a"}]}, "messages[0].role"),
-        ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages[0].name"),
+        ({"messages": [{"role": "user", "content": "a", "name": 5}]}, "messages[0].name"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content[0].type",
@@ -363,15 +377,97 @@ def test_bodies_that_are_no_requests(api: Api) -> None:
     assert answer["error"]["code"] == "context_length_exceeded"
     assert "262,140" in answer["error"]["message"]
     assert api.post({}, "/v1/embeddings")[0] == 404
+    assert api.post(b" " * (2 << 20) + b"{}")[1]["error"]["code"] == "request_too_large"
 
 
-def test_longer_than_the_model_reads(api: Api) -> None:
-    """What exceeds the model's window is refused with both numbers, by the enclave."""
-    status, answer = api.post(
-        {"model": MODEL, "messages": [{"role": "user", "content": "x " * 3000}]}
-    )
+@pytest.mark.parametrize(
+    ("path", "question", "parameter"),
+    [
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": LONG}]},
+            "messages",
+        ),
+        ("/v1/completions", {"prompt": LONG}, "prompt"),
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_longer_than_the_model_reads(
+    api: Api, path: str, question: Json, parameter: str, *, stream: bool
+) -> None:
+    """What exceeds the model's window is refused with both numbers, in the words clients know."""
+    status, answer = api.post({"model": MODEL, "stream": stream, **question}, path)
     assert status == 400
-    assert "the limit is 1,024" in answer["error"]["message"]
+    error = answer["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert error["param"] == parameter
+    assert error["message"].startswith("This model's maximum context length is 1024 tokens.")
+    assert "the limit is 1,024" in error["message"]
+
+
+def test_names_are_taken_and_told_as_unused(api: Api, expected: str) -> None:
+    """The name of who speaks is no part of the prompt, and a header of the answer says so."""
+    named = [{"role": "user", "content": QUESTION, "name": "jdoe"}]
+    for stream in (False, True):
+        answer = api.client.chat.completions.with_raw_response.create(
+            model=MODEL,
+            messages=named,  # type: ignore[arg-type]  # as it is sent
+            stream=stream,
+        )
+        assert answer.headers["x-not-in-the-prompt"] == "messages.name"
+    plain = api.client.chat.completions.with_raw_response.create(model=MODEL, messages=ASKED)
+    assert "x-not-in-the-prompt" not in plain.headers
+    assert json.loads(plain.text)["choices"][0]["message"]["content"] == expected
+
+
+def test_whole_numbers_in_any_spelling(api: Api) -> None:
+    """8.0, as JavaScript's and R's clients may write it, is 8."""
+    body = {"model": MODEL, "messages": ASKED, "max_tokens": 3.0, "seed": 5.0, "n": 1.0}
+    status, answer = api.post(body)
+    assert status == 200
+    assert answer["usage"]["completion_tokens"] == 3
+
+
+def test_paths_and_methods(api: Api) -> None:
+    """A slash too many is no other path; a method too many is told with those there are."""
+    connection = api.connect()
+    head = {"Authorization": f"Bearer {TOKEN}"}
+    for method, path, status in (
+        ("GET", "/v1/models/", 200),
+        ("GET", f"/v1/models/{MODEL}/", 200),
+        ("GET", "/v1/chat/completions", 405),
+        ("PUT", "/v1/models", 405),
+        ("GET", "/v1/nothing", 404),
+    ):
+        connection.request(method, path, headers=head)
+        answer = connection.getresponse()
+        body = json.loads(answer.read())
+        assert answer.status == status, path
+        if status == 405:
+            assert answer.headers["allow"]
+            assert body["error"]["code"] == "method_not_allowed"
+    connection.close()
+    assert api.post({"model": MODEL, "messages": ASKED}, "/v1/chat/completions/")[0] == 200
+
+
+def test_on_a_unix_socket(twin: Twin, expected: str, tmp_path: Path) -> None:
+    """OpenAI's client asks over a Unix socket, as docs/clients.md shows it."""
+    path = tmp_path / "chat"
+    tmp_path.chmod(0o700)
+    conversations = Conversations(twin.connect(), twin.connect)
+    application = make_application(conversations, token=TOKEN, defaults=FAST)
+    with (
+        listen_unix(path) as listener,
+        serving(application, listener) as url,
+        OpenAI(
+            base_url=f"{url}/v1",
+            api_key=TOKEN,
+            http_client=httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path))),
+        ) as client,
+    ):
+        answer = client.chat.completions.create(model=MODEL, messages=ASKED)
+    conversations.close()
+    assert answer.choices[0].message.content == expected
 
 
 # Who may ask.
@@ -440,44 +536,43 @@ def test_the_history_sent_is_what_the_model_reads(api: Api) -> None:
     assert long["usage"]["prompt_tokens"] > short["usage"]["prompt_tokens"] + 5
 
 
-def test_sessions_are_bounded_and_used_again(twin: Twin) -> None:
+def test_sessions_are_bounded_and_used_again(endless: Twin) -> None:
     """One session serves answers one after the other; a second at a time is told to wait."""
-    with serve(twin.connect, limit=1, defaults=PADDED) as api:
-        assert api.post({"model": MODEL, "messages": ASKED})[0] == 200
+    short = {"model": MODEL, "messages": ASKED, "max_tokens": 8}
+    with serve(endless.connect, limit=1) as api:
+        assert api.post(short)[0] == 200
         stream = api.client.chat.completions.create(
             model=MODEL,
             messages=ASKED,
             stream=True,
+            max_tokens=ENDLESS_TOKENS,
         )
         next(stream)
         with pytest.raises(RateLimitError) as raised:
             api.client.chat.completions.create(model=MODEL, messages=ASKED)
         assert raised.value.response.headers["retry-after"] == "2"
+        assert raised.value.code == "full"
+        assert "The enclave is at its limit" not in raised.value.message
+        assert "the enclave was not asked" in raised.value.message
         stream.close()
-        wait_until(lambda: api.post({"model": MODEL, "messages": ASKED})[0] == 200)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it does not come true"
-        time.sleep(0.05)
+        wait_until(lambda: api.post(short)[0] == 200)
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-def test_a_client_that_hangs_up_stops_its_answer(twin: Twin, *, stream: bool) -> None:
+def test_a_client_that_hangs_up_stops_its_answer(endless: Twin, *, stream: bool) -> None:
     """When the client goes, the answer stops, long before its end."""
-    with serve(twin.connect, limit=1, defaults=PADDED) as api:
+    failed = count(endless, "failed")
+    with serve(endless.connect, limit=1) as api:
         connection = api.connect()
-        body = json.dumps({"model": MODEL, "messages": ASKED, "stream": stream})
+        asked = {"model": MODEL, "messages": ASKED, "stream": stream, "max_tokens": ENDLESS_TOKENS}
         connection.request(
-            "POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {TOKEN}"}
+            "POST", "/v1/chat/completions", json.dumps(asked), {"Authorization": f"Bearer {TOKEN}"}
         )
-        wait_until(lambda: bool(api.conversations._busy))
+        wait_until(lambda: api.conversations._busy and count(endless, "active"))
         session = api.conversations._busy[0]
-        time.sleep(0.3)
         connection.close()
-        wait_until(lambda: not api.conversations._busy, 1)
+        wait_until(lambda: not api.conversations._busy)
+        wait_until(lambda: count(endless, "failed") == failed + 1)
         assert session.history == ()
         assert session.evidence is None
 
@@ -610,6 +705,42 @@ def test_an_answer_that_is_altered_is_not_passed_on(twin: Twin) -> None:
         assert (raised.value.status_code, raised.value.code) == (502, "sealed")
         assert raised.value.response.headers["x-should-retry"] == "false"
         assert "altered" in raised.value.message
+
+
+def count_ours() -> Counter[str]:
+    """Count the living objects of the product's own classes, by class."""
+    gc.collect()
+    kinds = (type(item) for item in gc.get_objects())
+    return Counter(kind.__qualname__ for kind in kinds if str(kind.__module__).startswith("app."))
+
+
+def test_requests_leave_nothing_behind(twin: Twin) -> None:
+    """However many were answered, refused or hung up on, as many objects live as before."""
+    with serve(twin.connect, limit=2) as api:
+
+        def ask(number: int) -> None:
+            question = [{"role": "user", "content": f"How do I book leave, {number}?"}]
+            body = {"model": MODEL, "messages": question, "max_tokens": 2}
+            assert api.post(body)[0] == 200
+            assert api.post({**body, "messages": [{"role": "user", "content": LONG}]})[0] == 400
+            assert api.post({**body, "n": 2})[0] == 400
+            connection = api.connect()
+            connection.request(
+                "POST",
+                "/v1/chat/completions",
+                json.dumps({**body, "stream": True}),
+                {"Authorization": f"Bearer {TOKEN}"},
+            )
+            connection.close()
+            wait_until(lambda: not api.conversations._busy)
+
+        for number in range(4):
+            ask(number)
+        before = count_ours()
+        for number in range(4, 14):
+            ask(number)
+        grown = count_ours() - before
+        assert sum(grown.values()) < 10, grown
 
 
 def test_many_clients_at_once(api: Api, expected: str) -> None:

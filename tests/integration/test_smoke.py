@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.chatbot.deployment import tunnel as tunnels
 from app.protocol.errors import AttestationError
 from local.aws.kms.call import Json
 from local.cloud.smoke import TwinHost, make_subject
@@ -195,9 +196,49 @@ def test_host_role_that_opens_questions(twin: Twin, tmp_path: Path) -> None:
 
     class Opened(TwinHost):
         def run(self, script: str) -> tuple[int, str]:
-            return super().run(script) if "nitro-cli" in script else (0, "arn")
+            return (0, "arn") if "kms decrypt" in script else super().run(script)
 
     assert failed(make_subject(twin, host=Opened(twin)), tmp_path) == {"host role"}
+
+
+@pytest.mark.parametrize("answer", [(0, "arn"), (254, "NotFoundException: no such key")])
+def test_network_that_lets_any_key_be_used(
+    twin: Twin, tmp_path: Path, answer: tuple[int, str]
+) -> None:
+    """Sabotage: KMS does not deny another key than the enclaves' to the host."""
+
+    class Open(TwinHost):
+        def run(self, script: str) -> tuple[int, str]:
+            return answer if "generate-data-key" in script else super().run(script)
+
+    assert failed(make_subject(twin, host=Open(twin)), tmp_path) == {"foreign key"}
+
+
+def test_endpoint_that_lets_any_key_be_used(twin: Twin, tmp_path: Path) -> None:
+    """Sabotage: the endpoint to KMS was opened, or another one stands beside it."""
+    subject = make_subject(twin)
+    as_it_was = subject.endpoints()
+    ((service, policy),) = as_it_was.expected
+    wide = {"Statement": [{"Sid": "KmsOnly", "Effect": "Allow", "Resource": "*"}]}
+    for number, live in enumerate((((service, wide),), ((service, policy),) * 2, ())):
+        bent = replace(as_it_was, live=live)
+        endpoints = replace(subject, endpoints=lambda bent=bent: bent)  # type: ignore[misc]  # bound in the loop
+        assert failed(endpoints, tmp_path / str(number)) == {"endpoint policies"}
+
+
+def test_key_with_a_grant(twin: Twin, tmp_path: Path) -> None:
+    """Sabotage: somebody may use the key by a grant."""
+
+    def grant(action: str, answer: Mapping[str, Json]) -> Mapping[str, Json]:
+        if action != "ListGrants":
+            return dict(answer)
+        return {"Grants": [{"GrantId": "0123"}], "Truncated": False}
+
+    twin.aws.transform_answer = grant
+    try:
+        assert failed(make_subject(twin), tmp_path) == {"grants"}
+    finally:
+        twin.aws.transform_answer = lambda _, answer: answer
 
 
 def test_enclave_in_debug_mode(twin: Twin, tmp_path: Path) -> None:
@@ -285,9 +326,10 @@ def test_program(
     monkeypatch.setattr(program, "production_trust", lambda _: twin.trust)
     monkeypatch.setattr(program, "read_config_of_stack", lambda *_, **__: twin.config)
     monkeypatch.setattr(program, "read_trust", lambda *_: trust)
+    monkeypatch.setattr(program, "read_endpoints", lambda *_, **__: subject.endpoints())
     monkeypatch.setattr(program, "SsmHost", lambda *_: TwinHost(twin))
-    monkeypatch.setattr(program, "find_instance", lambda *_: "i-0123456789abcdef0")
-    monkeypatch.setattr(program, "open_tunnel", tunnel)
+    monkeypatch.setattr(tunnels, "find_instance", lambda *_: "i-0123456789abcdef0")
+    monkeypatch.setattr(tunnels, "open_tunnel", tunnel)
     measured = str(twin.folder / "image" / "measurements.json")
     folders = ("--assembly", str(tmp_path), "--evidence", str(tmp_path / "evidence"))
     profiles = ("--profile", "deployer", "--asker-profile", "asker")
@@ -295,5 +337,5 @@ def test_program(
     shown = capsys.readouterr().out
     assert code == 0, shown
     assert named == ["i-0123456789abcdef0"]
-    assert shown.count("passed") == 12
+    assert shown.count("passed") == 15
     assert "evidence: " in shown

@@ -6,6 +6,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pexpect
@@ -16,7 +17,9 @@ from app.protocol.question import Message
 from local.aws.server import Answer
 from local.processes.supervise import ROOT
 from local.twin.twin import Twin
+from tests.endless import ENDLESS_TOKENS
 from tests.integration.asker import asker_environment
+from tests.patience import PATIENCE_SECONDS
 
 QUESTION = "How do I book leave?"
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7])(?:;\d+)*m")
@@ -28,6 +31,12 @@ Start = Callable[..., pexpect.spawn]
 @pytest.fixture
 def start(twin: Twin) -> Iterator[Start]:
     """Starts the program at a terminal; what is still running afterwards is ended."""
+    with starting(twin) as begin:
+        yield begin
+
+
+@contextmanager
+def starting(twin: Twin) -> Iterator[Start]:
     environment = {**asker_environment(twin), "TERM": "xterm-256color"}
     environment["PROMPT_TOOLKIT_NO_CPR"] = "1"  # nobody here would tell where the cursor is
     started: list[pexpect.spawn] = []
@@ -41,7 +50,7 @@ def start(twin: Twin) -> Iterator[Start]:
             cwd=str(ROOT),
             env={**environment, **more},
             encoding="utf-8",
-            timeout=30,
+            timeout=PATIENCE_SECONDS,
             dimensions=(40, 200),
         )
         started.append(child)
@@ -79,26 +88,34 @@ def test_a_conversation(start: Start, twin: Twin) -> None:
     child.sendline("/new")
     child.expect("new conversation, new keys")
     child.sendline("/nonsense")
+    child.expect("/nonsense is no command: /help lists them")
+    child.expect(PROMPT)
+    child.sendline("/help")
     child.expect("/save FILE")
     child.expect(PROMPT)
     assert leave(child) == 0
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_the_session(start: Start) -> None:
+def test_ctrl_c_stops_the_answer_and_keeps_the_session(endless: Twin) -> None:
     """Ctrl-C ends one answer; at the prompt it ends nothing; /quit leaves."""
-    child = start()  # padded: an answer takes a second and a half, however short it is
+    with starting(endless) as start:
+        child = start("--padding", "off", "--max-tokens", str(ENDLESS_TOKENS))
+        interrupt(child)
+
+
+def interrupt(child: pexpect.spawn) -> None:
     child.expect(PROMPT)
     child.sendline(QUESTION)
     child.expect(r"\x1b\[\?2004l")  # the prompt is over
-    child.expect("[A-Z][a-z]+[ ,]")  # the answer has begun
+    child.expect(r"\| [A-Z][a-z]+")  # the answer has begun
     child.sendintr()
     child.expect("stopped.*not part of the conversation")
     child.expect(PROMPT)
     child.sendintr()
     child.expect("Ctrl-D leaves")
     child.expect(PROMPT)
-    child.sendline("And my email?")
-    child.expect(RECEIPT)
+    child.sendline("/proof")
+    child.expect("certificate 0")
     child.expect(PROMPT)
     child.sendline("/quit")
     child.expect(pexpect.EOF)
@@ -117,17 +134,25 @@ def test_saving_and_reading(start: Start, tmp_path: Path) -> None:
     child.sendline("/save ~nosuch/talk.bin")
     child.expect("failed.*no such home")
     child.expect(PROMPT)
+    child.sendline(f"/save {tmp_path}/nowhere/talk.bin")
+    child.expect("failed.*no folder to write to")
+    child.expect(PROMPT)
     child.sendline(f"/save {path}")
-    child.expect("passphrase:")
+    child.expect("passphrase, 8 characters or more:")
+    child.sendline("short")
+    child.expect("under 8 characters")
+    child.expect(PROMPT)
+    child.sendline(f"/save {path}")
+    child.expect("passphrase, 8 characters or more:")
     child.sendline(passphrase)
-    child.expect("once more  :")
+    child.expect("once more:")
     child.sendline("another one")
     child.expect("differ")
     child.expect(PROMPT)
     child.sendline(f"/save {path}")
-    child.expect("passphrase:")
+    child.expect("passphrase, 8 characters or more:")
     child.sendline(passphrase)
-    child.expect("once more  :")
+    child.expect("once more:")
     assert passphrase not in (child.before or "")
     child.sendline(passphrase)
     child.expect("saved ")

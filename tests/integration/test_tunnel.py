@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.chatbot import main as program
+from app.chatbot.deployment import tunnel as tunnels
 from app.chatbot.deployment.tunnel import open_tunnel
 from app.protocol.errors import ConfigError, UnavailableError
 from local.twin.twin import Twin
@@ -107,14 +108,14 @@ def test_chat_through_a_tunnel(
     monkeypatch.setattr(program, "production_trust", lambda _: twin.trust)
     monkeypatch.setattr(program, "open_aws", lambda *_: twin.asker)
     monkeypatch.setattr(program, "read_config_of_stack", lambda *_: twin.config)
-    monkeypatch.setattr(program, "find_instance", lambda *_: INSTANCE)
+    monkeypatch.setattr(tunnels, "find_instance", lambda *_: INSTANCE)
 
     @contextmanager
     def there(instance: str, **options: str):  # type: ignore[no-untyped-def]  # open_tunnel's own
         with open_tunnel(instance, region=options["region"], environment=tunnel) as url:
             yield url
 
-    monkeypatch.setattr(program, "open_tunnel", there)
+    monkeypatch.setattr(tunnels, "open_tunnel", there)
     reached = ("--stack", "enclave-llm", "--tunnel", "--padding", "off")
     assert program.main([*reached, "ask", "How do I book leave?"]) == 0
     assert capsys.readouterr().out.strip()
@@ -127,5 +128,7 @@ def test_tunnel_needs_a_stack(
     monkeypatch.setattr(program, "production_trust", lambda _: twin.trust)
     monkeypatch.setattr(program, "open_aws", lambda *_: twin.asker)
     config = str(twin.folder / "chat.json")
-    assert program.main(["--config", config, "--tunnel", "ask", "x"]) == 1
+    with pytest.raises(SystemExit) as ended:
+        program.main(["--config", config, "--tunnel", "ask", "x"])
+    assert ended.value.code == 2
     assert "--tunnel needs --stack" in capsys.readouterr().err

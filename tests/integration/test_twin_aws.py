@@ -31,6 +31,7 @@ from tests.integration.twin_account import (
     refused,
     twin_account,
 )
+from tests.patience import PATIENCE_SECONDS
 
 CONVERSATION = bytes(range(16))
 
@@ -196,7 +197,7 @@ def test_clock_skew_is_named(account: TwinAccount, monkeypatch: pytest.MonkeyPat
 
 def _exchange(url: str, request: bytes) -> bytes:
     host, port = urlsplit(url).hostname, urlsplit(url).port
-    with socket.create_connection((host, port or 0), timeout=5) as connection:
+    with socket.create_connection((host, port or 0), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: connection.recv(65536), b""))
@@ -242,7 +243,9 @@ def test_stopping_frees_the_port(account: TwinAccount) -> None:
     with ExitStack() as clients:
         with account.aws.serve() as url:
             port = urlsplit(url).port or 0
-            idle = clients.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+            idle = clients.enter_context(
+                socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
+            )
             idle.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
             assert idle.recv(4096).startswith(b"HTTP/1.1 404 ")
         assert idle.recv(1) == b""
@@ -266,7 +269,7 @@ def test_tls_names_only_its_hosts(account: TwinAccount, tls: TlsFiles) -> None:
         names = [f"kms.{REGION}.amazonaws.com", f"sts.{REGION}.amazonaws.com", "127.0.0.1"]
         for name in names:
             with (
-                socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+                socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as plain,
                 context.wrap_socket(plain, server_hostname=name) as wrapped,
             ):
                 assert wrapped.version() in {"TLSv1.2", "TLSv1.3"}
@@ -275,7 +278,7 @@ def test_tls_names_only_its_hosts(account: TwinAccount, tls: TlsFiles) -> None:
             (ssl.create_default_context(), names[0]),
         ):
             with (
-                socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+                socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as plain,
                 pytest.raises(ssl.SSLCertVerificationError),
             ):
                 verifier.wrap_socket(plain, server_hostname=name)

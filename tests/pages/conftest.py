@@ -19,11 +19,13 @@ from app.protocol.question import Options, Padding
 from local.processes.supervise import ROOT
 from local.twin.twin import Twin, run_twin
 from tests.endless import run_endless_twin
+from tests.patience import PATIENCE_SECONDS
 
 SHOTS = ROOT / "build" / "pages"  # screenshots, kept to be looked at
 DESKTOP, PHONE = (1440, 900), (390, 844)
 _AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
-_SECONDS = 20
+_SECONDS = PATIENCE_SECONDS
+SUGGESTIONS = ("I can't access my email", "Does the dental plan cover cleanings?")
 
 expect.set_options(timeout=_SECONDS * 1000)
 
@@ -75,15 +77,28 @@ class OpenPage:
     """
 
     page: Page
-    visit: Visit
+    web: Web
     url: str
     link: str
     responses: list[Response] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
-    def expect_state(self, text: str) -> None:
-        """Wait until the bar says so."""
-        expect(self.page.locator("#state")).to_have_text(re.compile(text))
+    @property
+    def visit(self) -> Visit:
+        """What the page that is open does."""
+        assert self.web.visit is not None
+        return self.web.visit
+
+    @property
+    def session(self) -> Session:
+        """The session of the page that is open."""
+        assert self.visit._session is not None
+        return self.visit._session
+
+    def expect_mark(self, mark: str) -> None:
+        """Wait until the bar, and with it the window's title, says so."""
+        expect(self.page.locator("#mark")).to_have_text(mark)
+        expect(self.page).to_have_title(f"{mark} · enclave-llm")
 
     def ask(self, question: str) -> None:
         """Type *question* and press Enter; does not wait for the answer."""
@@ -128,18 +143,18 @@ def opening(browser: Browser) -> Opening:
         dark: bool = False,
         padding: Padding = "off",
         options: Options | None = None,
+        suggestions: tuple[str, ...] = SUGGESTIONS,
     ) -> Iterator[OpenPage]:
         options = options or Options(padding=padding)
-        visit = Visit(open_session, options, ("How do I book leave?",))
-        web = Web(visit)
+        web = Web(lambda: Visit(open_session, options, suggestions))
         width, height = size
         context = browser.new_context(
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
         )
-        with listen() as listener, serving(web.application(), listener) as url:
+        with listen() as listener, serving(web.application(), listener, ending=web.end) as url:
             page = context.new_page()
             page.set_default_timeout(_SECONDS * 1000)
-            opened = OpenPage(page, visit, url, f"{url}/?token={web.token}")
+            opened = OpenPage(page, web, url, f"{url}/#{web.token}")
             page.on("console", lambda message: opened.complaints.append(message.text))
             page.on("pageerror", lambda error: opened.complaints.append(str(error)))
             # Playwright cannot take a method of list itself.
@@ -148,7 +163,6 @@ def opening(browser: Browser) -> Opening:
             yield opened
             assert opened.complaints == []
             context.close()
-            visit.close()
 
     return opened
 
@@ -157,5 +171,5 @@ def opening(browser: Browser) -> Opening:
 def opened(opening: Opening, twin: Twin) -> Iterator[OpenPage]:
     """A page that has verified the twin's enclave."""
     with opening(twin.connect, padding="constant") as page:
-        page.expect_state("Verified: release")
+        page.expect_mark("Demo")
         yield page

@@ -11,6 +11,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, expect
 
 from local.processes.supervise import ROOT
+from tests.patience import PATIENCE_SECONDS
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def demo(folder: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_from_one_command_to_a_verified_answer(tmp_path: Path, browser: Browser) -> None:
-    """The link that is printed, one click on a question, and the answer proves itself."""
+    """The printed link, one click on a question, a proven answer; Ctrl-C, and the page says so."""
     context = browser.new_context()
     with demo(tmp_path) as process:
         assert process.stderr is not None
@@ -37,7 +38,9 @@ def test_from_one_command_to_a_verified_answer(tmp_path: Path, browser: Browser)
         page.get_by_role("button", name="I can't access my email").click()
         expect(page.locator(".outcome")).to_have_text(re.compile("^Receipt verified"))
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        expect(page.locator("#refusal h2")).to_have_text("The program has ended")
+        expect(page.locator("#mark")).to_have_text("Closed")
+        _, said = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0
         assert "Traceback" not in said
     context.close()

@@ -18,7 +18,7 @@ from tests.hostile import HostileParent, Messages, alter, substitute_document
 from tests.pages.conftest import PHONE, Opening, OpenPage
 
 Rewrite = Callable[[bytes, bytes], bytes]
-QUESTION = "How do I book leave?"
+QUESTION = "How do I request vacation?"
 
 
 def another_root(twin: Twin) -> Rewrite:
@@ -55,6 +55,7 @@ def altered(twin: Twin) -> Rewrite:
     return lambda _, body: body.replace(b"enclave-llm-demo", b"enclave-llm-dem0")
 
 
+GOOD, BAD = "rgb(15, 100, 73)", "rgb(160, 42, 34)"  # as style.css has them, in daylight
 SIGNED = ["Chain", "Signature"]
 CURRENT = [*SIGNED, "Freshness", "Not debug"]
 CASES = [
@@ -83,6 +84,12 @@ def steps(opened: OpenPage, outcome: str) -> list[str]:
     return [text.rpartition(",")[0] for text in shown]
 
 
+def colours(opened: OpenPage, outcome: str) -> set[str]:
+    """Give the colours in which the marks of steps with *outcome* are drawn."""
+    marks = opened.page.locator(f"#steps > [data-outcome={outcome}] > .mark path")
+    return set(marks.evaluate_all("(marks) => marks.map((one) => getComputedStyle(one).stroke)"))
+
+
 def expect_no_way_to_ask(opened: OpenPage) -> None:
     """Require that there is nothing to type into, and no session behind it."""
     expect(opened.page.locator("#text")).to_be_disabled()
@@ -104,13 +111,17 @@ def test_a_parent_that_cheats_is_refused(
     """The step that failed is named, and those before it; nothing can be typed or sent."""
     parent = HostileParent(twin, rewrite_attestation=cheat(twin))
     with opening(parent.connect) as opened:
-        opened.expect_state("^Not trusted$")
+        opened.expect_mark("Not trusted")
         refusal = opened.page.locator("#refusal")
         expect(refusal.get_by_role("heading")).to_have_text(title)
         for part in ("What happened", "What it means", "What to do"):
             expect(refusal).to_contain_text(part)
         assert steps(opened, "failed") == [failed]
         assert steps(opened, "passed") == passed
+        said = f"{len(passed)} of 7 checks passed"
+        expect(opened.page.locator("#checks > summary")).to_have_text(said)
+        assert colours(opened, "passed") <= {GOOD}
+        assert colours(opened, "failed") == {BAD}
         expect(refusal).to_be_focused()
         expect_no_way_to_ask(opened)
         opened.keep(f"refused-{cheat.__name__.replace('_', '-')}")
@@ -125,7 +136,7 @@ def test_nobody_is_kept_out_of_a_refusal(
     """axe-core finds nothing on it either, with the program's own words open."""
     parent = HostileParent(twin, rewrite_attestation=another_image(twin))
     with opening(parent.connect, size=size, dark=dark) as opened:
-        opened.expect_state("^Not trusted$")
+        opened.expect_mark("Not trusted")
         opened.page.locator("#refusal summary").click()
         expect(opened.page.locator("#refusal dd").last).to_contain_text("PCR0 is 01010101")
         assert opened.find_barriers() == []
@@ -146,14 +157,13 @@ def test_an_answer_that_is_tampered_with_is_told(
     """It is not whole, not in the conversation, and has no receipt; asking again is possible."""
     parent = HostileParent(twin)
     with opening(parent.connect) as opened:
-        opened.expect_state("Verified")
+        opened.expect_mark("Demo")
         parent.rewrite_answer = rewrite
         opened.ask(QUESTION)
         opened.expect_outcome("^Not whole, and not in the conversation$")
         expect(opened.page.locator(".failure h3")).to_have_text(title)
         expect(opened.page.locator("#receipt")).to_be_hidden()
-        assert opened.visit._session is not None
-        assert opened.visit._session.history == ()
+        assert opened.session.history == ()
         assert opened.find_barriers() == []
         opened.keep(f"answer-{rewrite.__name__.replace('_', '-')}")
         parent.rewrite_answer = lambda messages: messages
@@ -173,6 +183,12 @@ def test_a_receipt_that_does_not_verify_is_told(
     opened.ask(QUESTION)
     expect(opened.page.locator(".failure h3")).to_have_text("The receipt does not verify")
     expect(opened.page.locator("#receipt")).to_be_hidden()
+    opened.expect_mark("Not verified")  # until the next question has it verified again
+    expect(opened.page.locator("#checks > summary")).to_have_text("0 of 7 checks passed")
+    monkeypatch.undo()
+    opened.ask(QUESTION)
+    opened.expect_outcome("^Receipt verified")
+    opened.expect_mark("Demo")
 
 
 def test_who_does_not_answer_is_asked_again(opening: Opening, twin: Twin) -> None:
@@ -185,20 +201,19 @@ def test_who_does_not_answer_is_asked_again(opening: Opening, twin: Twin) -> Non
         return twin.connect()
 
     with opening(connect) as opened:
-        opened.expect_state("^Not verified$")
+        opened.expect_mark("Not verified")
         expect(opened.page.locator("#refusal")).to_contain_text("Nobody answers")
         assert steps(opened, "passed") == steps(opened, "failed") == []
         expect_no_way_to_ask(opened)
         opened.page.get_by_role("button", name="Verify again").click()
-        opened.expect_state("Verified")
+        opened.expect_mark("Demo")
         opened.ask(QUESTION)
         opened.expect_outcome("^Receipt verified")
 
 
 def let_the_proof_age(opened: OpenPage) -> Session:
     """Make the page's session verify again before the next question."""
-    session = opened.visit._session
-    assert session is not None
+    session = opened.session
     verified = session.enclave
     object.__setattr__(verified, "verified_at", verified.verified_at - timedelta(seconds=301))
     return session
@@ -213,6 +228,7 @@ def test_an_enclave_that_is_verified_anew_shows_its_new_proof(opened: OpenPage) 
     nonce = session.enclave.attestation.nonce
     assert nonce is not None
     assert nonce != before
+    opened.page.locator("#checks > summary").click()
     opened.page.locator("#steps summary", has_text="Freshness").click()
     expect(opened.page.locator("#steps dd:visible").first).to_have_text(nonce.hex())
 
@@ -221,12 +237,12 @@ def test_an_enclave_that_changes_under_way_is_refused(opening: Opening, twin: Tw
     """Verification that fails at a later question tells so; the question is not sent."""
     parent = HostileParent(twin)
     with opening(parent.connect) as opened:
-        opened.expect_state("Verified")
+        opened.expect_mark("Demo")
         parent.rewrite_attestation = another_image(twin)
         let_the_proof_age(opened)
         opened.ask(QUESTION)
         expect(opened.page.locator(".failure h3")).to_have_text("This enclave runs something else")
-        opened.expect_state("^Not trusted$")
+        opened.expect_mark("Not trusted")
         assert steps(opened, "failed") == ["Image"]
         assert steps(opened, "passed") == CURRENT
         expect(opened.page.locator("#exchanges .failure")).to_contain_text("has left this machine")
@@ -234,7 +250,7 @@ def test_an_enclave_that_changes_under_way_is_refused(opening: Opening, twin: Tw
         parent.rewrite_attestation = lambda _, body: body
         opened.ask(QUESTION)
         opened.expect_outcome("^Receipt verified")
-        opened.expect_state("^Verified")
+        opened.expect_mark("Demo")
         assert steps(opened, "failed") == []
 
 
@@ -242,7 +258,7 @@ def test_an_enclave_that_changes_after_sending_is_told_so(opening: Opening, twin
     """Where a sealed copy had left before verification failed, nothing else is said."""
     parent = HostileParent(twin)
     with opening(parent.connect) as opened:
-        opened.expect_state("Verified")
+        opened.expect_mark("Demo")
         parent.rewrite_attestation = another_image(twin)
         parent.rewrite_answer = lambda _: [(Kind.HINT, UnknownKeyError.code.encode())]
         opened.ask(QUESTION)
@@ -251,16 +267,3 @@ def test_an_enclave_that_changes_after_sending_is_told_so(opening: Opening, twin
         expect(failure).not_to_contain_text("has left this machine")
         assert steps(opened, "failed") == ["Image"]
         assert len(parent.posted) == 1
-
-
-def test_a_program_that_has_ended_is_told(opened: OpenPage) -> None:
-    """When the program behind it is gone, the page says so."""
-    opened.page.route("**/api/ask", lambda route: route.abort())
-    opened.ask(QUESTION)
-    title = "The program behind this page has gone"
-    expect(opened.page.locator(".failure h3")).to_have_text(title)
-    opened.page.route("**/api/new", lambda route: route.abort())
-    opened.page.get_by_role("button", name="New conversation").click()
-    expect(opened.page.locator("#refusal h2")).to_have_text(title)
-    expect(opened.page.locator("#text")).to_be_disabled()
-    opened.complaints.clear()  # the browser's own, of the connection

@@ -37,8 +37,6 @@ from local.twin.twin import (
 )
 from ops.smoke.main import run
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @dataclass
 class Life:

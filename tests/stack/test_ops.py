@@ -31,7 +31,6 @@ from ops.live_stack import read_live_stack
 from ops.release_list import RefusedError, ReleaseList, add_release, retire_release
 from tests.stack.test_lifecycle import make_host, other_source
 
-pytestmark = pytest.mark.timeout(300)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BUCKET = f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}"
 

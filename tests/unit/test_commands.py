@@ -16,6 +16,8 @@ from typing import Final
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
+
 ROOT: Final = Path(__file__).parents[2]
 # What the program imports at once, then what it and our other modules would import later.
 IMPORTS: Final = """
@@ -38,6 +40,8 @@ print(len(ours))
 _GROUP: Final = re.compile(r'bin/setup"? ([a-z]+)')
 _MODULE: Final = re.compile(r"-m ([a-z_.]+)")
 _LOCKED: Final = re.compile(r"^([a-z0-9._-]+)==", re.MULTILINE)
+# Where the CDK keeps what it unpacks, should that be elsewhere than at home.
+_CACHES: Final = ("XDG_CACHE_HOME", "JSII_RUNTIME_PACKAGE_CACHE_ROOT")
 # Groups with an environment of their own; tests/engine and tests/stack run what needs them there.
 _APART: Final = frozenset(("cloud", "convert"))
 
@@ -82,12 +86,13 @@ def start(folders: list[Path], module: str) -> "subprocess.CompletedProcess[str]
         env={  # the CDK starts Node.js
             "PATH": os.environ["PATH"],
             "PYTHONPATH": path,
+            **{name: os.environ[name] for name in _CACHES if name in os.environ},
             "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
         },
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 

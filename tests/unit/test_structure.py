@@ -134,6 +134,15 @@ def test_nothing_runs_data(name: str) -> None:
             assert node.attr not in {"CERT_NONE", "_create_unverified_context"}, node.lineno
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_infers_in_its_own_thread(name: str) -> None:
+    """
+    Models compute in the library's own threads: a thread that calls `infer()` touches freed memory
+    when it ends late (docs/upstream/openvino-use-after-free.md).
+    """
+    assert [call.lineno for called, call in calls(tree(name)) if called.endswith(".infer")] == []
+
+
 @pytest.mark.parametrize("name", APP)
 def test_no_catch_all(name: str) -> None:
     """

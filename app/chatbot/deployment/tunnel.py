@@ -14,11 +14,14 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from app.chatbot.aws import own_settings
+from app.chatbot.config import ChatbotConfig
 from app.protocol.constants import PARENT_HTTP_PORT
 from app.protocol.errors import ConfigError, UnavailableError
 
@@ -42,7 +45,8 @@ def find_instance(session: boto3.Session, stack: str) -> str:
         {"Name": "instance-state-name", "Values": ["running"]},
     ]
     try:
-        answer = session.client("ec2").describe_instances(Filters=filters)
+        with own_settings():
+            answer = session.client("ec2").describe_instances(Filters=filters)
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "unknown")
         raise ConfigError(f"ec2:DescribeInstances was refused: {code}") from None
@@ -52,6 +56,22 @@ def find_instance(session: boto3.Session, stack: str) -> str:
         for instance in reservation["Instances"]:
             return str(instance["InstanceId"])
     raise UnavailableError(f"no instance of stack {stack} is running")
+
+
+@contextmanager
+def tunnelled(
+    config: ChatbotConfig, session: boto3.Session, stack: str, *, profile: str | None
+) -> Iterator[ChatbotConfig]:
+    """
+    Give *config* as it is through a tunnel to an instance of *stack*, while the block runs.
+
+    Raises:
+        ConfigError, UnavailableError: As `find_instance` and `open_tunnel`.
+    """
+    instance = find_instance(session, stack)
+    with open_tunnel(instance, region=config.region, profile=profile) as url:
+        # The certificate is the parent's own and names no 127.0.0.1; it was never trust.
+        yield replace(config, url=url, tls_ca=None, any_certificate=True)
 
 
 @contextmanager

@@ -4,15 +4,16 @@ Advice: for each error, the one sentence that says what happened and what to do 
 
 from typing import Final
 
+from app.chatbot.errors import SettingsError
 from app.protocol.errors import AppError, AttestationError, TruncatedError
 
 _ADVICE: Final = {
     "attestation": "The enclave could not be verified ({}); {sent}. Do not "
-    "retry with sensitive text: tell whoever runs the deployment.",
+    "retry with sensitive text: tell whoever runs the server.",
     "pcr_mismatch": "The enclave runs an image that is not on your approved list ({}); "
     "{sent}. If a new release was announced, get its reviewed releases.json.",
     "receipt": "The answer's receipt does not verify ({}); do not rely on what was shown, and tell "
-    "whoever runs the deployment.",
+    "whoever runs the server.",
     "question": "This cannot be asked ({}); change it and ask again.",
     "version": "Chatbot and enclave do not understand each other: {}.",
     "bad_request": "The other end does not speak this protocol ({}); check the URL.",
@@ -21,6 +22,10 @@ _ADVICE: Final = {
     "replayed": "The relay sent this request twice ({}); ask again.",
     "unknown_key": "The enclave changed its key three times in a row ({}); try again in a minute.",
     "busy": "The enclave is at its limit ({}); try again in a few seconds.",
+    "full": "This program is at its limit ({}); the enclave was not asked. Try again in a few "
+    "seconds.",
+    "login": "AWS does not know you ({}); log in, then ask again.",
+    "certificate": "TLS fails before anything is sent over it ({}).",
     "unsupported": "This model cannot do that ({}); leave the option out.",
     "denied": "AWS refused ({}): check that your identity may assume the chat role, that this "
     "machine's clock is right, and that this release is still approved in the key's policy.",
@@ -28,7 +33,7 @@ _ADVICE: Final = {
     "clock": "The clocks disagree ({}); set this machine's clock by NTP.",
     "deadline": "The answer took too long and is incomplete ({}); ask for less with --max-tokens.",
     "truncated": "The answer is incomplete ({}): treat what was shown as unfinished, ask again.",
-    "unavailable": "Nobody answers ({}); check the URL and that the deployment is running.",
+    "unavailable": "Nobody answers ({}); check the URL and that the server is running.",
     "config": "{}",
     "internal": "The enclave failed and says no more, by design ({}); try again.",
 }
@@ -42,6 +47,7 @@ _SENT_SEALED: Final = (
 )
 
 EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
 EXIT_NOT_TRUSTED: Final = 3
 EXIT_INCOMPLETE: Final = 4
 
@@ -75,7 +81,9 @@ def _advise_length(error: AppError) -> str:
 
 
 def exit_code(error: AppError) -> int:
-    """Give the exit code: 4 an answer that is not whole, 3 not trusted, 1 anything else."""
+    """Give the exit code: 4 not whole, 3 not trusted, 2 AWS's settings, 1 anything else."""
+    if isinstance(error, SettingsError):
+        return EXIT_USAGE
     if error.incomplete or isinstance(error, TruncatedError):
         return EXIT_INCOMPLETE
     return EXIT_NOT_TRUSTED if isinstance(error, AttestationError) else EXIT_FAILED

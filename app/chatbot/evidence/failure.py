@@ -16,7 +16,7 @@ _SENT_SEALED: Final = (
     "Of your question, only a copy sealed to the enclave verified before was sent; no one else can "
     "open it."
 )
-_REPORT: Final = "Do not retry with sensitive text. Tell whoever runs the deployment."
+_REPORT: Final = "Do not retry with sensitive text. Tell whoever runs the server."
 _UNFINISHED: Final = (
     "What stands above, if anything, is genuine but unfinished. It is not part of the conversation."
 )
@@ -33,9 +33,9 @@ _TOLD: Final = {
     ),
     "pcr_mismatch": (
         "This enclave runs something else",
-        "The enclave is genuine, but its image is none on your list of approved releases.",
+        "Its proof is signed as it should be, but its image is not on your approved list.",
         f"Nobody you trust has reviewed what would read your question. {_NOT_SENT}",
-        "If a release was announced, bin/chat releases import its list; if not, report it.",
+        "If a new release was announced, run bin/chat releases import. If not, report it.",
     ),
     "clock": (
         "The clocks disagree",
@@ -47,7 +47,7 @@ _TOLD: Final = {
         "The receipt does not verify",
         "An answer came, but the enclave's signed receipt is not the one to it.",
         "What is shown may be no whole answer to your question. It is not in the conversation.",
-        "Do not rely on it. Tell whoever runs the deployment.",
+        "Do not rely on it. Tell whoever runs the server.",
     ),
     "sealed": (
         "Bytes were altered on the way",
@@ -103,6 +103,12 @@ _TOLD: Final = {
         "Your question was not answered, and is not part of the conversation.",
         "Try again in a few seconds.",
     ),
+    "full": (
+        "Too many questions at once",
+        "As many answers as this program takes are under way already.",
+        f"The enclave was not asked. {_NOT_SENT}",
+        "Try again in a few seconds.",
+    ),
     "unsupported": (
         "This model cannot do that",
         "The question has an option that the enclave cannot honour.",
@@ -114,6 +120,18 @@ _TOLD: Final = {
         "KMS or STS did not grant what this question needs.",
         _NO_KEYS,
         "Check your right to assume the chat role, this machine's clock, and the key's policy.",
+    ),
+    "login": (
+        "You are not logged in to AWS",
+        "There are no AWS credentials on this machine, or they have expired.",
+        _NO_KEYS,
+        "Log in with aws sso login, then ask again.",
+    ),
+    "certificate": (
+        "A certificate does not verify",
+        "TLS with the server or with AWS failed before anything was sent over it.",
+        "The other end may be another than you meant, or a proxy that opens TLS is in between.",
+        "The message below says what was wrong, and which setting names who may sign.",
     ),
     "kms": (
         "KMS did not answer as expected",
@@ -131,7 +149,7 @@ _TOLD: Final = {
         "Nobody answers",
         "The server could not be reached, or cannot reach its enclave.",
         "No enclave, no answer. Nothing could be verified anew.",
-        "Check the URL and that the deployment is running, then try again.",
+        "Check the URL and that the server is running, then try again.",
     ),
     "config": (
         "A setting is missing or malformed",

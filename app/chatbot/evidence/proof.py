@@ -8,6 +8,7 @@ the raw values for whoever wants to check them again.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -16,6 +17,11 @@ from app.chatbot.session.exchange import Evidence
 from app.chatbot.session.session import Session
 from app.chatbot.session.trust import VerifiedEnclave
 from app.protocol.asker.attestation import unverified_certificates
+
+_NITRO: Final = "A Nitro Secure Module"
+# What signs in its place under the twin's root, by the release's kit.
+_STAND_INS: Final = {"process": "The twin's software, in place of a Nitro Secure Module,"}
+_EMULATOR: Final = "The emulator's software, in place of a Nitro Secure Module,"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ def prove_enclave(session: Session) -> tuple[Step, ...]:
     enclave = session.enclave
     return (
         _chain(enclave, session.root_name),
-        _signature(enclave),
+        _signature(enclave, demo=session.is_demo),
         _freshness(enclave),
         _not_debug(enclave),
         _image(enclave),
@@ -86,11 +92,12 @@ def _certificates(document: bytes) -> Iterator[tuple[str, str]]:
         yield f"certificate {number}", f"{name}, valid to {end}, sha256 {digest}"
 
 
-def _signature(enclave: VerifiedEnclave) -> Step:
+def _signature(enclave: VerifiedEnclave, *, demo: bool) -> Step:
     attestation = enclave.attestation
+    signer = _STAND_INS.get(enclave.release.kit, _EMULATOR) if demo else _NITRO
     return Step(
         "signature",
-        "A Nitro Secure Module signed the document, and nothing in it was changed since.",
+        f"{signer} signed the document, and nothing in it was changed since.",
         {
             "module": attestation.module_id,
             "signed at": attestation.timestamp.isoformat(),
@@ -116,7 +123,7 @@ def _freshness(enclave: VerifiedEnclave) -> Step:
 def _not_debug(enclave: VerifiedEnclave) -> Step:
     return Step(
         "not debug",
-        "The enclave is not in debug mode, in which its parent could read along.",
+        "The enclave is not in debug mode, in which the server could read along.",
         {f"PCR{index}": "not zero" for index in (0, 1, 2) if any(enclave.attestation.pcrs[index])},
     )
 
@@ -125,7 +132,7 @@ def _image(enclave: VerifiedEnclave) -> Step:
     attested, approved = enclave.attestation.measurements, enclave.release.measurements
     return Step(
         "image",
-        f"It runs exactly release {enclave.release.name}, which stands on your approved list.",
+        _says_image(enclave),
         {
             "release": enclave.release.name,
             "kit": enclave.release.kit,
@@ -138,6 +145,16 @@ def _image(enclave: VerifiedEnclave) -> Step:
             "PCR2 approved": approved.pcr2.hex(),
         },
     )
+
+
+def _says_image(enclave: VerifiedEnclave) -> str:
+    release = enclave.release
+    if release.kit == "process":
+        return (
+            f"It is measured as release {release.name}, which stands on your approved list; on "
+            "the twin, nothing makes a process be what was measured."
+        )
+    return f"It runs exactly release {release.name}, which stands on your approved list."
 
 
 def _manifest(enclave: VerifiedEnclave) -> Step:

@@ -12,6 +12,7 @@ from app.chatbot.local_http import listen, make_token, serve, url_of
 from app.chatbot.openai.conversations import Conversations
 from app.chatbot.openai.server import make_application
 from app.chatbot.session.session import Session
+from app.chatbot.unix_socket import listen_unix
 from app.protocol.errors import ConfigError
 from app.protocol.question import Options
 
@@ -24,6 +25,7 @@ def serve_sessions(
     terminal: Terminal,
     *,
     port: int = 0,
+    path: Path | None = None,
     token_file: Path | None = None,
 ) -> int:
     """
@@ -34,20 +36,27 @@ def serve_sessions(
 
         port: Of 127.0.0.1; 0 for a free one.
 
+        path: Of a Unix socket to serve on instead.
+
         token_file: Keeps the token from one start to the next; None for a fresh one.
 
     Raises:
-        AppError: As *connect*, or the port or the file cannot be had.
+        AppError: As *connect*, or the port, the socket or the file cannot be had.
     """
     token = _token(token_file)
     first = connect()
     conversations = Conversations(first, connect)
     try:
         show_banner(first, terminal)
-        with listen(port) as listener:
-            terminal.note(f"serving   {conversations.model}, OpenAI-compatible; Ctrl-C stops")
+        with listen(port) if path is None else listen_unix(path) as listener:
+            where = "" if path is None else f" on {path.absolute()}"
+            terminal.note(
+                f"serving   {conversations.model}, OpenAI-compatible{where}; Ctrl-C stops"
+            )
             terminal.piece(f"export OPENAI_BASE_URL={url_of(listener)}/v1\n")
             terminal.piece(f"export OPENAI_API_KEY={_shown(token, token_file)}\n")
+            if path is not None:
+                terminal.piece(f"export ENCLAVE_LLM_SOCKET={shlex.quote(str(path.absolute()))}\n")
             serve(make_application(conversations, token=token, defaults=defaults), listener)
     except KeyboardInterrupt:
         terminal.note("stopped")

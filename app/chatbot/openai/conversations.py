@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from app.chatbot.errors import FullError
 from app.chatbot.session.session import Session
-from app.protocol.errors import AttestationError, BusyError, ReceiptError
+from app.protocol.errors import AttestationError, ReceiptError
+from app.protocol.manifest import Manifest
 from app.protocol.question import Message
 
 MAX_SESSIONS: Final = 16  # as many answers at a time; each has a connection of its own
@@ -40,8 +42,17 @@ class Conversations:
     @property
     def model(self) -> str:
         """The name of the model, as an enclave attested it last."""
+        return self._manifest.model
+
+    @property
+    def context_tokens(self) -> int:
+        """How many tokens the model reads and writes at most, as an enclave attested it last."""
+        return self._manifest.context_tokens
+
+    @property
+    def _manifest(self) -> Manifest:
         with self._lock:
-            return (*self._busy, *self._idle)[-1].enclave.manifest.model
+            return (*self._busy, *self._idle)[-1].enclave.manifest
 
     @contextmanager
     def take(self, history: tuple[Message, ...]) -> Iterator[Session]:
@@ -49,7 +60,7 @@ class Conversations:
         Give a session that has *history*, which nobody else gets while the block runs.
 
         Raises:
-            BusyError: All sessions answer.
+            FullError: All sessions answer.
 
             AppError: As *connect*; and AttestationError or ReceiptError of the block has every
                 session verify its enclave again before anything more is sent.
@@ -97,7 +108,7 @@ class Conversations:
         if unused or len(self._idle) + len(self._busy) + self._opening < self._limit:
             return unused
         if not self._idle:
-            raise BusyError(f"{self._limit} answers are under way here already")
+            raise FullError(f"{self._limit} answers are under way here already")
         return self._idle[0]
 
     def _open(self, history: tuple[Message, ...]) -> Session:

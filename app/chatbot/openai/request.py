@@ -5,10 +5,19 @@ What it cannot honour is refused by name. Left out, null, and the value that cha
 all the same.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Final, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import from_json
 
 from app.protocol.errors import QuestionError
 from app.protocol.question import Message, Options
@@ -27,6 +36,14 @@ _NEUTRAL: Final[dict[str, object]] = {
     "store": False,
     "tool_choice": "none",
 }
+# What clients and agents add by themselves, or what means nothing without another parameter: seldom
+# what the caller meant, so a refusal names it last.
+_COMPANIONS: Final = frozenset(
+    {"metadata", "parallel_tool_calls", "service_tier", "store", "stream_options", "tool_choice"}
+    | {"top_logprobs", "user"}
+)
+_MOST_NAMED: Final = 8  # parameters in one refusal, and the length of each name
+_MAX_NAME: Final = 64
 _OPTIONS: Final = ("max_tokens", "temperature", "top_p", "seed", "stop")
 
 
@@ -48,7 +65,12 @@ class RequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request asks for."""
+    """
+    What a request asks for.
+
+    Attributes:
+        unused: Names of what was accepted and is not part of the prompt.
+    """
 
     model: str
     history: tuple[Message, ...] = field(repr=False)
@@ -56,12 +78,21 @@ class Asked:
     options: Options
     stream: bool
     include_usage: bool
+    unused: tuple[str, ...] = ()
 
 
 def _is_neutral(name: str, value: object) -> bool:
     """Tell whether *value* changes nothing; 0.0 is 0 here, and false is not."""
     neutral = _NEUTRAL.get(name)
     return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+
+
+def _to_whole(value: object) -> object:
+    """Give the integer that a number such as 8.0 is, and anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_Whole = Annotated[int, BeforeValidator(_to_whole)]
 
 
 class _Body(BaseModel):
@@ -87,6 +118,7 @@ class _Part(_Body):
 class _Message(_Body):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str | list[_Part] | None, Field(union_mode="smart")] = None
+    name: str | None = None
 
     def to_message(self) -> Message:
         text = self.content
@@ -99,10 +131,10 @@ class _Request(_Body):
     model: str
     stream: bool = False
     stream_options: _StreamOptions | None = None
-    max_tokens: int | None = None
+    max_tokens: _Whole | None = None
     temperature: float | None = None
     top_p: float | None = None
-    seed: int | None = None
+    seed: _Whole | None = None
     stop: str | list[str] | None = None
 
     @model_validator(mode="before")
@@ -134,7 +166,7 @@ class _Request(_Body):
 
 class _ChatRequest(_Request):
     messages: list[_Message] = Field(min_length=1)
-    max_completion_tokens: int | None = None
+    max_completion_tokens: _Whole | None = None
 
     @model_validator(mode="after")
     def _join_limits(self) -> Self:
@@ -167,7 +199,9 @@ def parse_chat(body: bytes, defaults: Options) -> Asked:
         raise RequestError(
             "the last message is not a user's with text in it", "messages", "invalid_value"
         )
-    return _asked(request, tuple(history), last.text, defaults)
+    asked = _asked(request, tuple(history), last.text, defaults)
+    named = any(message.name is not None for message in request.messages)
+    return replace(asked, unused=("messages.name",) if named else ())
 
 
 def parse_completion(body: bytes, defaults: Options) -> Asked:
@@ -204,17 +238,51 @@ def _parse(kind: type[_Parsed], body: bytes) -> _Parsed:
         return kind.model_validate_json(body)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False, include_context=False)
-        # Of a union, each alternative has an error; the one that got farthest is what was meant.
-        worst = max(errors, key=lambda item: len(item["loc"]))
-        raise _refusal(worst["type"], worst["msg"], worst["loc"]) from None
+        found = [(item["type"], item["msg"], item["loc"]) for item in errors]
+        raise _refuse(body, found) from None
 
 
-def _refusal(kind: str, message: str, place: tuple[str | int, ...]) -> RequestError:
+_Place = tuple[str | int, ...]
+
+
+def _refuse(body: bytes, found: Sequence[tuple[str, str, _Place]]) -> RequestError:
+    """Give the one refusal of all that was *found*, in the order that the caller wrote it in."""
+    # Of a union, each alternative has an error; the one that got farthest is what was meant.
+    named = {_named(place): (kind, message) for kind, message, place in found}
+    meant = [item for item in named if not any(_is_within(other, item) for other in named)]
+    if () in meant:  # no JSON, or no object: nothing has a name
+        return _refusal(*named[()], ())
+    places = _names(body)
+    meant.sort(key=lambda item: (item[0] in _COMPANIONS, places.get(str(item[0]), len(places))))
+    return _join([_refusal(*named[item], item) for item in meant])
+
+
+def _named(place: _Place) -> _Place:
+    """Give *place* without which alternative of a union was tried, which is no part of a name."""
+    return tuple(item for item in place if item not in {"str", "list[str]", "list[_Part]"})
+
+
+def _is_within(place: _Place, other: _Place) -> bool:
+    return len(place) > len(other) and place[: len(other)] == other
+
+
+def _names(body: bytes) -> dict[str, int]:
+    """Give the names in *body*, a JSON object, each with its place there."""
+    return {name: number for number, name in enumerate(from_json(body))}
+
+
+def _join(refusals: Sequence[RequestError]) -> RequestError:
+    """Give one error with the words of all of *refusals*; the first is what it is about."""
+    shown, more = refusals[:_MOST_NAMED], len(refusals) - _MOST_NAMED
+    words = "; ".join([str(item) for item in shown] + ([f"and {more} more"] if more > 0 else []))
+    return RequestError(words, refusals[0].parameter, refusals[0].code)
+
+
+def _refusal(kind: str, message: str, place: _Place) -> RequestError:
     if not place:
         return RequestError(f"the body is no request: {message}", None, "invalid_json")
-    # Which alternative of a union was tried is no part of a name.
-    named = [item for item in place if item not in {"str", "list[str]", "list[_Part]"}]
-    name = "".join(f"[{item}]" if isinstance(item, int) else f".{item}" for item in named)[1:]
+    name = "".join(f"[{item}]" if isinstance(item, int) else f".{item}" for item in place)[1:]
+    name = name[:_MAX_NAME]
     if kind == "extra_forbidden":
         neutral = f", other than {_NEUTRAL[name]!r}" if name in _NEUTRAL else ""
         return RequestError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Literal
 
+from app.chatbot.errors import CertificateError, FullError, LoginError
 from app.chatbot.evidence.advice import advise
 from app.chatbot.openai.request import RequestError
 from app.chatbot.session.exchange import Evidence
@@ -19,6 +20,7 @@ from app.protocol.errors import (
     AppError,
     AttestationError,
     BusyError,
+    ConfigError,
     DeadlineError,
     DeniedError,
     EnvelopeError,
@@ -38,6 +40,10 @@ _ID_BYTES: Final = 12
 _BAD, _FORBIDDEN = HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN
 # Status, type and code by error; the first that fits. Everything else is a bad gateway.
 _ERRORS: Final[tuple[tuple[type[AppError], HTTPStatus, str, str], ...]] = (
+    (LoginError, _FORBIDDEN, "permission_error", "login"),
+    (ConfigError, HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "config"),
+    (CertificateError, HTTPStatus.BAD_GATEWAY, "server_error", "certificate"),
+    (FullError, HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_error", "full"),
     (QuestionError, _BAD, "invalid_request_error", "invalid_value"),
     (TooLongError, _BAD, "invalid_request_error", "context_length_exceeded"),
     (UnsupportedError, _BAD, "invalid_request_error", "unsupported_parameter"),
@@ -48,7 +54,10 @@ _ERRORS: Final[tuple[tuple[type[AppError], HTTPStatus, str, str], ...]] = (
     (UnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "server_error", "unavailable"),
 )
 # What a client must not try again by itself: a person has to know first.
-_FINAL: Final = (AttestationError, ReceiptError, EnvelopeError, DeniedError, VersionError)
+_FINAL: Final = (
+    *(AttestationError, ReceiptError, EnvelopeError, DeniedError),
+    *(ConfigError, CertificateError, VersionError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,27 @@ class Failure:
     body: Json
 
 
-def fail(error: AppError | RequestError) -> Failure:
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """
+    What a question may be too long for.
+
+    Attributes:
+        parameter: Where the question stands in a request.
+
+        context_tokens: How many tokens the model reads and writes at most.
+    """
+
+    parameter: str
+    context_tokens: int
+
+    def explain(self, error: TooLongError) -> str:
+        """Say it in words by which clients know this error, then in our own."""
+        known = f"This model's maximum context length is {self.context_tokens} tokens. "
+        return known + advise(error)
+
+
+def fail(error: AppError | RequestError, limit: Limit) -> Failure:
     """Give what is answered for *error*."""
     if isinstance(error, RequestError):
         body = error_body(str(error), "invalid_request_error", error.code, error.parameter)
@@ -71,6 +100,9 @@ def fail(error: AppError | RequestError) -> Failure:
     headers = {"x-should-retry": "false"} if isinstance(error, _FINAL) else {}
     if status is HTTPStatus.TOO_MANY_REQUESTS:
         headers["retry-after"] = "2"
+    if isinstance(error, TooLongError):
+        body = error_body(limit.explain(error), kind, code, limit.parameter)
+        return Failure(status, headers, body)
     return Failure(status, headers, error_body(advise(error), kind, code))
 
 
@@ -100,6 +132,7 @@ class Shape:
 
     endpoint: Endpoint
     model: str
+    limit: Limit
     include_usage: bool = False
     id: str = field(default_factory=lambda: secrets.token_hex(_ID_BYTES))
     created: int = field(default_factory=lambda: int(time.time()))
@@ -136,6 +169,10 @@ class Shape:
         if self.include_usage:
             end += event(self._head(self._chunk_kind) | {"choices": [], "usage": _usage(evidence)})
         return end + DONE
+
+    def failed(self, error: AppError) -> str:
+        """Give the event that ends a stream which fails."""
+        return event(fail(error, self.limit).body)
 
     @property
     def _chunk_kind(self) -> str:

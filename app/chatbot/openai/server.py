@@ -26,10 +26,10 @@ from app.chatbot.openai.conversations import MAX_SESSIONS, Conversations
 from app.chatbot.openai.request import Asked, RequestError, parse_chat, parse_completion
 from app.chatbot.openai.response import (
     Endpoint,
+    Limit,
     Shape,
     describe_model,
     error_body,
-    event,
     fail,
 )
 from app.chatbot.session.exchange import Answer, Evidence
@@ -40,6 +40,9 @@ from app.protocol.question import Options
 _MAX_BODY_BYTES: Final = 2 * 1024 * 1024
 # More than there are sessions, so that one that finds none is told so instead of queued.
 _THREADS: Final = 4 * MAX_SESSIONS
+_COMPLETIONS: Final = "/v1/completions"
+_UNUSED_HEADER: Final = "x-not-in-the-prompt"
+_CODES: Final = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}
 _PARSERS: Final[dict[Endpoint, Callable[[bytes, Options], Asked]]] = {
     "chat": parse_chat,
     "completion": parse_completion,
@@ -62,11 +65,11 @@ def make_application(
         Route("/v1/models", server.list_models, methods=["GET"]),
         Route("/v1/models/{name:path}", server.show_model, methods=["GET"]),
         Route("/v1/chat/completions", server.chat, methods=["POST"]),
-        Route("/v1/completions", server.complete, methods=["POST"]),
+        Route(_COMPLETIONS, server.complete, methods=["POST"]),
     ]
     handlers: dict[object, Callable[..., object]] = {
-        AppError: _answer_error,
-        RequestError: _answer_error,
+        AppError: server.answer_error,
+        RequestError: server.answer_error,
         HTTPException: _answer_http,
         Exception: _answer_fault,
     }
@@ -78,7 +81,7 @@ class _NoModelError(HTTPException):
 
 
 class _RequireToken:
-    """ASGI around an application that wants a bearer token with everything."""
+    """ASGI around an application: a bearer token with everything, paths with or without a slash."""
 
     def __init__(self, application: ASGIApp, token: str) -> None:
         self._application = application
@@ -86,7 +89,8 @@ class _RequireToken:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if is_token(bearer(Headers(scope=scope)), self._token):
-            return await self._application(scope, receive, send)
+            path = scope["path"].rstrip("/") or "/"
+            return await self._application({**scope, "path": path}, receive, send)
         message = "no valid token: give the one that was printed at the start as the API key"
         body = error_body(message, "invalid_request_error", "invalid_api_key")
         refusal = JSONResponse(body, 401, {"www-authenticate": "Bearer"})
@@ -123,14 +127,16 @@ class _Server:
     async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
         asked = _PARSERS[endpoint](await _read(request), self._defaults)
         self._require_model(asked.model)
-        shape = Shape(endpoint, asked.model, asked.include_usage)
+        shape = Shape(endpoint, asked.model, self._limit(endpoint), asked.include_usage)
+        unused = {_UNUSED_HEADER: ", ".join(asked.unused)} if asked.unused else {}
         running = _Running(self._conversations, asked, self._threads)
         pieces = running.pieces()
         watch = asyncio.create_task(_stop_when_gone(request, running))
         if not asked.stream:
             async with _ending(watch):
                 text = "".join([piece async for piece in pieces])
-            return JSONResponse(replace(shape, model=running.model).whole(text, running.evidence()))
+            shape = replace(shape, model=running.model)
+            return JSONResponse(shape.whole(text, running.evidence()), headers=unused)
         try:
             first = await anext(pieces, "")  # what fails so early has a status of its own
         except BaseException:
@@ -138,9 +144,19 @@ class _Server:
             raise
         return StreamingResponse(
             _events(replace(shape, model=running.model), first, pieces, running, watch),
-            headers={"cache-control": "no-store"},
+            headers={"cache-control": "no-store", **unused},
             media_type="text/event-stream",
         )
+
+    async def answer_error(self, request: Request, error: AppError | RequestError) -> Response:
+        """Answer what is raised on purpose."""
+        completion = request.url.path == _COMPLETIONS
+        failure = fail(error, self._limit("completion" if completion else "chat"))
+        return JSONResponse(failure.body, failure.status, failure.headers)
+
+    def _limit(self, endpoint: Endpoint) -> Limit:
+        context_tokens = self._conversations.context_tokens
+        return Limit("prompt" if endpoint == "completion" else "messages", context_tokens)
 
     def _require_model(self, name: str) -> None:
         if name != self._conversations.model:
@@ -233,7 +249,7 @@ async def _events(
                 yield shape.piece(piece)
             yield shape.last(running.evidence())
         except AppError as error:
-            yield event(fail(error).body)
+            yield shape.failed(error)
         finally:
             running.stop()
 
@@ -260,15 +276,10 @@ async def _stop_when_gone(request: Request, running: _Running) -> None:
     running.stop()
 
 
-def _answer_error(_: Request, error: AppError | RequestError) -> Response:
-    failure = fail(error)
-    return JSONResponse(failure.body, failure.status, failure.headers)
-
-
 def _answer_http(_: Request, error: HTTPException) -> Response:
-    code = "model_not_found" if isinstance(error, _NoModelError) else None
+    code = "model_not_found" if isinstance(error, _NoModelError) else _CODES.get(error.status_code)
     body = error_body(error.detail, "invalid_request_error", code)
-    return JSONResponse(body, error.status_code)
+    return JSONResponse(body, error.status_code, error.headers)
 
 
 def _answer_fault(_: Request, __: Exception) -> Response:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import boto3
 import botocore.config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError
 
+from app.chatbot.aws import own_settings
 from app.chatbot.config import ChatbotConfig
 from app.protocol.asker.constants import (
     MAX_SESSION_POLICY_CHARACTERS,
@@ -31,7 +32,7 @@ from app.protocol.constants import (
     PURPOSE_ANSWER,
     PURPOSE_QUESTION,
 )
-from app.protocol.errors import ConfigError, DeniedError, KmsError
+from app.protocol.errors import DeniedError, KmsError
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
@@ -48,7 +49,6 @@ _DENIALS: Final = frozenset(
     {
         "AccessDenied",
         "AccessDeniedException",
-        "ExpiredToken",
         "ExpiredTokenException",
         "InvalidClientTokenId",
         "InvalidSignatureException",
@@ -72,8 +72,9 @@ class QuestionKey:
 
 @dataclass(slots=True)
 class _Lease:
-    """Something with an end, in monotonic seconds."""
+    """Credentials under one session policy, with their end in monotonic seconds."""
 
+    policy: str
     credentials: Credentials = field(repr=False)
     expires: float
 
@@ -101,7 +102,7 @@ class Access:
         self._leases: dict[str, _Lease] = {}
         self._answer_keys: dict[tuple[bytes, bytes], tuple[bytes, float]] = {}
         self._question_key: QuestionKey | None = None
-        with _MAKING_CLIENTS:
+        with _MAKING_CLIENTS, own_settings():
             self._sts: STSClient = self._session.client(
                 "sts",
                 region_name=config.region,
@@ -123,7 +124,7 @@ class Access:
 
             KmsError: STS cannot be reached or fails.
 
-            ConfigError: There are no AWS credentials here.
+            AppError: As `own_settings`: there are no AWS credentials here, or they have expired.
         """
         return self._assume("enclave", _enclave_policy(self._config.key_arn, conversation, pcr0))
 
@@ -198,7 +199,7 @@ class Access:
         credentials = self._assume("chatbot", _chatbot_policy(self._config.key_arn))
         if self._kms is None or self._kms[0] is not credentials:
             self._close_kms()
-            with _MAKING_CLIENTS:
+            with _MAKING_CLIENTS, own_settings():
                 client = self._session.client(
                     "kms",
                     region_name=self._config.region,
@@ -211,8 +212,8 @@ class Access:
         return self._kms[1]
 
     def _assume(self, name: str, policy: str) -> Credentials:
-        lease = self._leases.get(policy)
-        if lease and self._clock() < lease.expires - RENEW_SECONDS:
+        lease = self._leases.get(name)
+        if lease and lease.policy == policy and self._clock() < lease.expires - RENEW_SECONDS:
             return lease.credentials
         expires = self._clock() + SESSION_SECONDS
         request: AssumeRoleRequestTypeDef = {
@@ -227,8 +228,8 @@ class Access:
         credentials = Credentials(
             answer["AccessKeyId"], answer["SecretAccessKey"], answer["SessionToken"]
         )
-        kept = {key: old for key, old in self._leases.items() if self._clock() < old.expires}
-        self._leases = kept | {policy: _Lease(credentials, expires)}
+        # One for each use: a conversation that is over leaves none behind.
+        self._leases[name] = _Lease(policy, credentials, expires)
         return credentials
 
 
@@ -246,11 +247,9 @@ def _context(purpose: str, conversation: bytes) -> dict[str, str]:
 def _call(action: str, call: Callable[[], _Answer]) -> _Answer:
     """Make one AWS call; what it raises becomes ours, without AWS's text where that is long."""
     try:
-        return call()
-    except NoCredentialsError:
-        raise ConfigError(
-            "no AWS credentials found: log in (aws sso login) or set AWS_PROFILE"
-        ) from None
+        # What KMS is asked with, STS gave a moment ago.
+        with own_settings(lent=action.startswith("kms:")):
+            return call()
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "unknown")
         kind = DeniedError if code in _DENIALS else KmsError

@@ -104,7 +104,8 @@ class Session:
             UnsupportedError: The question asks for what this enclave cannot honour; numbers say
                 for what, by `app.protocol.question.FIELDS`.
 
-            ConfigError: The session was closed.
+            ConfigError: The session was closed, or the list of approved releases is gone or
+                malformed; nothing was sent.
 
             TooLongError: Question and history exceed a limit; numbers are (size, limit).
 
@@ -137,6 +138,16 @@ class Session:
     def root_name(self) -> str:
         """The name of the root that documents are verified under."""
         return self._verification.trust.root_name
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether something else than AWS's hardware signs for its enclave."""
+        return self._verification.trust.is_demo
+
+    @property
+    def doubted(self) -> bool:
+        """Whether the enclave has to be verified again before anything more is sent."""
+        return self._verification.doubted
 
     def close(self) -> None:
         """Close the connections; whoever asks afterwards gets an error, and sends nothing."""

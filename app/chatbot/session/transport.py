@@ -5,22 +5,31 @@ Everything that comes back is bytes until something else has verified or opened 
 """
 
 import json
+import ssl
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final
 
 import urllib3
-from urllib3.exceptions import HTTPError, InsecureRequestWarning
+from urllib3.exceptions import HTTPError, InsecureRequestWarning, SSLError
 
+from app.chatbot.errors import CertificateError
 from app.chatbot.session.cut_off import CutOff, Stop, make_pools
+from app.chatbot.session.proxy import describe_proxy, find_proxy, make_pool
 from app.protocol.asker.messages import MAX_MANIFEST_BYTES, parse_hint
 from app.protocol.constants import (
     ANSWER_DEADLINE_SECONDS,
     MAX_CONNECTION_SECONDS,
     MAX_DOCUMENT_BYTES,
 )
-from app.protocol.errors import AppError, ProtocolError, TruncatedError, UnavailableError
+from app.protocol.errors import (
+    AppError,
+    ConfigError,
+    ProtocolError,
+    TruncatedError,
+    UnavailableError,
+)
 from app.protocol.frames import FrameReader
 from app.protocol.messages import Kind, parse_message
 
@@ -54,7 +63,9 @@ class Transport:
         if any_certificate:
             # Its advice on each connection, to verify, is what attestation does here.
             urllib3.disable_warnings(InsecureRequestWarning)
-        self._pool = urllib3.PoolManager(
+        self._proxy = find_proxy(self._url)
+        self._pool = make_pool(
+            self._proxy,
             maxsize=1,
             retries=False,
             timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
@@ -71,6 +82,8 @@ class Transport:
 
         Raises:
             UnavailableError: The parent or its enclave cannot be reached.
+
+            CertificateError, ConfigError: Its certificate, or the file to verify it by, is wrong.
 
             AppError: The parent reports something else; a hint, no more.
         """
@@ -139,9 +152,13 @@ class Transport:
                 finally:
                     response.close()
         except HTTPError as error:
-            raise UnavailableError(
-                f"no connection to {self._url}: {type(error).__name__}"
-            ) from None
+            raise self._explain(error) from None
+
+    def _explain(self, error: HTTPError) -> AppError:
+        if isinstance(error, SSLError):
+            return _explain_tls(self._url, error)
+        way = f" through {describe_proxy(self._proxy)}" if self._proxy else ""
+        return UnavailableError(f"no connection to {self._url}{way}: {type(error).__name__}")
 
     def close(self) -> None:
         """Close the connection."""
@@ -154,6 +171,27 @@ def _stream(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         yield from response.stream(_READ_BYTES)
     except (HTTPError, ValueError) as error:  # ValueError: a chunk of negative length
         raise TruncatedError(f"the connection broke: {type(error).__name__}") from None
+
+
+def _explain_tls(url: str, error: SSLError) -> AppError:
+    """Tell a certificate that does not verify, files that hold none, and no TLS at all apart."""
+    match error.args[0] if error.args else None:
+        case ssl.SSLCertVerificationError() as cause:
+            return CertificateError(
+                f"the certificate of {url} does not verify: {cause.verify_message}: name its "
+                "authority (--tls-ca, or tls_ca in chat.json), or take any certificate "
+                "(--any-certificate): what is sent is sealed to the enclave either way"
+            )
+        case ssl.SSLError() as cause if cause.library == "X509":
+            return ConfigError("the file of --tls-ca, or tls_ca in chat.json, has no certificate")
+        case ssl.SSLError() as cause:
+            return CertificateError(
+                f"no TLS with {url}: {cause.reason or type(cause).__name__}: is its URL http://?"
+            )
+        case OSError() as cause:
+            reason = cause.strerror
+            return ConfigError(f"the file of --tls-ca, or tls_ca in chat.json: {reason}")
+    return CertificateError(f"no TLS with {url}")
 
 
 def _hint(response: urllib3.BaseHTTPResponse) -> AppError:

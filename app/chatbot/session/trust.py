@@ -2,11 +2,14 @@
 Trust: what the asker believes before any enclave has spoken.
 
 A root certificate and the asker's own list of approved releases; and `verify_enclave`, which
-turns an enclave's claim into something to seal to, or raises.
+turns an enclave's claim into something to seal to, or raises. The list is a file that may change
+while a program runs: a release that is taken off it is trusted no longer from then on.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from cryptography.x509 import Certificate
@@ -34,11 +37,30 @@ class Trust:
         root: The anchor of every attestation document; `NITRO_ROOT` everywhere but in the twin.
 
         root_name: For people.
+
+        releases: Approved when this was made; what counts is `approved`.
+
+        read_again: Reads the list as it is now; None where the list cannot change.
     """
 
     root: Certificate
     root_name: str
     releases: tuple[Release, ...]
+    read_again: Callable[[], tuple[Release, ...]] | None = None
+
+    def approved(self) -> tuple[Release, ...]:
+        """
+        Give the releases that are approved now.
+
+        Raises:
+            ConfigError: The list is gone, malformed or empty.
+        """
+        return self.releases if self.read_again is None else self.read_again()
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether something else than AWS's hardware signs: the root is the twin's."""
+        return self.root != NITRO_ROOT
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +91,16 @@ def production_trust(releases_path: Path) -> Trust:
     """
     Give what a deployed chatbot trusts: AWS's root and the approved list at *releases_path*.
 
+    The list is read now, and again for each verification and each question.
+
     Raises:
         ConfigError: The list is missing, malformed, empty or names a kit that is not `aws`.
     """
+    read = partial(_read_list, releases_path)
+    return Trust(NITRO_ROOT, "AWS Nitro root G1", read(), read)
+
+
+def _read_list(releases_path: Path) -> tuple[Release, ...]:
     try:
         text = releases_path.read_bytes()
     except OSError:
@@ -82,7 +111,7 @@ def production_trust(releases_path: Path) -> Trust:
     releases = parse_releases(text, kits=PRODUCTION_KITS)
     if not releases:
         raise ConfigError(f"{releases_path} approves no release, so no enclave can be trusted")
-    return Trust(NITRO_ROOT, "AWS Nitro root G1", releases)
+    return releases
 
 
 def verify_enclave(
@@ -91,13 +120,17 @@ def verify_enclave(
     """
     Verify that an approved enclave made *document* for our *nonce*, and what it says of itself.
 
+    The list of approved releases is read again for this.
+
     Raises:
+        ConfigError: The list of approved releases is gone or malformed.
+
         AttestationError: It is not so, for whatever reason.
 
         ProtocolError: The attested manifest is of another version.
     """
     attestation = verify_attestation(document, root=trust.root, now=now, nonce=nonce)
-    release = require_pcrs(attestation, trust.releases)
+    release = require_pcrs(attestation, trust.approved())
     parsed = _require_manifest(attestation, manifest, release)
     public_key = attestation.public_key
     if public_key is None or len(public_key) != X25519_KEY_BYTES:

@@ -13,6 +13,8 @@ from app.protocol.asker.constants import MAX_DOCUMENT_AGE_SECONDS
 from app.protocol.asker.manifest import require_version
 from app.protocol.asker.messages import parse_attestation
 from app.protocol.constants import NONCE_BYTES
+from app.protocol.errors import ConfigError
+from app.protocol.releases import Release
 
 
 class Verification:
@@ -42,9 +44,12 @@ class Verification:
 
     def renew(self, *, anew: bool) -> VerifiedEnclave:
         """
-        Give the enclave to seal to now: verified again if *anew*, if doubted, or if too long ago.
+        Give the enclave to seal to now: verified again if *anew*, if doubted, if its release is no
+        longer approved, or if too long ago.
 
         Raises:
+            ConfigError: The list of approved releases is gone or malformed.
+
             AttestationError: It is not an approved enclave now, or that cannot be told.
 
             VersionError: It speaks another version; says which end to update.
@@ -54,11 +59,20 @@ class Verification:
             UnavailableError: Nobody answers.
         """
         age = (datetime.now(UTC) - self.enclave.verified_at).total_seconds()
-        if anew or self.doubted or not 0 <= age < MAX_DOCUMENT_AGE_SECONDS:
+        approved = self.enclave.release in self._read_approved()
+        fresh = 0 <= age < MAX_DOCUMENT_AGE_SECONDS
+        if anew or self.doubted or not (approved and fresh):
             self.doubt()  # until it is verified: a failure below is not the last word on it
             self.enclave = self._verify()
             self.doubted = False
         return self.enclave
+
+    def _read_approved(self) -> tuple[Release, ...]:
+        try:
+            return self.trust.approved()
+        except ConfigError:
+            self.doubt()  # whoever shows this session must not go on calling it verified
+            raise
 
     def _verify(self) -> VerifiedEnclave:
         nonce = secrets.token_bytes(NONCE_BYTES)

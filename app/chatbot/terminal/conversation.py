@@ -3,11 +3,13 @@ A conversation at a terminal: questions and commands in turn; or one question al
 """
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from app.chatbot.console import Terminal, show_banner
+from app.chatbot.errors import OutputError
 from app.chatbot.evidence.advice import advise
 from app.chatbot.evidence.words import (
     describe_change,
@@ -17,10 +19,16 @@ from app.chatbot.evidence.words import (
 )
 from app.chatbot.session.exchange import Evidence
 from app.chatbot.session.session import Session
+from app.chatbot.terminal.margin import showing_answer
 from app.chatbot.terminal.progress import showing_progress
 from app.chatbot.terminal.prompt_line import read_lines, read_secret
-from app.chatbot.terminal.transcript import Transcript, save_transcript
-from app.protocol.errors import AppError, ConfigError
+from app.chatbot.terminal.transcript import (
+    MIN_PASSPHRASE,
+    Transcript,
+    require_room,
+    save_transcript,
+)
+from app.protocol.errors import AppError, ConfigError, TooLongError
 from app.protocol.question import Options
 
 _COMMANDS: Final = ("/proof", "/new", "/save", "/help", "/quit")
@@ -79,9 +87,13 @@ class _Conversation:
             stopped = "stopped   this answer is incomplete and not part of the conversation"
             self.terminal.note("")
             self.terminal.tell(stopped, "bold yellow")
+        except OutputError:
+            raise  # whatever followed would be shown to nobody
         except AppError as error:
             self.terminal.note("")
             self.terminal.tell(f"failed    {advise(error)}", "bold red")
+            if isinstance(error, TooLongError) and self.session.history:
+                self.terminal.note("/new starts another conversation; /save FILE keeps this one")
 
     def obey(self, line: str) -> None:
         """Do what a command says."""
@@ -95,8 +107,12 @@ class _Conversation:
             self.terminal.note("new conversation, new keys")
         elif command == "/save" and argument.strip():
             self._save(argument.strip())
-        else:
+        elif command == "/save":
+            self.terminal.note("/save needs the name of a new file")
+        elif command == "/help":
             self.terminal.note(_HELP)
+        else:
+            self.terminal.note(f"{command} is no command: /help lists them")
 
     def _save(self, name: str) -> None:
         transcript = Transcript(self.session.history, tuple(self.evidence))
@@ -105,7 +121,13 @@ class _Conversation:
             return
         try:
             path = _find_home(name)
-            passphrase = read_secret(self.terminal, "passphrase", "once more  ")
+            require_room(path)
+            passphrase = read_secret(
+                self.terminal,
+                f"passphrase, {MIN_PASSPHRASE} characters or more",
+                "once more",
+                least=MIN_PASSPHRASE,
+            )
             save_transcript(path, transcript, passphrase)
         except KeyboardInterrupt:
             self.terminal.note("not saved")
@@ -135,18 +157,23 @@ def _show(
     answer = session.ask(question, options)
     beside = not (streamed and terminal.answers.isatty())
     try:
-        with showing_progress(answer, terminal, beside_text=beside) as at_piece:
+        with (
+            showing_answer(terminal) if streamed else nullcontext(_show_nothing) as show,
+            showing_progress(answer, terminal, beside_text=beside) as at_piece,
+        ):
             for piece in answer:
                 at_piece()
-                if streamed:
-                    terminal.piece(piece)
+                show(piece)
     finally:
         answer.close()
     evidence = answer.evidence
     assert evidence is not None  # noqa: S101 - the iterator ended without raising
     if streamed:
-        terminal.piece("\n")
         terminal.tell(describe_receipt(evidence))
         if change := describe_change(evidence):
             terminal.tell(change, "bold yellow")
     return evidence, answer.text
+
+
+def _show_nothing(_: str) -> None:
+    """Show no piece: the answer is wanted whole."""

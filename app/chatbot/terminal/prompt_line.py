@@ -6,6 +6,7 @@ with Tab; from a pipe, lines are read as they are. Nothing typed is kept in any 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import WordCompleter
@@ -14,6 +15,8 @@ from prompt_toolkit.output import create_output
 
 from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError, QuestionError
+
+_MARK: Final = "\ufeff"  # the byte order mark with which some editors begin a file
 
 
 def read_lines(terminal: Terminal, commands: Sequence[str]) -> Iterator[str]:
@@ -26,8 +29,10 @@ def read_lines(terminal: Terminal, commands: Sequence[str]) -> Iterator[str]:
     if terminal.source.isatty() and terminal.answers.isatty():
         yield from _type_lines(terminal, commands)
         return
+    mark = _MARK
     while line := _read(terminal.source.readline):
-        yield line.strip()
+        yield line.removeprefix(mark).strip()
+        mark = ""
 
 
 def read_all(terminal: Terminal) -> str:
@@ -37,7 +42,7 @@ def read_all(terminal: Terminal) -> str:
     Raises:
         QuestionError: It is no text.
     """
-    return _read(terminal.source.read)
+    return _read(terminal.source.read).removeprefix(_MARK)
 
 
 def _read(read: Callable[[], str]) -> str:
@@ -64,12 +69,13 @@ def _type_lines(terminal: Terminal, commands: Sequence[str]) -> Iterator[str]:
         yield line.strip()
 
 
-def read_secret(terminal: Terminal, *labels: str) -> str:
+def read_secret(terminal: Terminal, *labels: str, least: int = 0) -> str:
     """
     Have one secret typed, unseen, once for each of *labels*.
 
     Raises:
-        ConfigError: Nobody is at a terminal, or what was typed differs.
+        ConfigError: Nobody is at a terminal, or what was typed differs or has under *least*
+            characters, which is told before it is asked for again.
     """
     if not (terminal.source.isatty() and terminal.notes.isatty()):
         raise ConfigError("nobody is at a terminal to type a passphrase")
@@ -78,9 +84,12 @@ def read_secret(terminal: Terminal, *labels: str) -> str:
         history=InMemoryHistory(), output=create_output(stdout=terminal.notes)
     )
     try:
-        typed = {prompt.prompt(f"{label}: ", is_password=True) for label in labels}
+        first = prompt.prompt(f"{labels[0]}: ", is_password=True)
+        if len(first) < least:
+            raise ConfigError(f"the passphrase has under {least} characters: take a longer one")
+        again = [prompt.prompt(f"{label}: ", is_password=True) for label in labels[1:]]
     except EOFError:
         raise ConfigError("no passphrase was typed") from None
-    if len(typed) != 1:
+    if any(typed != first for typed in again):
         raise ConfigError("the two passphrases differ")
-    return typed.pop()
+    return first

@@ -69,6 +69,27 @@ def _describe(evidence: Evidence) -> dict[str, object]:
     }
 
 
+def require_room(path: Path) -> None:
+    """
+    Require that a new file can be made at *path*, before anybody types a passphrase for it.
+
+    Raises:
+        ConfigError: It is there already, or its folder is not, or may not be written.
+    """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        raise ConfigError(f"{path} cannot be written: {_reason(error)}") from None
+    else:
+        raise ConfigError(f"{path} is there already: name another file")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path} cannot be written: {path.parent} may not be written")
+
+
 def save_transcript(path: Path, transcript: Transcript, passphrase: str) -> None:
     """
     Seal *transcript* into a new file that only its owner may read.

@@ -7,7 +7,7 @@ import webbrowser
 from collections.abc import Callable
 
 from app.chatbot.console import Terminal
-from app.chatbot.local_http import listen, serve, url_of
+from app.chatbot.local_http import listen, parse_port, serve, url_of
 from app.chatbot.session.session import Session
 from app.chatbot.web.server import Web
 from app.chatbot.web.visit import Visit
@@ -16,7 +16,9 @@ from app.protocol.question import Options
 
 def add_web_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the page."""
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="default: any free one")
+    parser.add_argument(
+        "--port", type=parse_port, default=0, metavar="N", help="default: any free one"
+    )
     parser.add_argument(
         "--open",
         action="store_true",
@@ -49,18 +51,15 @@ def serve_page(
     Raises:
         ConfigError: The port cannot be had.
     """
-    visit = Visit(connect, options, suggestions)
-    web = Web(visit)
+    web = Web(lambda: Visit(connect, options, suggestions))
     try:
         with listen(port) as listener:
-            link = f"{url_of(listener)}/?token={web.token}"
+            link = f"{url_of(listener)}/#{web.token}"
             terminal.note("Open this link in your browser; it works once. Ctrl-C ends the page.\n")
             terminal.note(f"    {link}\n")
             if browser:
                 webbrowser.open(link)
-            serve(web.application(), listener)
+            serve(web.application(), listener, ending=web.end)
     except KeyboardInterrupt:
         terminal.note("stopped")
-    finally:
-        visit.close()
     return 0

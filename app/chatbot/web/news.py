@@ -2,7 +2,7 @@
 News: what a page is told of one answer while it comes, event by event.
 
 An answer is driven in a thread of its own; its news are told each beat, so that a page shows
-frames at the pace at which the parent saw them, whether they bring text or not.
+frames at the pace at which the server saw them, whether they bring text or not.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Final
 
 from app.chatbot.evidence.failure import tell_failure
 from app.chatbot.evidence.finding import Json, find_receipt, find_refused
-from app.chatbot.evidence.sight import describe_messages, describe_sight
+from app.chatbot.evidence.sight import describe_messages, describe_sight, search_words
 from app.chatbot.session.exchange import Answer, Evidence
 from app.protocol.errors import AppError, AttestationError
 
@@ -35,6 +35,7 @@ class Telling:
     _error: AppError | None = None
     _told_pieces: int = 0
     _told_frames: int = 0
+    _told_sight: Json = field(default_factory=dict, repr=False)
 
     def drive(self) -> None:
         """Take the answer's pieces until it ends, in whatever way."""
@@ -43,10 +44,6 @@ class Telling:
                 self._pieces.append((round(self.answer.seconds, 3), piece))
         except AppError as error:
             self._error = error
-
-    def refuse(self, error: AppError) -> None:
-        """End the answer with *error* before it has begun: nothing is sent."""
-        self._error = error
 
     async def follow(self, drive: Callable[[], None]) -> AsyncIterator[Json]:
         """
@@ -60,59 +57,61 @@ class Telling:
                 await asyncio.wait([driving], timeout=_POLL_SECONDS)
                 yield self._news()
             await driving
-            yield self._end()
+            yield await asyncio.to_thread(self._end)
         finally:
             self.answer.stop()
 
     def _news(self) -> Json:
-        seen = self.answer.seen
-        first = min(self._told_frames, len(seen.messages))  # fewer, where it was sealed anew
-        frames = describe_messages(seen, first)
+        # In the reverse of the order in which they change: nothing told is ahead of what is told
+        # after it, pieces of frames and frames of the state.
         pieces = self._pieces[self._told_pieces :]
-        news: Json = {
-            "type": "news",
+        frames = describe_messages(self.answer.seen, self._told_frames)
+        news: Json = {"type": "news", "pieces": pieces, "frames": frames}
+        if self.answer.seen.request:
+            sight = describe_sight(self.answer.seen, self.question, self.padding)
+            if sight != self._told_sight:
+                news["sight"] = self._told_sight = sight
+        self._told_pieces += len(pieces)
+        self._told_frames += len(frames)
+        return news | {
             "state": self.answer.state,
             "place": self.answer.place,
             "seconds": round(self.answer.seconds, 1),
-            "pieces": pieces,
-            "frames": {"first": first, "seen": frames},
         }
-        if seen.request and self._told_frames == 0:
-            news["sight"] = self._sight()
-        self._told_frames = first + len(frames)
-        self._told_pieces += len(pieces)
-        return news
 
     def _end(self) -> Json:
         ended: Json = {"seconds": round(self.answer.seconds, 1)}
         if self.answer.seen.request:
-            ended["sight"] = self._sight()
+            said = f"{self.question}\n{self.answer.text}"
+            ended["words"] = asdict(search_words(said, self.answer.seen))
         if self.answer.evidence is not None:
-            receipt = find_receipt(self.answer.evidence)
-            return ended | _describe_whole(self.answer.evidence) | {"receipt": receipt}
+            return ended | _describe_whole(self.answer.evidence)
         if self.answer.stopped:
             outcome = "Stopped; not whole, and not in the conversation"
             return ended | {"type": "stopped", "outcome": outcome}
         return ended | describe_failure(self._error or AppError("the answer ended without a word"))
-
-    def _sight(self) -> Json:
-        return describe_sight(self.answer, self.question, self.padding)
 
 
 def describe_failure(error: AppError) -> Json:
     """Give the event of an answer that failed with *error*, and the step of proof that did."""
     outcome = "Not whole, and not in the conversation"
     failed: Json = {"type": "failed", "outcome": outcome, "failure": asdict(tell_failure(error))}
-    return (
-        failed | {"found": find_refused(error)} if isinstance(error, AttestationError) else failed
-    )
+    refused = isinstance(error, AttestationError)
+    return failed | {"finding": find_refused(error)} if refused else failed
 
 
 def _describe_whole(evidence: Evidence) -> Json:
     receipt = evidence.receipt
-    cut = ", cut at the limit of tokens" if receipt.finish == "length" else ""
+    seconds = round(evidence.total_seconds, 1)
+    tokens = f"{receipt.completion_tokens} token{'' if receipt.completion_tokens == 1 else 's'}"
+    what = (
+        f"this answer to this question, cut short after {tokens} by --max-tokens or the context"
+        if receipt.finish == "length"
+        else f"this answer, whole, to this question; {tokens}"
+    )
     return {
         "type": "whole",
-        "outcome": f"Receipt verified: this answer, whole, to this question{cut}; "
-        f"{receipt.completion_tokens} tokens, {evidence.total_seconds:.1f} s",
+        "seconds": seconds,
+        "outcome": f"Receipt verified: {what}, {seconds:.1f} s",
+        "receipt": find_receipt(evidence),
     }

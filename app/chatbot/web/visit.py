@@ -1,23 +1,25 @@
 """
 A visit: one opening of the page, with its session and the answer under way.
 
-Until the enclave is verified a visit has no session, and so nothing it could ask with.
+It lasts as long as the page listens to it. Until the enclave is verified it has no session, and so
+nothing it could ask with.
 """
 
 import asyncio
-import secrets
 import threading
-from collections.abc import AsyncIterator, Callable
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Final, Literal
 
-from app.chatbot.evidence.finding import Json, find_refused, find_verified
+from app.chatbot.evidence.finding import Json, find_doubted, find_refused, find_verified
 from app.chatbot.session.exchange import Answer
 from app.chatbot.session.session import Session
 from app.chatbot.web.news import Telling, describe_failure
-from app.protocol.errors import AppError, BusyError
+from app.protocol.errors import AppError, BusyError, ProtocolError, UnavailableError
 from app.protocol.question import Options
 
-_PAGE_BYTES: Final = 16
+_BEAT_SECONDS: Final = 2.0  # so that a page that has gone is missed, and no browser gives up
+
+Ending = Literal["replaced", "ended", "failed"]
 
 
 class Visit:
@@ -30,9 +32,6 @@ class Visit:
         options: What shapes every answer.
 
         suggestions: Questions to begin with.
-
-    Attributes:
-        page: Random; names the opening of the page that may ask, "" where none may.
     """
 
     def __init__(
@@ -47,74 +46,137 @@ class Visit:
         self._session: Session | None = None
         self._answer: Answer | None = None
         self._using = threading.Lock()  # the session, which is for one thread at a time
-        self.page = ""
+        self._events: asyncio.Queue[Json] = asyncio.Queue()
+        self._turn = asyncio.Lock()  # of the page's commands
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._left = False
 
-    async def verify(self) -> Json:
-        """Verify the enclave, in place of any session before; give the finding either way."""
-        self.stop()
-        return await asyncio.to_thread(self._verify)
-
-    async def begin(self) -> None:
-        """Begin another conversation, with keys of its own."""
-        self.stop()
-        await asyncio.to_thread(self._begin)
-
-    def stop(self) -> None:
-        """Stop the answer that is under way, if any."""
-        if self._answer:
-            self._answer.stop()
-
-    def close(self) -> None:
-        """Stop the answer and end the session."""
-        self.stop()
-        with self._using:
-            self._close()
-
-    async def ask(self, question: str) -> AsyncIterator[Json]:
+    async def listen(self) -> AsyncIterator[Json]:
         """
-        Ask, and tell the news; the last event is `whole`, `stopped` or `failed`.
+        Verify the enclave, and tell what comes of that and of each command, until `end`.
 
-        An enclave that was verified anew meanwhile is told as the answer ends.
+        The last event is `closed`. Whoever stops listening ends the answer and the session.
         """
+        self.do({"do": "verify"})
+        event: Json = {}
+        try:
+            while event.get("type") != "closed":
+                event = await self._next()
+                yield event
+        finally:
+            self._leave()
+
+    def do(self, command: Json) -> None:
+        """
+        Begin what the page commands; `listen` tells what comes of it.
+
+        Raises:
+            ProtocolError: There is no such command.
+        """
+        match command:
+            case {"do": "prove"}:  # that this is the program: whoever replies has shown it
+                pass
+            case {"do": "stop"}:
+                self._stop()
+            case {"do": "verify"}:
+                self._begin(self._verify())
+            case {"do": "new"}:
+                self._begin(self._start_anew())
+            case {"do": "ask", "text": str(text)}:
+                self._begin(self._ask(text))
+            case _:
+                raise ProtocolError("the page commands what this program does not know")
+
+    def end(self, why: Ending) -> None:
+        """Tell the page *why* it may do nothing more; in the thread that listens."""
+        self._stop()
+        self._events.put_nowait({"type": "closed", "why": why})
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(self._take_turn(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._finish)
+
+    async def _take_turn(self, work: Coroutine[None, None, None]) -> None:
+        async with self._turn:
+            await work
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception():  # a fault of this program: nobody goes on
+            self.end("failed")
+
+    async def _verify(self) -> None:
+        self._tell({"type": "verifying"})
+        self._tell(await asyncio.to_thread(self._reopen))
+
+    async def _start_anew(self) -> None:
+        await asyncio.to_thread(self._forget)
+        self._tell({"type": "begun"})
+
+    async def _ask(self, text: str) -> None:
+        self._tell({"type": "asked", "question": text})
         session = self._session
-        if session is None or self._using.locked():
-            yield describe_failure(BusyError("another question is under way"))
+        if session is None:
+            self._tell(describe_failure(BusyError("the enclave is not verified yet")))
             return
-        answer = session.ask(question, self._options)
-        telling = Telling(answer, question, self._options.padding)
-        self._answer = answer
-
-        def drive() -> None:
-            with self._using:
-                if self._session is session:
-                    telling.drive()
-                else:
-                    telling.refuse(BusyError("the enclave is verified again, for another page"))
-
+        self._answer = answer = session.ask(text, self._options)
+        telling = Telling(answer, text, self._options.padding)
         enclave = session.enclave
-        async for event in telling.follow(drive):
-            anew = event["type"] != "news" and session.enclave is not enclave
-            yield {"found": find_verified(session)} | event if anew else event
+        async for event in telling.follow(lambda: self._use(telling.drive)):
+            anew = session.doubted or session.enclave is not enclave
+            found = _find(session) if anew and event["type"] != "news" else {}
+            self._tell(found | event)
 
-    def _verify(self) -> Json:
+    async def _next(self) -> Json:
+        try:
+            return await asyncio.wait_for(self._events.get(), _BEAT_SECONDS)
+        except TimeoutError:
+            return {"type": "beat"}
+
+    def _tell(self, event: Json) -> None:
+        self._events.put_nowait(event)
+
+    def _reopen(self) -> Json:
         with self._using:
-            self._close()
+            self._end_session()
             try:
+                if self._left:
+                    raise UnavailableError("the page has gone")
                 self._session = self._open_session()
             except AppError as error:
-                return find_refused(error)
-            self.page = secrets.token_hex(_PAGE_BYTES)
-            found = find_verified(self._session)
-        return found | {"page": self.page, "suggestions": self._suggestions}
+                return {"type": "finding", "finding": find_refused(error)}
+            finding = find_verified(self._session)
+        return {"type": "finding", "finding": finding, "suggestions": self._suggestions}
 
-    def _begin(self) -> None:
+    def _forget(self) -> None:
         with self._using:
             if self._session:
                 self._session.new_conversation()
 
+    def _use(self, drive: Callable[[], None]) -> None:
+        with self._using:
+            drive()
+
+    def _stop(self) -> None:
+        if self._answer:
+            self._answer.stop()
+
+    def _leave(self) -> None:
+        """Stop the answer, and end the session once the thread that uses it has noticed."""
+        self._left = True
+        self._stop()
+        asyncio.get_running_loop().run_in_executor(None, self._close)
+
     def _close(self) -> None:
-        self.page = ""
-        self._answer = None
+        with self._using:
+            self._end_session()
+
+    def _end_session(self) -> None:
         if self._session:
             self._session.close()
         self._session = None
+
+
+def _find(session: Session) -> Json:
+    return {"finding": find_doubted() if session.doubted else find_verified(session)}

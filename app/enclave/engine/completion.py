@@ -56,11 +56,18 @@ class Completion:
         self._known, self._read = self._read, len(self._tokens)
         return self._release(text)
 
-    def end(self) -> str:
-        """Give the text that was held back; an incomplete character stays out."""
+    def end(self, *, cut: bool = False) -> str:
+        """
+        Give the text that was held back.
+
+        Args:
+            cut: The model would have gone on, so that what looks like an incomplete character is
+                one, and stays out. Where it has ended by itself, that is what it wrote.
+        """
         if self._stopped:
             return ""
-        text = self._release(self._fresh_text().rstrip(_INCOMPLETE))
+        text = self._fresh_text()
+        text = self._release(text.rstrip(_INCOMPLETE) if cut else text)
         rest, self._held = self._held, ""
         return text + self._trim(rest)
 

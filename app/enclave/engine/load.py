@@ -9,7 +9,8 @@ import numpy as np
 
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import blocks_for
-from app.enclave.engine.model import Model, OpenVinoModel, Rows
+from app.enclave.engine.model import Model, OpenVinoModel, Settings
+from app.enclave.engine.step import Rows
 from app.enclave.engine.tokenizer import Tokenizer
 from app.enclave.engine.weights import Check, Weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
@@ -35,11 +36,10 @@ def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
             computes something else on this processor than where the package was made.
     """
     model = OpenVinoModel(
-        weights.folder,
-        threads=threads,
+        weights,
+        Settings(threads, exact=weights.precision == _EXACT),
         most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
         most_bytes=_free_bytes() // _MEMORY_SHARE,
-        exact=weights.precision == _EXACT,
     )
     if model.blocks < blocks_for(weights.context_length):
         needed = blocks_for(weights.context_length) * model.block_bytes * _MEMORY_SHARE

@@ -8,7 +8,7 @@ when it is loaded, so that each answer's keys and values lie in blocks that we h
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -21,43 +21,48 @@ from numpy.typing import NDArray
 from openvino import opset13 as operations
 from openvino._offline_transformations import paged_attention_transformation
 
-from app.enclave.engine.cache import blocks_for
+from app.enclave.engine.step import (
+    WANTED,
+    Bounds,
+    Rows,
+    encode_step,
+    require_blocks,
+    require_step,
+)
+from app.enclave.engine.weights import Weights
 from app.protocol.errors import EngineError, WeightsError
 
 _MODEL_NAME: Final = "openvino_model.xml"
-_WANTED: Final = "wanted_logits"  # our own input: the places of whose logits are computed
 _EXACT: Final = {"KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class Settings:
     """
-    What one answer adds to a step.
+    How the library runs a model.
 
     Attributes:
-        tokens: Those that the model has not seen yet, 1 or more.
+        threads: As many as there are physical cores is best.
 
-        past: How many it has seen; their keys and values lie in `blocks`.
-
-        blocks: All that the answer has, at least as many as past and new tokens need.
-
-        wanted: For how many of the last tokens logits are given, 0 to all.
+        exact: Compute and keep everything in 32 bits, for weights that have as many.
     """
 
-    tokens: Sequence[int] = field(repr=False)
-    past: int
-    blocks: list[int]
-    wanted: int
+    threads: int
+    exact: bool
 
-    @property
-    def end(self) -> int:
-        """How many tokens the model has seen after the step."""
-        return self.past + len(self.tokens)
+    def for_library(self) -> dict[str, str]:
+        """
+        Give the library's own names.
 
-    @property
-    def used_blocks(self) -> list[int]:
-        """Those that past and new tokens lie in."""
-        return self.blocks[: blocks_for(self.end)]
+        It computes in 32 bits: r5 has no 16-bit floats, and a hint of its own would make answers
+        depend on the machine.
+        """
+        return {
+            "INFERENCE_NUM_THREADS": str(self.threads),
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            **(_EXACT if self.exact else {}),
+        }
 
 
 class Model(Protocol):
@@ -72,7 +77,7 @@ class Model(Protocol):
         They are overwritten by the next call.
 
         Raises:
-            EngineError: The model failed.
+            EngineError: The model failed, or has no room for *batch*; then nothing was shown.
         """
 
     def wipe(self, blocks: Sequence[int]) -> None:
@@ -84,25 +89,22 @@ class OpenVinoModel:
     A compiled model; see `Model` for what its methods promise.
 
     Args:
-        folder: The weights package, whose files are checked.
-
-        threads: For the whole model.
+        weights: Its package, whose files are checked.
 
         most_blocks: Of keys and values that are wanted at most.
 
         most_bytes: That they may take; fewer blocks are made when that many take more.
-
-        exact: Compute and keep everything in 32 bits, for weights that have as many.
 
     Raises:
         WeightsError: OpenVINO cannot read or compile it, or it is no decoder of text.
     """
 
     def __init__(
-        self, folder: Path, *, threads: int, most_blocks: int, most_bytes: int, exact: bool
+        self, weights: Weights, settings: Settings, *, most_blocks: int, most_bytes: int
     ) -> None:
         try:
-            self._compiled = _compile(folder / _MODEL_NAME, threads=threads, exact=exact)
+            self._compiled = _compile(weights.folder / _MODEL_NAME, settings)
+            width = self._compiled.output(0).partial_shape[-1].get_length()
         except RuntimeError as error:
             raise WeightsError("OpenVINO cannot load the model") from error
         caches = [port for port in self._compiled.inputs if "cache." in port.any_name]
@@ -110,6 +112,8 @@ class OpenVinoModel:
             raise WeightsError("the model keeps no keys and values")
         self.block_bytes = sum(map(_block_bytes, caches))
         self.blocks = min(most_blocks, most_bytes // self.block_bytes)
+        vocabulary = min(width, weights.sizes.vocabulary)
+        self._bounds = Bounds(vocabulary, weights.context_length, self.blocks)
         self._inputs = {port.any_name for port in self._compiled.inputs}
         self._request = self._compiled.create_infer_request()
         self._caches = [self._make_cache(port) for port in caches]
@@ -123,41 +127,49 @@ class OpenVinoModel:
         return cache
 
     def forward(self, batch: Sequence[Rows]) -> NDArray[np.float32]:
-        """Show the model all tokens of *batch* and give the logits that are wanted."""
-        for name, value in _encode(batch).items():
+        """
+        Show the model all tokens of *batch* and give the logits that are wanted.
+
+        The executor's own threads compute: in one that calls `infer()` the library leaves what
+        writes to freed memory when it ends (docs/upstream/openvino-use-after-free.md).
+        """
+        require_step(batch, self._bounds)
+        for name, value in encode_step(batch).items():
             if name in self._inputs:
-                self._request.set_tensor(name, openvino.Tensor(value))
+                self._set_input(name, value)
         try:
-            self._request.infer()
+            self._request.start_async()
+            self._request.wait()
         except RuntimeError:
             raise EngineError from None
         logits: NDArray[np.float32] = self._request.get_output_tensor(0).data
-        return logits.reshape(-1, logits.shape[-1])[: sum(rows.wanted for rows in batch)]
+        wanted = sum(rows.wanted for rows in batch)
+        logits = logits.reshape(-1, logits.shape[-1])
+        if len(logits) != max(1, wanted):
+            raise EngineError("the model gave other logits than were wanted")
+        return logits[:wanted]
+
+    def _set_input(self, name: str, value: NDArray[np.generic]) -> None:
+        self._request.set_tensor(name, openvino.Tensor(value))
 
     def wipe(self, blocks: Sequence[int]) -> None:
         """Overwrite what lies in *blocks*."""
+        require_blocks(blocks, self._bounds)
         for cache in self._caches:
             cache[list(blocks)] = 0
 
 
-def _compile(path: Path, *, threads: int, exact: bool) -> openvino.CompiledModel:
+def _compile(path: Path, settings: Settings) -> openvino.CompiledModel:
     """
     Read the model, exchange its attention, and compile it for this processor.
 
-    It computes in 32 bits: r5 has no 16-bit floats, and a hint of its own would make answers
-    depend on the machine. Weights stay in the file, which is mapped.
+    Weights stay in the file, which is mapped.
     """
     core = openvino.Core()
     model = core.read_model(path)
     paged_attention_transformation(model)
     _choose_logits(model)
-    settings = {
-        "INFERENCE_NUM_THREADS": str(threads),
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        **(_EXACT if exact else {}),
-    }
-    return core.compile_model(model, "CPU", settings)
+    return core.compile_model(model, "CPU", settings.for_library())
 
 
 def _choose_logits(model: openvino.Model) -> None:
@@ -167,8 +179,8 @@ def _choose_logits(model: openvino.Model) -> None:
         if head.get_input_size() == 0:
             raise WeightsError("the model's last step is no matrix product")
         head = head.input_value(0).get_node()
-    wanted = operations.parameter([-1], np.int64, name=_WANTED)
-    wanted.output(0).get_tensor().set_names({_WANTED})
+    wanted = operations.parameter([-1], np.int64, name=WANTED)
+    wanted.output(0).get_tensor().set_names({WANTED})
     axis = operations.constant(0, dtype=np.int64)
     chosen = operations.gather(head.input_value(0), wanted, axis)
     head.input(0).replace_source_output(chosen.output(0))
@@ -182,24 +194,3 @@ def _block_shape(port: openvino.ConstOutput) -> list[int]:
 
 def _block_bytes(port: openvino.ConstOutput) -> int:
     return math.prod(_block_shape(port)) * int(port.element_type.size)
-
-
-def _encode(batch: Sequence[Rows]) -> dict[str, NDArray[np.generic]]:
-    """Give the inputs of paged attention for *batch*."""
-    begins = np.cumsum([0, *(len(rows.tokens) for rows in batch)])
-    blocks = [rows.used_blocks for rows in batch]
-    places = zip(batch, begins[1:], strict=True)
-    wanted = [np.arange(end - rows.wanted, end) for rows, end in places]
-    if not any(map(len, wanted)):
-        wanted = [np.zeros(1)]  # the model cannot compute none
-    positions = [np.arange(rows.past, rows.end) for rows in batch]
-    return {
-        "input_ids": np.concatenate([rows.tokens for rows in batch]).astype(np.int64),
-        "position_ids": np.concatenate(positions).astype(np.int64),
-        "past_lens": np.array([rows.past for rows in batch], np.int32),
-        "subsequence_begins": begins.astype(np.int32),
-        "block_indices": np.concatenate(blocks).astype(np.int32),
-        "block_indices_begins": np.cumsum([0, *map(len, blocks)]).astype(np.int32),
-        "max_context_len": np.array(max(rows.end for rows in batch), np.int32),
-        _WANTED: np.concatenate(wanted).astype(np.int64),
-    }

@@ -42,11 +42,13 @@ class Tokenizer:
         if hasattr(self._tokenizer.model, "_resize_cache"):
             self._tokenizer.model._resize_cache(0)  # noqa: SLF001 - there is no other way
         # A model gives for a token that it does not have what was left by the last step.
-        largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        largest = max(vocabulary.values(), default=0)
         if largest >= weights.sizes.vocabulary:
             raise WeightsError(
                 f"the tokenizer has token {largest}, the model {weights.sizes.vocabulary} of them"
             )
+        self.most_token_bytes = max(len(token.encode()) for token in vocabulary)
         path = weights.folder / TEMPLATE_NAME
         self._template = _compile(path.read_text("utf-8")) if path.is_file() else None
         self._texts = {"bos_token": weights.bos_text, "eos_token": weights.eos_text}

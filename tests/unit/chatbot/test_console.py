@@ -1,9 +1,20 @@
 import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
 
 import pytest
 
-from app.chatbot.console import Terminal
+from app.chatbot.console import Terminal, clean, escape, fail
+from app.chatbot.errors import OutputError
 from app.chatbot.evidence.words import short
+from app.protocol.errors import ConfigError
+from app.protocol.releases import encode_releases
+from tests.support import make_release
+
+ROOT: Final = Path(__file__).parents[3]
 
 
 class Tty(io.StringIO):
@@ -14,6 +25,7 @@ class Tty(io.StringIO):
 
 
 HOSTILE = "a\x1b]52;c;x\x07b\x9bc\rd\u202ee\tf\ng"
+CLEAN = "a�]52;c;x�b�c�d�e\tf\ng"
 
 
 def test_terminals_get_no_controls() -> None:
@@ -27,15 +39,39 @@ def test_terminals_get_no_controls() -> None:
     terminal.note(HOSTILE)
     for stream in (terminal.answers, terminal.notes):
         assert isinstance(stream, Tty)
-        assert stream.getvalue().rstrip("\n") == "a�]52;c;x�b�c�d�e\tf\ng"
+        assert stream.getvalue().rstrip("\n") == CLEAN
 
 
-def test_pipes_get_the_answer_as_it_is() -> None:
-    """What is no terminal gets every character."""
-    terminal = Terminal(io.StringIO(), io.StringIO(), io.StringIO())
+@pytest.mark.parametrize("raw", [False, True])
+def test_pipes_get_no_controls_either(*, raw: bool) -> None:
+    """What is piped may be shown by `cat` or `less -R`; only answers that are to be raw are so."""
+    terminal = Terminal(io.StringIO(), io.StringIO(), io.StringIO(), raw=raw)
     terminal.piece(HOSTILE)
+    terminal.note(HOSTILE)
     assert isinstance(terminal.answers, io.StringIO)
-    assert terminal.answers.getvalue() == HOSTILE
+    assert isinstance(terminal.notes, io.StringIO)
+    assert terminal.answers.getvalue() == (HOSTILE if raw else CLEAN)
+    assert terminal.notes.getvalue() == CLEAN + "\n"
+
+
+def test_lines_end_as_lines_do() -> None:
+    """Windows' ends of lines are ends of lines; the separators of Unicode are none."""
+    assert clean("a\r\nb\u2028c\u2029d") == "a\nb\ufffdc\ufffdd"
+
+
+def test_a_line_of_proof_is_one_line() -> None:
+    """What an enclave calls its model cannot begin a line of proof of its own."""
+    for notes in (io.StringIO(), Tty()):
+        terminal = Terminal(io.StringIO(), io.StringIO(), notes)
+        terminal.tell("weights   a\nreceipt   verified", style="")
+        assert notes.getvalue() == "weights   a\ufffdreceipt   verified\n"
+
+
+def test_escaped_json_is_the_same_json() -> None:
+    """Controls in JSON become escapes: nothing is lost, and nothing reaches a terminal."""
+    shown = escape(json.dumps({"text": HOSTILE}, ensure_ascii=False, indent=2))
+    assert json.loads(shown) == {"text": HOSTILE}
+    assert clean(shown) == shown
 
 
 @pytest.mark.parametrize(("digest", "shown"), [(bytes(range(48)), "00010203…2e2f")])
@@ -66,3 +102,46 @@ def test_pipes_get_plain_lines() -> None:
     terminal.tell("enclave   is")
     assert isinstance(terminal.notes, io.StringIO)
     assert terminal.notes.getvalue() == "enclave   is\n"
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    """
+    Output that cannot be written is one line, exit code 1, and no traceback at the end either.
+    """
+    releases = tmp_path / "releases.json"
+    releases.write_bytes(encode_releases([make_release(kit="aws")]))
+    command = (sys.executable, "-m", "app.chatbot.main", "--releases", str(releases))
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            (*command, "releases", "list"),
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("chat: standard output cannot be written: No space left")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_full_disk_ends_a_conversation() -> None:
+    """
+    Once a piece could not be written, nothing more is, and the stream can still be closed.
+    """
+    with Path("/dev/full").open("w") as full:
+        terminal = Terminal(io.StringIO(), full, io.StringIO())
+        with pytest.raises(OutputError):
+            terminal.piece("word")
+        terminal.piece("word")
+
+
+def test_programs_have_names() -> None:
+    """
+    What fails is told in the name of the program that was run.
+    """
+    for name, begins in (({}, "chat: "), ({"name": "demo"}, "demo: ")):
+        terminal = Terminal(io.StringIO(), io.StringIO(), io.StringIO())
+        assert fail(ConfigError("why"), terminal, as_json=False, **name) == 1
+        assert isinstance(terminal.notes, io.StringIO)
+        assert terminal.notes.getvalue() == f"{begins}why\n"

@@ -7,8 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from app.enclave import answering
-from app.enclave.answering import Answerer
-from app.enclave.engine.interface import Finish
+from app.enclave.answering import Answerer, Outcome
 from app.enclave.nsm import NsmClient
 from app.protocol import answer
 from app.protocol.asker import envelope as asker_envelope
@@ -26,6 +25,7 @@ from app.protocol.errors import (
 )
 from app.protocol.messages import Kind, encode_hint
 from app.protocol.question import Message, Options, Padding, Question
+from tests.patience import PATIENCE_SECONDS
 from tests.samples import ARN, AUTHORIZATION, CONVERSATION, DATA_KEY, changed, make_question
 from tests.scripted import Asker, ScriptedEngine, ScriptedKms, make_answerer
 from tests.support import make_nsm, make_nsm_client
@@ -98,7 +98,7 @@ def answerer(engine: ScriptedEngine, kms: ScriptedKms) -> Answerer:
 
 def ask(
     answerer: Answerer, options: Options | None = None, *, text: str = "Who reads this?"
-) -> tuple[Asker, ListPeer, Finish | None]:
+) -> tuple[Asker, ListPeer, Outcome]:
     """Ask one question; give who asked, what came and how it went."""
     asker = Asker(answerer.key_ring.public_key(), make_question(text, options))
     peer = ListPeer()
@@ -112,11 +112,11 @@ def test_whole_answer(
     """
     A question goes in, its answer comes out, with a receipt that verifies.
     """
-    asker, peer, finish = ask(answerer, Options(padding=padding))
+    asker, peer, outcome = ask(answerer, Options(padding=padding))
     text, receipt = asker.read(peer.messages)
     assert text == "Nobody but you."
     assert engine.questions[0].messages[-1].text == "Who reads this?"
-    assert finish == Finish("stop", 12, 3)
+    assert outcome == "answered"
     assert (receipt.prompt_tokens, receipt.completion_tokens) == (12, 3)
     assert (receipt.finish, receipt.code) == ("stop", None)
     assert kms.calls == ["question", "answer"]
@@ -215,10 +215,10 @@ def test_engine_that_hangs(
     monkeypatch.setattr(answering, "_GRACE_SECONDS", 0.1)
     engine.reason = None
     engine.keeps_deadline = False
-    asker, peer, finish = ask(answerer, Options(padding=padding))
+    asker, peer, outcome = ask(answerer, Options(padding=padding))
     text, receipt = asker.read(peer.messages)
     assert text == "Nobody but you."
-    assert finish == Finish("error", 0, 0)
+    assert outcome == "answered"
     assert receipt.code == "deadline"
     assert engine.generations[0].cancelled.is_set()
 
@@ -310,7 +310,7 @@ def test_unknown_key(answerer: Answerer, engine: ScriptedEngine, kms: ScriptedKm
     """
     stranger = X25519PrivateKey.generate().public_key().public_bytes_raw()
     peer = ListPeer()
-    assert answerer.answer(Asker(stranger).request, peer) is None
+    assert answerer.answer(Asker(stranger).request, peer) == "refused"
     assert peer.messages == [b"\x8eunknown_key"]
     assert (engine.questions, kms.calls) == ([], [])
 
@@ -322,7 +322,7 @@ def test_replay(answerer: Answerer, engine: ScriptedEngine, kms: ScriptedKms) ->
     asker, _, _ = ask(answerer)
     kms.calls.clear()
     peer = ListPeer()
-    assert answerer.answer(asker.request, peer) is None
+    assert answerer.answer(asker.request, peer) == "refused"
     assert peer.messages == [b"\x8ereplayed"]
     assert (len(engine.questions), kms.calls) == (1, [])
 
@@ -346,7 +346,7 @@ def test_garbage(
     """
     peer = ListPeer()
     request = spoil(Asker(answerer.key_ring.public_key()).request)
-    assert answerer.answer(request, peer) is None
+    assert answerer.answer(request, peer) == "refused"
     assert peer.messages == [b"\x8e" + code]
     assert kms.calls == []
 
@@ -360,8 +360,8 @@ def test_kms_fails(
     What KMS refuses or fails at, the asker learns sealed; the model never starts.
     """
     setattr(kms, f"{at}_failure", error)
-    asker, peer, finish = ask(answerer)
-    assert finish is None
+    asker, peer, outcome = ask(answerer)
+    assert outcome == {"question": "refused", "answer": "failed"}[at]
     assert type(asker.read_error(peer.messages)) is type(error)
     assert engine.questions == []
 
@@ -376,8 +376,8 @@ def test_model_refuses(answerer: Answerer, engine: ScriptedEngine, error: AppErr
     What the model refuses, the asker learns sealed, with its numbers.
     """
     engine.refusal = error
-    asker, peer, finish = ask(answerer)
-    assert finish is None
+    asker, peer, outcome = ask(answerer)
+    assert outcome == "failed"
     received = asker.read_error(peer.messages)
     assert (type(received), received.numbers) == (type(error), error.numbers)
 
@@ -387,7 +387,7 @@ def test_question_of_another_key(answerer: Answerer, engine: ScriptedEngine) -> 
     An envelope under another data key is `sealed`, and never says at which step.
     """
     asker, peer = Asker(answerer.key_ring.public_key(), data_key=bytes(32)), ListPeer()
-    assert answerer.answer(asker.request, peer) is None
+    assert answerer.answer(asker.request, peer) == "refused"
     assert type(asker.read_error(peer.messages)) is EnvelopeError
     assert engine.questions == []
 
@@ -400,7 +400,7 @@ def test_question_that_is_none(answerer: Answerer, monkeypatch: pytest.MonkeyPat
         patch.setattr(asker_envelope, "encode_question", lambda _: b"\x80")
         asker = Asker(answerer.key_ring.public_key())
     peer = ListPeer()
-    assert answerer.answer(asker.request, peer) is None
+    assert answerer.answer(asker.request, peer) == "refused"
     assert type(asker.read_error(peer.messages)) is ProtocolError
 
 
@@ -434,7 +434,7 @@ def test_what_is_only_carried_is_refused_by_number(
     """
     question = Question(messages or (Message("user", "a"),), Options(**options))  # type: ignore[arg-type] # as named
     asker, peer = Asker(answerer.key_ring.public_key(), question), ListPeer()
-    assert answerer.answer(asker.request, peer) is None
+    assert answerer.answer(asker.request, peer) == "refused"
     error = asker.read_error(peer.messages)
     assert (type(error), error.numbers) == (UnsupportedError, numbers)
     assert (engine.questions, kms.calls) == ([], ["question"])
@@ -470,11 +470,11 @@ def test_model_fails_midway(answerer: Answerer, engine: ScriptedEngine, padding:
     An answer that the model cannot finish ends with a receipt that says so, at a bucket.
     """
     engine.reason = "error"
-    asker, peer, finish = ask(answerer, Options(padding=padding))
+    asker, peer, outcome = ask(answerer, Options(padding=padding))
     text, receipt = asker.read(peer.messages)
     assert text == "Nobody but you."
     assert (receipt.finish, receipt.code) == ("error", "internal")
-    assert finish == Finish("error", 12, 3)
+    assert outcome == "answered"
     assert padding == "off" or len(peer.messages) - 1 in FRAME_COUNT_BUCKETS
 
 
@@ -504,8 +504,8 @@ def test_failure_long_before_the_deadline(
     """
     A failure is no `deadline` because the text before it, or the dummies after it, outlast that.
     """
-    monkeypatch.setattr(answering, "ANSWER_DEADLINE_SECONDS", 0.5)
-    monkeypatch.setattr(answering, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(answering, "ANSWER_DEADLINE_SECONDS", 1)
+    monkeypatch.setattr(answering, "BEAT_SECONDS", 0.04)
     engine.pieces = [text]
     engine.reason = "error"
     asker, peer, _ = ask(answerer)
@@ -522,9 +522,7 @@ def test_nsm_fails_at_the_receipt(
     peer = ListPeer()
     answerer = make_answerer(engine, kms, SlowNsm(peer, failure=NsmError("CANARY")))
     asker = Asker(answerer.key_ring.public_key(), make_question(options=Options(padding=padding)))
-    with pytest.raises(ConnectionAbortedError) as caught:
-        answerer.answer(asker.request, peer)
-    assert "CANARY" not in str(caught.value)
+    assert answerer.answer(asker.request, peer) == "failed"
     assert {message[0] for message in peer.messages[1:]} == {Kind.ANSWER_FRAME}
     assert engine.generations[0].cancelled.is_set()
 
@@ -540,7 +538,7 @@ def test_hang_up(answerer: Answerer, engine: ScriptedEngine, padding: Padding, m
     with pytest.raises(BrokenPipeError):
         answerer.answer(asker.request, ListPeer(most=most))
     assert engine.generations[0].cancelled.is_set()
-    assert engine.generations[0].taken < 100
+    assert engine.generations[0].taken < 900
 
 
 def test_silent_hang_up(answerer: Answerer, engine: ScriptedEngine) -> None:
@@ -552,7 +550,7 @@ def test_silent_hang_up(answerer: Answerer, engine: ScriptedEngine) -> None:
     started = time.monotonic()
     with pytest.raises(BrokenPipeError):
         answerer.answer(asker.request, ListPeer(hung_up=True))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < PATIENCE_SECONDS
     assert engine.generations[0].cancelled.is_set()
 
 

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from app.enclave.events import Event, report
+from tests.patience import PATIENCE_SECONDS
 
 CANARY = "CANARY-7f3a"
 
@@ -26,7 +27,7 @@ def run(body: str) -> tuple[int, str, list[dict[str, object]]]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     assert CANARY not in done.stdout + done.stderr
     return done.returncode, done.stdout, [json.loads(line) for line in done.stderr.splitlines()]

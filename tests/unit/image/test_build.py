@@ -15,7 +15,7 @@ from image.eif.cpio_reader import read_cpio
 from image.eif.tar import tar_entries
 from image.errors import ImageError
 from image.kits import aws as kit_aws
-from image.kits.aws import FILES, aws_kit, git_blob_id
+from image.kits.aws import FILES, aws_kit, git_blob_id, record_kit
 from tests.eifs import archive
 
 ROOT = Path(__file__).parents[3]
@@ -161,15 +161,57 @@ def test_aws_kit(tmp_path: Path, listed: Path) -> None:
     files = make_files(tmp_path / "files")
     before = listed.read_bytes()
     with pytest.raises(ImageError, match=r"bzImage has git blob id [0-9a-f]{40}.*--record-kit"):
-        aws_kit(files, tmp_path / "kit")
+        aws_kit(files, tmp_path / "kit", note=pytest.fail)
     assert listed.read_bytes() == before
-    aws_kit(files, tmp_path / "kit", record=True)
-    kit = aws_kit(files, tmp_path / "kit")
+    record_kit(files)
+    kit = aws_kit(files, tmp_path / "kit", note=pytest.fail)
     assert (kit.name, kit.cmdline) == ("aws", "fake cmdline")
     assert len(json.loads(listed.read_bytes())["init"]) == 2
     (files / "init").write_bytes(b"another")
     with pytest.raises(ImageError, match="init has git blob id"):
-        aws_kit(files, tmp_path / "kit")
+        aws_kit(files, tmp_path / "kit", note=pytest.fail)
+
+
+def test_sha_1_alone_is_told(tmp_path: Path, listed: Path) -> None:
+    """
+    What is listed by its git blob id alone is taken with a warning, until SHA-256 is recorded.
+    """
+    files = make_files(tmp_path / "files")
+    record_kit(files)
+    value = json.loads(listed.read_bytes())
+    value["bzImage"][git_blob_id(b"fake bzImage")] = None
+    listed.write_text(json.dumps(value))
+    notes: list[str] = []
+    aws_kit(files, tmp_path / "kit", note=notes.append)
+    (told,) = notes
+    assert told.startswith("WARNING: bzImage is known by its git blob id alone, which is SHA-1")
+    record_kit(files)
+    aws_kit(files, tmp_path / "kit", note=pytest.fail)
+
+
+def test_a_collision_is_refused(tmp_path: Path, listed: Path) -> None:
+    """
+    A file with the blob id of a listed one and another SHA-256 is neither taken nor recorded.
+    """
+    files = make_files(tmp_path / "files")
+    record_kit(files)
+    value = json.loads(listed.read_bytes())
+    value["init"][git_blob_id(b"fake init")] = "0" * 64
+    listed.write_text(json.dumps(value))
+    with pytest.raises(ImageError, match=r"init has the git blob id .* another SHA-256"):
+        aws_kit(files, tmp_path / "kit", note=pytest.fail)
+    with pytest.raises(ImageError, match=r"init has the git blob id .* another SHA-256"):
+        record_kit(files)
+
+
+def test_what_is_recorded_of_amazons_kit() -> None:
+    """
+    Every file of version 1.5.0 that could be had is listed by SHA-256; the kernel alone is not.
+    """
+    recorded = json.loads(kit_aws.LISTED.read_bytes())
+    assert set(recorded) == set(FILES)
+    weak = [name for name, digests in recorded.items() if None in digests.values()]
+    assert weak == ["bzImage"]
 
 
 def test_aws_kit_is_not_there(tmp_path: Path, listed: Path) -> None:
@@ -178,7 +220,7 @@ def test_aws_kit_is_not_there(tmp_path: Path, listed: Path) -> None:
     """
     for files in (None, tmp_path / "none"):
         with pytest.raises(ImageError, match="dnf install aws-nitro-enclaves-cli-devel"):
-            aws_kit(files, tmp_path / "kit")
+            aws_kit(files, tmp_path / "kit", note=pytest.fail)
     assert not (tmp_path / "kit").exists()
     assert listed.exists()
 

@@ -61,8 +61,9 @@ def test_only_what_belongs_there(tmp_path: Path, wheels: Path) -> None:
     folders = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_dir()}
     assert {folder for folder in folders if not folder.startswith("systemd/")} == FOLDERS
     session = {path.name for path in (out / "app/chatbot/session").iterdir()}
-    assert session == {"__init__.py", "cut_off.py", "transport.py", "trust.py"}
-    assert {path.name for path in (out / "app/chatbot").iterdir()} == {"__init__.py", "session"}
+    assert session == {"__init__.py", "cut_off.py", "proxy.py", "transport.py", "trust.py"}
+    chatbot = {path.name for path in (out / "app/chatbot").iterdir()}
+    assert chatbot == {"__init__.py", "errors.py", "session"}
     assert {path.name for path in (out / "ops").iterdir()} == {"__init__.py", "host_check.py"}
 
 

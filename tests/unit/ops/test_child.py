@@ -10,6 +10,7 @@ import pytest
 from app.chatbot.console import Terminal
 from ops.child import ChildError, run
 from ops.deployment import ROOT
+from tests.patience import PATIENCE_SECONDS
 
 PROGRAM = """
 import sys
@@ -28,7 +29,7 @@ def end(*_):
     sys.exit(130)
 signal.signal(signal.SIGINT, end)
 print("child runs", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -60,4 +61,4 @@ def test_ctrl_c_lets_the_child_clean_up() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "child runs\n"
     os.killpg(process.pid, signal.SIGINT)
-    assert process.communicate(timeout=30)[0] == "child cleaned up\nstopped\n"
+    assert process.communicate(timeout=PATIENCE_SECONDS)[0] == "child cleaned up\nstopped\n"

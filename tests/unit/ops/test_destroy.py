@@ -8,9 +8,11 @@ import pytest
 
 from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
+from ops import destroy
 from ops.asset_store import AssetObject, find_objects, find_own_objects, without_shared
 from ops.asset_store import remove_objects as remove
 from ops.child import confirm
+from ops.deployment import ROOT, Workshop
 from ops.destroy import describe_destruction
 from ops.leftovers import Leftover, find_leftovers
 from ops.live_stack import LiveStack, Resource, read_live_stack
@@ -303,3 +305,17 @@ def test_confirmation(source: io.StringIO, *, yes: bool, expected: bool) -> None
     """
     terminal = Terminal(source, io.StringIO(), io.StringIO())
     assert confirm("Destroy?", "enclave-llm", terminal, yes=yes) is expected
+
+
+def test_a_region_is_asked_for_before_anything_dear(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a Region it ends at once: bin/destroy has installed no CDK, nor is any imported."""
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    assert destroy.main([], workshop=Workshop(cdk=("/nowhere",))) == 1
+    assert "no Region is named" in capsys.readouterr().err
+    assert 'bin/setup" infra' not in (ROOT / "bin" / "destroy").read_text()
+    commands = (ROOT / "bin" / "cdk").read_text()
+    assert commands.index("\nbin/setup-node") < commands.index("\nbin/setup infra")

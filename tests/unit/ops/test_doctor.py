@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
 from app.protocol.regions import REGIONS
 from infra.parameters import parse_parameters
@@ -346,6 +348,19 @@ def test_only_problems_keep_from_deploying(findings: Iterable[Finding], *, bad: 
 
 
 @pytest.mark.parametrize(
+    ("number", "said"), [(0, "0 problems"), (1, "1 problem"), (2, "2 problems")]
+)
+def test_one_problem_is_one_problem(number: int, said: str) -> None:
+    """
+    The last line counts as people do.
+    """
+    terminal = Terminal(io.StringIO(), io.StringIO(), io.StringIO())
+    doctor.show([problem("a", "b", "c")] * number, terminal)
+    assert isinstance(terminal.answers, io.StringIO)
+    assert terminal.answers.getvalue().splitlines()[-1] == f"0 ok, 0 warnings, {said}"
+
+
+@pytest.mark.parametrize(
     ("environment", "region", "expected"),
     [
         ({}, "eu-west-1", "eu-west-1"),
@@ -387,7 +402,7 @@ def run_doctor(*arguments: str, region: str = REGION) -> "subprocess.CompletedPr
 
 def test_exit_codes() -> None:
     """
-    Problems exit with 1, also as JSON; wrong usage with 2, whoever notices.
+    Problems exit with 1, also as JSON, a Region that nobody names among them; wrong usage with 2.
     """
     context = [part for item in GIVEN for part in ("-c", item)]
     done = run_doctor(*context, "--json")
@@ -398,4 +413,7 @@ def test_exit_codes() -> None:
     levels = {item["check"]: item["level"] for item in found["findings"]}
     assert levels["credentials"] == "problem"
     assert run_doctor("-c", "nothing").returncode == 2
-    assert run_doctor(*context, region="").returncode == 2
+    nowhere = run_doctor(*context, region="")
+    assert nowhere.returncode == 1
+    assert "AWS_REGION" in nowhere.stdout
+    assert "CDK command line" in nowhere.stdout

@@ -81,26 +81,57 @@ def test_any_json(value: object) -> None:
     assert all(isinstance(one, RunningEnclave) for one in parsed)
 
 
+RUN, DESCRIBE, TERMINATE = "run-enclave", "describe-enclaves", "terminate-enclave"
+
+
 @pytest.mark.parametrize(
-    ("code", "text", "advice"),
+    ("command", "code", "advice"),
     [
-        ("E26", "Insufficient memory requested. User provided `memory` is 64 MB", "four times"),
-        ("E27", "Insufficient memory available. User provided `memory` is 4096 MB", "restart"),
-        ("E39", "Enclave process connection failure", "did not start in time"),
-        ("E36", "Enclave boot failure", "certificate"),
-        ("E51", "Artifacts path environment variable not set", "HOME"),
-        ("E99", "Something new", "nitro-cli explain --error-code E99"),
+        (RUN, "E19", "/dev/nitro_enclaves"),
+        (RUN, "E22", "fewer vCPUs"),
+        (RUN, "E26", "four times"),
+        (RUN, "E27", "restart"),
+        (RUN, "E29", "NUMA"),
+        (RUN, "E31", "NUMA"),
+        (RUN, "E35", "huge pages"),
+        (RUN, "E36", "booted"),
+        (RUN, "E59", "certificate"),
+        (RUN, "E99", "nitro-cli explain --error-code E99"),
+        (DESCRIBE, "E07", "/run/nitro_enclaves"),
+        (DESCRIBE, "E35", "cannot be measured"),
+        (DESCRIBE, "E19", "/var/log/nitro_enclaves"),
+        (TERMINATE, "E11", "no such enclave"),
     ],
 )
-def test_errors(code: str, text: str, advice: str) -> None:
+def test_errors(command: str, code: str, advice: str) -> None:
     """
-    Each known error is one sentence with the next step; another one says where to read on.
+    Each known error of each command is one sentence with the next step; the cause stands first.
     """
-    error = explain("run-enclave", failure(code, text))
+    error = explain(command, failure(code, "What nitro-cli says of it."))
     assert error.cli_code == code
-    assert str(error).startswith(f"{code}: ")
+    assert str(error).startswith(f"{command}: {code}: ")
     assert advice in str(error)
     assert "\n" not in str(error)
+
+
+def test_no_answer_means_another_thing_for_each_command() -> None:
+    """
+    E39 alone is no failed boot where enclaves are only listed or ended.
+    """
+    alone = "Failed connections: 1\n[ E39 ] Enclave process connection failure.\n"
+    told = {command: str(explain(command, alone)) for command in (RUN, DESCRIBE, TERMINATE)}
+    assert len({text.partition("E39: ")[2] for text in told.values()}) == 3
+    assert "without a word" in told[RUN]
+    assert "does not answer" in told[DESCRIBE]
+    assert not any("image" in told[command] for command in (DESCRIBE, TERMINATE))
+
+
+def test_huge_pages_are_named_where_an_image_does_not_load() -> None:
+    """
+    E35 of a start is no proof that the image is damaged: nitro-cli gives it for want of pages, too.
+    """
+    assert "damaged" not in str(explain(RUN, failure("E35", "EIF file parsing error.")))
+    assert "damaged" in str(explain(DESCRIBE, failure("E35", "EIF file parsing error.")))
 
 
 def test_an_error_without_a_code() -> None:

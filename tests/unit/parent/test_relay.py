@@ -18,6 +18,7 @@ from app.protocol.errors import (
 from app.protocol.frames import encode_frame
 from app.protocol.messages import Kind, encode_hint, encode_message
 from tests.fake_enclave import FRAME, HEADER, REPORT, SEALED_ERROR, FakeEnclave, encode_answer
+from tests.patience import PATIENCE_SECONDS
 
 NONCE = bytes(range(32))
 TINY_FRAMES = {
@@ -99,7 +100,7 @@ def test_hint_before_reading() -> None:
     """
     hint = encode_frame(encode_hint(BusyError()))
     with pytest.raises(BusyError):
-        open_chat(lambda: answer_with(hint), bytes(MAX_FRAME_BYTES - 1), seconds=5)
+        open_chat(lambda: answer_with(hint), bytes(MAX_FRAME_BYTES - 1), seconds=60)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 32])
@@ -108,7 +109,7 @@ def test_answer(enclave: FakeEnclave, frames: int) -> None:
     All frames come, byte for byte, and then the answer ends.
     """
     request = f"frames {frames} 0".encode()
-    with closing(open_chat(enclave.connect, request, seconds=5)) as answer:
+    with closing(open_chat(enclave.connect, request, seconds=60)) as answer:
         assert b"".join(answer) == encode_answer(frames)
 
 
@@ -116,17 +117,17 @@ def test_frames_come_as_sent(enclave: FakeEnclave) -> None:
     """
     A frame is given while the enclave still works on the next.
     """
-    with closing(open_chat(enclave.connect, b"silent 2", seconds=5)) as answer:
+    with closing(open_chat(enclave.connect, b"silent 2", seconds=60)) as answer:
         frames = iter(answer)
         assert [next(frames), next(frames)] == [encode_frame(HEADER)] * 2
-    assert enclave.hung_up.wait(1)
+    assert enclave.hung_up.wait(PATIENCE_SECONDS)
 
 
 def test_sealed_error(enclave: FakeEnclave) -> None:
     """
     A sealed error is the whole answer; whether it is one, only the client can tell.
     """
-    with closing(open_chat(enclave.connect, b"error", seconds=5)) as answer:
+    with closing(open_chat(enclave.connect, b"error", seconds=60)) as answer:
         assert list(answer) == [encode_frame(SEALED_ERROR)]
 
 
@@ -136,7 +137,7 @@ def test_hint(enclave: FakeEnclave, code: str) -> None:
     A hint in place of an answer is raised as the error it names.
     """
     with pytest.raises(AppError) as caught:
-        open_chat(enclave.connect, f"hint {code}".encode(), seconds=5)
+        open_chat(enclave.connect, f"hint {code}".encode(), seconds=60)
     assert caught.value.code == code
 
 
@@ -146,7 +147,7 @@ def test_broken_off(enclave: FakeEnclave) -> None:
     """
     received: list[bytes] = []
     with (
-        closing(open_chat(enclave.connect, b"cut", seconds=5)) as answer,
+        closing(open_chat(enclave.connect, b"cut", seconds=60)) as answer,
         pytest.raises(TruncatedError),
     ):
         received.extend(answer)
@@ -159,7 +160,7 @@ def test_broken_wire_format(enclave: FakeEnclave, what: str) -> None:
     An enclave that breaks the wire format is unavailable; that isn't the client's bad request.
     """
     with pytest.raises(UnavailableError) as caught:
-        open_chat(enclave.connect, b"raw " + TINY_FRAMES[what].encode(), seconds=5)
+        open_chat(enclave.connect, b"raw " + TINY_FRAMES[what].encode(), seconds=60)
     assert not isinstance(caught.value, ProtocolError)
 
 
@@ -168,7 +169,7 @@ def test_request_within_an_answer(enclave: FakeEnclave) -> None:
     A kind that has no place in an answer truncates it.
     """
     with (
-        closing(open_chat(enclave.connect, b"raw 0000000101", seconds=5)) as answer,
+        closing(open_chat(enclave.connect, b"raw 0000000101", seconds=60)) as answer,
         pytest.raises(TruncatedError, match="kind 0x1"),
     ):
         list(answer)
@@ -179,8 +180,8 @@ def test_deadline(enclave: FakeEnclave) -> None:
     Time runs out over the whole answer, and the enclave is hung up on.
     """
     with pytest.raises(DeadlineError):
-        open_chat(enclave.connect, b"silent", seconds=0.1)
-    assert enclave.hung_up.wait(1)
+        open_chat(enclave.connect, b"silent", seconds=0.5)
+    assert enclave.hung_up.wait(PATIENCE_SECONDS)
 
 
 def test_deadline_while_sending() -> None:
@@ -189,7 +190,7 @@ def test_deadline_while_sending() -> None:
     """
     ours, theirs = socket.socketpair()
     with ours, pytest.raises(UnavailableError, match="TimeoutError"):
-        open_chat(lambda: theirs, bytes(MAX_FRAME_BYTES - 1), seconds=0.1)
+        open_chat(lambda: theirs, bytes(MAX_FRAME_BYTES - 1), seconds=0.5)
 
 
 def test_deadline_of_a_busy_answer(enclave: FakeEnclave) -> None:
@@ -213,7 +214,7 @@ def test_client_hangs_up_while_waiting(enclave: FakeEnclave, parting: bytes) -> 
     threading.Timer(0.1, client.close).start()
     with ours, pytest.raises(ConnectionAbortedError):
         open_chat(enclave.connect, b"silent", seconds=5, client=ours)
-    assert enclave.hung_up.wait(1)
+    assert enclave.hung_up.wait(PATIENCE_SECONDS)
 
 
 def test_client_hangs_up_between_frames(enclave: FakeEnclave) -> None:
@@ -227,7 +228,7 @@ def test_client_hangs_up_between_frames(enclave: FakeEnclave) -> None:
         with pytest.raises(ConnectionAbortedError):
             list(answer)
         answer.close()
-    assert enclave.hung_up.wait(1)
+    assert enclave.hung_up.wait(PATIENCE_SECONDS)
 
 
 def test_writes_are_cut(enclave: FakeEnclave) -> None:
@@ -247,7 +248,7 @@ def test_writes_are_cut(enclave: FakeEnclave) -> None:
         return Recording(fileno=plain.detach())
 
     body = b"frames 1 0\n" + bytes(100_000)
-    open_chat(connect, body, seconds=5).close()
+    open_chat(connect, body, seconds=60).close()
     assert max(writes) == MAX_WRITE_BYTES
     assert sum(writes) == len(body) + 5
     assert enclave.requests == [encode_message(Kind.CHAT, body)]

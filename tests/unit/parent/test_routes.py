@@ -20,7 +20,7 @@ from app.protocol.messages import Kind, encode_message
 from tests import fake_enclave
 from tests.fake_enclave import REPORT, FakeEnclave, encode_answer
 
-CONFIG = ParentConfig(max_streams=2, answer_seconds=5, body_seconds=1)
+CONFIG = ParentConfig(max_streams=2, answer_seconds=60, body_seconds=1)
 NONCE_HEX = "5e" * 32
 CANARY = "canary-7f3a"
 
@@ -347,6 +347,7 @@ def test_metrics(client: FlaskClient) -> None:
     assert counts == [1, 1, 2]
     assert metric(client, "enclave_answered") == 3
     assert metric(client, "enclave_failed") == 4
+    assert metric(client, "enclave_refused") == 5
 
 
 def test_log(client: FlaskClient, lines: Callable[[], list[str]]) -> None:

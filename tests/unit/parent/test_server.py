@@ -3,9 +3,10 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import cast
 from wsgiref.types import WSGIApplication
 
 import pytest
@@ -15,6 +16,8 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from app.parent import server
 from app.parent.config import ParentConfig
+from app.parent.lobby import Lobby
+from app.protocol.constants import MAX_CONNECTIONS
 from tests.fake_enclave import FakeEnclave
 
 CONFIG = ParentConfig(host="::1", port=0, max_streams=3, answer_seconds=60)
@@ -77,6 +80,8 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.address == [("::1", 0)]
     assert settings.workers == 1
     assert settings.threads > CONFIG.max_streams
+    # One place in the enclave stays free for the supervisor, whatever strangers ask for.
+    assert ParentConfig().max_streams + server._SPARE_THREADS < MAX_CONNECTIONS
     assert settings.graceful_timeout > CONFIG.answer_seconds
     assert settings.accesslog is None
     assert settings.control_socket_disable
@@ -160,7 +165,7 @@ def test_exceptions_are_named(monkeypatch: pytest.MonkeyPatch, error: Exception 
 @pytest.mark.parametrize("another", [True, False])
 def test_handle(worker: server._Worker, monkeypatch: pytest.MonkeyPatch, *, another: bool) -> None:
     """
-    Headers have a time limit, which ends when they are there; what ends is lingered over here.
+    Headers have a time limit here, too, which ends when they are there.
     """
     cut_offs = []
 
@@ -175,24 +180,33 @@ def test_handle(worker: server._Worker, monkeypatch: pytest.MonkeyPatch, *, anot
     monkeypatch.setattr(ThreadWorker, "handle_request", handle_request)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        theirs.shutdown(socket.SHUT_WR)
         assert worker.handle(SimpleNamespace(sock=ours)) is another
         theirs.settimeout(0)
-        with pytest.raises(BlockingIOError) if another else nullcontext():
-            assert theirs.recv(1) == b""
+        with pytest.raises(BlockingIOError):  # closing is the lobby's
+            theirs.recv(1)
     assert not cut_offs[0].happened
 
 
-def test_linger_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("end", ["failed", "cancelled", "closed", "kept"])
+def test_what_ends_is_seen_out(
+    worker: server._Worker, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
     """
-    A peer that neither reads nor closes is not waited for long.
+    A connection is kept for another request, or leaves through the lobby, which holds no thread.
     """
-    monkeypatch.setattr(server, "_LINGER_SECONDS", 0.1)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.send(b"more")
-        server._linger(ours)
-        assert ours.recv(1) == b""
+    seen_out: list[str] = []
+    kept: list[str] = []
+    worker._lobby = cast("Lobby", SimpleNamespace(see_out=seen_out.append))
+    monkeypatch.setattr(ThreadWorker, "finish_request", lambda *_: kept.append("conn"))
+    future: Future[object] = Future()
+    if end == "cancelled":
+        future.cancel()
+    elif end == "failed":
+        future.set_exception(ValueError())
+    else:
+        future.set_result(end == "kept")
+    worker.finish_request("conn", future)
+    assert (seen_out, kept) == ((["conn"], []) if end != "kept" else ([], ["conn"]))
 
 
 def test_stopping(worker: server._Worker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,7 +208,7 @@ def test_surplus(bench: Bench) -> None:
     assert [one["EnclaveID"] for one in bench.cli.running] == [ENCLAVE_ID]
 
 
-@pytest.mark.parametrize("code", ["E26", "E27", "E39", "E51"])
+@pytest.mark.parametrize("code", ["E26", "E27", "E39", "E59"])
 def test_failed_start(bench: Bench, caplog: pytest.LogCaptureFixture, code: str) -> None:
     """
     A start that fails is explained, and tried again later.
@@ -333,6 +333,18 @@ def test_answer_errors(bench: Bench) -> None:
     bench.health = HealthReport(0, 0, 1, 1)
     bench.look()
     assert bench.supervisor.take_counts()[count] == 1
+
+
+def test_refused_requests_are_no_answer_errors(bench: Bench) -> None:
+    """
+    What anybody who reaches the port can bring about has a metric of its own, without an alarm.
+    """
+    bench.look(times=2)
+    bench.health = HealthReport(0, 0, 1, 0, refused=500)
+    bench.look(times=2)
+    counts = bench.supervisor.take_counts()
+    assert (counts["AnswerErrors"], counts["RequestsRefused"]) == (0, 500)
+    assert bench.supervisor.take_counts()["RequestsRefused"] == 0
 
 
 def test_stop(bench: Bench) -> None:

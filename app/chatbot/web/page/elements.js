@@ -16,11 +16,34 @@ export function draw(name, attributes = {}, ...children) {
 
 /** Make the details of named values: a summary that opens a list. */
 export function disclose(summary, values) {
-  const list = make("dl", { class: "values" });
-  for (const [name, value] of values) {
-    list.append(make("dt", {}, name), make("dd", {}, value));
-  }
-  return make("details", {}, make("summary", {}, ...[summary].flat()), list);
+  return make("details", {}, make("summary", {}, ...[summary].flat()), list(values, "values"));
+}
+
+/** Make a list of named values. */
+export function list(values, kind) {
+  return make("dl", { class: kind },
+    ...values.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+}
+
+/** Put a text into an element; one that stands there already is left alone, and what is marked. */
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+const filled = new WeakMap();
+
+/** Fill an element from a value, anew only when it is another value; tells whether it was. */
+export function refill(element, value, makeChildren) {
+  if (filled.has(element) && filled.get(element) === value) return false;
+  filled.set(element, value);
+  element.replaceChildren(...makeChildren(value));
+  return true;
+}
+
+/** Write a number, with its noun where one is given. */
+export function count(number, noun) {
+  const written = number.toLocaleString("en");
+  return noun ? `${written} ${noun}${number === 1 ? "" : "s"}` : written;
 }
 
 function fill(element, attributes, children) {

@@ -14,6 +14,7 @@ from app.protocol.errors import (
     TruncatedError,
 )
 from app.protocol.question import Message
+from tests.patience import PATIENCE_SECONDS
 
 
 class FakeSession:
@@ -141,6 +142,6 @@ def test_no_session_has_two_users() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_SECONDS)
     assert faults == []
     assert 1 < len(seen) <= 3

@@ -105,6 +105,48 @@ def test_neutral_names_are_of_the_whole() -> None:
         assert raised.value.parameter == f"messages[0].{name}"
 
 
+def refuse(**more: Any) -> RequestError:
+    with pytest.raises(RequestError) as raised:
+        chat(**more)
+    return raised.value
+
+
+def test_a_refusal_names_all_that_is_refused() -> None:
+    """All are named in the caller's order, and last what clients add by themselves."""
+    error = refuse(
+        user="jdoe", response_format={"type": "json_object"}, tool_choice="auto", top_k=5
+    )
+    assert (error.parameter, error.code) == ("response_format", "unsupported_parameter")
+    named = [part.split(" ")[0] for part in str(error).split("; ")]
+    assert named == ["response_format", "top_k", "user", "tool_choice"]
+    question = {"role": "user", "content": [{"type": "image_url", "text": "x"}], "x": 1}
+    error = refuse(messages=[question], temperature="warm", model=None)
+    assert error.parameter == "model"
+    for name in ("messages[0].content[0].type", "messages[0].x", "temperature"):
+        assert name in str(error)
+
+
+def test_a_refusal_is_bounded() -> None:
+    """However much is refused, the words that say so are few."""
+    error = refuse(**{f"parameter_{number}" * 99: 1 for number in range(999)})
+    assert "and 991 more" in str(error)
+    assert len(str(error)) < 1000
+
+
+def test_whole_numbers() -> None:
+    """An integer may be written as 8.0; neither 8.5 nor true is one."""
+    assert chat(max_tokens=8.0, seed=3.0).options == Options(max_tokens=8, seed=3, padding="off")
+    for wrong in (8.5, True, "8", 1e300):
+        assert refuse(max_tokens=wrong).parameter == "max_tokens"
+
+
+def test_names_of_speakers() -> None:
+    """A name is taken, is no part of the prompt, and is told as that."""
+    asked = chat(messages=[{"role": "user", "content": "Who?", "name": "jdoe"}])
+    assert (asked.text, asked.unused) == ("Who?", ("messages.name",))
+    assert chat().unused == ()
+
+
 @given(body=st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_body_is_a_request_or_an_error(body: bytes) -> None:
     """Whatever comes gives a request or the one documented error."""

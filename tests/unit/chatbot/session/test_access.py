@@ -5,12 +5,19 @@ from typing import cast
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    SSLError,
+    SSOTokenLoadError,
+)
 
 from app.chatbot.config import ChatbotConfig
+from app.chatbot.errors import CertificateError, LoginError
 from app.chatbot.session.access import Access
 from app.protocol.authorization import Credentials
-from app.protocol.errors import AppError, ConfigError, DeniedError, KmsError
+from app.protocol.errors import AppError, DeniedError, KmsError
 from app.protocol.regions import REGIONS
 from tests.support import Clock
 
@@ -132,6 +139,20 @@ def test_credentials_are_renewed_with_five_minutes_left(
     assert len(aws.assumed) == 4
 
 
+def test_conversations_that_are_over_leave_nothing(access: Access, clock: Clock) -> None:
+    """
+    However many conversations there were, what is held is what the last of them needs.
+    """
+    for number in range(200):
+        conversation = number.to_bytes(16, "big")
+        access.question_key(conversation)
+        access.open_answer_key(b"wrapped", conversation)
+        access.credentials_for_enclave(conversation, PCR0)
+        clock.now += 1
+    assert len(access._leases) == 2
+    assert len(access._answer_keys) == 1
+
+
 def test_data_keys_are_kept_fifteen_minutes(access: Access, aws: Aws, clock: Clock) -> None:
     """Within 15 minutes turns ask KMS nothing; after that, and for others, anew."""
     first = access.question_key(CONVERSATION)
@@ -173,11 +194,16 @@ def test_another_key_is_refused(
     ("failure", "error"),
     [
         (ClientError({"Error": {"Code": "AccessDenied"}}, "AssumeRole"), DeniedError),
-        (ClientError({"Error": {"Code": "ExpiredToken"}}, "AssumeRole"), DeniedError),
+        (ClientError({"Error": {"Code": "ExpiredToken"}}, "AssumeRole"), LoginError),
+        (SSOTokenLoadError(error_msg="x"), LoginError),
+        (
+            SSLError(endpoint_url="https://sts", error=Exception("[SSL: X] why (_ssl.c:1)")),
+            CertificateError,
+        ),
         (ClientError({"Error": {"Code": "InternalFailure"}}, "AssumeRole"), KmsError),
         (ClientError({}, "AssumeRole"), KmsError),
         (EndpointConnectionError(endpoint_url="https://sts"), KmsError),
-        (NoCredentialsError(), ConfigError),
+        (NoCredentialsError(), LoginError),
     ],
 )
 def test_failures_are_errors_of_ours(

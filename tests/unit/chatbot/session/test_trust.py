@@ -106,3 +106,23 @@ def test_production_refuses_no_list_and_an_empty_one(tmp_path: Path) -> None:
     path.write_bytes(encode_releases([]))
     with pytest.raises(ConfigError, match="approves no release"):
         production_trust(path)
+
+
+def test_the_list_counts_as_it_is_now(tmp_path: Path) -> None:
+    """A release is trusted from when it is put on the list to when it is taken off again."""
+    path = tmp_path / "releases.json"
+    path.write_bytes(encode_releases([make_release("first", kit="aws")]))
+    trust = production_trust(path)
+    path.write_bytes(encode_releases([make_release("second", kit="aws")]))
+    assert [release.name for release in trust.approved()] == ["second"]
+
+
+@pytest.mark.parametrize("text", [None, b"", b"{", encode_releases([])])
+def test_a_list_that_is_gone_or_malformed_trusts_nobody(tmp_path: Path, text: bytes | None) -> None:
+    """Where the list cannot be read any more, no enclave is verified."""
+    path = tmp_path / "releases.json"
+    path.write_bytes(encode_releases([make_release(kit="aws")]))
+    trust = replace(production_trust(path), root=TRUST.root)
+    path.unlink() if text is None else path.write_bytes(text)
+    with pytest.raises(ConfigError):
+        verify(document(), trust=trust)

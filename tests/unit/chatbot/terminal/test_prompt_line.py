@@ -17,6 +17,14 @@ def test_pipes_give_their_lines() -> None:
     assert read_all(piped(b" a\nb\n")) == " a\nb\n"
 
 
+def test_a_byte_order_mark_is_no_part_of_a_question() -> None:
+    """What an editor put before the text is left out; a mark anywhere else is text."""
+    data = "\ufeffWho\ufeff?\n\ufeffa\n".encode()
+    assert read_all(piped(data)) == "Who\ufeff?\n\ufeffa\n"
+    assert list(read_lines(piped(data), ())) == ["Who\ufeff?", "\ufeffa"]
+    assert read_all(piped("\ufeff".encode())) == ""
+
+
 def test_what_is_no_text_is_told() -> None:
     """Bytes in another encoding are an error that says so, not a fault of the program."""
     with pytest.raises(QuestionError, match="not utf-8"):

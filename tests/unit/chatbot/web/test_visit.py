@@ -1,42 +1,141 @@
 import asyncio
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from typing import cast
 
+import pytest
+
+from app.chatbot.evidence.finding import Json
 from app.chatbot.session.exchange import Answer, Exchange
 from app.chatbot.session.session import Session
+from app.chatbot.web import visit as visit_module
 from app.chatbot.web.visit import Visit
+from app.protocol.errors import ProtocolError, UnavailableError
 from app.protocol.question import Options
 
 
+@dataclass
 class FakeSession:
-    """As much of a session as a visit touches; verifies again when it is asked."""
+    """As much of a session as a visit touches."""
 
-    def __init__(self, visit: list[Visit]) -> None:
-        self.visit = visit
-        self.enclave = object()
-        self.asked = False
+    raised: Exception | None = None
+    asked: list[str] = field(default_factory=list)
+    closed: bool = False
+    doubted: bool = False
+    enclave: object = field(default_factory=object)
 
     def ask(self, text: str, options: Options) -> Answer:
-        del text, options
+        del options
 
         def pieces() -> Generator[str]:
-            self.asked = True
+            self.asked.append(text)
+            if self.raised:
+                raise self.raised
             yield "sent"
 
-        self.visit[0]._session = cast("Session", FakeSession(self.visit))
         return Answer(pieces(), Exchange(time.monotonic()))
 
+    def close(self) -> None:
+        self.closed = True
 
-def test_a_session_that_was_replaced_is_not_asked() -> None:
-    """A question that meets another verification under way is not sent with the session before."""
-    visits: list[Visit] = []
-    session = FakeSession(visits)
-    visits.append(Visit(lambda: cast("Session", session), Options()))
-    visits[0]._session = cast("Session", session)
 
-    async def ask() -> list[object]:
-        return [event["type"] async for event in visits[0].ask("Who reads this?")]
+@pytest.fixture(autouse=True)
+def _found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tell of a fake session only whether it is doubted."""
+    monkeypatch.setattr(visit_module, "find_verified", lambda _: {"verified": True})
 
-    assert asyncio.run(ask())[-1] == "failed"
-    assert not session.asked
+
+def hear(visit: Visit, *commands: Json) -> list[Json]:
+    """Listen to *visit*, sending the commands once it is verified, until nothing more comes."""
+
+    async def listen() -> list[Json]:
+        heard = []
+        async for event in visit.listen():
+            if event["type"] == "finding":
+                for command in commands:
+                    visit.do(command)
+            if event["type"] == "beat":
+                visit.end("ended")
+            elif event["type"] != "news":
+                heard.append(event)
+        return heard
+
+    return asyncio.run(listen())
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visit_module, "_BEAT_SECONDS", 0.1)
+
+
+def open_session(session: FakeSession) -> Callable[[], Session]:
+    return lambda: cast("Session", session)
+
+
+def test_a_visit_verifies_and_ends_its_session() -> None:
+    """It verifies as it is listened to; the last event says that it is closed."""
+    session = FakeSession()
+    heard = hear(Visit(open_session(session), Options()))
+    assert [event["type"] for event in heard] == ["verifying", "finding", "closed"]
+    assert session.closed
+
+
+def test_commands_take_turns() -> None:
+    """Two questions at once are asked one after the other, each with its own end."""
+    session = FakeSession()
+    ask: tuple[Json, ...] = ({"do": "ask", "text": "One?"}, {"do": "ask", "text": "Two?"})
+    heard = hear(Visit(open_session(session), Options()), *ask)
+    told = [event["type"] for event in heard[2:]]
+    assert told == ["asked", "failed", "asked", "failed", "closed"]  # no receipt: not whole
+    assert session.asked == ["One?", "Two?"]
+
+
+def test_what_a_doubted_session_was_is_not_called_verified() -> None:
+    """Where something casts doubt on the enclave, what is found with the failure says so."""
+    session = FakeSession(raised=UnavailableError("nobody answers"), doubted=True)
+    heard = hear(Visit(open_session(session), Options()), {"do": "ask", "text": "Who reads this?"})
+    finding = heard[-2]["finding"]
+    assert isinstance(finding, dict)
+    assert finding["verified"] is False
+    assert finding["mark"] == "Not verified"
+
+
+def test_a_question_without_a_session_is_not_sent() -> None:
+    """An enclave that is not verified is not asked, whatever the page commands."""
+
+    def nobody() -> Session:
+        raise UnavailableError("nobody is there")
+
+    heard = hear(Visit(nobody, Options()), {"do": "ask", "text": "Who reads this?"})
+    assert [event["type"] for event in heard[2:]] == ["asked", "failed", "closed"]
+
+
+def test_a_fault_of_the_program_closes_the_page() -> None:
+    """What nothing foresees leaves no page waiting."""
+    session = FakeSession(raised=RuntimeError("a fault"))
+    heard = hear(Visit(open_session(session), Options()), {"do": "ask", "text": "Who reads this?"})
+    assert heard[-1] == {"type": "closed", "why": "failed"}
+
+
+def test_a_page_that_leaves_while_it_is_verified_leaves_no_session() -> None:
+    """A session that is made after the page has gone is never kept."""
+    session = FakeSession()
+
+    async def leave() -> None:
+        visit = Visit(open_session(session), Options())
+        events = visit.listen()
+        async for event in events:
+            if event["type"] == "verifying":
+                break
+        await events.aclose()  # type: ignore[attr-defined]
+        await asyncio.sleep(0.2)
+        assert visit._session is None
+
+    asyncio.run(leave())
+
+
+@pytest.mark.parametrize("command", [{}, {"do": "open"}, {"do": "ask"}, {"do": "ask", "text": 1}])
+def test_other_commands_are_refused(command: Json) -> None:
+    with pytest.raises(ProtocolError):
+        Visit(open_session(FakeSession()), Options()).do(command)

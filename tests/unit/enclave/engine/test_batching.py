@@ -2,27 +2,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from app.enclave.engine import batching as engine_batching
-from app.enclave.engine.batching import (
-    PREFILL_TOKENS,
-    BatchingEngine,
-    Limits,
-)
+from app.enclave.engine import runner
+from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import BLOCK_TOKENS, PrefixName, blocks_for
 from app.enclave.engine.generation import BatchedGeneration
 from app.enclave.engine.interface import Engine, Finish
-from app.enclave.engine.model import Rows
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS
 from app.enclave.engine.sampling import choose_token
+from app.enclave.engine.schedule import PREFILL_TOKENS
+from app.enclave.engine.step import Rows
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import BusyError, EngineError, TooLongError
 from app.protocol.question import Message, Options, Question
+from tests.patience import wait_until
 
 VOCABULARY = 300
 CONTEXT = 512
@@ -35,6 +34,7 @@ class BytesTokenizer:
 
     stops = TRANSCRIPT_STOPS
     strip_start = True
+    most_token_bytes = 30
 
     def __init__(self) -> None:
         self.tokenizer = Tokenizer(models.BPE())
@@ -170,14 +170,6 @@ def read(generation: BatchedGeneration) -> tuple[str, Finish]:
     return "".join(pieces), finish
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        time.sleep(0.01)
-    pytest.fail("it never came true")
-
-
 @pytest.mark.parametrize("text", ["naïve — 東京 🙂 done", "\u0301e", "🙂"])
 def test_utf8(make: Make, text: str) -> None:
     """
@@ -264,7 +256,7 @@ def test_one_batch(make: Make) -> None:
     generations = [start(engine, ask("hello")) for _ in range(MAX_ACTIVE_ANSWERS + 1)]
     assert generations[-1].place >= 1
     gate.release(4)
-    wait_for(lambda: len(model.steps) >= 4)
+    wait_until(lambda: len(model.steps) >= 4)
     assert len(model.steps[3]) == MAX_ACTIVE_ANSWERS
     assert generations[-1].place == 1
     assert generations[-1].finish is None
@@ -282,7 +274,7 @@ def test_join_and_leave(make: Make) -> None:
     engine, model = make("abcdef", gate=gate)
     first = start(engine, ask("hello"))
     gate.release(3)
-    wait_for(lambda: len(model.steps) == 3)
+    wait_until(lambda: len(model.steps) == 3)
     second = start(engine, ask("hello", max_tokens=1))
     gate.release(3)
     assert read(second)[0] == "a"
@@ -300,7 +292,7 @@ def test_long_prompts_stall_nobody(make: Make) -> None:
     engine, model = make("abcdefgh", gate=gate)
     first = start(engine, ask("hello"))
     gate.release(2)
-    wait_for(lambda: len(model.steps) == 2)
+    wait_until(lambda: len(model.steps) == 2)
     others = [start(engine, ask("x" * 400)) for _ in range(3)]
     short = start(engine, ask("hello there", max_tokens=1))
     gate.release(4)  # the step that waits, one with all prompts, and some
@@ -322,7 +314,7 @@ def test_fair_between_conversations(make: Make) -> None:
     engine, model = make("abcdef", gate=gate)
     greedy = [start(engine, ask("hello"), name="greedy") for _ in range(MAX_ACTIVE_ANSWERS + 6)]
     gate.release(2)
-    wait_for(lambda: len(model.steps) == 2)
+    wait_until(lambda: len(model.steps) == 2)
     other = start(engine, ask("hello"), name="other")
     again = start(engine, ask("hello"), name="other")
     assert (other.place, again.place) == (1, 2)
@@ -340,7 +332,7 @@ def test_room_in_the_cache(make: Make) -> None:
     large = start(engine, ask("x" * 300, max_tokens=64))
     small = start(engine, ask("hello", max_tokens=4))
     gate.release(3)
-    wait_for(lambda: len(model.steps) == 3)
+    wait_until(lambda: len(model.steps) == 3)
     assert (first.place, large.place, small.place) == (0, 1, 2)
     gate.release(1000)
     assert [read(g)[0] for g in (first, large, small)] == ["abcdef", "abcdef", "abcd"]
@@ -377,10 +369,10 @@ def test_nothing_is_left(make: Make) -> None:
     """
     engine, model = make("abcdef")
     read(start(engine, ask("x" * 100)))
-    wait_for(lambda: not model.held)
-    read(start(engine, ask("x" * 100), name="mine", ends=time.monotonic() + 0.5))
+    wait_until(lambda: not model.held)
+    read(start(engine, ask("x" * 100), name="mine", ends=time.monotonic() + 2))
     assert model.held
-    wait_for(lambda: not model.held)
+    wait_until(lambda: not model.held)
 
 
 def test_busy(make: Make) -> None:
@@ -410,12 +402,12 @@ def test_cancel(make: Make) -> None:
     gate = threading.Semaphore(3)
     engine, model = make("abcdef", gate=gate)
     generation = start(engine, ask("hello"))
-    wait_for(lambda: len(model.steps) == 3)
+    wait_until(lambda: len(model.steps) == 3)
     generation.cancel()
     assert generation.take(0) == ""
     assert generation.finish is not None
     gate.release(1000)
-    wait_for(lambda: not model.held)
+    wait_until(lambda: not model.held)
     assert read(start(engine, ask("hello")))[0] == "abcdef"
 
 
@@ -425,10 +417,10 @@ def test_deadline(make: Make) -> None:
     """
     gate = threading.Semaphore(2)
     engine, model = make("abcdef", gate=gate)
-    generation = start(engine, ask("hello"), seconds=0.2)
-    waiting = [start(engine, ask("hello"), seconds=0.2) for _ in range(MAX_ACTIVE_ANSWERS)]
-    wait_for(lambda: len(model.steps) == 2)
-    time.sleep(0.25)
+    generation = start(engine, ask("hello"), seconds=1)
+    waiting = [start(engine, ask("hello"), seconds=1) for _ in range(MAX_ACTIVE_ANSWERS)]
+    wait_until(lambda: len(model.steps) == 2)
+    time.sleep(1.05)
     gate.release(1000)
     results = [read(g) for g in (generation, *waiting)]
     assert {finish.reason for _, finish in results} == {"error"}
@@ -459,7 +451,7 @@ def test_failure_of_one(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
             raise ValueError
         return choose_token(logits, options, random)
 
-    monkeypatch.setattr(engine_batching, "choose_token", fail)
+    monkeypatch.setattr(runner, "choose_token", fail)
     one, other = (start(engine, ask("hello", seed=seed)) for seed in (13, 14))
     gate.release(1000)
     assert read(one)[1].reason == "error"
@@ -475,7 +467,7 @@ def test_tokenizer_fails(make: Make) -> None:
     def fail(question: Question) -> list[int]:
         raise ValueError(question)
 
-    engine._tokenizer = type("Broken", (BytesTokenizer,), {"encode": staticmethod(fail)})()
+    engine._encoder._tokenizer = type("Broken", (BytesTokenizer,), {"encode": staticmethod(fail)})()
     with pytest.raises(EngineError) as caught:
         start(engine, ask("hello"))
     assert "hello" not in str(caught.value)
@@ -488,7 +480,7 @@ def test_close(make: Make) -> None:
     gate = threading.Semaphore(1)
     engine, model = make("abcdef", gate=gate)
     generations = [start(engine, ask("hello")) for _ in range(MAX_ACTIVE_ANSWERS + 2)]
-    wait_for(lambda: bool(model.steps))
+    wait_until(lambda: bool(model.steps))
     gate.release(10_000)
     engine.close()
     reasons = [read(generation)[1].reason for generation in generations]
@@ -498,12 +490,36 @@ def test_close(make: Make) -> None:
         engine.start(ask("hello"), deadline=FOREVER)
 
 
+def test_closed_means_gone(make: Make) -> None:
+    """
+    When `close` returns, the kernel knows the engine's thread no more: nothing that a library left
+    in it can run after that.
+    """
+    for _ in range(20):
+        engine, _ = make("ab")
+        read(start(engine, ask("hello")))
+        engine.close()
+        assert not (Path("/proc/self/task") / str(engine._runner._thread.native_id)).exists()
+
+
+def test_close_beside_a_step_that_hangs(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A step that hangs holds up `close` for a limited time alone.
+    """
+    monkeypatch.setattr(runner, "CLOSE_SECONDS", 0.05)
+    engine, _ = make("ab", gate=threading.Semaphore(0))
+    start(engine, ask("hello"))
+    wait_until(lambda: engine._runner._step_began is not None)
+    engine.close()
+    assert engine._runner._thread.is_alive()
+
+
 def test_empty_prompt(make: Make) -> None:
     """
     A prompt without a token is refused: the model could say nothing of it.
     """
     engine, _ = make("abc")
-    engine._tokenizer = type("Empty", (BytesTokenizer,), {"encode": lambda *_: []})()
+    engine._encoder._tokenizer = type("Empty", (BytesTokenizer,), {"encode": lambda *_: []})()
     with pytest.raises(EngineError):
         start(engine, ask("hello"))
 
@@ -512,11 +528,11 @@ def test_hung_step(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     An engine in which a step hangs is not alive: only a new process can answer.
     """
-    monkeypatch.setattr(engine_batching, "STEP_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "STEP_SECONDS", 0.1)
     gate = threading.Semaphore(0)
     engine, _ = make("abc", gate=gate)
     generation = start(engine, ask("hello"))
-    wait_for(lambda: not engine.is_alive())
+    wait_until(lambda: not engine.is_alive())
     gate.release(1000)
     assert read(generation)[0] == "abc"
     assert engine.is_alive()
@@ -535,7 +551,7 @@ def test_panic(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         raise Panic
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine_batching, "choose_token", panic)
+        patch.setattr(runner, "choose_token", panic)
         assert read(start(engine, ask("hello")))[1].reason == "error"
     assert read(start(engine, ask("hello")))[0] == "abc"
 
@@ -548,7 +564,7 @@ def test_death(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, _ = make("abcdef", gate=gate)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     generation = start(engine, ask("hello"))
-    monkeypatch.setattr(engine._cache, "expire", lambda _: 1 / 0)
+    monkeypatch.setattr(engine._runner._cache, "expire", lambda _: 1 / 0)
     gate.release(1000)
     assert read(generation)[1].reason == "error"
-    wait_for(lambda: not engine.is_alive())
+    wait_until(lambda: not engine.is_alive())

@@ -72,11 +72,19 @@ def test_overlap(text: str, stops: tuple[str, ...], expected: str) -> None:
 
 def test_incomplete_character() -> None:
     """
-    A character whose last bytes never came is left out.
+    A character whose last bytes the limit cut off is left out.
     """
     completion = Completion(decode, stops=(), strip_start=False)
     assert [completion.push(byte) for byte in "é€".encode()[:4]] == ["", "é", "", ""]
-    assert completion.end() == ""
+    assert completion.end(cut=True) == ""
+
+
+def test_a_replacement_character_at_the_end() -> None:
+    """
+    An answer that the model ends with U+FFFD keeps it: that is what the model wrote.
+    """
+    pieces, end = complete("what \ufffd")
+    assert "".join(pieces) + end == "what \ufffd"
 
 
 def test_white_space_first() -> None:

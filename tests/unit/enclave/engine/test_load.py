@@ -2,21 +2,23 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.enclave.engine import load as engine_openvino
+from app.enclave.engine import load
 from app.enclave.engine.batching import BatchingEngine
 from app.enclave.engine.cache import PrefixName, blocks_for
 from app.enclave.engine.generation import BatchedGeneration
 from app.enclave.engine.load import load_engine
-from app.enclave.engine.model import OpenVinoModel, Rows
+from app.enclave.engine.model import OpenVinoModel, Settings
+from app.enclave.engine.step import Rows
 from app.enclave.engine.tokenizer import Tokenizer
 from app.enclave.engine.weights import Weights, load_weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
-from app.protocol.errors import WeightsError
+from app.protocol.errors import EngineError, WeightsError
 from app.protocol.question import Message, Options, Question
 
 DEMO = Path(__file__).parents[4] / "local" / "demo_model" / "weights"
@@ -42,7 +44,7 @@ def engine(weights: Weights) -> Iterator[BatchingEngine]:
 
 def make_model(weights: Weights, *, most_blocks: int = 64, most_bytes: int = GIB) -> OpenVinoModel:
     return OpenVinoModel(
-        weights.folder, threads=1, most_blocks=most_blocks, most_bytes=most_bytes, exact=False
+        weights, Settings(threads=1, exact=False), most_blocks=most_blocks, most_bytes=most_bytes
     )
 
 
@@ -105,6 +107,50 @@ def test_wanted(model: OpenVinoModel) -> None:
     assert len(last) == 3
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        Rows([2048], 0, [0], 1),
+        Rows([5], 1024, list(range(33)), 1),
+        Rows([5], 0, [64], 1),
+        Rows([5], 0, [0], 2),
+    ],
+    ids=["token", "place", "block", "wanted"],
+)
+def test_out_of_bounds(model: OpenVinoModel, weights: Weights, rows: Rows) -> None:
+    """
+    What the model has no room for is refused before the library sees any of it.
+    """
+    assert (weights.sizes.vocabulary, weights.context_length) == (2048, 1024)
+    before = [cache.copy() for cache in model._caches]
+    with pytest.raises(EngineError):
+        model.forward([Rows([5, 6], 0, [7], 1), rows])
+    assert all(map(np.array_equal, model._caches, before))
+
+
+def test_wipe_out_of_bounds(model: OpenVinoModel) -> None:
+    """
+    Only blocks of the model are wiped.
+    """
+    with pytest.raises(EngineError):
+        model.wipe([-1])
+
+
+def test_other_logits_than_wanted(weights: Weights) -> None:
+    """
+    A library that gives more logits than were wanted, or fewer, has failed.
+    """
+    model = make_model(weights)
+    model._request = SimpleNamespace(
+        set_tensor=lambda *_: None,
+        start_async=lambda: None,
+        wait=lambda: None,
+        get_output_tensor=lambda _: SimpleNamespace(data=np.zeros((3, 1, 2048), np.float32)),
+    )
+    with pytest.raises(EngineError):
+        model.forward([Rows([5, 6], 0, [7], 2)])
+
+
 def test_wipe(weights: Weights) -> None:
     """
     What was in a block is overwritten, and other blocks keep what they have.
@@ -134,14 +180,14 @@ def test_room(engine: BatchingEngine, weights: Weights) -> None:
     """
     The engine has blocks for as many whole contexts as may be under way.
     """
-    assert engine._cache.blocks == MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length)
+    assert engine._runner._cache.blocks == MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length)
 
 
 def test_too_little_memory(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Where memory does not hold one context, the message says what is needed and what there is.
     """
-    monkeypatch.setattr(engine_openvino, "_free_bytes", lambda: 2**20)
+    monkeypatch.setattr(load, "_free_bytes", lambda: 2**20)
     with pytest.raises(WeightsError, match=r"need \d+ MiB of free memory, there are 1: give"):
         load_engine(weights, threads=1)
 
@@ -150,7 +196,7 @@ def test_memory_is_read() -> None:
     """
     The kernel's own figure of available memory is taken.
     """
-    assert 2**24 < engine_openvino._free_bytes() < 2**50
+    assert 2**24 < load._free_bytes() < 2**50
 
 
 @pytest.mark.parametrize("off", [-0.2, 0.2, float("nan")])
@@ -242,13 +288,13 @@ def test_second_turn(engine: BatchingEngine, monkeypatch: pytest.MonkeyPatch) ->
     messages = (*first.messages, Message("assistant", answer), Message("user", "And my phone?"))
     second = Question(messages, Options(max_tokens=40))
     shown: list[int] = []
-    forward = engine._model.forward
+    forward = engine._runner._model.forward
 
     def count(batch: Sequence[Rows]) -> NDArray[np.float32]:
         shown.append(sum(len(rows.tokens) for rows in batch))
         return forward(batch)
 
-    monkeypatch.setattr(engine._model, "forward", count)
+    monkeypatch.setattr(engine._runner._model, "forward", count)
     with_prefix = read(start(engine, second, "mine"))
     saved = sum(shown)
     shown.clear()

@@ -34,6 +34,7 @@ from app.protocol.attestation import encode_user_data
 from app.protocol.authorization import Authorization, Credentials, parse_key_arn
 from app.protocol.errors import AppError, DeniedError, KmsError
 from local.aws.kms.cms import encode_cms
+from tests.patience import PATIENCE_SECONDS
 from tests.support import Clock
 
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/11111111-2222-3333-4444-555555555555"
@@ -144,13 +145,13 @@ class FakeKms:
 
     def serve(self, stream: socket.socket) -> None:
         with stream, suppress(OSError):  # a client that refuses us hangs up
-            stream.settimeout(3)
+            stream.settimeout(20)
             with self.context.wrap_socket(stream, server_side=True) as tls:
                 Handler(tls, self)
 
     def join(self) -> None:
         for thread in self.threads:
-            thread.join(10)
+            thread.join(PATIENCE_SECONDS)
             assert not thread.is_alive()
 
 
@@ -575,14 +576,14 @@ def test_silent_kms(client: KmsClient, fake: FakeKms, monkeypatch: pytest.Monkey
     silent = threading.Event()
 
     def respond(operation: str, fields: Fields) -> tuple[int, bytes]:
-        silent.wait(10)
+        silent.wait(PATIENCE_SECONDS)
         return respond_soundly(operation, fields)
 
     fake.respond = respond
     began = time.monotonic()
     with pytest.raises(KmsError, match="not reached") as raised:
         client.open_question_key(AUTHORIZATION)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PATIENCE_SECONDS / 2
     assert_tells_nothing(raised.value)
     silent.set()
 

@@ -137,7 +137,7 @@ def test_another_reader(tmp_path: Path) -> None:
         Entry(name, stat.S_IFREG | 0o644, 3, Bytes(b"abc"), link=PAIR) for name in ("a/z", "a/y")
     ]
     data = archive(*entries, link_entry("l", "a/z"))
-    subprocess.run(["cpio", "-idm", "--quiet"], input=data, cwd=tmp_path, check=True, timeout=60)
+    subprocess.run(["cpio", "-idm", "--quiet"], input=data, cwd=tmp_path, check=True)
     assert (tmp_path / "a/y").read_bytes() == (tmp_path / "l").read_bytes() == b"abc"
     assert (tmp_path / "a/y").samefile(tmp_path / "a/z")
 

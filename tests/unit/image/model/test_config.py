@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from image.model.config import read_context_length, read_generation, read_template
 from image.model.source import SaveError
@@ -43,7 +44,9 @@ def test_tokenizer_length(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "ids"),
     [
-        ({"generation_config": {"eos_token_id": 5}, "config": {"eos_token_id": 6}}, {5}),
+        ({"generation_config": {"eos_token_id": 5}, "config": {"eos_token_id": 6}}, {5, 6}),
+        ({"config": {"text_config": {"eos_token_id": [106]}}}, {106}),
+        ({"config": {"eos_token_id": 7}, "tokenizer_config": {"eos_token": "</s>"}}, {2, 7}),
         ({"generation_config": {"eos_token_id": [9, 5, 9]}}, {5, 9}),
         ({"generation_config": {}, "config": {"eos_token_id": 0}}, {0}),
         ({"tokenizer_config": {"eos_token": "</s>"}}, {2}),
@@ -54,7 +57,8 @@ def test_tokenizer_length(tmp_path: Path) -> None:
 )
 def test_end_ids(tmp_path: Path, files: dict[str, object], ids: set[int]) -> None:
     """
-    End tokens are the generation's, else the model's, else the tokenizer's; there may be none.
+    End tokens are the generation's, the model's and the tokenizer's together: many models that
+    were trained further name the turn's end in one of them alone. There may be none.
     """
     tokenizer = {"added_tokens": [{"id": 1, "content": "<s>"}, {"id": 2, "content": "</s>"}]}
     write(tmp_path, **({"config": {}, "tokenizer": tokenizer} | files))
@@ -68,6 +72,15 @@ def test_no_end_id(tmp_path: Path, found: object) -> None:
     """
     write(tmp_path, config={"eos_token_id": found})
     with pytest.raises(SaveError, match="eos_token_id"):
+        read_generation(tmp_path)
+
+
+def test_end_id_out_of_vocabulary(tmp_path: Path) -> None:
+    """
+    An end token that the model does not have is refused with both numbers; the enclave would.
+    """
+    write(tmp_path, config={"eos_token_id": 100, "vocab_size": 100})
+    with pytest.raises(SaveError, match=r"would end with token 100, and the model has 100"):
         read_generation(tmp_path)
 
 
@@ -101,6 +114,24 @@ def test_template(tmp_path: Path) -> None:
     assert read_template(tmp_path) == "b"
     (tmp_path / "chat_template.jinja").write_text("a")
     assert read_template(tmp_path) == "a"
+
+
+@pytest.mark.parametrize(("left", "right"), [("", ""), ("-", "-"), ("", "-"), ("+", "")])
+def test_tag_of_training(tmp_path: Path, left: str, right: str) -> None:
+    """
+    `generation`, a tag that only training knows, is exchanged for one that renders the same, the
+    white space about it included.
+    """
+    plain = "a {% if true %} {{ x }} \n {% endif %} b".replace("{%", "{%" + left)
+    plain = plain.replace("%}", right + "%}")
+    tagged = plain.replace("endif", "endgeneration").replace("if true", "generation")
+    (tmp_path / "chat_template.jinja").write_text(tagged)
+    found = read_template(tmp_path)
+    assert found is not None
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    rendered = [environment.from_string(text).render(x="X") for text in (found, plain)]
+    assert rendered[0] == rendered[1]
+    assert "X" in rendered[0]
 
 
 def test_no_default_template(tmp_path: Path) -> None:

@@ -1,45 +1,31 @@
+import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from image.model import save_model as module
+from image.model.save_model import Wish, save_model
 from image.model.source import SaveError, Source, gather, parse_source
+from tests.patience import PATIENCE_SECONDS
+from tests.unit.image.model.conftest import encode_tensors, write_config
 
 ROOT = Path(__file__).parents[4]
+WRITTEN = 6 * (4 + 1)  # bytes of the model's 6 numbers: in 32 bits, then in 8
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A folder such as the hub holds, with files that nobody needs."""
-    folder = tmp_path / "tiny-model"
-    (folder / "onnx").mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 128}))
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "chat_template.jinja").write_text("")
-    (folder / "model.safetensors").write_bytes(b"numbers")
-    (folder / "README.md").write_text("a model")
-    (folder / "tokenizer.model").write_bytes(b"another tokenizer")
-    (folder / "onnx" / "config.json").write_text("{}")
-    return folder
-
-
 def save(folder: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the command where no converter is: it may refuse, and no more."""
-    command = [
-        sys.executable,
-        "-m",
-        "image.model.save_model",
-        str(folder),
-        "--out",
-        str(out),
-        *options,
-    ]
+    """Run what the command does before anything is installed: it may refuse, and no more."""
+    command = (sys.executable, "-S", "-m", "ops.save_model", "--check", str(folder))
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
-    )
+        (*command, f"--out={out}", *options),
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
+    )  # fmt: skip
 
 
 def left_of(out: Path) -> list[str]:
@@ -57,7 +43,7 @@ def test_gather(model: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == [
         "chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json",
     ]  # fmt: skip
-    assert (out / "model.safetensors").read_bytes() == b"numbers"
+    assert (out / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
 
 
 def test_pickle(model: Path, tmp_path: Path) -> None:
@@ -76,7 +62,8 @@ def test_remote_code(model: Path, tmp_path: Path, name: str) -> None:
     """
     A configuration that asks for the model's own code is refused.
     """
-    config = {"max_position_embeddings": 128, "auto_map": {"AutoModel": "modeling.Model"}}
+    config = {"max_position_embeddings": 128, "model_type": "llama"}
+    config["auto_map"] = {"AutoModel": "modeling.Model"}
     (model / name).write_text(json.dumps(config))
     done = save(model, tmp_path / "out")
     assert done.returncode == 1
@@ -127,11 +114,157 @@ def test_not_empty(model: Path, tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["mine"]
 
 
+def nothing(_folder: Path, _length: int) -> None:
+    """Let any package pass."""
+
+
+def test_a_served_model_passes(model: Path, tmp_path: Path) -> None:
+    """
+    What is looked at first lets a model through that is served, and leaves nothing behind.
+    """
+    done = save(model, tmp_path / "out")
+    assert (done.returncode, done.stdout, left_of(tmp_path / "out")) == (0, "", [])
+
+
+@pytest.mark.parametrize("argument", ["a/b", "a/b@main", "./none"])
+def test_arguments_come_before_installing(tmp_path: Path, argument: str) -> None:
+    """
+    A model without a commit is refused by the command itself, in a place where it could install
+    nothing.
+    """
+    (tmp_path / "bin").mkdir()
+    shutil.copy(ROOT / "bin" / "save-model", tmp_path / "bin")
+    for name in ("ops", "image"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    done = subprocess.run(
+        [tmp_path / "bin" / "save-model", argument],
+        env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"},
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("save-model: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / ".venv-convert").exists()
+
+
+def test_unwritable(model: Path, tmp_path: Path) -> None:
+    """
+    A folder that cannot be made is one line, not a traceback.
+    """
+    (tmp_path / "file").touch()
+    done = save(model, tmp_path / "file" / "out")
+    assert done.returncode == 1
+    assert "Not a directory" in done.stderr or "File exists" in done.stderr
+    assert len([line for line in done.stderr.splitlines() if not line.startswith("  ")]) == 1
+
+
+def test_disk_without_room(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A disk that has not the bytes that converting takes is refused first, with both numbers.
+    """
+    usage = SimpleNamespace(free=WRITTEN - 1)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+    source = Source("tiny", "local", model)
+    with pytest.raises(SaveError, match="GB of disk"):
+        save_model(source, tmp_path / "out", Wish(), prove=nothing)
+    usage.free = WRITTEN
+    monkeypatch.setattr(module, "_fill", lambda *_: b"digest")
+    assert save_model(source, tmp_path / "out", Wish(), prove=nothing) == b"digest"
+
+
+def test_disk_full(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A disk that fills up is one line that says what to do, and nothing is left.
+    """
+
+    def fill(*_: object) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "_fill", fill)
+    with pytest.raises(SaveError, match="No space left on device; free some"):
+        save_model(Source("tiny", "local", model), tmp_path / "out", Wish(), prove=nothing)
+    assert not left_of(tmp_path / "out")
+
+
+def test_not_proved(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A package that is not proved is not given out.
+    """
+
+    def refuse(folder: Path, length: int) -> None:
+        assert (folder.name, length) == ("package", 128)
+        raise SaveError("another model")
+
+    monkeypatch.setattr(module, "_fill", lambda *_: b"")
+    with pytest.raises(SaveError, match="another model"):
+        save_model(Source("tiny", "local", model), tmp_path / "out", Wish(), prove=refuse)
+    assert not left_of(tmp_path / "out")
+
+
+def test_damaged(model: Path, tmp_path: Path) -> None:
+    """
+    Safetensors cut short, or that are none, are refused with the file's name.
+    """
+    path = model / "model.safetensors"
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], whole[:40], b"", b"numbers", whole[:8] + b"x" + whole[9:]):
+        path.write_bytes(damaged)
+        done = save(model, tmp_path / "out")
+        assert done.returncode == 1
+        assert "save-model: model.safetensors " in done.stderr
+        assert "fetch it anew" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors", "config.json"])
+def test_pointer(model: Path, tmp_path: Path, name: str) -> None:
+    """
+    A pointer of git LFS in the place of a file is named, with what fetches the file.
+    """
+    (model / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    done = save(model, tmp_path / "out")
+    assert done.returncode == 1
+    assert f"{name} is a pointer of git LFS" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_adapter(model: Path, tmp_path: Path, name: str) -> None:
+    """
+    An adapter beside the model is refused, since it would be left out in silence.
+    """
+    (model / name).write_text("{}")
+    done = save(model, tmp_path / "out")
+    assert done.returncode == 1
+    assert f"{name} is an adapter (LoRA)" in done.stderr
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq", "bitsandbytes", "fp8", "compressed-tensors"])
+def test_quantized(model: Path, tmp_path: Path, method: str) -> None:
+    """
+    A checkpoint that is quantized already is refused in one line that says what to give instead.
+    """
+    write_config(model, quantization_config={"quant_method": method})
+    done = save(model, tmp_path / "out")
+    assert done.returncode == 1
+    assert f"quantized already ({method}): give the one it was made from" in done.stderr
+
+
+def test_quantized_in_silence(model: Path, tmp_path: Path) -> None:
+    """
+    So is one that only its tensors, or a file of its quantizer, give away.
+    """
+    (model / "quantize_config.json").write_text("{}")
+    assert "quantized already (quantize_config.json)" in save(model, tmp_path / "out").stderr
+    (model / "quantize_config.json").unlink()
+    packed = encode_tensors(numbers=("F8_E4M3", [2, 3], 6))
+    (model / "model.safetensors").write_bytes(packed)
+    assert "quantized already (numbers of kind F8_E4M3)" in save(model, tmp_path / "out").stderr
+
+
 def test_no_context_length(model: Path, tmp_path: Path) -> None:
     """
     A model that gives no context length is refused; the message names the option.
     """
-    (model / "config.json").write_text("{}")
+    (model / "config.json").write_text('{"model_type": "llama"}')
     assert "--context" in save(model, tmp_path / "out").stderr
 
 
@@ -198,7 +331,7 @@ def test_help() -> None:
     The help shows both ways to use the command, and what each precision costs.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "image.model.save_model", "--help"],
+        [sys.executable, "-S", "-m", "ops.save_model", "--help"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "bin/save-model bigscience/bloom-560m@COMMIT" in done.stdout

@@ -35,6 +35,16 @@ def test_bytes(tmp_path: Path) -> None:
     assert digest == hashlib.sha256(expected.encode()).digest()
 
 
+@pytest.mark.parametrize("field", ["name", "label"])
+@pytest.mark.parametrize("text", ["two\nlines", "tab\t", "\x1b[31mred", "\u202eright to left"])
+def test_what_askers_are_shown_is_one_line(field: str, text: str) -> None:
+    """
+    A name or label that could draw more than itself beside the proof is refused.
+    """
+    with pytest.raises(ValueError, match=f"{field} is not one line"):
+        replace(TINY, **{field: text})
+
+
 def test_again(tmp_path: Path) -> None:
     """
     Writing twice gives the same digest: model.json does not list itself.

@@ -12,6 +12,7 @@ import pytest
 
 from local.emulator.vhost_user import Ask, GoneError, VhostUser
 from local.emulator.virtqueue import GuestMemory, QueueError, Virtqueue
+from tests.patience import PATIENCE_SECONDS
 
 SIZE = 4  # descriptors
 GUEST, USER = 0x1000_0000, 0x7F00_0000_0000
@@ -105,7 +106,7 @@ def qemu() -> Iterator[tuple[VhostUser, socket.socket, list[int]]]:
     changes: list[int] = []
     config = struct.pack("<Q", 16)
     device = VhostUser(ours, queues=2, config=config, changed=lambda: changes.append(1))
-    theirs.settimeout(5)
+    theirs.settimeout(PATIENCE_SECONDS)
     with ours, theirs:
         yield device, theirs, changes
 

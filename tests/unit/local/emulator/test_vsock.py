@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from local.emulator.vsock_hub import Hub
 from local.emulator.vsock_packet import Done, Op, Packet, parse_packet
 from local.emulator.vsock_stream import BUFFER_BYTES, MAX_IN_FLIGHT, Credit, Stream
+from tests.patience import PATIENCE_SECONDS
 
 GUEST = 16
 U32 = st.integers(0, 2**32 - 1)
@@ -75,7 +76,7 @@ def pair() -> Iterator[tuple[Stream, socket.socket, list[Packet]]]:
     sent: list[Packet] = []
     stream = Stream((3, 8000, 5000), GUEST, ours, sent.append)
     stream.receive(from_guest(Op.RESPONSE))
-    theirs.settimeout(5)
+    theirs.settimeout(PATIENCE_SECONDS)
     with theirs:
         yield stream, theirs, sent
     stream.end()
@@ -189,7 +190,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 def poll_until(hub: Hub, op: Op) -> Packet:
     """Poll until a packet of *op* is for the guest."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end:
         hub.poll()
         hub.feed(4000)

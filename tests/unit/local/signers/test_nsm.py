@@ -27,6 +27,7 @@ from local.signers.pki import (
     make_chain,
     make_root,
 )
+from tests.patience import PATIENCE_SECONDS
 from tests.support import MEASUREMENTS, make_nsm, make_nsm_client, twin_root
 
 NOW: Final = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -254,7 +255,7 @@ def test_malformed_frame(tmp_path: Path, sent: bytes) -> None:
     """
     path = tmp_path / "nsm.sock"
     with serve_nsm(path, make_nsm()), socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(5)
+        client.settimeout(PATIENCE_SECONDS)
         client.connect(str(path))
         client.sendall(sent)
         client.shutdown(socket.SHUT_WR)

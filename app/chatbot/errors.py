@@ -1,0 +1,40 @@
+"""
+Errors of the programs on a person's own machine, beside those of `app.protocol.errors`:
+
+* ConfigError
+  + SettingsError     AWS's settings on this machine are refused by AWS's library
+  + LoginError        there is no login at AWS here, or it has expired
+  + OutputError       what is to be shown cannot be written
+* UnavailableError
+  + CertificateError  TLS with the other end fails
+* BusyError
+  + FullError         no room in the program that was asked, whatever the enclave has
+"""
+
+from app.protocol.errors import BusyError, ConfigError, UnavailableError
+
+
+class SettingsError(ConfigError):
+    """AWS's settings on this machine are refused by AWS's library."""
+
+
+class LoginError(ConfigError):
+    """There is no login at AWS here, or it has expired."""
+
+    code = "login"
+
+
+class OutputError(ConfigError):
+    """What is to be shown cannot be written, such as on a full disk."""
+
+
+class CertificateError(UnavailableError):
+    """TLS with the other end fails: its certificate does not verify, or it speaks no TLS."""
+
+    code = "certificate"
+
+
+class FullError(BusyError):
+    """No room for another question in the program that was asked, whatever the enclave has."""
+
+    code = "full"

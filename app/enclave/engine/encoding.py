@@ -1,0 +1,85 @@
+"""
+Encoding: questions to the tokens of prompts, so that nobody's question holds up the others.
+
+A question that cannot fit is refused before any work. The others are encoded one at a time, each
+conversation in turn; a tokenizer must let other threads run meanwhile.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from app.enclave.engine.turns import Turns
+from app.protocol.errors import AppError, EngineError, TooLongError
+from app.protocol.question import Question
+
+
+class Tokenizer(Protocol):
+    """Prompts to tokens, and tokens to text."""
+
+    def encode(self, question: Question) -> list[int]:
+        """Give the tokens of the prompt."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Give the text of *ids*, special tokens left out."""
+
+    @property
+    def most_token_bytes(self) -> int:
+        """The bytes of the longest token."""
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Strings that end every answer."""
+
+    @property
+    def strip_start(self) -> bool:
+        """Whether white space before an answer's first word is left out."""
+
+
+class PromptEncoder:
+    """Encodes the questions of all conversations for one model."""
+
+    def __init__(self, tokenizer: Tokenizer, *, context_tokens: int) -> None:
+        self._tokenizer = tokenizer
+        self._context_tokens = context_tokens
+        self._turns = Turns()
+
+    def encode(self, question: Question, conversation: object, *, deadline: float) -> list[int]:
+        """
+        Give the prompt of *question*, when it is the turn of *conversation*.
+
+        Raises:
+            TooLongError: It leaves no room for an answer; numbers are (prompt tokens, or the
+                fewest that they can be, and context length).
+
+            UnsupportedError: The model's chat template refuses these roles in this order.
+
+            EngineError: Template or tokenizer fail on this question, or give no token.
+
+            DeadlineError: Its turn did not come before *deadline*.
+        """
+        size = sum(len(message.text.encode()) for message in question.messages)
+        # Every message has a token at least, and every token is so long at most.
+        fewest = math.ceil(size / self._tokenizer.most_token_bytes)
+        self._require_room(max(len(question.messages), fewest))
+        with self._turns.turn(conversation, size, deadline=deadline):
+            prompt = self._encode(question)
+        if not prompt:
+            raise EngineError
+        self._require_room(len(prompt))
+        return prompt
+
+    def _require_room(self, tokens: int) -> None:
+        if tokens >= self._context_tokens:
+            raise TooLongError(
+                f"prompt is {tokens} tokens or more, the context holds {self._context_tokens}",
+                numbers=(tokens, self._context_tokens),
+            )
+
+    def _encode(self, question: Question) -> list[int]:
+        try:
+            return self._tokenizer.encode(question)
+        except AppError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever a template or a tokenizer raises
+            raise EngineError from None

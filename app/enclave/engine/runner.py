@@ -1,0 +1,160 @@
+"""
+The runner: one thread that shows the model step after step, and adds a token to each answer.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from app.enclave.engine.cache import KvCache
+from app.enclave.engine.generation import BatchedGeneration
+from app.enclave.engine.model import Model
+from app.enclave.engine.sampling import Logits, choose_token
+from app.enclave.engine.schedule import Part, Schedule
+from app.enclave.engine.step import Rows
+
+CLOSE_SECONDS: Final = 30.0  # one step takes far less
+STEP_SECONDS: Final = 60.0  # a step that takes longer hangs, and only a new process can answer
+_TASKS: Final = Path("/proc/self/task")  # the kernel's list of this process's threads
+_GONE_SECONDS: Final = 0.001  # between two looks at it
+
+logger = logging.getLogger(__name__)
+
+
+class Runner:
+    """
+    The thread of an engine; it alone uses *model* and *cache*, and ends when *schedule* is closed.
+
+    Args:
+        end_ids: Tokens that end an answer.
+    """
+
+    def __init__(
+        self, model: Model, cache: KvCache, schedule: Schedule, *, end_ids: frozenset[int]
+    ) -> None:
+        self._model = model
+        self._cache = cache
+        self._schedule = schedule
+        self._end_ids = end_ids
+        self._step_began: float | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        """Tell whether the thread runs, and no step hangs."""
+        began = self._step_began
+        hangs = began is not None and time.monotonic() - began > STEP_SECONDS
+        return self._thread.is_alive() and not hangs
+
+    def wait_until_gone(self) -> None:
+        """
+        Wait until the thread is gone.
+
+        Joining is not enough: it returns before what libraries have left in the thread has
+        run, which may use the model. Afterwards the model can be let go of.
+        """
+        end = time.monotonic() + CLOSE_SECONDS
+        self._thread.join(CLOSE_SECONDS)
+        while (_TASKS / str(self._thread.native_id)).exists() and time.monotonic() < end:
+            time.sleep(_GONE_SECONDS)
+
+    def _run(self) -> None:
+        """Step after step, until the schedule is closed."""
+        try:
+            while not self._schedule.closed:
+                self._free_blocks()
+                if step := self._schedule.next_step():
+                    self._take_step(step)
+        finally:
+            self._schedule.close()  # whatever ended this thread, nobody waits for it
+
+    def _free_blocks(self) -> None:
+        """Take back the blocks of who has left, and wipe what nobody keeps."""
+        for generation in self._schedule.take_left():
+            sequence = generation.sequence
+            if sequence.cached is not None:
+                self._cache.give_back(sequence.cached, sequence.prefix)
+                sequence.cached = None
+        self._cache.expire(time.monotonic())
+        self._wipe()
+
+    def _wipe(self) -> None:
+        if self._cache.freed:
+            self._model.wipe(self._cache.freed)
+            self._cache.freed.clear()
+
+    def _take_step(self, step: list[Part]) -> None:
+        """Let the model see its tokens, and add one to each answer whose prompt it has seen."""
+        self._wipe()  # blocks that making room has freed
+        everyone = [part.generation for part in step]
+        self._step_began = time.monotonic()
+        with _contained(everyone):
+            batch = [_rows(part) for part in step]
+            for rows in batch:
+                self._cache.note_written(rows.used_blocks)
+            logits = self._model.forward(batch)
+            for part, row in zip(step, _share(step, logits), strict=True):
+                with _contained([part.generation]):
+                    self._advance(part, row)
+        self._step_began = None
+        for generation in everyone:
+            if generation.ended:
+                self._schedule.leave(generation)
+
+    def _advance(self, part: Part, logits: Logits | None) -> None:
+        """Note that the model has seen the tokens of *part*; choose the next from *logits*."""
+        sequence = part.generation.sequence
+        assert sequence.cached is not None  # noqa: S101 - it was let in
+        sequence.cached.tokens += sequence.ahead[: part.tokens]
+        del sequence.ahead[: part.tokens]
+        if logits is not None and not part.generation.ended:
+            self._add(part.generation, choose_token(logits, sequence.options, sequence.random))
+
+    def _add(self, generation: BatchedGeneration, token: int) -> None:
+        """Add *token* to the answer and see whether it ends there."""
+        sequence = generation.sequence
+        completion = sequence.completion
+        if token in self._end_ids:
+            generation.put(completion.end())
+            generation.end("stop")
+            return
+        generation.put(completion.push(token))
+        sequence.ahead = [token]
+        if completion.has_stopped():
+            generation.end("stop")
+        elif completion.tokens >= sequence.most_tokens:
+            generation.put(completion.end(cut=True))
+            generation.end("stop" if completion.has_stopped() else "length")
+
+
+@contextmanager
+def _contained(generations: Sequence[BatchedGeneration]) -> Iterator[None]:
+    """Let a failure end *generations* alone."""
+    try:
+        yield
+    except BaseException as error:  # noqa: BLE001 - a panic of Rust is no Exception; others go on
+        logger.error("generation failed: %s", type(error).__name__)  # noqa: TRY400 - no content
+        for generation in generations:
+            generation.end("error")
+
+
+def _rows(part: Part) -> Rows:
+    sequence = part.generation.sequence
+    assert sequence.cached is not None  # noqa: S101 - it was let in
+    return Rows(
+        tokens=sequence.ahead[: part.tokens],
+        past=len(sequence.cached.tokens),
+        blocks=sequence.cached.blocks,
+        wanted=int(part.tokens == len(sequence.ahead)),
+    )
+
+
+def _share(step: list[Part], logits: Iterable[Logits]) -> Iterator[Logits | None]:
+    """Give each part its logits; None while its prompt is not all seen."""
+    rows = iter(logits)
+    for part in step:
+        yield next(rows) if part.tokens == len(part.generation.sequence.ahead) else None

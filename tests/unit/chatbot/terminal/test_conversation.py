@@ -1,0 +1,74 @@
+import io
+import time
+from collections.abc import Generator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from app.chatbot.console import Terminal
+from app.chatbot.errors import OutputError
+from app.chatbot.session.exchange import Answer, Exchange
+from app.chatbot.session.session import Session
+from app.chatbot.terminal.conversation import _Conversation
+from app.protocol.errors import AppError, BusyError, TooLongError
+from app.protocol.question import Message, Options
+
+SAID = (Message("user", "Who?"), Message("assistant", "Nobody."))
+
+
+def failing(error: AppError) -> Answer:
+    def pieces() -> Generator[str]:
+        yield from ()
+        raise error
+
+    return Answer(pieces(), Exchange(time.monotonic()))
+
+
+def conversation(
+    history: tuple[Message, ...] = SAID, error: AppError | None = None
+) -> tuple[_Conversation, io.StringIO]:
+    """Give a conversation that holds *history*, whose questions fail, and what it says."""
+    notes = io.StringIO()
+    session = SimpleNamespace(history=history, ask=lambda *_: failing(error or BusyError()))
+    terminal = Terminal(io.StringIO(), io.StringIO(), notes)
+    return _Conversation(cast("Session", session), Options(), terminal), notes
+
+
+def test_the_file_is_looked_at_before_a_passphrase_is_typed(tmp_path: Path) -> None:
+    """
+    A name that will not do is told at once, not after the passphrase was typed twice.
+    """
+    (tmp_path / "there").touch()
+    for name, says in (("none/x", "no folder"), ("there", "there already"), ("a\0b", "null byte")):
+        talk, notes = conversation()
+        talk.obey(f"/save {tmp_path / name}")
+        assert says in notes.getvalue()
+        assert "passphrase" not in notes.getvalue()
+    talk, notes = conversation()
+    talk.obey(f"/save {tmp_path / 'free'}")
+    assert "nobody is at a terminal to type a passphrase" in notes.getvalue()
+
+
+def test_a_full_history_names_the_way_out() -> None:
+    """
+    /new is named when the conversation has grown too long, not when the question alone is.
+    """
+    error = TooLongError("too long", numbers=(5, 4))
+    talk, notes = conversation(error=error)
+    talk.ask("Who?")
+    assert "/new" in notes.getvalue()
+    for history, other in (((), error), (SAID, BusyError())):
+        talk, notes = conversation(history, other)
+        talk.ask("Who?")
+        assert "/new" not in notes.getvalue()
+
+
+def test_output_that_is_lost_ends_the_conversation() -> None:
+    """
+    Nobody is asked for another question whose answer could not be shown.
+    """
+    talk, _ = conversation(error=OutputError("full"))
+    with pytest.raises(OutputError):
+        talk.ask("Who?")

@@ -1,0 +1,143 @@
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from app.enclave.engine.encoding import PromptEncoder, Tokenizer
+from app.protocol.errors import DeadlineError, EngineError, TooLongError, UnsupportedError
+from app.protocol.question import Message, Question
+
+FOREVER = time.monotonic() + 3600
+CONTEXT = 64
+
+
+class Bytes:
+    """A token a byte, and what was encoded."""
+
+    stops: tuple[str, ...] = ()
+    strip_start = False
+    most_token_bytes = 10
+
+    def __init__(self) -> None:
+        self.encoded: list[Question] = []
+
+    def encode(self, question: Question) -> list[int]:
+        self.encoded.append(question)
+        return list(b"".join(message.text.encode() for message in question.messages))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(ids).decode()
+
+
+def ask(*texts: str) -> Question:
+    return Question(tuple(Message("user", text) for text in texts))
+
+
+def encode(tokenizer: Tokenizer, question: Question) -> list[int]:
+    encoder = PromptEncoder(tokenizer, context_tokens=CONTEXT)
+    return encoder.encode(question, "mine", deadline=FOREVER)
+
+
+def test_tokens() -> None:
+    """
+    A prompt that leaves room for an answer is what the tokenizer gives.
+    """
+    assert encode(Bytes(), ask("x" * (CONTEXT - 1))) == list(b"x" * (CONTEXT - 1))
+
+
+def test_too_long() -> None:
+    """
+    A prompt that leaves no room is refused with its length and the limit.
+    """
+    with pytest.raises(TooLongError) as caught:
+        encode(Bytes(), ask("x" * CONTEXT))
+    assert caught.value.numbers == (CONTEXT, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("question", "fewest"),
+    [
+        (ask("é" * 320), 64),
+        (ask("x" * 256 * 1024), 26_215),
+        (ask(*"x" * CONTEXT), CONTEXT),
+        (ask(*"x" * 4096), 4096),
+    ],
+    ids=["bytes", "many bytes", "turns", "many turns"],
+)
+def test_refused_before_any_work(question: Question, fewest: int) -> None:
+    """
+    What cannot fit, however long each token is, costs no encoding; the number is the fewest
+    tokens that it can be.
+    """
+    tokenizer = Bytes()
+    with pytest.raises(TooLongError) as caught:
+        encode(tokenizer, question)
+    assert caught.value.numbers == (fewest, CONTEXT)
+    assert tokenizer.encoded == []
+
+
+def test_just_short_enough() -> None:
+    """
+    What may fit is encoded, by its bytes and by its turns.
+    """
+    tokenizer = Bytes()
+    with pytest.raises(TooLongError):
+        encode(tokenizer, ask("é" * 315))
+    assert len(encode(tokenizer, ask(*"x" * (CONTEXT - 1)))) == CONTEXT - 1
+    assert len(tokenizer.encoded) == 2
+
+
+def test_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A prompt without a token is refused: the model could say nothing of it.
+    """
+    tokenizer = Bytes()
+    monkeypatch.setattr(tokenizer, "encode", lambda _: [])
+    with pytest.raises(EngineError):
+        encode(tokenizer, ask("hello"))
+
+
+def test_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Whatever a template or a tokenizer raises is one error without a message, but for the
+    documented one; and the next question is encoded.
+    """
+    tokenizer = Bytes()
+    for error, expected in (
+        (ValueError("x"), EngineError),
+        (UnsupportedError("x"), UnsupportedError),
+    ):
+
+        def fail(_: Question, error: Exception = error) -> list[int]:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tokenizer, "encode", fail)
+            with pytest.raises(expected):
+                encode(tokenizer, ask("hello"))
+    assert encode(tokenizer, ask("hello")) == list(b"hello")
+
+
+def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    While one is encoded others wait, until their deadline at most.
+    """
+    tokenizer = Bytes()
+    begun, gate = threading.Event(), threading.Event()
+
+    def encode_slowly(_: Question) -> list[int]:
+        begun.set()
+        gate.wait()
+        return [1]
+
+    monkeypatch.setattr(tokenizer, "encode", encode_slowly)
+    encoder = PromptEncoder(tokenizer, context_tokens=CONTEXT)
+    under_way = threading.Thread(target=lambda: encoder.encode(ask("one"), "one", deadline=FOREVER))
+    under_way.start()
+    begun.wait()
+    with pytest.raises(DeadlineError):
+        encoder.encode(ask("two"), "two", deadline=time.monotonic() + 0.02)
+    gate.set()
+    under_way.join()
+    assert encoder.encode(ask("two"), "two", deadline=FOREVER) == [1]

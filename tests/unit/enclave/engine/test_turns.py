@@ -1,0 +1,132 @@
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.enclave.engine.turns import Turns
+from app.protocol.errors import DeadlineError
+
+FOREVER = time.monotonic() + 3600
+KIB = 1024
+
+
+class Room:
+    """Threads that wait for turns while one works, and the order in which they had theirs."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.order: list[str] = []
+        self.threads: list[threading.Thread] = []
+        self.together = self.most_together = 0
+
+    def enter(self, name: str, conversation: object, size: int, work: Callable[[], object]) -> None:
+        def run() -> None:
+            with self.turns.turn(conversation, size, deadline=FOREVER):
+                self.together += 1
+                self.most_together = max(self.most_together, self.together)
+                self.order.append(name)
+                work()
+                self.together -= 1
+
+        waiting = self.turns.waiting
+        thread = threading.Thread(target=run)
+        thread.start()
+        self.threads.append(thread)
+        while self.turns.waiting == waiting and not self.order:
+            time.sleep(0.001)
+
+    def take_in_turn(self, *tickets: tuple[str, object, int]) -> list[str]:
+        """Let a first one work until all of *tickets* wait; give the order of these."""
+        gate = threading.Event()
+        self.enter("first", "first", 1, gate.wait)
+        for at, ticket in enumerate(tickets):
+            self.enter(*ticket, work=lambda: None)
+            while self.turns.waiting <= at:
+                time.sleep(0.001)
+        gate.set()
+        for thread in self.threads:
+            thread.join()
+        return self.order[1:]
+
+
+def test_small_before_large() -> None:
+    """
+    A short text waits for the one under way alone, however many large ones came before it.
+    """
+    large = [(f"large {n}", f"conversation {n}", 256 * KIB) for n in range(16)]
+    order = Room().take_in_turn(*large, ("short", "mine", 200))
+    assert order[0] == "short"
+    assert order[1:] == [name for name, _, _ in large]
+
+
+def test_conversations_in_turn() -> None:
+    """
+    Whatever one conversation has waiting, another's first comes after its first at the latest.
+    """
+    greedy = [(f"greedy {n}", "greedy", 4 * KIB) for n in range(8)]
+    order = Room().take_in_turn(*greedy, ("other", "other", 4 * KIB))
+    assert order.index("other") <= 1
+    assert [name for name in order if name != "other"] == [name for name, _, _ in greedy]
+
+
+def test_nothing_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A large text that has waited long enough comes before short ones that come later.
+    """
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    room = Room()
+    gate = threading.Event()
+    room.enter("first", "first", 1, gate.wait)
+    room.enter("large", "large", 256 * KIB, lambda: None)
+    while room.turns.waiting < 1:
+        time.sleep(0.001)
+    now += 2.1
+    room.enter("short", "short", 1, lambda: None)
+    while room.turns.waiting < 2:
+        time.sleep(0.001)
+    gate.set()
+    for thread in room.threads:
+        thread.join()
+    assert room.order == ["first", "large", "short"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 300_000)), min_size=1, max_size=12))
+def test_all_have_theirs(pieces: list[tuple[int, int]]) -> None:
+    """
+    Every thread gets its turn once, and never two at a time.
+    """
+    room = Room()
+    order = room.take_in_turn(*((str(at), *piece) for at, piece in enumerate(pieces)))
+    assert sorted(order, key=int) == [str(at) for at in range(len(pieces))]
+    assert room.most_together == 1
+
+
+def test_deadline() -> None:
+    """
+    Whose turn does not come in time gives up its place, and holds up nobody.
+    """
+    turns = Turns()
+    with turns.turn("one", 1, deadline=FOREVER):
+        with pytest.raises(DeadlineError), turns.turn("two", 1, deadline=time.monotonic() + 0.02):
+            pytest.fail("it was not its turn")
+        with pytest.raises(DeadlineError), turns.turn("two", 1, deadline=time.monotonic() - 1):
+            pytest.fail("it was not its turn")
+        assert turns.waiting == 0
+    with turns.turn("three", 1, deadline=FOREVER):
+        pass
+
+
+def test_failure_ends_a_turn() -> None:
+    """
+    Work that fails lets the next one come.
+    """
+    turns = Turns()
+    with suppress(ValueError), turns.turn("one", 1, deadline=FOREVER):
+        raise ValueError
+    with turns.turn("one", 1, deadline=time.monotonic() + 1):
+        pass
