@@ -2,7 +2,7 @@
 The library: enclave-llm for Python programs.
 
     with connect() as session:
-        answer = session.ask("How do I book leave?")
+        answer = session.ask("How do I request vacation?")
         for piece in answer:
             print(piece, end="")
         print(answer.evidence.receipt.completion_tokens)

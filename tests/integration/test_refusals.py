@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ClientError
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from app.chatbot.console import Terminal
 from app.chatbot.session.session import Session
@@ -20,7 +21,7 @@ from app.protocol.asker.answer import AnswerOpener
 from app.protocol.asker.messages import parse_attestation
 from app.protocol.asker.sealing import seal_request
 from app.protocol.authorization import Authorization
-from app.protocol.constants import ANSWER_SECRET_BYTES
+from app.protocol.constants import ANSWER_SECRET_BYTES, DATA_KEY_BYTES
 from app.protocol.errors import (
     AppError,
     AttestationError,
@@ -40,7 +41,7 @@ from app.protocol.messages import Kind, encode_attestation, parse_message
 from app.protocol.question import Options
 from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.releases import Measurements, Release
-from app.protocol.sealing import digest_request
+from app.protocol.sealing import digest_request, open_request, parse_sealed_request
 from local.aws.kms.call import Json
 from local.cloud.smoke import _admin
 from local.demo import last_exchange
@@ -371,6 +372,42 @@ def open_answer(
     )
     pieces = (piece for message in messages[1:] for piece in opener.open(*message))
     return "".join(piece.text for piece in pieces)
+
+
+def test_question_cannot_be_read_with_what_kms_gives(
+    twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Whoever rewrote the key policy can have KMS open a question's key, but has only bytes in which
+    neither that key nor the envelope stands: they are sealed to the enclave's own key.
+    """
+    kept: list[tuple[Authorization, bytes]] = []
+
+    def seal(authorization: Authorization, envelope: bytes, **named: bytes) -> bytes:
+        kept.append((authorization, envelope))
+        return seal_request(authorization, envelope, **named)
+
+    monkeypatch.setattr("app.chatbot.session.session.seal_request", seal)
+    with twin.connect() as session:
+        ask(session)
+        context = {"purpose": "question", "conversation": session.conversation.hex()}
+    request, _ = last_exchange(twin)
+    (authorization, envelope) = kept[-1]
+    for part in (authorization.wrapped_question_key, envelope, authorization.answer_secret):
+        assert part[:16] not in request
+        assert part[-16:] not in request
+    # The control: with the wrapped key, KMS would give the key away under such a policy.
+    with rewritten_policy(twin):
+        kms = chat_role_kms(twin)
+        wrapped = authorization.wrapped_question_key
+        opened = kms.decrypt(
+            KeyId=twin.config.key_arn, CiphertextBlob=wrapped, EncryptionContext=context
+        )
+        kms.close()
+    assert len(opened["Plaintext"]) == DATA_KEY_BYTES
+    own = X25519PrivateKey.generate()
+    with pytest.raises(EnvelopeError):
+        open_request(parse_sealed_request(request), private_key=own, manifest_digest=bytes(32))
 
 
 @pytest.mark.parametrize("policy_rewritten", [False, True])
