@@ -387,7 +387,7 @@ def test_question_cannot_be_read_with_what_kms_gives(
         kept.append((authorization, envelope))
         return seal_request(authorization, envelope, **named)
 
-    monkeypatch.setattr("app.chatbot.session.session.seal_request", seal)
+    monkeypatch.setattr("app.chatbot.session.sealed.seal_request", seal)
     with twin.connect() as session:
         ask(session)
         context = {"purpose": "question", "conversation": session.conversation.hex()}
