@@ -24,6 +24,7 @@ from app.protocol.question import Options
 from local.cheats.cheats import describe_cheats, find_cheat
 from local.cheats.report import count_words, show_cheat
 from local.demo_model.suggestions import DEMO_QUESTION, SUGGESTIONS
+from local.processes.errors import TwinError
 from local.processes.supervise import ROOT
 from local.twin.twin import PARENT_PROGRAM, Twin, run_twin
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         return _run(options, terminal)
     except UnavailableError as error:
-        told = _without_deployment(error, options.folder)
+        told = error if isinstance(error, TwinError) else _without_deployment(error, options.folder)
         return fail(told, terminal, as_json=options.json, name="demo")
     except AppError as error:
         return fail(error, terminal, as_json=options.json, name="demo")

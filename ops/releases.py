@@ -18,10 +18,10 @@ from app.chatbot.config import read_config
 from app.chatbot.console import Terminal
 from app.chatbot.session.transport import Transport
 from app.chatbot.session.trust import Trust, verify_enclave
+from app.protocol.asker.messages import parse_attestation
+from app.protocol.asker.nitro_root import NITRO_ROOT
 from app.protocol.constants import NONCE_BYTES
 from app.protocol.errors import ConfigError
-from app.protocol.messages import parse_attestation
-from app.protocol.nitro_root import NITRO_ROOT
 from app.protocol.releases import Release, to_fields
 from ops.release_list import (
     RefusedError,

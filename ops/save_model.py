@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _line(text: str) -> str:
     if not text.isprintable():
-        raise argparse.ArgumentTypeError("a label is one line of printable characters")
+        raise argparse.ArgumentTypeError("not one line of printable characters")
     return text
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from app.parent import supervisor
 from app.parent.config import HostConfig
 from app.protocol import constants
+from app.protocol.asker import constants as asker_constants
 from infra import instances, parameters
 from local.demo_model.corpus import read_corpus
 from ops import releases
@@ -183,7 +184,7 @@ FIGURES: Final = (
     Figure(
         OPERATIONS,
         r"Sessions that exist last (\d+) minutes",
-        lambda: (str(constants.SESSION_SECONDS // 60),),
+        lambda: (str(asker_constants.SESSION_SECONDS // 60),),
     ),
     Figure(
         OPERATIONS, r"at most (\d+), each with one enclave", lambda: (str(parameters._MAX_FLEET),)

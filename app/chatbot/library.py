@@ -55,7 +55,9 @@ def connect(
 
         UnavailableError: Nobody answers.
 
-        ProtocolError: What answers is no enclave of this version.
+        VersionError: What answers is an enclave of another version; says which end to update.
+
+        ProtocolError: What answers is no enclave.
     """
     if not isinstance(config, ChatbotConfig):
         config = read_config(config or config_folder() / "chat.json")

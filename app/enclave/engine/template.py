@@ -53,7 +53,9 @@ class ChatTemplate:
                 messages=given, add_generation_prompt=True, tools=None, **self._names
             )
         except TemplateError:
-            raise UnsupportedError("the model's template refuses these roles") from None
+            raise UnsupportedError(
+                "the model's template refuses these roles", numbers=(0,)
+            ) from None
 
 
 class _Marking(CodeGenerator):

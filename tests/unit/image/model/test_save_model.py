@@ -292,15 +292,6 @@ def test_no_such_context(model: Path, tmp_path: Path, context: str) -> None:
     assert "is no number of tokens" in done.stderr
 
 
-def test_label_of_two_lines(model: Path, tmp_path: Path) -> None:
-    """
-    A label that could draw more than itself is refused as a typing error, before any work.
-    """
-    done = save(model, tmp_path / "out", "--label=two\nlines")
-    assert done.returncode == 2
-    assert "one line of printable characters" in done.stderr
-
-
 def test_commit() -> None:
     """
     A full commit is a source on the hub; the default model may be left out.
