@@ -54,7 +54,7 @@ def test_the_twins_kit_is_refused_in_production(built: Path) -> None:
     """
     found = check_outputs(parameters(built), PRODUCTION_KITS)
     assert found[0].level is Level.PROBLEM
-    assert "is of kit process, and only aws can be deployed" in found[0].text
+    assert "is of kit process, and only aws, nitro can be deployed" in found[0].text
     with pytest.raises(ConfigError, match="kit process is not trusted here"):
         find_release(built / EIF_NAME, built / "releases.json", kits=PRODUCTION_KITS)
 
