@@ -3,6 +3,7 @@ The kernel and init of the `nitro` kit, without building one: what is asked for,
 """
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,7 +156,7 @@ def test_a_root_is_debian_12s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     The suite is named, whatever this machine runs; the script has no network.
     """
     commands: list[tuple[str, ...]] = []
-    monkeypatch.setattr(root.shutil, "which", lambda _: "/usr/bin/mmdebstrap")
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/mmdebstrap")
     monkeypatch.setattr(root, "source_line", lambda *suite: " ".join(suite))
     monkeypatch.setattr(root, "run", lambda command, **_: commands.append(command))
     root.build_in_root(("gcc",), "true", given={"a.c": tmp_path}, made={"a": tmp_path / "a"})
