@@ -34,8 +34,8 @@ _BRANCHES: Final = 90  # percent, of what the enclave measures
 _LEAST: Final = f"--fail-under={_BRANCHES}"
 _MEASURED: Final = "app/protocol/*,app/enclave/*"
 # Measured: what is needed beside the time, for all suites, and what is kept of it.
-_DISK_GB: Final = 4
-_FETCHED_MB: Final = 700
+_DISK_GB: Final = 6
+_FETCHED_MB: Final = 1000
 _SET_UP_MINUTES: Final = 10
 _LANE_MIB: Final = 3500  # of memory, that a suite may take
 _NOTE_SECONDS: Final = 30
