@@ -13,7 +13,6 @@ from ops.aws import AwsError, asking
 from ops.finding import Finding, ok, problem
 
 ZONES: Final = 2  # infra.network's: the first ones that Fn::GetAZs gives
-_THREADS_A_CORE: Final = 2  # what infra.instances counts enclave cores with
 _QUOTA: Final = "L-1216C47A"  # Service Quotas: Running On-Demand Standard instances, in vCPUs
 
 
@@ -117,7 +116,7 @@ def check_enclave_support(support: EnclaveSupport, instance: InstanceType) -> Fi
             "choose another type (-c instance_type=…)",
         )
     found = (support.vcpus, support.threads_a_core, support.memory_mib)
-    expected = (instance.vcpus, _THREADS_A_CORE, instance.memory_mib)
+    expected = (instance.vcpus, instance.threads_a_core, instance.memory_mib)
     if found != expected:
         return problem(
             check,
