@@ -252,8 +252,8 @@ def test_what_the_model_needs() -> None:
 )
 def test_what_is_accepted_fits(vcpus: int, memory: int, eif_bytes: int, engine_bytes: int) -> None:
     """
-    Whatever is accepted leaves the parent its share and the EIF's size besides, and has room for the EIF four times, and for
-    it and the engine.
+    Whatever is accepted leaves the parent its share and the EIF's size besides, and has room for
+    the EIF four times, and for it and the engine.
     """
     sizes = Sizes(R5, vcpus, memory)
     try:
