@@ -9,6 +9,7 @@ from typing import Final
 import boto3
 
 from infra.instances import InstanceType
+from infra.rolling import batch_size
 from ops.aws import AwsError, asking
 from ops.finding import Finding, ok, problem
 
@@ -151,9 +152,10 @@ def read_quota(session: boto3.Session) -> int:
 
 
 def check_quota(quota: int, *, fleet_size: int, instance: InstanceType, region: str) -> Finding:
-    """Check that the fleet fits, and one instance more, as during an update."""
-    check, needed = "vCPU quota", (fleet_size + 1) * instance.vcpus
-    reckoning = f"{fleet_size} + 1 of {instance.name} need {needed} vCPUs"
+    """Check that the fleet fits, and what is started first during an update."""
+    batch = batch_size(fleet_size)
+    check, needed = "vCPU quota", (fleet_size + batch) * instance.vcpus
+    reckoning = f"{fleet_size} + {batch} of {instance.name} need {needed} vCPUs"
     if quota < needed:
         return problem(
             check,

@@ -96,7 +96,7 @@ def test_two_zones_are_chosen_at_deployment(each: Template) -> None:
 @pytest.mark.parametrize("public", ["false", "true"])
 def test_the_smallest_network_holds_the_largest_fleet(public: str, root: Path) -> None:
     """
-    Half of 21 instances, five endpoints, the load balancer's eight and AWS's own five addresses
+    Half of 24 instances, five endpoints, the load balancer's eight and AWS's own five addresses
     fit each private subnet, however small the network and whatever else is in it.
     """
     context = {"vpc_cidr": "10.1.0.0/25", "fleet_size": 20, "public": public}
@@ -105,7 +105,7 @@ def test_the_smallest_network_holds_the_largest_fleet(public: str, root: Path) -
         name: ip_network(template.resources[name]["Properties"]["CidrBlock"]).num_addresses
         for name in template.ids("EC2::Subnet")
     }
-    assert all(sizes[name] >= 11 + 5 + 8 + 5 for name in private_subnets(template))
+    assert all(sizes[name] >= 12 + 5 + 8 + 5 for name in private_subnets(template))
     assert min(sizes.values()) >= 8 + 5
 
 
