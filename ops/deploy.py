@@ -28,15 +28,17 @@ from ops.deployment import (
     ROOT,
     Deployment,
     Workshop,
+    add_asker_argument,
     add_deployment_arguments,
     read_deployment,
 )
 from ops.doctor import diagnose_place, read_parameters, show
 from ops.ending import RefusedError, run_to_end
-from ops.finding import has_problem
+from ops.finding import Finding, has_problem
 from ops.live_stack import read_key_policy, read_live_stack
 from ops.policy_words import Deployed, compare_policies, read_policy, stays_changed
 from ops.principal import read_principal
+from ops.trail import WITHOUT_TRAIL
 
 EXIT_NOT_PROVEN: Final = 3
 _NEEDS_KIT: Final = "build-eif"
@@ -97,10 +99,13 @@ def _deploy(options: argparse.Namespace, workshop: Workshop, terminal: Terminal)
         terminal.note("the doctor was skipped: neither account, Region nor tools were checked")
     else:
         terminal.note("checking (bin/doctor has more about each)")
-        findings = [finding, *diagnose_place(deployment, session, parameters)]
+        asker = job.options.asker_profile
+        other = open_session(profile=asker, region=session.region_name) if asker else None
+        findings = [finding, *diagnose_place(deployment, session, parameters, asker=other)]
         show(findings, terminal)
         if has_problem(findings):
             raise RefusedError("the doctor found problems: mend them, or add --skip-doctor")
+        _require_consent(job, findings)
     _build(job)
     _require_approved(job)
     assembly = _synthesise(job)
@@ -108,6 +113,23 @@ def _deploy(options: argparse.Namespace, workshop: Workshop, terminal: Terminal)
     if not confirm("Deploy this? Type yes.", "yes", terminal, yes=options.yes):
         raise RefusedError("declined, nothing was changed")
     return _put(job)
+
+
+def _require_consent(job: _Job, findings: Sequence[Finding]) -> None:
+    """Ask about each finding that somebody has to agree to; --yes is an answer to another."""
+    for finding in findings:
+        if not finding.consent:
+            continue
+        agreed = finding.consent == WITHOUT_TRAIL and job.options.without_trail
+        question = f"{finding.check}: {finding.text}. Deploy all the same? Type yes."
+        if agreed or (
+            job.terminal.source.isatty() and confirm(question, "yes", job.terminal, yes=False)
+        ):
+            job.terminal.note(f"{finding.check}: it is deployed all the same")
+            continue
+        raise RefusedError(
+            f"{finding.check}: {finding.text}: mend that, or agree to it with {finding.consent}"
+        )
 
 
 def _build(job: _Job) -> None:
@@ -226,6 +248,8 @@ def _put(job: _Job) -> int:
 def _smoke_arguments(job: _Job) -> tuple[str, ...]:
     """Give what names the deployment to bin/smoke; an internal balancer needs a tunnel."""
     profile = ("--profile", job.options.profile) if job.options.profile else ()
+    asker = job.options.asker_profile
+    asks = ("--asker-profile", asker) if asker else ()
     tunnel = () if job.parameters.public else ("--tunnel",)
     place = ("--stack", job.deployment.name, "--region", job.session.region_name)
     files = {
@@ -234,7 +258,7 @@ def _smoke_arguments(job: _Job) -> tuple[str, ...]:
         "--assembly": job.workshop.assembly,
     }
     given = (part for name, path in files.items() for part in (name, str(path)))
-    return (*place, *profile, *tunnel, *given)
+    return (*place, *profile, *asks, *tunnel, *given)
 
 
 def write_chat_json(folder: Path, name: str) -> Path:
@@ -263,7 +287,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_deployment_arguments(parser)
+    add_asker_argument(parser)
     parser.add_argument("--yes", action="store_true", help="deploy without asking")
+    parser.add_argument(
+        WITHOUT_TRAIL,
+        action="store_true",
+        help="deploy where no CloudTrail trail logs KMS's events: alarms on the key stay silent",
+    )
     parser.add_argument(
         "--kit-dir", type=Path, metavar="DIR", help="boot files for bin/build-eif, if it has to run"
     )

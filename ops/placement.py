@@ -2,7 +2,7 @@
 Placement: whether this account may start the fleet's instances where the stack would.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,7 @@ from ops.aws import AwsError, asking
 from ops.finding import Finding, ok, problem
 
 ZONES: Final = 2  # infra.network's: the first ones that Fn::GetAZs gives
+SERVICES: Final = ("cloudformation", "kms", "logs", "ssm", "ssmmessages")  # infra.network's
 _QUOTA: Final = "L-1216C47A"  # Service Quotas: Running On-Demand Standard instances, in vCPUs
 
 
@@ -87,6 +88,41 @@ def check_zones(
             "choose another type (-c instance_type=…) or Region (-c region=…)",
         )
     return ok(check, f"{instance_type} is offered in {' and '.join(taken)}, which the stack takes")
+
+
+def read_endpoint_zones(session: boto3.Session) -> Mapping[str, frozenset[str]]:
+    """
+    Read in which zones each service that hosts call can have an endpoint.
+
+    Raises:
+        AwsError: As `asking`.
+    """
+    names = [f"com.amazonaws.{session.region_name}.{service}" for service in SERVICES]
+    with asking("ec2:DescribeVpcEndpointServices"):
+        answer = session.client("ec2").describe_vpc_endpoint_services(ServiceNames=names)
+    return {
+        str(item["ServiceName"]).rpartition(".")[2]: frozenset(item["AvailabilityZones"])
+        for item in answer["ServiceDetails"]
+    }
+
+
+def check_endpoint_zones(zones: Sequence[str], offered: Mapping[str, frozenset[str]]) -> Finding:
+    """Check that every endpoint can be in the zones that the stack takes."""
+    check, taken = "endpoints", zones[:ZONES]
+    missing = [
+        f"{service} in {zone}"
+        for service in SERVICES
+        for zone in taken
+        if zone not in offered.get(service, frozenset())
+    ]
+    if missing:
+        return problem(
+            check,
+            f"there can be no endpoint of {', '.join(missing)}, and the stack makes one in each "
+            "zone that it takes",
+            "choose another Region (-c region=…)",
+        )
+    return ok(check, f"{', '.join(SERVICES)} can have theirs in {' and '.join(taken)}")
 
 
 def read_enclave_support(session: boto3.Session, instance_type: str) -> EnclaveSupport:

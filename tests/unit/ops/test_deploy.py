@@ -15,7 +15,7 @@ from local.twin.twin import DEMO_WEIGHTS, approve
 from ops import deploy
 from ops.child import ChildError
 from ops.deployment import ROOT, Workshop
-from ops.finding import Finding, ok, problem
+from ops.finding import Finding, ok, problem, warning
 from tests.stack.test_lifecycle import make_host
 from tests.stubbed import ACCOUNT, REGION, StubbedAws
 from tests.unit.ops.test_build_outputs import CHAT
@@ -101,12 +101,13 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws: StubbedAws) -> De
     make_host(tmp_path / "host")
     monkeypatch.setattr(deploy, "run", desk.run)
     monkeypatch.setattr(deploy, "open_session", lambda **_given: aws.session)
-    monkeypatch.setattr(deploy, "diagnose_place", lambda *_given: [ok("all", "is well")])
+    monkeypatch.setattr(deploy, "diagnose_place", lambda *_given, **_named: [ok("all", "is well")])
     (tmp_path / "smoke").touch()
     arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/jdoe"
     identity = {"Account": ACCOUNT, "Arn": arn, "UserId": "x"}
-    aws.answers("sts", "get_caller_identity", identity)
-    aws.refuses("cloudformation", "describe_stacks", "ValidationError")
+    for _ in range(2):  # some tests deploy twice
+        aws.answers("sts", "get_caller_identity", identity)
+        aws.refuses("cloudformation", "describe_stacks", "ValidationError")
     return desk
 
 
@@ -164,11 +165,55 @@ def test_the_doctor_has_a_veto(
     A problem keeps from deploying, unless the doctor is skipped, which is said.
     """
     findings: list[Finding] = [problem("quota", "is low", "ask for more")]
-    monkeypatch.setattr(deploy, "diagnose_place", lambda *_given: findings)
+    monkeypatch.setattr(deploy, "diagnose_place", lambda *_given, **_named: findings)
     assert desk.deploy("--yes") == 1
     assert desk.ran == []
     assert desk.deploy("--yes", "--skip-doctor") == 0
     assert "the doctor was skipped" in capsys.readouterr().err
+
+
+SILENT = warning("CloudTrail", "no trail", "make one", consent="--without-trail")
+
+
+@pytest.mark.parametrize(
+    ("options", "typed", "code"),
+    [
+        (("--yes",), None, 1),
+        (("--yes", "--without-trail"), None, 0),
+        ((), "yes\nyes\n", 0),
+        ((), "no\nyes\n", 1),
+        (("--yes",), "yes\n", 0),
+        (("--yes",), "\n", 1),
+    ],
+)
+def test_silent_alarms_need_a_yes_of_their_own(
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    typed: str | None,
+    code: int,
+) -> None:
+    """
+    Without a trail somebody agrees to that, at the terminal or by its own option; --yes is an
+    answer to another question. Nothing else of the doctor is skipped.
+    """
+    monkeypatch.setattr(deploy, "diagnose_place", lambda *_given, **_named: [SILENT])
+    person = io.StringIO(typed or "")
+    monkeypatch.setattr(person, "isatty", lambda: typed is not None)
+    monkeypatch.setattr("sys.stdin", person)
+    assert desk.deploy(*options) == code
+    assert desk.ran == (WHOLE if code == 0 else [])
+
+
+def test_somebody_else_asks(desk: Desk) -> None:
+    """
+    bin/smoke asks as whom the operator names, since the deployer is seldom an asker.
+    """
+    assert desk.deploy("--yes") == 0
+    assert "--asker-profile" not in desk.arguments["smoke"]
+    assert desk.deploy("--yes", "--asker-profile", "benefits") == 0
+    given = desk.arguments["smoke"]
+    assert given[given.index("--asker-profile") + 1] == "benefits"
 
 
 def test_an_image_is_approved_only_when_told(
