@@ -16,6 +16,7 @@ from ops import deploy
 from ops.child import ChildError
 from ops.deployment import ROOT, Workshop
 from ops.finding import Finding, ok, problem, warning
+from ops.live_stack import LiveStack
 from tests.stack.test_lifecycle import make_host
 from tests.stubbed import ACCOUNT, REGION, StubbedAws
 from tests.unit.ops.test_build_outputs import CHAT
@@ -135,10 +136,11 @@ def test_smoke_that_fails(desk: Desk, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("step", ["cdk synth", "cdk diff", "cdk deploy"])
-def test_a_step_that_fails_ends_it(desk: Desk, step: str) -> None:
+def test_a_step_that_fails_ends_it(desk: Desk, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Nothing comes after a step that failed.
     """
+    monkeypatch.setattr(deploy, "tell_failure", lambda *_given: iter(()))
     desk.failing.add(step)
     assert desk.deploy("--yes") == 1
     assert desk.ran == WHOLE[: WHOLE.index(step) + 1]
@@ -170,6 +172,53 @@ def test_the_doctor_has_a_veto(
     assert desk.ran == []
     assert desk.deploy("--yes", "--skip-doctor") == 0
     assert "the doctor was skipped" in capsys.readouterr().err
+
+
+def test_a_first_deploy_is_not_rolled_back(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A first deploy that fails leaves its instances, tells what they said, and how to take them
+    down; without a terminal nothing is destroyed.
+    """
+    monkeypatch.setattr(deploy, "tell_failure", lambda *_given: iter(["  the EIF has 7 bytes"]))
+    desk.failing.add("cdk deploy")
+    assert desk.deploy("--yes") == 1
+    assert "--no-rollback" in desk.arguments["cdk deploy"]
+    assert desk.ran == WHOLE[:3]
+    notes = capsys.readouterr().err
+    assert "  the EIF has 7 bytes\n" in notes
+    assert f"bin/destroy -c name=enclave-llm -c region={REGION}" in notes
+
+
+@pytest.mark.parametrize(("typed", "destroyed"), [("yes\n", True), ("no\n", False)])
+def test_bin_destroy_is_offered(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, typed: str, *, destroyed: bool
+) -> None:
+    """
+    At a terminal bin/destroy of that stack runs at a yes, and the deployment has failed either way.
+    """
+    monkeypatch.setattr(deploy, "tell_failure", lambda *_given: iter(()))
+    person = io.StringIO(typed)
+    monkeypatch.setattr(person, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", person)
+    desk.failing.add("cdk deploy")
+    assert desk.deploy("--yes") == 1
+    assert ("destroy" in desk.ran) is destroyed
+    if destroyed:
+        assert desk.arguments["destroy"] == ("-c", "name=enclave-llm", "-c", f"region={REGION}")
+
+
+def test_a_later_deploy_is_rolled_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where something runs that can be gone back to, CloudFormation does that, and nothing is told.
+    """
+    stack = LiveStack("enclave-llm", "arn", "UPDATE_COMPLETE", {}, {}, ())
+    monkeypatch.setattr(deploy, "read_live_stack", lambda *_given: stack)
+    monkeypatch.setattr(deploy, "tell_failure", lambda *_given: pytest.fail("it was told"))
+    desk.failing.add("cdk deploy")
+    assert desk.deploy("--yes") == 1
+    assert "--no-rollback" not in desk.arguments["cdk deploy"]
 
 
 SILENT = warning("CloudTrail", "no trail", "make one", consent="--without-trail")
