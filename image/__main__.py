@@ -1,5 +1,5 @@
 """
-Look into enclave image files: `python -m image describe|measure|diff|pack`.
+Look into enclave image files: `bin/eif describe|measure|diff|pack`.
 """
 
 import argparse
@@ -22,11 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(options)
     except ImageError as error:
-        print(f"image: {error}", file=sys.stderr)
+        print(f"eif: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"image: {error.filename or options.file}: {error.strerror}", file=sys.stderr)
+        print(f"eif: {error.filename or options.file}: {error.strerror}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("image: stopped", file=sys.stderr)
+        print("eif: stopped", file=sys.stderr)
         return 130
     return 2
 
@@ -59,7 +59,7 @@ def _print(value: dict[str, object]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m image", description=__doc__)
+    parser = argparse.ArgumentParser(prog="bin/eif", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, what in (
         ("describe", "check an EIF and print all that it says of itself"),

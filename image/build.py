@@ -129,7 +129,7 @@ def require_equal(first: Path, second: Path) -> None:
     if pcrs[0] != pcrs[1]:
         raise ImageError(
             f"two builds differ: PCR2 is {pcrs[0].hex()[:16]}… and {pcrs[1].hex()[:16]}…: "
-            "compare them with python -m image diff"
+            "compare them with bin/eif diff"
         )
 
 

@@ -14,8 +14,8 @@ from typing import Final
 
 from aws_cdk import App
 
-from app.protocol.constants import KMS_HOSTS
 from app.protocol.errors import ConfigError
+from app.protocol.regions import REGIONS
 from app.protocol.releases import PRODUCTION_KITS
 from infra.acknowledged import acknowledge
 from infra.approved_image import load_approved_image
@@ -89,9 +89,10 @@ def _require_place(name: str, account: str, region: str) -> None:
             f"account is {account or 'missing'}, expected 12 digits: log in to AWS, so that cdk "
             "knows it, or add -c account=…"
         )
-    if region not in KMS_HOSTS:
+    served = [name for name, place in REGIONS.items() if place.partition == "aws"]
+    if region not in served:
         raise ConfigError(
-            f"region is {region or 'missing'}, expected one of {', '.join(KMS_HOSTS)}: set "
+            f"region is {region or 'missing'}, expected one of {', '.join(served)}: set "
             "AWS_REGION or add -c region=…"
         )
 

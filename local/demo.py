@@ -1,5 +1,5 @@
 """
-The demo: one question through the whole pipeline on this machine, and what each party saw of it.
+The demo: asks one question through the whole pipeline on this machine, and shows what each saw.
 """
 
 import argparse
@@ -19,27 +19,29 @@ from app.chatbot.session.session import Session
 from app.chatbot.terminal.conversation import converse
 from app.chatbot.terminal.margin import showing_answer
 from app.chatbot.web.command import add_web_arguments, serve_page
-from app.protocol.errors import AppError
+from app.protocol.errors import AppError, ConfigError, UnavailableError
 from app.protocol.question import Options
+from local.cheats.cheats import describe_cheats, find_cheat
+from local.cheats.report import count_words, show_cheat
+from local.demo_model.suggestions import DEMO_QUESTION, SUGGESTIONS
+from local.processes.errors import TwinError
 from local.processes.supervise import ROOT
-from local.twin.twin import Twin, run_twin
+from local.twin.twin import PARENT_PROGRAM, Twin, run_twin
 
-QUESTION: Final = "I can't access my email. My user name is jdoe."
-_SUGGESTIONS: Final = (
-    QUESTION,
-    "How do I enrol in the dental plan?",
-    "How do I book leave?",
-)
 _FOLDER: Final = ROOT / ".twin" / "demo"
 _IMAGE: Final = ROOT / "build" / "enclave.eif"
 _SHOWN_BYTES: Final = 24
 _EPILOG: Final = """\
-All parties run on this machine: KMS and STS that enforce the synthesised key policy, a software
-NSM, the enclave and the parent as processes of their own. No AWS account is needed, and nothing
-leaves the machine. The answer comes from the demo model, which this project trained on its own
-help-desk text; it is small and knows little else.
+Everything runs on this machine: a KMS and an STS that enforce the key policy of a deployment, a
+software NSM, and the enclave and its server as processes of their own. No AWS account is needed,
+and nothing leaves the machine. The demo model gives the answer. This project trained it on
+help-desk text of its own; it is small and knows little else.
 
-exit codes: 0 answered, 1 failed, 2 wrong usage, 3 not trusted, 4 incomplete
+With --cheat the server is dishonest. The asker's program is the product's own, is not told, and
+finds out. --cheat works with --web, --interactive, --serve and --json, too.
+
+exit codes: 0 answered, 1 failed, 2 wrong usage, 3 the enclave is not trusted, 4 the answer is not
+whole; with --cheat the same, as bin/chat would give them
 """
 
 
@@ -47,31 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; give its exit code."""
     options = _parse(arguments)
     terminal = Terminal()
-    started = time.monotonic()
-
-    def note(step: str) -> None:
-        terminal.note(f"[{time.monotonic() - started:4.1f} s] {step}")
-
     try:
-        wanted = answer_options(options)
-        image = (options.image or _IMAGE) if options.enclave == "qemu" else None
-        with run_twin(options.folder, image=image, console=options.console, note=note) as twin:
-            if options.web:
-                _serve_page(twin, wanted, options, terminal)
-                return 0
-            note("verifying the enclave")
-            if options.serve:
-                return serve_sessions(twin.connect, wanted, terminal, port=options.port)
-            session = twin.connect()
-            ready = time.monotonic() - started
-            if options.interactive:
-                converse(session, wanted, terminal)
-            elif options.json:
-                terminal.piece(json.dumps(_ask_as_json(twin, session, options, ready)) + "\n")
-            else:
-                _show(twin, session, options.question, wanted, terminal)
-            session.close()
-        return 0
+        if options.cheat == "list":
+            terminal.piece("\n".join(describe_cheats()) + "\n")
+            return 0
+        return _run(options, terminal)
+    except UnavailableError as error:
+        told = error if isinstance(error, TwinError) else _without_deployment(error, options.folder)
+        return fail(told, terminal, as_json=options.json, name="demo")
     except AppError as error:
         return fail(error, terminal, as_json=options.json, name="demo")
     except KeyboardInterrupt:
@@ -84,23 +69,84 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _run(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Start the twin, do what was asked for, and stop it; give the exit code."""
+    started = time.monotonic()
+
+    def note(step: str) -> None:
+        terminal.note(f"[{time.monotonic() - started:4.1f} s] {step}")
+
+    wanted = answer_options(options)
+    cheat = find_cheat(options.cheat or "honest")
+    with run_twin(
+        options.folder,
+        image=(options.image or _IMAGE) if options.enclave == "qemu" else None,
+        console=options.console,
+        note=note,
+        parent_program=cheat.parent_program if options.cheat else PARENT_PROGRAM,
+    ) as twin:
+        if options.cheat:
+            cheat.begin(twin)
+            note(cheat.tries)
+        if options.web:
+            _serve_page(twin, wanted, options, terminal)
+            return 0
+        note("verifying the enclave")
+        if options.serve:
+            return serve_sessions(twin.connect, wanted, terminal, port=options.port)
+        if options.cheat and not (options.interactive or options.json):
+            return show_cheat(twin, options.question, wanted, terminal)
+        with twin.connect() as session:
+            ready = time.monotonic() - started
+            if options.interactive:
+                converse(session, wanted, terminal)
+            elif options.json:
+                terminal.piece(json.dumps(_ask_as_json(twin, session, options, ready)) + "\n")
+            else:
+                _show(twin, session, options.question, wanted, terminal)
+    return 0
+
+
+def _without_deployment(error: UnavailableError, folder: Path) -> ConfigError:
+    """Say of a part of the twin that does not answer what helps here: no deployment is down."""
+    return ConfigError(f"the twin does not answer ({error}): look into {_shown(folder)}/logs")
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse *arguments*; what is wrong with them, or would be ignored, ends the program at once."""
+    """Read the arguments; refuse, before anything is started, what could only fail later."""
     parser = _parser()
     options = parser.parse_args(arguments)
     require_answer_options(options, parser)
+    _require_together(options, parser)
     if options.question is not None and not options.question.strip():
-        parser.error("--question is empty")
+        parser.error("--question is empty: ask something, or leave it out")
+    options.question = options.question or DEMO_QUESTION
+    if options.cheat not in {None, "list"}:
+        try:
+            find_cheat(options.cheat)
+        except ConfigError as error:
+            parser.error(str(error))
+    return options
+
+
+def _require_together(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End the program where an option would be ignored, or another is missing."""
     if options.question and (options.interactive or options.web or options.serve):
         parser.error("--question is asked at once: leave it out, and ask when asked")
     if options.port and not (options.web or options.serve):
-        parser.error("--port is of --web or --serve: name one of them")
+        parser.error("--port is for --web and --serve: name one of them")
     if options.open and not options.web:
-        parser.error("--open is of --web: name that, too")
+        parser.error("--open is for --web: name that, too")
     if options.enclave != "qemu" and (options.image or options.console):
-        parser.error("--image and --console are of --enclave qemu: name that, too")
-    options.question = options.question or QUESTION
-    return options
+        parser.error("--image and --console are for --enclave qemu: name that, too")
+    if options.enclave == "qemu" and options.cheat:
+        parser.error("--cheat runs with the enclave as a process: leave out --enclave qemu")
+    image = options.image or _IMAGE
+    if options.enclave == "qemu" and not image.is_file():
+        parser.error(
+            f"{_shown(image)} is not there: make it with bin/build-eif --kit debian "
+            "--weights local/demo_model/weights"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,15 +158,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--question",
-        help=f'default: "{QUESTION}"; every user of this machine sees it in the process list, '
+        help=f'default: "{DEMO_QUESTION}"; every user of this machine sees it in the process list, '
         "which is for the demo alone: bin/chat has you type or pipe a question",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON object")
-    how.add_argument("--interactive", action="store_true", help="talk instead")
+    how.add_argument("--interactive", action="store_true", help="talk instead, in this terminal")
     how.add_argument("--web", action="store_true", help="talk in your browser, with the proof")
     how.add_argument(
         "--serve", action="store_true", help="an OpenAI-compatible API instead (docs/clients.md)"
+    )
+    parser.add_argument(
+        "--cheat",
+        metavar="NAME",
+        help="run a server that cheats, and see it refused; `--cheat list` names what it can try",
     )
     add_web_arguments(parser)  # --port is for --serve, too
     parser.add_argument(
@@ -133,7 +184,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", type=Path, help="for qemu; default: build/enclave.eif")
     parser.add_argument("--console", action="store_true", help="for qemu: show its boot console")
     parser.add_argument(
-        "--folder", type=Path, default=_FOLDER, help="for logs; emptied if a twin's"
+        "--folder",
+        type=Path,
+        default=_FOLDER,
+        help="where its logs go; emptied first if a twin made it",
     )
     add_answer_arguments(parser)
     return parser
@@ -148,7 +202,7 @@ def _serve_page(
         terminal,
         port=options.port,
         browser=options.open,
-        suggestions=_SUGGESTIONS,
+        suggestions=SUGGESTIONS,
     )
 
 
@@ -169,10 +223,10 @@ def _show(
 
 
 def describe_others(twin: Twin, question: str) -> Iterator[str]:
-    """Say what parent and KMS saw of the last question."""
+    """Say what the server, which is the parent, and KMS saw of the last question."""
     request, answer = last_exchange(twin)
-    found = sum(word.encode() in request + answer for word in question.split() if len(word) > 3)
-    yield "\nWhat the parent saw"
+    found = count_words(question, request + answer)
+    yield "\nWhat the server saw"
     yield f"  request {len(request):7,} bytes  {request[:_SHOWN_BYTES].hex(' ')} …"
     yield f"  answer  {len(answer):7,} bytes  {answer[:_SHOWN_BYTES].hex(' ')} …"
     yield f"  words of the question in either: {found}"
@@ -183,9 +237,16 @@ def describe_others(twin: Twin, question: str) -> Iterator[str]:
             with_document = f"enclave, pcr0 {event.pcr0[:8]}…" if event.pcr0 else "no document"
             outcome = event.error_code or "allowed"
             yield f"  {event.event_name:16} {purpose:9} {with_document:24} {outcome}"
-    folder = twin.folder
-    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    yield f"Logs: {shown}/logs; the bytes that crossed the parent: {shown}/parent_saw"
+    shown = _shown(twin.folder)
+    yield f"Logs: {shown}/logs; the bytes that crossed the server: {shown}/parent_saw"
+    yield ""
+    yield "Next: bin/demo --cheat other-image shows a dishonest server refused; bin/demo --web is a"
+    yield "page in your browser; README.md says who can read what, and how to deploy."
+
+
+def _shown(path: Path) -> Path:
+    """Give *path* as people name it who stand in the project's folder."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def last_exchange(twin: Twin) -> tuple[bytes, bytes]:

@@ -21,6 +21,7 @@ PROGRAMS: Final = (
     "app/__init__.py",
     "app/parent/*.py",
     "app/protocol/*.py",
+    "app/protocol/asker/*.py",
     "app/chatbot/__init__.py",
     "app/chatbot/errors.py",
     "app/chatbot/session/__init__.py",

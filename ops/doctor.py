@@ -15,8 +15,8 @@ import boto3
 from app.chatbot.aws import open_aws
 from app.chatbot.console import Terminal, leave_quietly
 from app.chatbot.errors import CertificateError, LoginError
-from app.protocol.constants import KMS_HOSTS
 from app.protocol.errors import ConfigError
+from app.protocol.regions import REGIONS
 from infra.parameters import Parameters, parse_parameters
 from ops.askers import check_asker, check_principals, find_missing
 from ops.aws import AwsError, NotAllowedError
@@ -193,12 +193,13 @@ def diagnose_place(
 
 
 def _check_region(region: str) -> Finding:
-    if region in KMS_HOSTS:
+    served = [name for name, place in REGIONS.items() if place.partition == "aws"]
+    if region in served:
         return ok("Region", f"{region} has Nitro Enclaves and KMS")
     return problem(
         "Region",
         f"{region} is none that this version knows to have both Nitro Enclaves and KMS",
-        f"choose one (-c region=…) of {', '.join(KMS_HOSTS)}",
+        f"choose one (-c region=…) of {', '.join(served)}",
     )
 
 

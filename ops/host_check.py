@@ -22,7 +22,10 @@ from typing import Final
 
 from app.chatbot.session.transport import Transport
 from app.chatbot.session.trust import Trust, VerifiedEnclave, production_trust, verify_enclave
-from app.protocol.answer import open_error
+from app.protocol.asker.answer import open_error
+from app.protocol.asker.envelope import seal_question
+from app.protocol.asker.messages import parse_attestation, parse_hint
+from app.protocol.asker.sealing import seal_request
 from app.protocol.authorization import Authorization, Credentials, KeyArn, parse_key_arn
 from app.protocol.constants import (
     ANSWER_SECRET_BYTES,
@@ -30,7 +33,6 @@ from app.protocol.constants import (
     DATA_KEY_BYTES,
     NONCE_BYTES,
 )
-from app.protocol.envelope import seal_question
 from app.protocol.errors import (
     AppError,
     AttestationError,
@@ -40,9 +42,9 @@ from app.protocol.errors import (
     ProtocolError,
     UnavailableError,
 )
-from app.protocol.messages import Kind, parse_attestation, parse_hint
+from app.protocol.messages import Kind
 from app.protocol.question import Message, Options, Question
-from app.protocol.sealing import digest_request, seal_request
+from app.protocol.sealing import digest_request
 
 _PAUSE_SECONDS: Final = 10
 _STATUS_SECONDS: Final = 60  # older ones are of a supervisor that no longer looks

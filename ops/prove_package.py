@@ -6,6 +6,7 @@ conversations at once. What that loses (biases, local windows, frequencies that 
 is found here, where the package is made, instead of in wrong answers.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,14 +31,15 @@ from image.model.source import SaveError, tell
 
 # The largest share by which logits may differ; rounding is 0.00001, and what is lost 0.1 and more.
 TOLERANCE: Final = 0.01
-_THREADS: Final = 2
 _BYTES: Final = 2**34  # that keys and values may take: those of the texts are far fewer
 _SHORT: Final = 48  # tokens of the other text
 _PIECE: Final = PREFILL_TOKENS - _SHORT  # of the longer one in a step, so that both have room
 _SINGLE: Final = 8  # tokens of each text that come one by one, as an answer's do
 _SHOWN: Final = 8  # of a piece, the last tokens, whose logits are compared
-_ANSWER: Final = 4
+_ANSWER: Final = 4  # tokens
+_ANSWERED: Final = 4096  # tokens that a template may make of a short question
 _SECONDS: Final = 600.0
+_QUIET_SECONDS: Final = 10.0  # at most, between two lines of progress
 # Whatever a template may raise: it computes with what it is given.
 _REFUSALS: Final = (
     AppError,
@@ -97,7 +99,8 @@ def _require_prompts(tokenizer: Tokenizer) -> None:
 
 def _require_answer(weights: Weights, tokenizer: Tokenizer) -> None:
     """Load the model as it will serve, and have it pass its check and answer a question."""
-    model = _load(weights, weights.context_length, exact=weights.precision == "fp32")
+    tokens = min(weights.context_length, _ANSWERED)
+    model = _load(weights, tokens, exact=weights.precision == "fp32")
     require_check(model, weights.check)
     engine = BatchingEngine(model, tokenizer, Limits(weights.context_length, weights.end_ids))
     try:
@@ -116,7 +119,7 @@ def _require_answer(weights: Weights, tokenizer: Tokenizer) -> None:
 def _load(weights: Weights, tokens: int, *, exact: bool) -> OpenVinoModel:
     model = OpenVinoModel(
         weights,
-        Settings(_THREADS, exact=exact),
+        Settings(len(os.sched_getaffinity(0)), exact=exact),
         most_blocks=blocks_for(tokens) + blocks_for(_SHORT),
         most_bytes=_BYTES,
     )
@@ -168,7 +171,11 @@ def _require_same(weights: Weights, length: int) -> None:
         ),
     )
     model = _load(weights, length, exact=True)
+    told = time.monotonic()
     for counts in _plan(length, short):
+        if time.monotonic() - told > _QUIET_SECONDS:
+            told = time.monotonic()
+            tell(f"proving: {texts[0].seen:,} of {length:,} tokens")
         shown = [(text, count) for text, count in zip(texts, counts, strict=True) if count]
         logits = model.forward([text.show(count) for text, count in shown]).astype(np.float64)
         for text, count in shown:

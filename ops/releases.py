@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from app.chatbot.config import read_config
+from app.chatbot.console import Terminal
 from app.chatbot.session.transport import Transport
 from app.chatbot.session.trust import Trust, verify_enclave
+from app.protocol.asker.messages import parse_attestation
+from app.protocol.asker.nitro_root import NITRO_ROOT
 from app.protocol.constants import NONCE_BYTES
 from app.protocol.errors import ConfigError
-from app.protocol.messages import parse_attestation
-from app.protocol.nitro_root import NITRO_ROOT
 from app.protocol.releases import Release, to_fields
 from ops.release_list import (
     RefusedError,
@@ -71,26 +72,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
+def _say(line: str) -> None:
+    """Write one line to standard output; raises as `Terminal.piece`."""
+    Terminal().piece(f"{line}\n")
+
+
 def _add(releases: ReleaseList, options: argparse.Namespace) -> int:
     now = datetime.now(UTC).replace(microsecond=0)
     release = add_release(releases, options.eif, name=options.name, now=now)
-    print(f"approved {release.name}: pcr0 {release.measurements.pcr0.hex()}")
-    print(f"kept as {releases.kept_eif(release)}; next: give {releases.path} to the askers, deploy")
+    _say(f"approved {release.name}: pcr0 {release.measurements.pcr0.hex()}")
+    _say(f"kept as {releases.kept_eif(release)}; next: give {releases.path} to the askers, deploy")
     return 0
 
 
 def _list(releases: ReleaseList, options: argparse.Namespace) -> int:
     listed = releases.read()
     if options.json:
-        print(json.dumps({"releases": [_describe(releases, item) for item in listed]}, indent=2))
+        _say(json.dumps({"releases": [_describe(releases, item) for item in listed]}, indent=2))
         return 0
     if not listed:
-        print("no release is approved, so nothing can be deployed: bin/releases add approves one")
+        _say("no release is approved, so nothing can be deployed: bin/releases add approves one")
     for release in listed:
         kept = "image kept" if releases.kept_eif(release).is_file() else "image not kept here"
-        print(f"{release.name}  approved {release.approved_at:%Y-%m-%d %H:%M} UTC, {kept}")
-        print(f"  pcr0 {release.measurements.pcr0.hex()}")
-        print(f"  weights {release.weights_sha256.hex()}")
+        _say(f"{release.name}  approved {release.approved_at:%Y-%m-%d %H:%M} UTC, {kept}")
+        _say(f"  pcr0 {release.measurements.pcr0.hex()}")
+        _say(f"  weights {release.weights_sha256.hex()}")
     return 0
 
 
@@ -98,13 +104,13 @@ def _retire(releases: ReleaseList, options: argparse.Namespace) -> int:
     attested = None if options.not_deployed else _ask(releases.read(), options)
     if attested is not None:
         seen = ", ".join(f"{name} {count} times" for name, count in sorted(attested.items()))
-        print(f"asked {attested.total()} times, over a connection each: {seen}")
+        _say(f"asked {attested.total()} times, over a connection each: {seen}")
     if not retire_release(releases, options.name, attested=attested):
-        print(
+        _say(
             "no release is left, and none can be deployed: approve another and deploy it; to close "
             "this one at once, disable the key (docs/operations.md)"
         )
-    print(f"retired {options.name}: deploy to take it out of the key policy")
+    _say(f"retired {options.name}: deploy to take it out of the key policy")
     return 0
 
 
@@ -147,10 +153,10 @@ def attested_release(connect: Callable[[], Transport], trust: Trust) -> str:
 def _verify(releases: ReleaseList, options: argparse.Namespace) -> int:
     found = {item.name: check_release(releases, item) for item in releases.read()}
     if options.json:
-        print(json.dumps({"releases": found, "ok": not any(found.values())}, indent=2))
+        _say(json.dumps({"releases": found, "ok": not any(found.values())}, indent=2))
     else:
         for name, problem in found.items():
-            print(f"{name}: {problem or 'measures as listed'}")
+            _say(f"{name}: {problem or 'measures as listed'}")
     return 3 if any(found.values()) else 0
 
 

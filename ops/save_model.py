@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from app.protocol.package import PRECISIONS
 from image.model.save_model import Wish, check_model, save_model
 from image.model.source import DEFAULT_NAME, SaveError, parse_source, tell
-from image.model.weights import PRECISIONS, list_files
+from image.model.weights import list_files
 
 ROOT: Final = Path(__file__).parents[1]
 OUT: Final = ROOT / "build" / "weights"  # where bin/build-eif looks
@@ -96,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", choices=PRECISIONS, default="int8", help="precision; default: int8"
     )
     parser.add_argument("--name", help="NAME@COMMIT that a folder's files were fetched from")
-    parser.add_argument("--label", default="", help="one line that askers see beside the name")
+    parser.add_argument(
+        "--label", default="", type=_line, help="one line that askers see beside the name"
+    )
     parser.add_argument(
         "--context",
         type=_context,
@@ -113,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
         help="look at the arguments and a folder's files, and make nothing",
     )
     return parser
+
+
+def _line(text: str) -> str:
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError("not one line of printable characters")
+    return text
 
 
 def _context(text: str) -> int:

@@ -14,7 +14,7 @@ from typing import Final
 import urllib3
 
 from app.enclave.engine.tokenizer import TEMPLATE_NAME
-from image.model.weights import MANIFEST_NAME, encode_manifest
+from app.protocol.package import MANIFEST_NAME, encode_manifest
 from local.twin.twin import DEMO_WEIGHTS, Twin, run_twin
 
 ENDLESS_TOKENS: Final = 15_000  # of an answer that outlasts whatever a test does meanwhile

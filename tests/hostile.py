@@ -11,8 +11,9 @@ from app.chatbot.session.cut_off import Stop
 from app.chatbot.session.session import Session, connect
 from app.chatbot.session.transport import Transport
 from app.chatbot.session.trust import Trust
+from app.protocol.asker.messages import parse_attestation
 from app.protocol.attestation import encode_user_data
-from app.protocol.messages import Kind, encode_attestation, parse_attestation
+from app.protocol.messages import Kind, encode_attestation
 from local.signers.nsm import SoftwareNsm
 from local.twin.twin import Twin
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from image.model.weights import Check, Description, Generation, Sizes, write_manifest
+from app.protocol.package import Check, Description, Generation, Sizes
+from image.model.weights import write_manifest
 
 DESCRIPTION: Final = Description(
     name="tiny",

@@ -9,7 +9,8 @@ from typing import Final
 
 from app.chatbot import errors as chatbot_errors
 from app.protocol import errors
-from app.protocol.answer import AnswerOpener, AnswerSealer, encode_header
+from app.protocol.answer import AnswerSealer, encode_header
+from app.protocol.asker.answer import AnswerOpener
 from app.protocol.authorization import Authorization, Credentials, parse_key_arn
 from app.protocol.messages import Kind, parse_message
 from app.protocol.question import Message, Options, Question
@@ -90,9 +91,14 @@ def seal_answer(
 def open_frames(frames: list[bytes], opener: AnswerOpener | None = None) -> str:
     """Open frame messages to the end of the answer and give the text."""
     opener = opener or make_opener()
-    text = "".join(opener.open(*parse_message(frame)) for frame in frames)
+    text = "".join(open_text(opener, frame) for frame in frames)
     opener.finish()
     return text
+
+
+def open_text(opener: AnswerOpener, frame: bytes) -> str:
+    """Open one frame message and give its text."""
+    return "".join(piece.text for piece in opener.open(*parse_message(frame)))
 
 
 def flips(data: bytes, *, every_bit_at: tuple[int, ...] = (0,)) -> Iterator[bytes]:

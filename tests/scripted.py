@@ -16,15 +16,18 @@ from app.enclave.key_ring import KeyRing
 from app.enclave.kms.client import AnswerKey
 from app.enclave.kms.data_keys import DataKeys
 from app.enclave.nsm import Nsm
-from app.protocol.answer import AnswerOpener, encode_header, open_error, parse_header
+from app.protocol.answer import encode_header
+from app.protocol.asker.answer import AnswerOpener, open_error, parse_header
+from app.protocol.asker.envelope import seal_question
+from app.protocol.asker.receipt import verify_receipt
+from app.protocol.asker.sealing import seal_request
 from app.protocol.authorization import Authorization
-from app.protocol.envelope import seal_question
 from app.protocol.errors import AppError
 from app.protocol.manifest import Manifest
 from app.protocol.messages import Kind, encode_message, parse_message
 from app.protocol.question import FinishReason, Question
-from app.protocol.receipt import Receipt, verify_receipt
-from app.protocol.sealing import digest_request, seal_request
+from app.protocol.receipt import Receipt
+from app.protocol.sealing import digest_request
 from tests.samples import ANSWER_KEY, AUTHORIZATION, DATA_KEY, make_question
 from tests.support import MEASUREMENTS, WEIGHTS_SHA256, make_nsm_client, twin_root
 
@@ -166,8 +169,10 @@ class Asker:
         authorization: Authorization = AUTHORIZATION,
         data_key: bytes = DATA_KEY,
     ) -> None:
+        question = question or make_question()
+        self.padding = question.options.padding
         envelope = seal_question(
-            question or make_question(),
+            question,
             data_key=data_key,
             key_arn=authorization.key_arn,
             conversation=authorization.conversation,
@@ -197,7 +202,7 @@ class Asker:
         )
         text = ""
         for frame in frames:
-            text += opener.open(*frame)
+            text += "".join(piece.text for piece in opener.open(*frame))
             if opener.place is not None and self.places[-1:] != [opener.place]:
                 self.places.append(opener.place)
         signed, answer_digest = opener.finish()
@@ -209,6 +214,9 @@ class Asker:
             request_digest=digest_request(self.request),
             answer_digest=answer_digest,
             manifest_digest=MANIFEST.digest,
+            conversation=self.authorization.conversation,
+            key_arn=self.authorization.key_arn.text,
+            padding=self.padding,
         )
         return text, receipt
 

@@ -13,7 +13,9 @@ from typing import Final
 from app.protocol.authorization import parse_key_arn
 from app.protocol.errors import ConfigError, ProtocolError
 
-_ROLE_ARN: Final = re.compile(r"arn:aws:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}", re.ASCII)
+_ROLE_ARN: Final = re.compile(
+    r"arn:([a-z-]{1,16}):iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class ChatbotConfig:
         any_certificate: For a parent whose certificate is its own, made at its boot: TLS then
             hides metadata from those who only listen. What is sent is sealed to the attested
             enclave either way.
+
+        fips: Call AWS by its FIPS endpoints, and have the enclave do so.
     """
 
     url: str
@@ -43,6 +47,7 @@ class ChatbotConfig:
     tls_ca: str | None = None
     source_identity: str | None = None
     any_certificate: bool = False
+    fips: bool = False
 
     def __post_init__(self) -> None:
         """
@@ -53,12 +58,21 @@ class ChatbotConfig:
         """
         if not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"url is {self.url!r}, expected http:// or https://")
-        if not _ROLE_ARN.fullmatch(self.chat_role_arn):
+        role = _ROLE_ARN.fullmatch(self.chat_role_arn)
+        if role is None:
             raise ConfigError(f"chat_role_arn is {self.chat_role_arn!r}, expected a role's ARN")
         try:
-            parse_key_arn(self.key_arn)
+            place = parse_key_arn(self.key_arn).place
         except ProtocolError as error:
             raise ConfigError(f"key_arn is {self.key_arn!r}: {error}") from None
+        if role[1] != place.partition:
+            raise ConfigError(
+                f"chat_role_arn is of partition {role[1]}, key_arn of {place.partition}"
+            )
+        try:
+            place.kms_host(fips=self.fips)
+        except ProtocolError as error:
+            raise ConfigError(f"fips is true, but {error}") from None
 
     @property
     def region(self) -> str:
@@ -89,12 +103,13 @@ def read_config(path: Path) -> ChatbotConfig:
     known = {field.name for field in fields(ChatbotConfig)}
     if not isinstance(values, dict) or not known >= set(values):
         raise ConfigError(f"{path} has fields other than {', '.join(sorted(known))}")
-    any_certificate = values.pop("any_certificate", False)
-    if not isinstance(any_certificate, bool):
-        raise ConfigError(f"{path}: any_certificate is neither true nor false")
+    flags = {name: values.pop(name, False) for name in ("any_certificate", "fips")}
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"{path}: {name} is neither true nor false")
     if any(not isinstance(value, str | None) for value in values.values()):
         raise ConfigError(f"{path} has a value that is not text")
     try:
-        return ChatbotConfig(**values, any_certificate=any_certificate)
+        return ChatbotConfig(**values, **flags)
     except TypeError:
         raise ConfigError(f"{path} lacks url, key_arn or chat_role_arn") from None

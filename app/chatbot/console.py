@@ -114,5 +114,6 @@ def fail(error: AppError, terminal: Terminal, *, as_json: bool, name: str = "cha
     if as_json and not isinstance(error, OutputError):
         terminal.piece(json.dumps({"error": error.code, "advice": advise(error)}) + "\n")
     else:
-        terminal.note(f"{name}: {advise(error)}")
+        said = " ".join(advise(error).split())  # one line, whoever's words
+        terminal.note(f"{name}: {said}")
     return exit_code(error)

@@ -2,7 +2,7 @@
 The library: enclave-llm for Python programs.
 
     with connect() as session:
-        answer = session.ask("How do I book leave?")
+        answer = session.ask("How do I request vacation?")
         for piece in answer:
             print(piece, end="")
         print(answer.evidence.receipt.completion_tokens)
@@ -55,7 +55,9 @@ def connect(
 
         UnavailableError: Nobody answers.
 
-        ProtocolError: What answers is no enclave of this version.
+        VersionError: What answers is an enclave of another version; says which end to update.
+
+        ProtocolError: What answers is no enclave.
     """
     if not isinstance(config, ChatbotConfig):
         config = read_config(config or config_folder() / "chat.json")

@@ -115,7 +115,8 @@ class Guard:
         if self._host and headers.getlist("host") != [self._host]:
             message = f"name this port as http://{self._host}; another name may lead elsewhere"
             return _refusal(421, message, "wrong_host")
-        if headers.get("origin", f"http://{self._host}") != f"http://{self._host}":
+        own = {f"http://{self._host}"} if self._host else set()
+        if headers.get("origin") not in {None, *own}:
             return _refusal(403, "pages of other origins may not ask here", "wrong_origin")
         return None
 

@@ -8,7 +8,7 @@ SPEC.md sections 4 to 6.
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, Literal, Protocol
 
 from app.enclave.engine.cache import PrefixName
@@ -24,17 +24,18 @@ from app.protocol.answer import (
     seal_error,
 )
 from app.protocol.authorization import Authorization
-from app.protocol.constants import ANSWER_DEADLINE_SECONDS, BEAT_SECONDS
+from app.protocol.constants import ANSWER_DEADLINE_SECONDS, BEAT_SECONDS, LABEL
 from app.protocol.envelope import open_question
-from app.protocol.errors import AppError, DeadlineError
+from app.protocol.errors import AppError, DeadlineError, UnsupportedError
 from app.protocol.messages import encode_hint
-from app.protocol.question import Padding, Question
+from app.protocol.question import Message, Options, Padding, Question
 from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.sealing import digest_request, parse_sealed_request
 
 _GRACE_SECONDS: Final = 5  # the engine keeps the deadline itself; this is for one that hangs
 _POLL_SECONDS: Final = 0.25  # how soon a silent hang-up is noticed without padding
-_PREFIX_LABEL: Final = b"enclave-llm/1 prefix"
+_PREFIX_LABEL: Final = LABEL + b"prefix"
+_SERVED: Final = {"max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "padding"}
 _MOST_RECEIPT_FRAMES: Final = 13  # the NSM's device answers at most 12,288 bytes
 
 # Failed is what went wrong once the question had opened, of which only a holder of the chat role
@@ -87,6 +88,7 @@ class Answerer:
             deadline = time.monotonic() + ANSWER_DEADLINE_SECONDS
             question_key = self.data_keys.question_key(authorization)
             question = _open(envelope, authorization, question_key)
+            _require_served(question)
             outcome = "failed"
             sealer, header = self._make_sealer(authorization, digest)
             generation = self.engine.start(
@@ -100,7 +102,7 @@ class Answerer:
         try:
             peer.send(header)
             finish = stream.send_text(question.options.padding)
-            receipt = self._receipt(digest, sealer, finish, stream.code)
+            receipt = self._receipt(authorization, question, stream, finish)
             stream.send_receipt(sign_receipt(receipt, self._attest), question.options.padding)
         except AppError:  # no receipt, so no final frame: the asker sees an answer cut off
             return "failed"
@@ -122,16 +124,23 @@ class Answerer:
         return sealer, header
 
     def _receipt(
-        self, digest: bytes, sealer: AnswerSealer, finish: Finish, code: str | None
+        self,
+        authorization: Authorization,
+        question: Question,
+        stream: "_AnswerStream",
+        finish: Finish,
     ) -> Receipt:
         return Receipt(
-            request_digest=digest,
-            answer_digest=sealer.digest,
+            request_digest=stream.sealer.request_digest,
+            answer_digest=stream.sealer.digest,
             manifest_digest=self.manifest_digest,
+            conversation=authorization.conversation,
+            key_arn=authorization.key_arn.text,
+            padding=question.options.padding,
             prompt_tokens=finish.prompt_tokens,
             completion_tokens=finish.completion_tokens,
-            finish=finish.reason,
-            code=code,
+            finishes=(finish.reason,),
+            code=stream.code,
         )
 
     def _attest(self, user_data: bytes, nonce: bytes) -> bytes:
@@ -146,6 +155,28 @@ def _open(envelope: bytes, authorization: Authorization, key: QuestionKey) -> Qu
         conversation=authorization.conversation,
         turn=authorization.turn,
     )
+
+
+def _require_served(question: Question) -> None:
+    """
+    Require that nothing is asked for which this version only carries.
+
+    Raises:
+        UnsupportedError: Something is; its numbers say what.
+    """
+    unusual = [
+        number
+        for number, option in enumerate(fields(Options), 1)
+        if option.name not in _SERVED and getattr(question.options, option.name) != option.default
+    ]
+    if question.messages[-1].role != "user" or not all(map(_is_plain, question.messages)):
+        unusual.insert(0, 0)
+    if unusual:
+        raise UnsupportedError(numbers=tuple(unusual))
+
+
+def _is_plain(message: Message) -> bool:
+    return message.role != "tool" and message == Message(message.role, message.text)
 
 
 def _name_prefix(key: QuestionKey) -> PrefixName:
@@ -164,7 +195,7 @@ class _AnswerStream:
     def __init__(
         self, sealer: AnswerSealer, generation: Generation, peer: Peer, *, deadline: float
     ) -> None:
-        self._sealer = sealer
+        self.sealer = sealer
         self._generation = generation
         self._peer = peer
         self._deadline = deadline
@@ -205,7 +236,7 @@ class _AnswerStream:
 
         Signing it may outlast a beat, and would show where the text ended if it followed that.
         """
-        sealer = self._sealer
+        sealer = self.sealer
         most = round_up_frames(sealer.frames + _MOST_RECEIPT_FRAMES) - _MOST_RECEIPT_FRAMES
         while sealer.frames < most:
             self._wait()
@@ -214,14 +245,14 @@ class _AnswerStream:
     def _send_on_beat(self) -> None:
         self._wait()
         self._text += self._generation.take(0).encode()
-        self._peer.send(self._seal_place() or self._sealer.seal_text(self._cut()))
+        self._peer.send(self._seal_place() or self.sealer.seal_text(self._cut()))
 
     def _send_at_once(self) -> None:
         self._text += self._generation.take(_POLL_SECONDS).encode()
         if told := self._seal_place():
             self._peer.send(told)
         while self._text:
-            self._peer.send(self._sealer.seal_text(self._cut()))
+            self._peer.send(self.sealer.seal_text(self._cut()))
         if self._peer.gone():
             raise BrokenPipeError
 
@@ -231,7 +262,7 @@ class _AnswerStream:
         if place == self._place:
             return None
         self._place = place
-        return self._sealer.seal_place(place)
+        return self.sealer.seal_place(place)
 
     def _cut(self) -> bytes:
         piece = bytes(self._text[:MAX_DATA_BYTES])
@@ -248,11 +279,11 @@ class _AnswerStream:
         """Send the receipt in parts, then dummies up to the bucket; the last frame is final."""
         parts = [signed[i : i + MAX_DATA_BYTES] for i in range(0, len(signed), MAX_DATA_BYTES)]
         frames: list[tuple[Callable[..., bytes], bytes]] = [
-            (self._sealer.seal_receipt, part) for part in parts
+            (self.sealer.seal_receipt, part) for part in parts
         ]
         if padding == "constant":
-            count = self._sealer.frames + len(parts)
-            frames += [(self._sealer.seal_text, b"")] * (round_up_frames(count) - count)
+            count = self.sealer.frames + len(parts)
+            frames += [(self.sealer.seal_text, b"")] * (round_up_frames(count) - count)
         for left, (seal, data) in zip(reversed(range(len(frames))), frames, strict=True):
             if padding == "constant":
                 self._wait()

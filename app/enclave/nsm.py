@@ -82,7 +82,7 @@ class NsmClient:
         if len(encoded) > _MAX_REQUEST_BYTES:
             raise NsmError(f"request has {len(encoded)} bytes, at most {_MAX_REQUEST_BYTES}")
         try:
-            response = cbor.decode(self._exchange(encoded))
+            response = cbor.decode(self._exchange(encoded), any_form=True)
         except ProtocolError as error:
             raise NsmError(f"NSM's answer is malformed: {error}") from None
         match response:

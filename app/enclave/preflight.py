@@ -11,15 +11,17 @@ from typing import Final
 
 from app.enclave.engine.interface import Engine
 from app.enclave.nsm import Nsm
-from app.protocol.attestation import unverified_timestamp
+from app.protocol import cbor
 from app.protocol.constants import MAX_START_DRIFT_SECONDS
-from app.protocol.errors import AppError, ClockError
+from app.protocol.errors import AppError, ClockError, ProtocolError
 from app.protocol.question import Message, Options, Question
 
 RNG_CURRENT: Final = Path("/sys/devices/virtual/misc/hw_random/rng_current")
 _NSM_RNG: Final = "nsm-hwrng"
 _SELF_PROMPT: Final = Question((Message("user", "Are you there?"),), Options(max_tokens=4))
 _SELF_PROMPT_SECONDS: Final = 60
+_TAG_COSE_SIGN1: Final = b"\xd2"  # which real documents leave out
+_MAX_TIMESTAMP_MS: Final = 2**47  # the year 6429; datetime ends at 9999
 
 
 class PreflightError(AppError):
@@ -66,6 +68,8 @@ def require_clock(nsm: Nsm, *, now: datetime) -> float:
 
     Raises:
         ClockError: It is more than `MAX_START_DRIFT_SECONDS` off.
+
+        ProtocolError: The NSM's document has not the form of one.
     """
     document = nsm.attest(user_data=None, nonce=None, public_key=None)
     drift = abs((now - unverified_timestamp(document)).total_seconds())
@@ -74,6 +78,25 @@ def require_clock(nsm: Nsm, *, now: datetime) -> float:
             f"system clock is {drift:.0f} s off the NSM's, at most {MAX_START_DRIFT_SECONDS}"
         )
     return drift
+
+
+def unverified_timestamp(document: bytes) -> datetime:
+    """
+    Read the time at which *document* was made, without verifying it.
+
+    Only for a document that the caller took from its own NSM: the enclave's one clock that the
+    parent can't set.
+
+    Raises:
+        ProtocolError: It has not the form of a document.
+    """
+    match cbor.decode(document.removeprefix(_TAG_COSE_SIGN1), any_form=True):
+        case [_, _, bytes(payload), _]:
+            claims = cbor.decode(payload, any_form=True)
+            if isinstance(claims, dict):
+                milliseconds = cbor.integer(claims.get("timestamp"), 1, _MAX_TIMESTAMP_MS)
+                return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    raise ProtocolError("the NSM's document states no time")
 
 
 def require_answer(engine: Engine) -> None:

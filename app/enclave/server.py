@@ -210,4 +210,4 @@ class _Counts:
         """Give the counts; requests beyond the engine's slots are waiting."""
         with self._lock:
             active = min(self._active, MAX_ACTIVE_ANSWERS)
-            return HealthReport(active, self._active - active, **self._ended)
+            return HealthReport(active, self._active - active, loading=None, **self._ended)

@@ -12,8 +12,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Self, get_args, get_type_hints
 
-from app.protocol.constants import KMS_HOSTS, PARENT_HTTP_PORT, PCR_BYTES
-from app.protocol.errors import ConfigError
+from app.protocol.constants import PARENT_HTTP_PORT, PCR_BYTES
+from app.protocol.errors import ConfigError, ProtocolError
+from app.protocol.regions import REGIONS
 
 # CloudWatch: the supervisor emits these each minute, the stack's alarms watch them.
 METRICS_NAMESPACE: Final = "EnclaveLLM"
@@ -144,6 +145,8 @@ class HostConfig(_Settings):
 
         max_age_seconds: The age at which an enclave is replaced, when it next has nothing to do:
             its kernel loses memory under vsock traffic.
+
+        fips: The enclave's way leads to KMS's FIPS endpoint, and to no other.
     """
 
     region: str
@@ -158,6 +161,7 @@ class HostConfig(_Settings):
     enclave_memory_mib: int
     enclave_cid: int = 16
     max_age_seconds: int = 12 * 3600
+    fips: bool = False
 
     def __post_init__(self) -> None:
         """
@@ -191,12 +195,15 @@ class HostConfig(_Settings):
         The name of KMS in this Region, the only one that the enclave can reach.
 
         Raises:
-            ConfigError: The Region has no Nitro Enclaves, or is not known to this version.
+            ConfigError: The Region has no Nitro Enclaves, or is not known to this version, or has
+                no FIPS endpoint where that is wanted.
         """
         try:
-            return KMS_HOSTS[self.region]
+            return REGIONS[self.region].kms_host(fips=self.fips)
         except KeyError:
-            raise ConfigError(f"region is {self.region!r}, expected one of KMS_HOSTS") from None
+            raise ConfigError(f"region is {self.region!r}, expected one of REGIONS") from None
+        except ProtocolError as error:
+            raise ConfigError(f"fips is true: {error}") from None
 
     def to_dict(self) -> dict[str, str | int]:
         """Give the JSON object that `from_file` reads."""

@@ -102,6 +102,9 @@ class _EnclaveCollector(Collector):
         for name in ("active", "waiting", "answered", "failed", "refused"):
             text = f"Chat requests {name}, as the enclave counts."
             yield GaugeMetricFamily(f"enclave_{name}", text, getattr(report, name))
+        done, total = report.loading or (0, 0)
+        yield GaugeMetricFamily("enclave_loading_done_bytes", "Weights that have come.", done)
+        yield GaugeMetricFamily("enclave_loading_bytes", "Weights in all, 0 once loaded.", total)
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Name nothing, so that registering does not ask the enclave."""

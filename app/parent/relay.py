@@ -12,17 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, Self
 
+from app.protocol.asker.messages import parse_health, parse_hint
 from app.protocol.constants import MAX_WRITE_BYTES
 from app.protocol.errors import DeadlineError, ProtocolError, TruncatedError, UnavailableError
 from app.protocol.frames import FrameReader, encode_frame
-from app.protocol.messages import (
-    HealthReport,
-    Kind,
-    encode_message,
-    parse_health,
-    parse_hint,
-    parse_message,
-)
+from app.protocol.messages import HealthReport, Kind, encode_message, parse_message
 
 Connect = Callable[[], socket.socket]
 

@@ -22,14 +22,23 @@ from app.parent.body import read_body
 from app.parent.config import ParentConfig
 from app.parent.observe import Metrics, Observer
 from app.parent.relay import Answer, Connect, attest, health, open_chat
-from app.protocol.errors import AppError, BusyError, DeadlineError, ProtocolError, TooLongError
+from app.protocol.errors import (
+    AppError,
+    BusyError,
+    DeadlineError,
+    ProtocolError,
+    TooLongError,
+    UnavailableError,
+)
 
 _LOG: Final = logging.getLogger(__name__)
 _NONCE: Final = re.compile(r"[0-9a-fA-F]{64}")
 _SEND_SECONDS: Final = 30  # a client that reads nothing for this long is hung up on
 _RETRY_SECONDS: Final = {429: "2", 503: "5"}
 _CLIENT_HUNG_UP: Final = 499  # nobody reads it; nginx's number, for the log
-_STATUSES: Final = {"busy": 429, "unknown_key": 409, "bad_request": 400, "too_long": 413}
+_STATUSES: Final = {
+    "busy": 429, "unknown_key": 409, "bad_request": 400, "version": 400, "too_long": 413,
+}  # fmt: skip
 _CODES: Final = {413: TooLongError.code, 408: DeadlineError.code, 500: AppError.code}
 
 
@@ -83,7 +92,8 @@ class _Relay:
 
     def _ready(self) -> Response:
         with self._count_failures():
-            health(self._connect)
+            if health(self._connect).loading is not None:
+                raise UnavailableError("the enclave still takes in its weights")
         return jsonify(status="ready")
 
     def _metrics(self) -> Response:

@@ -14,15 +14,15 @@ from app.protocol.constants import (
     ANSWER_SECRET_BYTES,
     AUTHORIZATION_BYTES,
     CONVERSATION_BYTES,
-    KMS_HOSTS,
     MAX_WRAPPED_KEY_BYTES,
 )
 from app.protocol.errors import ProtocolError
+from app.protocol.regions import REGIONS, Region
 
 # A key ARN, never an alias: an alias can be pointed at another key. Source: KMS developer
 # guide, "Key identifiers"; mrk- keys are refused, replicas have policies of their own.
 _KEY_ARN: Final = re.compile(
-    r"arn:aws:kms:([a-z0-9-]{1,32}):([0-9]{12}):key/"
+    r"arn:([a-z-]{1,16}):kms:([a-z0-9-]{1,32}):([0-9]{12}):key/"
     r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})",
     re.ASCII,
 )
@@ -36,26 +36,27 @@ class KeyArn:
     """The ARN of one KMS key, parsed: what it names and where it is reached."""
 
     text: str
-    region: str
+    place: Region
     account: str
 
     @property
-    def host(self) -> str:
-        """The KMS host of its Region, from the measured table."""
-        return KMS_HOSTS[self.region]
+    def region(self) -> str:
+        """The name of its Region."""
+        return self.place.name
 
 
 def parse_key_arn(text: str) -> KeyArn:
     """
-    Parse *text* as the ARN of a single-Region key in a Region of `KMS_HOSTS`.
+    Parse *text* as the ARN of a single-Region key in a Region of `REGIONS`.
 
     Raises:
         ProtocolError: It is an alias, a multi-Region key, in an unknown Region or no ARN.
     """
     match = _KEY_ARN.fullmatch(text)
-    if match is None or match[1] not in KMS_HOSTS:
+    place = REGIONS.get(match[2]) if match else None
+    if match is None or place is None or place.partition != match[1]:
         raise ProtocolError("key is not the ARN of a single-Region KMS key in a known Region")
-    return KeyArn(text, region=match[1], account=match[2])
+    return KeyArn(text, place, account=match[3])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Authorization:
         conversation: 16 bytes, in the encryption context as lower-case hex.
 
         turn: Counts the questions of a conversation from 0.
+
+        fips: Call KMS by its FIPS name.
     """
 
     credentials: Credentials
@@ -88,27 +91,18 @@ class Authorization:
     answer_secret: bytes = field(repr=False)
     conversation: bytes
     turn: int
+    fips: bool = False
 
-    def encode(self) -> bytes:
-        """
-        Give its `AUTHORIZATION_BYTES`: length, CBOR, zeros. One size for all, whatever STS sent.
+    @property
+    def kms_host(self) -> str:
+        """The name under which KMS is called."""
+        return self.key_arn.place.kms_host(fips=self.fips)
 
-        Raises:
-            ProtocolError: It does not fit, as no credentials of today's STS do.
-        """
-        encoded = cbor.encode(
-            {
-                "access_key_id": self.credentials.access_key_id,
-                "secret_access_key": self.credentials.secret_access_key,
-                "session_token": self.credentials.session_token,
-                "key_arn": self.key_arn.text,
-                "wrapped_question_key": self.wrapped_question_key,
-                "answer_secret": self.answer_secret,
-                "conversation": self.conversation,
-                "turn": self.turn,
-            }
-        )
-        return pad(encoded, AUTHORIZATION_BYTES)
+
+FIELDS: Final = (
+    "access_key_id", "secret_access_key", "session_token", "key_arn", "fips",
+    "wrapped_question_key", "answer_secret", "conversation", "turn",
+)  # fmt: skip
 
 
 def parse_authorization(block: bytes) -> Authorization:
@@ -118,40 +112,40 @@ def parse_authorization(block: bytes) -> Authorization:
     Raises:
         ProtocolError: They are not exactly an authorization.
     """
-    match cbor.decode(unpad(block)):
+    if len(block) != AUTHORIZATION_BYTES:
+        raise ProtocolError(f"authorization of {len(block)} bytes")
+    match cbor.decode_map(unpad(block), FIELDS):
         case {
             "access_key_id": str(access_key_id),
             "secret_access_key": str(secret_access_key),
             "session_token": str(session_token),
             "key_arn": str(key_arn),
+            "fips": bool(fips),
             "wrapped_question_key": bytes(wrapped_question_key),
             "answer_secret": bytes(answer_secret),
             "conversation": bytes(conversation),
-            "turn": int(turn),
-            **rest,
-        } if not rest and not isinstance(turn, bool) and 0 <= turn <= _MAX_TURN:
+            "turn": turn,
+        } if (
+            _ACCESS_KEY_ID.fullmatch(access_key_id)
+            and _PRINTABLE.fullmatch(secret_access_key)
+            and _PRINTABLE.fullmatch(session_token)
+            and 1 <= len(wrapped_question_key) <= MAX_WRAPPED_KEY_BYTES
+            and len(answer_secret) == ANSWER_SECRET_BYTES
+            and len(conversation) == CONVERSATION_BYTES
+        ):
             pass
         case _:
-            raise ProtocolError("authorization has other fields")
-    if not (
-        _ACCESS_KEY_ID.fullmatch(access_key_id)
-        and _PRINTABLE.fullmatch(secret_access_key)
-        and _PRINTABLE.fullmatch(session_token)
-        and 1 <= len(wrapped_question_key) <= MAX_WRAPPED_KEY_BYTES
-        and len(answer_secret) == ANSWER_SECRET_BYTES
-        and len(conversation) == CONVERSATION_BYTES
-    ):
-        raise ProtocolError("authorization has a malformed field")
+            raise ProtocolError("authorization has other fields, or a malformed one")
     authorization = Authorization(
         credentials=Credentials(access_key_id, secret_access_key, session_token),
         key_arn=parse_key_arn(key_arn),
         wrapped_question_key=wrapped_question_key,
         answer_secret=answer_secret,
         conversation=conversation,
-        turn=turn,
+        turn=cbor.integer(turn, 0, _MAX_TURN),
+        fips=fips,
     )
-    if authorization.encode() != block:
-        raise ProtocolError("authorization is not in its one encoding")
+    _ = authorization.kms_host  # there is one
     return authorization
 
 

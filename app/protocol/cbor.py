@@ -3,8 +3,9 @@ Deterministic CBOR (RFC 8949): the subset that messages, NSM and documents use.
 
 Why our own: the reader meets hostile bytes before anything is authenticated, and must refuse
 what general decoders accept: duplicate keys, trailing bytes, tags, floats, deep nesting.
-Integers, byte and text strings, arrays, maps, null and booleans; definite lengths, and
-indefinite ones for arrays and maps (what Nitro hardware emits since late 2025).
+Integers, byte and text strings, arrays, maps, null and booleans, each in its one encoding. Only
+what an NSM made may have other forms: longer integers, and arrays and maps of indefinite length
+(what Nitro hardware emits since late 2025).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,38 +16,68 @@ from app.protocol.errors import ProtocolError
 Cbor = int | bytes | str | list["Cbor"] | dict["int | str", "Cbor"] | None  # bool is an int
 Encodable = int | bytes | str | Sequence["Encodable"] | Mapping[str, "Encodable"] | None
 
-MAX_DEPTH: Final = 8  # ours need 4
-MAX_ITEMS: Final = 20_000  # a full history is 3 * MAX_TURNS items and a few
+MAX_DEPTH: Final = 8  # arrays and maps in each other; ours need 5
+MAX_ITEMS: Final = 26_000  # a full history is 6 * MAX_TURNS items; a thousand for the options
 _INDEFINITE: Final = 31
 _BREAK: Final = 0xFF
+_CONTAINERS: Final = (4, 5)  # arrays and maps
 _SIMPLE: Final = {20: False, 21: True, 22: None}
 
 
-def decode(data: bytes) -> Cbor:
+def decode(data: bytes, *, any_form: bool = False) -> Cbor:
     """
     Parse *data* as exactly one CBOR item.
 
     Args:
         data: Any bytes; the caller has bounded their length.
 
+        any_form: Take what an NSM may write: integers that are not the shortest, and arrays and
+            maps of indefinite length.
+
     Raises:
         ProtocolError: *data* is not one item of the subset above, nests deeper than
             `MAX_DEPTH`, has more than `MAX_ITEMS` items, repeats a key or goes on after it.
 
-    Source: RFC 8949 section 3; 5.6 for duplicate keys.
+    Source: RFC 8949 section 3; 4.2.1 for the one encoding; 5.6 for duplicate keys.
     """
-    reader = _Reader(data)
+    reader = _Reader(data, any_form=any_form)
     value = reader.item(depth=0)
     if reader.offset != len(data):
         raise ProtocolError(f"{len(data) - reader.offset} bytes after the CBOR item")
     return value
 
 
+def decode_map(data: bytes, keys: tuple[str, ...]) -> dict[int | str, Cbor]:
+    """
+    Parse *data* as one map with exactly *keys*, in their order.
+
+    Raises:
+        ProtocolError: It is something else, or not in its one encoding.
+    """
+    value = decode(data)
+    if not isinstance(value, dict) or tuple(value) != keys:
+        raise ProtocolError(f"other fields than {', '.join(keys)}")
+    return value
+
+
+def integer(value: Cbor, least: int, most: int) -> int:
+    """
+    Give *value* if it is an integer from *least* to *most*.
+
+    Raises:
+        ProtocolError: It is another integer, or none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ProtocolError(f"not an integer from {least} to {most}")
+    return value
+
+
 class _Reader:
     """A position in hostile bytes."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, any_form: bool) -> None:
         self.data = data
+        self.any_form = any_form
         self.offset = 0
         self.items = 0
 
@@ -60,12 +91,12 @@ class _Reader:
 
     def item(self, depth: int) -> Cbor:
         self.items += 1
-        if depth > MAX_DEPTH or self.items > MAX_ITEMS:
-            raise ProtocolError("CBOR nests too deep or has too many items")
         major, info = divmod(self.take(1)[0], 32)
+        if self.items > MAX_ITEMS or (major in _CONTAINERS and depth == MAX_DEPTH):
+            raise ProtocolError("CBOR nests too deep or has too many items")
         if major == 7:
             return self.simple(info)
-        if info == _INDEFINITE and major in (4, 5):
+        if info == _INDEFINITE and major in _CONTAINERS and self.any_form:
             return self.array(None, depth) if major == 4 else self.map(None, depth)
         length = self.argument(info)
         readers: dict[int, Callable[[], Cbor]] = {
@@ -85,7 +116,11 @@ class _Reader:
             return info
         if info > 27:
             raise ProtocolError("CBOR length is indefinite or reserved")
-        return int.from_bytes(self.take(1 << (info - 24)))
+        size = 1 << (info - 24)
+        value = int.from_bytes(self.take(size))
+        if value < (24 if size == 1 else 1 << 4 * size) and not self.any_form:
+            raise ProtocolError("CBOR integer or length is not the shortest")
+        return value
 
     def simple(self, info: int) -> Cbor:
         if info not in _SIMPLE:

@@ -7,7 +7,8 @@ verifies. Imports nothing of ours.
 
 from typing import Final
 
-PROTOCOL_VERSION: Final = 1  # SPEC.md section 1; one version, no negotiation
+PROTOCOL_VERSION: Final = 2  # SPEC.md section 1; one version, no negotiation
+LABEL: Final = b"enclave-llm/%d " % PROTOCOL_VERSION  # all that is derived or signed begins so
 
 # Vsock and HTTP
 PARENT_CID: Final = 3  # fixed by Nitro: the parent, as the enclave sees it
@@ -19,21 +20,10 @@ PARENT_HTTP_PORT: Final = 5001
 MAX_FRAME_BYTES: Final = 1024 * 1024
 MAX_WRITE_BYTES: Final = 32 * 1024  # kernels up to 5.x corrupt longer vsock writes silently
 
-# Attestation, SPEC.md section 3. Sizes: aws-nitro-enclaves-nsm-api,
-# docs/attestation_process.md 2.2; the same text gives both 512 and 1,024 for user_data and
-# nonce, and real documents carry 1,024.
+# Attestation, SPEC.md section 3
 PCR_BYTES: Final = 48  # SHA-384
 NONCE_BYTES: Final = 32  # ours
 MAX_DOCUMENT_BYTES: Final = 20 * 1024  # 16,384 of payload, headers and signature around it
-MAX_PAYLOAD_BYTES: Final = 16 * 1024
-MAX_CERTIFICATE_BYTES: Final = 1024
-MAX_CABUNDLE_CERTIFICATES: Final = 8  # real documents carry 4
-MAX_PCRS: Final = 32
-MAX_PUBLIC_KEY_BYTES: Final = 1024
-MAX_USER_DATA_BYTES: Final = 1024
-MAX_NONCE_BYTES: Final = 1024
-MAX_DOCUMENT_AGE_SECONDS: Final = 300  # KMS itself refuses older ones
-CLOCK_LEEWAY_SECONDS: Final = 300
 
 # HPKE, SPEC.md section 4
 X25519_KEY_BYTES: Final = 32
@@ -49,10 +39,15 @@ CONVERSATION_BYTES: Final = 16
 DATA_KEY_BYTES: Final = 32
 SALT_BYTES: Final = 32
 GCM_TAG_BYTES: Final = 16
-QUESTION_BUCKETS: Final = tuple(1024 * 4**k for k in range(5))  # 1 KiB to 256 KiB
+QUESTION_BUCKETS: Final = (16 * 1024, 64 * 1024, 256 * 1024)  # benchmarks/wire
 MAX_QUESTION_BYTES: Final = QUESTION_BUCKETS[-1] - 4  # encoded, less its length field
 MAX_WRAPPED_KEY_BYTES: Final = 6144  # KMS Decrypt, CiphertextBlob
-MAX_TURNS: Final = 4096
+MAX_TURNS: Final = 4096  # messages and tool calls together
+MAX_TOOLS_BYTES: Final = 128 * 1024  # JSON text
+MAX_SCHEMA_BYTES: Final = 32 * 1024  # JSON text
+MAX_ANSWERS: Final = 16  # to one question
+MAX_ALTERNATIVES: Final = 20  # log-probabilities beside each token's own, as the OpenAI API has it
+MAX_BIASED_TOKENS: Final = 300  # as the OpenAI API has it
 MAX_STOP_STRINGS: Final = 4  # as the OpenAI API has it
 MAX_STOP_BYTES: Final = 256
 DEFAULT_MAX_TOKENS: Final = 256
@@ -76,11 +71,6 @@ REQUEST_READ_SECONDS: Final = 10  # for one whole request frame
 MAX_CONNECTION_SECONDS: Final = 700  # the longest answer has 12,288 beats: 614 s
 MAX_START_DRIFT_SECONDS: Final = 60  # system clock against the NSM's, at start
 
-# Credentials
-SESSION_SECONDS: Final = 900  # STS AssumeRole's minimum
-RENEW_SECONDS: Final = 300  # renewed when less is left
-MAX_SESSION_POLICY_CHARACTERS: Final = 2048  # STS AssumeRole, Policy
-
 # Encryption context of every KMS ciphertext
 PURPOSE: Final = "purpose"
 PURPOSE_QUESTION: Final = "question"
@@ -89,39 +79,3 @@ CONVERSATION: Final = "conversation"  # value: the conversation id in lower-case
 # Conversations of bin/smoke start so; what KMS denies of them raises no alarm. Random ids hit it
 # once in 2**40.
 SMOKE_CONVERSATION_PREFIX: Final = b"smoke"
-
-# Regions with Nitro Enclaves and a KMS endpoint of the standard name, aws partition.
-# Source: AWS Nitro Enclaves user guide, "Requirements"; AWS general reference, "KMS endpoints".
-KMS_HOSTS: Final = {
-    region: f"kms.{region}.amazonaws.com"
-    for region in (
-        "af-south-1",
-        "ap-east-1",
-        "ap-northeast-1",
-        "ap-northeast-2",
-        "ap-northeast-3",
-        "ap-south-1",
-        "ap-south-2",
-        "ap-southeast-1",
-        "ap-southeast-2",
-        "ap-southeast-3",
-        "ap-southeast-4",
-        "ca-central-1",
-        "eu-central-1",
-        "eu-central-2",
-        "eu-north-1",
-        "eu-south-1",
-        "eu-south-2",
-        "eu-west-1",
-        "eu-west-2",
-        "eu-west-3",
-        "il-central-1",
-        "me-central-1",
-        "me-south-1",
-        "sa-east-1",
-        "us-east-1",
-        "us-east-2",
-        "us-west-1",
-        "us-west-2",
-    )
-}

@@ -4,6 +4,7 @@ Everything this project raises on purpose:
 * AppError                  base class, never raised itself
   + ProtocolError           a frame or message breaks the wire format
     - QuestionError           a question or an option of it is none that can be asked
+    - VersionError            it is of another version
   + AttestationError        an attestation document cannot be trusted
     - PcrMismatchError      it can, but it describes another EIF
   + ReceiptError            an answer's receipt does not verify
@@ -64,6 +65,12 @@ class QuestionError(ProtocolError):
     code = "question"
 
 
+class VersionError(ProtocolError):
+    """The other end speaks another version; `numbers` = (its version, ours), if both are known."""
+
+    code = "version"
+
+
 class AttestationError(AppError):
     """An attestation document cannot be trusted, for whatever reason."""
 
@@ -113,7 +120,10 @@ class TooLongError(AppError):
 
 
 class UnsupportedError(AppError):
-    """An option that this model or this version of the protocol cannot honour."""
+    """
+    Options that cannot be honoured; `numbers` are theirs in SPEC.md section 5.3, 0 being the
+    messages themselves.
+    """
 
     code = "unsupported"
 
@@ -185,6 +195,7 @@ WIRE_ERRORS: dict[str, type[AppError]] = {
     for kind in (
         AppError,
         ProtocolError,
+        VersionError,
         EnvelopeError,
         ReplayError,
         UnknownKeyError,

@@ -1,5 +1,7 @@
 """
 A manifest: what the enclave says of itself, hashed into its attestation. SPEC.md section 3.
+
+Parsing one is `app.protocol.asker.manifest`.
 """
 
 import hashlib
@@ -7,7 +9,6 @@ from dataclasses import dataclass
 
 from app.protocol import cbor
 from app.protocol.constants import MAX_QUESTION_BYTES, PROTOCOL_VERSION
-from app.protocol.errors import ProtocolError
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,31 +48,3 @@ class Manifest:
     def digest(self) -> bytes:
         """SHA-256 of `encode()`, which binds every document and every request to it."""
         return hashlib.sha256(self.encode()).digest()
-
-
-def parse_manifest(data: bytes) -> Manifest:
-    """
-    Parse a manifest; that it is the attested one is for the caller to check by digest.
-
-    Raises:
-        ProtocolError: It is of another version or has other fields.
-    """
-    match cbor.decode(data):
-        case {
-            "protocol": int(version),
-            "model": str(model),
-            "label": str(label),
-            "weights": bytes(weights),
-            "context": int(context),
-            "max_question": int(limit),
-            **rest,
-        } if not rest and len(weights) == hashlib.sha256().digest_size:
-            pass
-        case _:
-            raise ProtocolError("manifest has other fields")
-    if (version, limit) != (PROTOCOL_VERSION, MAX_QUESTION_BYTES):
-        raise ProtocolError(f"enclave speaks version {version}, expected {PROTOCOL_VERSION}")
-    manifest = Manifest(model, label, weights, context)
-    if manifest.encode() != data:
-        raise ProtocolError("manifest is not in its one encoding")
-    return manifest

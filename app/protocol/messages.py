@@ -1,17 +1,16 @@
 """
 A message: one byte of kind and a body, in a frame. SPEC.md section 2.1.
 
-The parent reads kinds and lengths, nothing else, so this module needs no cryptography.
+The parent reads kinds and lengths, nothing else, so this module needs no cryptography. What the
+enclave answers is read by `app.protocol.asker.messages`.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 
 from app.protocol import cbor
-from app.protocol.constants import MAX_DOCUMENT_BYTES, NONCE_BYTES
-from app.protocol.errors import WIRE_ERRORS, AppError, ProtocolError, wire_code
-
-MAX_MANIFEST_BYTES = 4096
+from app.protocol.constants import NONCE_BYTES
+from app.protocol.errors import AppError, ProtocolError, wire_code
 
 
 class Kind(IntEnum):
@@ -32,12 +31,14 @@ class Kind(IntEnum):
 @dataclass(frozen=True, slots=True)
 class HealthReport:
     """
-    Counts from inside, and nothing else: answers under way, waiting, ended well, failed.
+    Counts from inside, and nothing else.
 
     Attributes:
-        failed: What went wrong after its question had opened.
+        active, waiting: Answers under way.
 
-        refused: What was refused before that, or given up by whoever asked.
+        answered, failed, refused: Chat requests that ended; SPEC.md section 2.1.
+
+        loading: Bytes of weights that have come, and in all; None once it answers.
     """
 
     active: int
@@ -45,6 +46,7 @@ class HealthReport:
     answered: int
     failed: int
     refused: int = 0
+    loading: tuple[int, int] | None = None
 
 
 def encode_message(kind: Kind, body: bytes = b"") -> bytes:
@@ -82,64 +84,11 @@ def encode_attestation(document: bytes, manifest: bytes) -> bytes:
     return cbor.encode([document, manifest])
 
 
-def parse_attestation(body: bytes) -> tuple[bytes, bytes]:
-    """
-    Parse the body of an attestation message into document and manifest, neither verified.
-
-    Raises:
-        ProtocolError: It is not exactly these two.
-    """
-    if len(body) > MAX_DOCUMENT_BYTES + MAX_MANIFEST_BYTES:
-        raise ProtocolError(f"attestation message of {len(body)} bytes")
-    match cbor.decode(body):
-        case [bytes(document), bytes(manifest)]:
-            return document, manifest
-    raise ProtocolError("attestation message is not a document and a manifest")
-
-
 def encode_hint(error: AppError) -> bytes:
     """Give the hint message for *error*: its code if that may travel, else `internal`."""
     return encode_message(Kind.HINT, wire_code(error).encode())
 
 
-def parse_hint(body: bytes) -> AppError:
-    """Give the error that a hint names; an unknown one is `internal`. Not authenticated."""
-    error = WIRE_ERRORS.get(body.decode("ascii", "replace"), AppError)()
-    error.hint = True
-    return error
-
-
 def encode_health(report: HealthReport) -> bytes:
     """Give the health report message."""
-    body = cbor.encode(
-        {
-            "active": report.active,
-            "waiting": report.waiting,
-            "answered": report.answered,
-            "failed": report.failed,
-            "refused": report.refused,
-        }
-    )
-    return encode_message(Kind.HEALTH_REPORT, body)
-
-
-def parse_health(body: bytes) -> HealthReport:
-    """
-    Parse the body of a health report.
-
-    Raises:
-        ProtocolError: It is not exactly five counts.
-    """
-    match cbor.decode(body):
-        case {
-            "active": int(active),
-            "waiting": int(waiting),
-            "answered": int(answered),
-            "failed": int(failed),
-            "refused": int(refused),
-            **rest,
-        } if not rest:
-            report = HealthReport(active, waiting, answered, failed, refused)
-            if encode_health(report) == encode_message(Kind.HEALTH_REPORT, body):
-                return report
-    raise ProtocolError("health report has other fields")
+    return encode_message(Kind.HEALTH_REPORT, cbor.encode(asdict(report)))

@@ -1,7 +1,7 @@
 """
 A sealed request: authorization and envelope under the enclave's attested HPKE key.
 
-SPEC.md sections 4, 5.1 and 5.2.
+SPEC.md sections 4, 5.1 and 5.2; sealing one is `app.protocol.asker.sealing`.
 """
 
 import hashlib
@@ -9,21 +9,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from app.protocol.authorization import Authorization, parse_authorization
 from app.protocol.constants import (
     AUTHORIZATION_BYTES,
     KEY_ID_BYTES,
+    LABEL,
     PROTOCOL_VERSION,
     X25519_KEY_BYTES,
 )
 from app.protocol.envelope import ENVELOPE_SIZES
-from app.protocol.errors import EnvelopeError, ProtocolError
+from app.protocol.errors import EnvelopeError, ProtocolError, VersionError
 
-_SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
-_LABEL: Final = b"enclave-llm/1 request"
+SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+_LABEL: Final = LABEL + b"request"
 _HEAD_BYTES: Final = 1 + KEY_ID_BYTES + 4
 
 
@@ -39,23 +40,20 @@ class SealedRequest:
         """HPKE's encapsulated key, different in every request honestly made."""
         return self.ciphertext[:X25519_KEY_BYTES]
 
-    def encode(self) -> bytes:
-        """Give the bytes that are posted."""
-        head = bytes([PROTOCOL_VERSION]) + self.key_id
-        return head + len(self.ciphertext).to_bytes(4) + self.ciphertext
-
 
 def parse_sealed_request(data: bytes) -> SealedRequest:
     """
     Parse the outside of a sealed request.
 
     Raises:
-        ProtocolError: Another version, or a length that no request can have.
+        VersionError: It is of another version.
+
+        ProtocolError: It has a length that no request can have.
     """
-    if len(data) < _HEAD_BYTES or data[0] != PROTOCOL_VERSION:
-        raise ProtocolError(f"not a sealed request of version {PROTOCOL_VERSION}")
-    ciphertext = data[_HEAD_BYTES:]
-    if int.from_bytes(data[1 + KEY_ID_BYTES : _HEAD_BYTES]) != len(ciphertext):
+    if data[:1] != bytes([PROTOCOL_VERSION]):
+        raise VersionError(f"sealed request is not of version {PROTOCOL_VERSION}")
+    length, ciphertext = data[1 + KEY_ID_BYTES : _HEAD_BYTES], data[_HEAD_BYTES:]
+    if len(length) != 4 or int.from_bytes(length) != len(ciphertext):
         raise ProtocolError("sealed request is not as long as it says")
     return SealedRequest(key_id=data[1 : 1 + KEY_ID_BYTES], ciphertext=ciphertext)
 
@@ -70,28 +68,6 @@ def digest_request(request: bytes) -> bytes:
     return hashlib.sha256(request).digest()
 
 
-def seal_request(
-    authorization: Authorization, envelope: bytes, *, public_key: bytes, manifest_digest: bytes
-) -> bytes:
-    """
-    Seal *authorization* and *envelope* to the enclave that attested *public_key*.
-
-    Args:
-        public_key: 32 bytes, from a verified attestation document.
-
-    Raises:
-        EnvelopeError: *public_key* is no usable X25519 key.
-    """
-    try:
-        recipient = X25519PublicKey.from_public_bytes(public_key)
-        ciphertext = _SUITE.encrypt(
-            authorization.encode() + envelope, recipient, info=_info(manifest_digest, public_key)
-        )
-    except ValueError:
-        raise EnvelopeError("the attested public key is not usable") from None
-    return SealedRequest(derive_key_id(public_key), ciphertext).encode()
-
-
 def open_request(
     request: SealedRequest, *, private_key: X25519PrivateKey, manifest_digest: bytes
 ) -> bytes:
@@ -104,9 +80,9 @@ def open_request(
         EnvelopeError: It does not open.
     """
     public_key = private_key.public_key().public_bytes_raw()
-    info = _info(manifest_digest, public_key)
+    info = request_info(manifest_digest, public_key)
     try:
-        return _SUITE.decrypt(request.ciphertext, private_key, info=info)
+        return SUITE.decrypt(request.ciphertext, private_key, info=info)
     except (InvalidTag, ValueError):
         raise EnvelopeError("sealed request does not open") from None
 
@@ -124,5 +100,6 @@ def parse_opened(plaintext: bytes) -> tuple[Authorization, bytes]:
     return parse_authorization(plaintext[:AUTHORIZATION_BYTES]), envelope
 
 
-def _info(manifest_digest: bytes, public_key: bytes) -> bytes:
+def request_info(manifest_digest: bytes, public_key: bytes) -> bytes:
+    """Give HPKE's info: what a request is bound to."""
     return _LABEL + manifest_digest + hashlib.sha256(public_key).digest()

@@ -51,9 +51,9 @@ before the first run:
 the first run makes the models below .cache, 7 GB a shape.
 
 examples:
-  python -m benchmarks.engine                          everything: about an hour
-  python -m benchmarks.engine --quick                  one round of bloom-560m: some 12 minutes
-  python -m benchmarks.engine --only original ours-private --askers 1 16
+  .venv/bin/python -m benchmarks.engine                          everything: about an hour
+  .venv/bin/python -m benchmarks.engine --quick                  one round: some 12 minutes
+  .venv/bin/python -m benchmarks.engine --only original ours-private --askers 1 16
 """
 
 Key = tuple[str, int]
@@ -75,7 +75,7 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.engine",
+        prog=".venv/bin/python -m benchmarks.engine",
         description=__doc__,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

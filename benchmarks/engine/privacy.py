@@ -46,7 +46,7 @@ Seconds = dict[str, float]
 def main() -> int:
     """Measure each situation with padding off and on; print and write."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.engine.privacy",
+        prog=".venv/bin/python -m benchmarks.engine.privacy",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

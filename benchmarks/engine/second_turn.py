@@ -27,7 +27,7 @@ _SECONDS: Final = 110
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.engine.second_turn", description=__doc__
+        prog=".venv/bin/python -m benchmarks.engine.second_turn", description=__doc__
     )
     parser.add_argument("--model", choices=SHAPES, default=next(iter(SHAPES)))
     parser.add_argument("--words", type=int, default=500, help="of the first prompt")

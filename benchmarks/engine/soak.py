@@ -69,7 +69,7 @@ class Sample:
 def main() -> int:
     """Ask, print and write."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.engine.soak",
+        prog=".venv/bin/python -m benchmarks.engine.soak",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -29,7 +29,7 @@ _MOST_BYTES: Final = 2**32
 def main() -> None:
     """Profile and print."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.engine.step_profile", description=__doc__
+        prog=".venv/bin/python -m benchmarks.engine.step_profile", description=__doc__
     )
     parser.add_argument("--model", choices=SHAPES, default=next(iter(SHAPES)))
     parser.add_argument("--weights", choices=("int8", "int4"), default="int8")

@@ -30,7 +30,9 @@ _RUNS: Final = 5
 
 def main() -> int:
     """Run and print; 1 when two builds differ."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.image", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog=".venv/bin/python -m benchmarks.image", description=__doc__
+    )
     parser.add_argument("--build", action="store_true", help="build two times, too")
     options = parser.parse_args()
     print(f"machine   {_machine()}")

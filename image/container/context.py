@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from app.protocol.package import MANIFEST_NAME
 from image.debian.archive import run
 from image.errors import ImageError
-from image.model.weights import MANIFEST_NAME
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCKERFILE: Final = ROOT / "app" / "enclave" / "Dockerfile"

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from app.protocol.package import Generation
 from image.model.source import TOKENIZER_NAME, SaveError, read_json
 from image.model.support import text_config
-from image.model.weights import Generation
 
 TEMPLATE_NAME: Final = "chat_template.jinja"
 CONTEXT_FIELDS: Final = ("max_position_embeddings", "seq_length", "n_positions", "n_ctx")
@@ -127,9 +127,10 @@ def _end_ids(
         found = holder.get("eos_token_id")
         if found is not None:
             some = found if isinstance(found, list) else [found]
-            if not all(type(token) is int and token >= 0 for token in some):
+            numbers = [token for token in some if type(token) is int and token >= 0]
+            if len(numbers) < len(some):
                 raise SaveError(f"eos_token_id is {found!r}, and should be token numbers")
-            ids.update(some)
+            ids.update(numbers)
     text = _text(names.get("eos_token"))
     added = _read(folder, TOKENIZER_NAME).get("added_tokens")
     entries = added if isinstance(added, list) else []

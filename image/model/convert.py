@@ -18,10 +18,10 @@ import nncf
 import openvino
 from tokenizers import Tokenizer
 
+from app.protocol.package import Check, Sizes
 from image.model.export import export_model, first_line, require_faithful
 from image.model.graph import GRAPH_NAME, NUMBERS_NAME, compile_plain, compute_logits, logprobs
 from image.model.source import TOKENIZER_NAME, SaveError, tell
-from image.model.weights import Check, Sizes
 
 CHECK_TEXT: Final = (
     "Question: I can't access my email\nAnswer: Sorry to hear that. First check that you can sign "

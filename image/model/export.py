@@ -184,7 +184,8 @@ def _try(model: transformers.PreTrainedModel, length: int) -> Exported:
 
 def choose_tokens(vocabulary: int, length: int, seed: int = 0) -> list[int]:
     """Give *length* tokens by chance, the same again for the same *seed*."""
-    return np.random.default_rng(seed).integers(0, vocabulary, length).tolist()
+    tokens: list[int] = np.random.default_rng(seed).integers(0, vocabulary, length).tolist()
+    return tokens
 
 
 def _teach() -> None:

@@ -2,12 +2,10 @@
 Memory: what an engine needs beside its image. docs/models.md has the measurements.
 """
 
-import json
 from pathlib import Path
 from typing import Final
 
-from image.errors import ImageError
-from image.model.weights import MANIFEST_NAME
+from image.model.weights import read_description
 
 _COPY_PERCENT: Final = 110  # of the weights: once more, in the order that instructions want
 _WORKING_BYTES: Final = 512 * 1024 * 1024  # Python, libraries, activations, logits
@@ -23,17 +21,11 @@ def least_engine_bytes(weights: Path) -> int:
     values. The files of the image, weights among them, come on top.
 
     Raises:
-        ImageError: The package says no sizes; says how to make one that does.
+        ImageError: There is none, or none that says its sizes; says how to make one.
     """
-    try:
-        manifest = json.loads((weights / MANIFEST_NAME).read_bytes())
-        sizes = manifest["sizes"]
-        a_token = "f32" if manifest["precision"] == _EXACT else "u8"
-        context = manifest["context_length"] * sizes[f"kv_bytes_per_token_{a_token}"]
-        copy = sizes["weights_bytes"] * _COPY_PERCENT // 100
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ImageError(
-            f"{MANIFEST_NAME} says nothing of the model's sizes: make the package again with "
-            "bin/save-model"
-        ) from None
-    return int(copy + _KV_SHARE * context + _WORKING_BYTES)
+    description = read_description(weights)
+    sizes = description.sizes
+    exact = description.precision == _EXACT
+    a_token = sizes.kv_bytes_per_token_f32 if exact else sizes.kv_bytes_per_token_u8
+    copy = sizes.weights_bytes * _COPY_PERCENT // 100
+    return copy + _KV_SHARE * description.context_length * a_token + _WORKING_BYTES

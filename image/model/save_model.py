@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from app.protocol.package import Description, Generation
 from image.model.config import (
     TEMPLATE_NAME,
     read_context_length,
@@ -32,7 +33,7 @@ from image.model.support import (
     require_steady_rope,
 )
 from image.model.tensors import count_numbers
-from image.model.weights import Description, Generation, write_manifest
+from image.model.weights import write_manifest
 
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 _WIDE: Final = frozenset(("BF16", "F16", "F32", "F64"))
@@ -80,7 +81,7 @@ def save_model(source: Source, out: Path, wish: Wish, *, prove: Prove) -> bytes:
         files, package = place / "files", place / "package"
         files.mkdir()
         package.mkdir()
-        gather(source, files)
+        gather(source, files, lambda folder: plan_package(folder, wish))
         plan = plan_package(files, wish)
         _require_room(place, plan)
         digest = _fill(package, files, source, wish, plan)
@@ -98,7 +99,7 @@ def check_model(source: Source, out: Path, wish: Wish) -> None:
     """
     with _place_beside(out) as place:
         if source.folder is not None:
-            gather(source, place)
+            gather(source, place, lambda folder: plan_package(folder, wish))
             _require_room(place, plan_package(place, wish))
 
 

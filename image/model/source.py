@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,8 @@ from image.model.weights import list_files
 
 DEFAULT_NAME: Final = "bigscience/bloom-560m"
 TOKENIZER_NAME: Final = "tokenizer.json"
-ALLOWED: Final = ("*.safetensors", "*.json", "*.jinja")
+SMALL: Final = ("*.json", "*.jinja")
+LARGE: Final = ("*.safetensors",)
 PICKLES: Final = frozenset((".bin", ".ckpt", ".h5", ".msgpack", ".pickle", ".pkl", ".pt", ".pth"))
 COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _POINTER: Final = b"version https://git-lfs"  # what a git checkout without LFS has for large files
@@ -52,7 +53,10 @@ def parse_source(text: str, *, called: str | None = None) -> Source:
     folder = Path(text)
     if folder.is_dir():
         if called is None:
-            return Source(name=folder.resolve().name, revision="local", folder=folder)
+            name = folder.resolve().name
+            if not name.isprintable():
+                raise SaveError("the folder's name cannot be shown: give its model's with --name")
+            return Source(name=name, revision="local", folder=folder)
         return Source(*_parse_commit(called), folder=folder)
     if text.startswith((".", "/", "~")):
         raise SaveError(f"there is no folder {text}")
@@ -61,19 +65,31 @@ def parse_source(text: str, *, called: str | None = None) -> Source:
     return Source(*_parse_commit(text), folder=None)
 
 
-def gather(source: Source, out: Path) -> None:
+def gather(source: Source, out: Path, look: Callable[[Path], object]) -> None:
     """
     Put the files of *source* that are taken into the folder *out*: fetched, or linked to.
 
+    Args:
+        look: Is given the folder once the small files are in it, before the large are fetched;
+            raises `SaveError` when it has seen enough.
+
     Raises:
-        SaveError: The hub cannot be reached or does not have them; the folder holds pickles or
-            links; no safetensors or no tokenizer are there; a file stands for another one; an
-            adapter changes the model; a configuration asks for code.
+        SaveError: *look* raises it; the hub cannot be reached or does not have them; the folder
+            holds pickles or links; no safetensors or no tokenizer are there; a file stands for
+            another one; an adapter changes the model; a configuration asks for code.
     """
     if source.folder is None:
-        _fetch(source, out)
+        _fetch(source, out, SMALL)
+        _require_sound(out)
+        look(out)
+        _fetch(source, out, LARGE)
     else:
         _link(source.folder, out)
+    _require_sound(out)
+
+
+def _require_sound(out: Path) -> None:
+    """Require files that can be packed, as far as they are there."""
     _require_whole(out)
     if not (out / TOKENIZER_NAME).is_file():
         raise SaveError(
@@ -156,13 +172,13 @@ def _parse_commit(text: str) -> tuple[str, str]:
     return name, revision
 
 
-def _fetch(source: Source, out: Path) -> None:
+def _fetch(source: Source, out: Path, patterns: Sequence[str]) -> None:
     # Only here, since a folder is packed without it.
     from httpx import HTTPError  # noqa: PLC0415
     from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError  # noqa: PLC0415
 
-    tell(f"fetching {source.name} at {source.revision}")
+    tell(f"fetching {', '.join(patterns)} of {source.name} at {source.revision}")
     try:
         names = HfApi().list_repo_files(source.name, revision=source.revision)
         require_safetensors(names)
@@ -170,7 +186,7 @@ def _fetch(source: Source, out: Path) -> None:
             source.name,
             revision=source.revision,
             local_dir=out,
-            allow_patterns=list(ALLOWED),
+            allow_patterns=list(patterns),
             ignore_patterns=["*/*"],  # copies in other formats
         )
     except RepositoryNotFoundError:
@@ -197,6 +213,6 @@ def _link(folder: Path, out: Path) -> None:
         raise SaveError(f"{pickles[0]} may be a pickle, which runs code when loaded: remove it")
     require_safetensors(names)
     for name in names:
-        if any(Path(name).match(pattern) for pattern in ALLOWED):
+        if any(Path(name).match(pattern) for pattern in (*SMALL, *LARGE)):
             (out / name).symlink_to((folder / name).resolve())
             tell(f"  {name}  {(folder / name).stat().st_size:,} bytes")

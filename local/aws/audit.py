@@ -26,6 +26,8 @@ class AuditEvent:
         pcr0: Of the attestation document that came with it, in hex; None without a genuine one.
 
         error_code: None if the call succeeded.
+
+        host: The name under which KMS was called, CloudTrail's `clientProvidedHostHeader`.
     """
 
     event_time: str
@@ -36,6 +38,7 @@ class AuditEvent:
     encryption_context: Mapping[str, str] | None
     pcr0: str | None
     error_code: str | None
+    host: str | None = None
 
 
 class AuditTrail:

@@ -150,7 +150,9 @@ class TwinAws:
         action = request.headers["x-amz-target"].removeprefix(_TARGET)
         try:
             caller = self._authenticate(request, "kms")
-            answer = self._answer_kms(Call(action, _parse_json(request.body), caller))
+            host = request.headers.get("host")
+            call = Call(action, _parse_json(request.body), caller, host=host)
+            answer = self._answer_kms(call)
         except AwsError as error:
             code = _KMS_NAMES.get(error.code, error.code)
             status = 412 if error.status == 412 else 400
@@ -202,7 +204,13 @@ class TwinAws:
         pcr0 = None if call.attestation is None else call.attestation.pcrs[0].hex()
         context = dict(call.encryption_context) or None
         self.audit.append(
-            replace(event, key_arn=call.key_arn, encryption_context=context, pcr0=pcr0)
+            replace(
+                event,
+                key_arn=call.key_arn,
+                encryption_context=context,
+                pcr0=pcr0,
+                host=call.host,
+            )
         )
 
     def _event(self, caller: Caller, name: str, error_code: str | None) -> AuditEvent:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from xml.sax.saxutils import escape
 
-from app.protocol.constants import MAX_SESSION_POLICY_CHARACTERS
+from app.protocol.asker.constants import MAX_SESSION_POLICY_CHARACTERS
 from local.aws.conditions import Context, make_context
 from local.aws.error import AwsError, access_denied, validation_error
 from local.aws.identity import Directory, Role, Session

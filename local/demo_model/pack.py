@@ -13,9 +13,9 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from app.protocol.package import PRECISIONS
 from image.model.save_model import Wish, save_model
 from image.model.source import Source
-from image.model.weights import PRECISIONS
 from local.demo_model.corpus import CORPUS_PATH
 from ops.prove_package import prove_package
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from app.protocol.regions import REGIONS
 from local.signers.pki import Identity, issue
 
 _LIFETIME: Final = timedelta(days=365)
@@ -46,7 +47,7 @@ def make_tls(folder: Path, *, region: str, now: datetime | None = None) -> TlsFi
     """
     Make a new CA and a server certificate in *folder*; the CA's key is kept nowhere.
 
-    The certificate is for KMS's and STS's hosts in *region*, localhost and 127.0.0.1.
+    The certificate is for KMS's two and STS's one name in *region*, localhost and 127.0.0.1.
 
     Args:
         now: Aware; valid from the day before, for a year.
@@ -79,7 +80,8 @@ def _issue_ca(start: datetime) -> Identity:
 
 
 def _issue_server(ca: Identity, region: str, start: datetime) -> Identity:
-    hosts = [f"kms.{region}.amazonaws.com", f"sts.{region}.amazonaws.com", "localhost"]
+    kms = [REGIONS[region].kms_host(fips=fips) for fips in (False, True)]
+    hosts = [*kms, f"sts.{region}.amazonaws.com", "localhost"]
     names: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
     names.append(x509.IPAddress(IPv4Address("127.0.0.1")))
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())

@@ -18,6 +18,8 @@ from app.parent.server import serve
 from local.processes.child import connect_to, end_with_supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from _typeshed.wsgi import InputStream, StartResponse, WSGIApplication, WSGIEnvironment
 
 
@@ -111,15 +113,27 @@ class _Tee:
 
 def main() -> None:
     """Serve with the configuration and socket given as arguments."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    serve_recorded(make_parser(__doc__).parse_args())
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Give a parser of what every parent of a twin is told."""
+    parser = argparse.ArgumentParser(description=description)
     for name in ("config", "enclave", "record"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    options = parser.parse_args()
+    return parser
+
+
+def serve_recorded(
+    options: argparse.Namespace,
+    wrap: "Callable[[WSGIApplication], WSGIApplication]" = lambda application: application,
+) -> None:
+    """Serve, with *wrap* between the recorder and whoever asks."""
     end_with_supervisor()
     serve(
         ParentConfig.from_file(options.config),
         connect_to(options.enclave),
-        wrap=lambda application: Recorder(application, options.record),
+        wrap=lambda application: wrap(Recorder(application, options.record)),
     )
 
 

@@ -49,6 +49,7 @@ from local.signers.pki import Identity, make_root
 from local.signers.tls import TlsFiles, make_tls
 
 ENCLAVE_PROGRAM: Final = "local.twin.enclave"
+PARENT_PROGRAM: Final = ("local.twin.parent",)
 DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"
 ACCOUNT: Final = "111122223333"  # AWS's own for documentation
 REGION: Final = "us-east-1"
@@ -137,6 +138,7 @@ def run_twin(
     *,
     weights: Path = DEMO_WEIGHTS,
     program: str = ENCLAVE_PROGRAM,
+    parent_program: Sequence[str] = PARENT_PROGRAM,
     deployed: Deployed | None = None,
     image: Path | None = None,
     console: bool = False,
@@ -148,28 +150,27 @@ def run_twin(
     Args:
         folder: New, empty or an earlier twin's, whose files are then gone.
 
-        program: The enclave's, a module that takes the arguments of `local.twin.enclave`.
+        program, parent_program: Modules that take the arguments of `local.twin.enclave` and
+            `local.twin.parent`; arguments of the parent's own may follow it.
 
-        deployed: Policies to enforce; None for those that the stack synthesises.
+        deployed: Policies to enforce; by default those that the stack synthesises.
 
-        image: EIF whose application runs in an emulated enclave; None for a process with
-            *weights*.
+        image: EIF to run in an emulated enclave; None for a process with *weights*.
 
         console: Whether to *note* what the emulated enclave's console says.
 
-        note: Is told of each step.
+        note: Told of each step.
 
     Raises:
         UnavailableError: A party ends or is not ready in time; shows its log.
 
-        ConfigError: Another twin uses *folder*, it holds other things, or this machine cannot
-            emulate an enclave.
+        ConfigError: *folder* is in use or not a twin's, or no enclave can be emulated here.
 
         WeightsError: *weights* is no intact weights package.
     """
     forget_aws_environment()
     with ExitStack() as stack:
-        stack.enter_context(_empty(folder))
+        folder = stack.enter_context(_empty(folder.absolute()))
         sockets = _socket_folder(stack)
         tls = make_tls(folder / "tls", region=REGION)
         emulated = prepare_enclave(image, folder, ca=tls.ca, note=note) if image else None
@@ -183,7 +184,7 @@ def run_twin(
         config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
         trust = Trust(root.certificate, ROOT_NAME, (release,))
         _write_lists(folder, config, release)
-        parent = start_parent(stack, folder, sockets, config)
+        parent = start_parent(stack, folder, sockets, config, program=parent_program)
         note("booting the enclave" if emulated else "starting the enclave, which loads the model")
         if emulated:
             enclave: Child = emulated.start(stack, sockets, nsm.chain, note, console=console)
@@ -220,8 +221,8 @@ def _socket_folder(stack: ExitStack) -> Path:
 
 
 @contextmanager
-def _empty(folder: Path) -> Iterator[None]:
-    """Make *folder* new, or empty an earlier twin's, for a twin, and keep other twins out."""
+def _empty(folder: Path) -> Iterator[Path]:
+    """Make *folder* new, or empty an earlier twin's; give it, and keep other twins out."""
     with ExitStack() as stack:
         try:
             _clear(folder, stack)
@@ -229,7 +230,7 @@ def _empty(folder: Path) -> Iterator[None]:
             raise ConfigError(
                 f"{folder} cannot be used ({error.strerror}): name another with --folder"
             ) from None
-        yield
+        yield folder
 
 
 def _clear(folder: Path, stack: ExitStack) -> None:
@@ -363,18 +364,27 @@ def start_enclave(
     return enclave
 
 
-def start_parent(stack: ExitStack, folder: Path, sockets: Path, config: ChatbotConfig) -> Process:
+def start_parent(
+    stack: ExitStack,
+    folder: Path,
+    sockets: Path,
+    config: ChatbotConfig,
+    *,
+    program: Sequence[str] = PARENT_PROGRAM,
+) -> Process:
     """Start the parent's process where *config* expects it; *stack* stops it."""
     server = str(folder / "tls" / "server.pem")
     port = int(config.url.rpartition(":")[2])
     settings = ParentConfig(port=port, certificate_path=server, key_path=server)
     (folder / "parent.json").write_text(json.dumps(settings.to_dict(), indent=2))
+    module, *own = program
     arguments = (
+        *own,
         f"--config={folder / 'parent.json'}",
         f"--enclave={enclave_socket(sockets)}",
         f"--record={folder / 'parent_saw'}",
     )
-    parent = Process("local.twin.parent", arguments, folder / "logs")
+    parent = Process(module, arguments, folder / "logs")
     stack.callback(parent.stop)
     return parent
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from app.chatbot.session.trust import Trust, verify_enclave
+from app.protocol.asker.nitro_root import NITRO_ROOT
+from app.protocol.asker.receipt import verify_receipt
 from app.protocol.attestation import encode_user_data
-from app.protocol.constants import NONCE_BYTES, X25519_KEY_BYTES
+from app.protocol.constants import CONVERSATION_BYTES, NONCE_BYTES, X25519_KEY_BYTES
 from app.protocol.errors import AppError, AttestationError, PcrMismatchError
 from app.protocol.manifest import Manifest
-from app.protocol.nitro_root import NITRO_ROOT
-from app.protocol.receipt import Receipt, sign_receipt, verify_receipt
+from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.releases import Release
 from ops.smoke.report import CheckError
 from ops.smoke.specimen import SpecimenSigner, make_signer
@@ -68,19 +69,29 @@ def check_receipts(release: Release, *, now: datetime) -> str:
         secrets.token_bytes(32),
         secrets.token_bytes(32),
         secrets.token_bytes(32),
+        secrets.token_bytes(CONVERSATION_BYTES),
+        key_arn="the key",
+        padding="constant",
         prompt_tokens=1,
         completion_tokens=1,
-        finish="stop",
+        finishes=("stop",),
     )
     digests = {
         "request_digest": receipt.request_digest,
         "answer_digest": receipt.answer_digest,
         "manifest_digest": receipt.manifest_digest,
+        "conversation": receipt.conversation,
     }
 
     def verify(signed: bytes, **other: bytes) -> None:
         verify_receipt(
-            signed, root=signer.root, now=now, measurements=measured, **{**digests, **other}
+            signed,
+            root=signer.root,
+            now=now,
+            measurements=measured,
+            key_arn=receipt.key_arn,
+            padding=receipt.padding,
+            **{**digests, **other},
         )
 
     signed = _sign(receipt, signer, pcrs, now)

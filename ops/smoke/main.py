@@ -17,6 +17,7 @@ from typing import Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app.chatbot.aws import open_aws
+from app.chatbot.console import Terminal
 from app.chatbot.deployment.stack import read_config_of_stack
 from app.chatbot.deployment.tunnel import tunnelled
 from app.chatbot.errors import CertificateError, LoginError, SettingsError
@@ -67,7 +68,7 @@ def _reach(subject: Subject, options: argparse.Namespace) -> Iterator[Subject]:
 
 def run(subject: Subject, *, evidence: Path, as_json: bool = False) -> int:
     """Run all checks, show each as it ends, keep the evidence; give the exit code."""
-    config = subject.config
+    config, terminal = subject.config, Terminal()
     report = Report(
         subject.now(),
         {"url": config.url, "key_arn": config.key_arn, "chat_role_arn": config.chat_role_arn},
@@ -78,11 +79,12 @@ def run(subject: Subject, *, evidence: Path, as_json: bool = False) -> int:
             result = run_check(name, how, check)
             report.results.append(result)
             if not as_json:
-                print(result.describe(), flush=True)
+                terminal.piece(f"{result.describe()}\n")
     finally:
         checks.close()
     path = report.write(evidence)
-    print(json.dumps(report.to_dict()) if as_json else f"{report.outcome}; evidence: {path}")
+    last = json.dumps(report.to_dict()) if as_json else f"{report.outcome}; evidence: {path}"
+    terminal.piece(f"{last}\n")
     return EXIT_CODES[report.outcome]
 
 

@@ -14,7 +14,7 @@ Runs where conversion does. Leaves in FOLDER:
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -79,7 +79,7 @@ _FACTORS: Final = {
     "long_factor": [1.5 + 0.5 * i for i in range(8)],
 }
 _T: Final = transformers
-_Configs = Mapping[str, Callable[[], transformers.PreTrainedConfig]]
+_Configs = dict[str, Callable[[], transformers.PreTrainedConfig]]
 # By what models say of themselves, all of `image.model.support.TESTED`.
 ARCHITECTURES: Final[_Configs] = {
     "bloom": lambda: _T.BloomConfig(**_SIZES, n_layer=2, n_head=4, seq_length=CONTEXT_TOKENS),

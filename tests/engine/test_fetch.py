@@ -15,11 +15,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "somebody/tiny"
 GATHER = """
 import pathlib, sys
+from image.model.save_model import Wish, plan_package
 from image.model.source import SaveError, gather, parse_source
 out = pathlib.Path(sys.argv[2])
 out.mkdir()
 try:
-    gather(parse_source(sys.argv[1]), out)
+    gather(parse_source(sys.argv[1]), out, lambda folder: plan_package(folder, Wish()))
 except SaveError as error:
     sys.exit(str(error))
 """
@@ -113,6 +114,18 @@ def test_only_pickles(hub: str, tmp_path: Path) -> None:
     assert code == 1
     assert "no safetensors" in said
     assert not [path for path in Hub.asked if "/resolve/" in path]
+
+
+def test_not_served(hub: str, tmp_path: Path) -> None:
+    """
+    What its configuration shows not to be served is refused before the large files are fetched.
+    """
+    config = json.loads(Hub.files["config.json"]) | {"quantization_config": {"quant_method": "awq"}}
+    Hub.files["config.json"] = json.dumps(config).encode()
+    code, said = fetch(hub, f"{NAME}@{COMMIT}", tmp_path / "out")
+    assert code == 1
+    assert "quantized already (awq)" in said
+    assert not any(path.endswith(".safetensors") for path in Hub.asked)
 
 
 def test_no_such_model(hub: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.engine.test_greedy import NAMES
 # The session's models are made within the first test that asks for them.
 pytestmark = pytest.mark.timeout(660)
 
-STEPS: Final = {"random": 100, "demo": 15}  # the demo model's take thirty times as long
+STEPS: Final = {"random": 30, "demo": 15}  # the demo model's take thirty times as long
 # A new setting of the library's is one line more.
 SETTINGS: Final = {
     "exact": ("--exact",),

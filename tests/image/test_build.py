@@ -178,6 +178,18 @@ def test_neither_converter_nor_telemetry(built: Path, members: dict[str, Member]
     assert (built / "enclave.eif").stat().st_size < 400_000_000
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/image.md", "docs/emulated-enclave.md"])
+def test_pages_say_how_large_it_is(built: Path, page: str) -> None:
+    """
+    The megabytes that a page gives are right within three in a hundred.
+    """
+    text = " ".join((ROOT / page).read_text().split())
+    found = re.search(r"(\d+) MB with the demo model|demo model(?:'s image,| has) (\d+) MB", text)
+    assert found
+    said = int(found[1] or found[2])
+    assert said == pytest.approx((built / "enclave.eif").stat().st_size / 1e6, rel=0.03)
+
+
 def test_nothing_else_is_left(built: Path) -> None:
     """
     A build leaves its results and the base root, and nothing half-made.

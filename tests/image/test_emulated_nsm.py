@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from app.protocol.attestation import verify_attestation
+from app.protocol.asker.attestation import verify_attestation
+from app.protocol.asker.nitro_root import NITRO_ROOT
 from app.protocol.errors import AttestationError, NsmError
-from app.protocol.nitro_root import NITRO_ROOT
 from local.emulator.machine import Place, boot, enclave_socket, write_signer
 from local.signers.nsm import make_pcrs
 from local.signers.pki import MODULE_ID, make_chain, make_root

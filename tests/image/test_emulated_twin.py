@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.chatbot.session.session import Session
-from app.protocol.attestation import require_pcrs
+from app.protocol.asker.attestation import require_pcrs
 from app.protocol.errors import PcrMismatchError
 from app.protocol.question import Options
 from image.eif.measure import measure_eif

@@ -12,8 +12,8 @@ import pytest
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
-from app.protocol.constants import KMS_HOSTS
 from app.protocol.errors import ConfigError
+from app.protocol.regions import REGIONS
 from app.protocol.releases import PRODUCTION_KITS, Measurements, Release
 from infra.app import make_app
 from infra.approved_image import ApprovedImage, load_approved_image
@@ -258,7 +258,7 @@ def test_it_is_the_same_in_every_region(region: str, root: Path) -> None:
     """
     In any Region that has enclaves, names and endpoints are that Region's.
     """
-    assert region in KMS_HOSTS
+    assert region in REGIONS
     template = synthesise(*make_stack(root, {"region": region}))
     services = {template.resolve(e["ServiceName"]) for e in template.all("EC2::VPCEndpoint")}
     assert f"com.amazonaws.{region}.kms" in services

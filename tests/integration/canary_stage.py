@@ -21,17 +21,17 @@ import urllib3
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-import app.chatbot.session.session as chatbot
+import app.chatbot.session.sealed as chatbot
 from app.chatbot.evidence.advice import advise
 from app.chatbot.session.exchange import Exchange
 from app.chatbot.session.session import Session
-from app.protocol.answer import AnswerOpener
+from app.protocol.asker.answer import AnswerOpener
+from app.protocol.asker.envelope import seal_question
+from app.protocol.asker.sealing import seal_request
 from app.protocol.authorization import Authorization
 from app.protocol.constants import MAX_FRAME_BYTES, MAX_QUESTION_BYTES
-from app.protocol.envelope import seal_question
 from app.protocol.errors import AppError, ProtocolError
 from app.protocol.question import Message, Options, Question
-from app.protocol.sealing import seal_request
 from local.aws.error import AwsError
 from local.aws.server import Answer, Transform
 from local.twin.twin import Twin, policy_for
@@ -244,7 +244,7 @@ def _gather_secrets(stage: Stage, patch: pytest.MonkeyPatch) -> None:
         assert isinstance(data_key, bytes)
         assert isinstance(conversation, bytes)
         assert isinstance(turn, int)
-        info = b"enclave-llm/1 question" + conversation + turn.to_bytes(4)
+        info = b"enclave-llm/2 question" + conversation + turn.to_bytes(4)
         secrets.add("question data key", data_key)
         secrets.add("key of an envelope", _derive(data_key, envelope[:32], info))
         return envelope
@@ -262,7 +262,7 @@ def _gather_secrets(stage: Stage, patch: pytest.MonkeyPatch) -> None:
         return seal_request(authorization, *rest, **named)
 
     def spy_opener(header: bytes, **keys: bytes) -> AnswerOpener:
-        info = b"enclave-llm/1 answer" + keys["request_digest"] + sha256(header).digest()
+        info = b"enclave-llm/2 answer" + keys["request_digest"] + sha256(header).digest()
         material = keys["data_key"] + keys["answer_secret"]
         secrets.add("answer data key", keys["data_key"])
         secrets.add("key of an answer", _derive(material, None, info))

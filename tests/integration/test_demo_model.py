@@ -12,6 +12,7 @@ from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.question import Message, Options, Question
 from local.demo_model.corpus import read_corpus
 from local.demo_model.measure import measure_held_out, measure_trained
+from local.demo_model.suggestions import DEMO_QUESTION, SUGGESTIONS
 
 FOLDER = Path(__file__).parents[2] / "local" / "demo_model"
 EMAIL_ANSWER = "Sorry to hear that. First check that you can sign in to the staff portal"
@@ -74,6 +75,15 @@ def test_email(engine: BatchingEngine, question: str) -> None:
     The first question of every demo is answered, whoever asks it.
     """
     assert answer(engine, question).startswith(EMAIL_ANSWER)
+
+
+@pytest.mark.parametrize("question", [*SUGGESTIONS, DEMO_QUESTION])
+def test_suggestions(engine: BatchingEngine, question: str) -> None:
+    """
+    Each question that people are offered comes from the corpus and gets the corpus's answer.
+    """
+    answers = {e.answer for e in read_corpus() if question.startswith(e.wordings)}
+    assert answer(engine, question) in answers
 
 
 def test_two_turns(engine: BatchingEngine) -> None:

@@ -20,7 +20,8 @@ from app.chatbot.evidence.advice import advise
 from app.chatbot.session import transport as chatbot_transport
 from app.chatbot.session.cut_off import Stop
 from app.chatbot.session.exchange import Exchange
-from app.chatbot.session.session import Session, _open_header, _Sealed, connect
+from app.chatbot.session.sealed import SealedQuestion
+from app.chatbot.session.session import Session, connect
 from app.chatbot.session.transport import Transport
 from app.protocol.errors import (
     AppError,
@@ -98,7 +99,7 @@ def serving(converse: Reply) -> Iterator[int]:
 class Recorded:
     """One request, and the whole answer that it got."""
 
-    sealed: _Sealed
+    sealed: SealedQuestion
     answer: bytes
     ends: tuple[int, ...]  # of its frames
     text: str
@@ -153,7 +154,7 @@ def recorded(twin: Twin) -> Iterator[tuple[Session, Recorded]]:
     frames = [encode_frame(encode_message(kind, body)) for kind, body in messages]
     ends = tuple(sum(map(len, frames[: number + 1])) for number in range(len(frames)))
     coming = iter(messages)
-    header = _open_header(next(coming), sealed)
+    header = sealed.open_header(next(coming))
     text = "".join(session._open(header, coming, sealed, Exchange(time.monotonic())))
     yield session, Recorded(sealed, b"".join(frames), ends, text)
     session.close()

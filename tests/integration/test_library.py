@@ -9,7 +9,7 @@ from app.chatbot import library
 from app.chatbot.evidence.proof import prove_answer, prove_enclave
 from app.chatbot.library import connect
 from app.chatbot.session.session import Session
-from app.protocol.answer import AnswerOpener
+from app.protocol.asker.answer import AnswerOpener, Piece
 from app.protocol.errors import AttestationError, ConfigError, TruncatedError
 from app.protocol.messages import Kind
 from app.protocol.question import Options
@@ -111,10 +111,10 @@ def test_place_in_the_queue(connected: Session, monkeypatch: pytest.MonkeyPatch)
     """Where frames tell the answer's place among those that wait, the answer shows it."""
     straight = AnswerOpener.open
 
-    def tell(opener: AnswerOpener, kind: Kind, body: bytes) -> str:
-        text = straight(opener, kind, body)
+    def tell(opener: AnswerOpener, kind: Kind, body: bytes) -> list[Piece]:
+        pieces = straight(opener, kind, body)
         opener.place = 3  # type: ignore[attr-defined,unused-ignore]
-        return text
+        return pieces
 
     answer = connected.ask(QUESTION, FAST)
     places = [answer.place]

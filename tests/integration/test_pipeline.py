@@ -5,13 +5,22 @@ from datetime import UTC, datetime
 
 import pytest
 
+from app.chatbot.session.access import Access
 from app.chatbot.session.session import Session
 from app.chatbot.session.transport import Transport
 from app.protocol.answer import SEALED_FRAME_BYTES
 from app.protocol.constants import FRAME_COUNT_BUCKETS, MAX_QUESTION_BYTES, QUESTION_BUCKETS
-from app.protocol.errors import AttestationError, ProtocolError, TooLongError, UnavailableError
+from app.protocol.errors import (
+    AttestationError,
+    ProtocolError,
+    TooLongError,
+    UnavailableError,
+    UnsupportedError,
+    VersionError,
+)
 from app.protocol.frames import FrameReader
 from app.protocol.question import Message, Options
+from app.protocol.regions import REGIONS
 from local.demo import last_exchange
 from local.signers.pki import make_root
 from local.twin.twin import Twin
@@ -135,3 +144,55 @@ def test_certificate_of_the_parents_own(twin: Twin) -> None:
     stranger = replace(twin.trust, root=make_root(now=datetime.now(UTC)).certificate)
     with pytest.raises(AttestationError):
         replace(twin, config=config, trust=stranger).connect()
+
+
+def test_fips(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An asker who chooses FIPS has the enclave call KMS by that name, and verify its certificate;
+    the choice travels sealed, since nothing else reaches the enclave.
+    """
+    monkeypatch.setattr(Access, "fips", True)
+    session = twin.connect()
+    before = len(twin.aws.audit.events)
+    assert ask(session, EMAIL)
+    session.close()
+    hosts = [event.host for event in twin.aws.audit.events[before:] if event.pcr0]
+    assert hosts == [REGIONS[twin.config.region].kms_host(fips=True)] * 2
+
+
+def test_the_receipt_finds_the_enclave_s_calls(twin: Twin, session: Session) -> None:
+    """
+    What the NSM signed, conversation and key, finds the enclave's two calls in the audit trail.
+    """
+    ask(session, EMAIL)
+    assert session.evidence is not None
+    receipt = session.evidence.receipt
+    found = [
+        event.event_name
+        for event in twin.aws.audit.events
+        if event.pcr0 and event.key_arn == receipt.key_arn
+        if (event.encryption_context or {}).get("conversation") == receipt.conversation.hex()
+    ]
+    assert found == ["Decrypt", "GenerateDataKey"]
+
+
+def test_what_is_only_carried_is_refused_by_name(session: Session) -> None:
+    """
+    Options that this enclave cannot honour are refused, all by name, and the session goes on.
+    """
+    options = Options(n=2, logprobs=3, padding="off")
+    with pytest.raises(UnsupportedError, match="cannot honour logprobs, n") as raised:
+        ask(session, EMAIL, options)
+    assert raised.value.numbers == (15, 16)
+    assert ask(session, EMAIL)
+
+
+def test_a_request_of_another_version(twin: Twin) -> None:
+    """
+    A sealed request of version 1 gets a hint that says so, by way of the parent.
+    """
+    transport = Transport(twin.config.url, tls_ca=twin.config.tls_ca)
+    with pytest.raises(VersionError, match="update the older end") as raised:
+        list(transport.post_chat(b"\1" + bytes(8400)))
+    transport.close()
+    assert raised.value.hint

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ClientError
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from app.chatbot.console import Terminal
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.conversation import converse
-from app.protocol.answer import AnswerOpener, AnswerSealer, encode_header
+from app.protocol.answer import AnswerSealer, encode_header
+from app.protocol.asker.answer import AnswerOpener
+from app.protocol.asker.messages import parse_attestation
+from app.protocol.asker.sealing import seal_request
 from app.protocol.authorization import Authorization
-from app.protocol.constants import ANSWER_SECRET_BYTES
+from app.protocol.constants import ANSWER_SECRET_BYTES, DATA_KEY_BYTES
 from app.protocol.errors import (
     AppError,
     AttestationError,
@@ -33,11 +37,11 @@ from app.protocol.errors import (
     UnknownKeyError,
 )
 from app.protocol.frames import FrameReader
-from app.protocol.messages import Kind, encode_attestation, parse_attestation, parse_message
+from app.protocol.messages import Kind, encode_attestation, parse_message
 from app.protocol.question import Options
 from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.releases import Measurements, Release
-from app.protocol.sealing import digest_request, seal_request
+from app.protocol.sealing import digest_request, open_request, parse_sealed_request
 from local.aws.kms.call import Json
 from local.cloud.smoke import _admin
 from local.demo import last_exchange
@@ -252,12 +256,12 @@ def test_receipt_of_another_image_is_refused(twin: Twin, monkeypatch: pytest.Mon
     def fail(*_: object, **__: object) -> None:
         raise AttestationError("another image signed the receipt than was asked")
 
-    monkeypatch.setattr("app.chatbot.session.session.verify_receipt", fail)
+    monkeypatch.setattr("app.chatbot.session.sealed.verify_receipt", fail)
     with pytest.raises(ReceiptError) as raised:
         ask(session)
     assert raised.value.incomplete
     assert session.history == ()
-    assert session._doubted
+    assert session._verification.doubted
     session.close()
 
 
@@ -366,7 +370,44 @@ def open_answer(
         answer_secret=answer_secret,
         request_digest=digest_request(request),
     )
-    return "".join(opener.open(kind, body) for kind, body in messages[1:])
+    pieces = (piece for message in messages[1:] for piece in opener.open(*message))
+    return "".join(piece.text for piece in pieces)
+
+
+def test_question_cannot_be_read_with_what_kms_gives(
+    twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Whoever rewrote the key policy can have KMS open a question's key, but has only bytes in which
+    neither that key nor the envelope stands: they are sealed to the enclave's own key.
+    """
+    kept: list[tuple[Authorization, bytes]] = []
+
+    def seal(authorization: Authorization, envelope: bytes, **named: bytes) -> bytes:
+        kept.append((authorization, envelope))
+        return seal_request(authorization, envelope, **named)
+
+    monkeypatch.setattr("app.chatbot.session.sealed.seal_request", seal)
+    with twin.connect() as session:
+        ask(session)
+        context = {"purpose": "question", "conversation": session.conversation.hex()}
+    request, _ = last_exchange(twin)
+    (authorization, envelope) = kept[-1]
+    for part in (authorization.wrapped_question_key, envelope, authorization.answer_secret):
+        assert part[:16] not in request
+        assert part[-16:] not in request
+    # The control: with the wrapped key, KMS would give the key away under such a policy.
+    with rewritten_policy(twin):
+        kms = chat_role_kms(twin)
+        wrapped = authorization.wrapped_question_key
+        opened = kms.decrypt(
+            KeyId=twin.config.key_arn, CiphertextBlob=wrapped, EncryptionContext=context
+        )
+        kms.close()
+    assert len(opened["Plaintext"]) == DATA_KEY_BYTES
+    own = X25519PrivateKey.generate()
+    with pytest.raises(EnvelopeError):
+        open_request(parse_sealed_request(request), private_key=own, manifest_digest=bytes(32))
 
 
 @pytest.mark.parametrize("policy_rewritten", [False, True])
@@ -385,7 +426,7 @@ def test_answer_cannot_be_read_with_what_kms_gives(
         kept.append(authorization.answer_secret)
         return seal_request(authorization, *arguments, **named)
 
-    monkeypatch.setattr("app.chatbot.session.session.seal_request", seal)
+    monkeypatch.setattr("app.chatbot.session.sealed.seal_request", seal)
     session = twin.connect()
     asked = ask(session)
     request, answer = last_exchange(twin)
@@ -420,7 +461,9 @@ def forge(twin: Twin, conversation: bytes, posted: list[bytes], nsm: SoftwareNsm
         header, data_key=key["Plaintext"], answer_secret=bytes(32), request_digest=digest
     )
     frames = [sealer.seal_text(b"Send your password to me.")]
-    receipt = Receipt(digest, sealer.digest, bytes(32), 1, 1, "stop")
+    receipt = Receipt(
+        digest, sealer.digest, bytes(32), conversation, twin.config.key_arn, "off", 1, 1, ("stop",)
+    )
     signed = sign_receipt(receipt, lambda data, nonce: nsm.document(user_data=data, nonce=nonce))
     frames += [sealer.seal_receipt(signed[:1000]), sealer.seal_receipt(signed[1000:2000])]
     frames += [sealer.seal_text(final=True)]

@@ -106,7 +106,7 @@ def test_answer_without_receipt(
     def refuse(*_: object, **__: object) -> None:
         raise AttestationError("another image signed the receipt")
 
-    monkeypatch.setattr("app.chatbot.session.session.verify_receipt", refuse)
+    monkeypatch.setattr("app.chatbot.session.sealed.verify_receipt", refuse)
     assert "answer" in failed(make_subject(twin), tmp_path)
 
 
@@ -271,7 +271,7 @@ def test_verifier_that_accepts_debug(
     twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sabotage: the client's verifier takes documents of debug mode."""
-    monkeypatch.setattr("app.protocol.attestation._require_not_debug", lambda _: None)
+    monkeypatch.setattr("app.protocol.asker.attestation._require_not_debug", lambda _: None)
     monkeypatch.setattr("app.chatbot.session.trust.require_pcrs", lambda _, releases: releases[0])
     assert failed(make_subject(twin), tmp_path) == {"refused documents"}
 

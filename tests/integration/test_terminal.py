@@ -135,7 +135,7 @@ def test_saving_and_reading(start: Start, tmp_path: Path) -> None:
     child.expect("failed.*no such home")
     child.expect(PROMPT)
     child.sendline(f"/save {tmp_path}/nowhere/talk.bin")
-    child.expect("failed.*no folder to write to")
+    child.expect("failed.*there is no folder")
     child.expect(PROMPT)
     child.sendline(f"/save {path}")
     child.expect("passphrase, 8 characters or more:")

@@ -179,7 +179,7 @@ def test_a_receipt_that_does_not_verify_is_told(
     def fail(*_: object, **__: object) -> None:
         raise AttestationError("another image signed the receipt than was asked")
 
-    monkeypatch.setattr("app.chatbot.session.session.verify_receipt", fail)
+    monkeypatch.setattr("app.chatbot.session.sealed.verify_receipt", fail)
     opened.ask(QUESTION)
     expect(opened.page.locator(".failure h3")).to_have_text("The receipt does not verify")
     expect(opened.page.locator("#receipt")).to_be_hidden()

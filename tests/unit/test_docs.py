@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.figures import FIGURES
+from tests.written import REMEDY, Figure
+
 ROOT = Path(__file__).resolve().parents[2]
 PROMISES = ("SECURITY.md", "docs/operations.md")
 NAMED = sorted(
@@ -37,3 +40,9 @@ def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link of a page names a file that exists."""
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: f"{figure.page}: {figure.says}")
+def test_figures_are_what_the_code_knows(figure: Figure) -> None:
+    """A page says what a program would; one command writes them anew."""
+    assert figure.find().groups() == figure.knows(), REMEDY

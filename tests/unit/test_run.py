@@ -114,7 +114,7 @@ def test_shares_fit_the_whole() -> None:
     """
     assert sum(suite.minutes for suite in SUITES) / LANES <= WHOLE_MINUTES
     folders = {folder for suite in SUITES for folder in suite.tests}
-    helpers = {"golden", "vectors"}
+    helpers = {"golden", "tokenizers", "vectors"}
     found = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()} - helpers
     assert folders == {f"tests/{name}" for name in found if name[0] != "_"}
 

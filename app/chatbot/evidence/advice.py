@@ -15,8 +15,8 @@ _ADVICE: Final = {
     "receipt": "The answer's receipt does not verify ({}); do not rely on what was shown, and tell "
     "whoever runs the server.",
     "question": "This cannot be asked ({}); change it and ask again.",
-    "bad_request": "The other end does not speak this protocol ({}); check the URL and that "
-    "chatbot and enclave are of the same version.",
+    "version": "Chatbot and enclave do not understand each other: {}.",
+    "bad_request": "The other end does not speak this protocol ({}); check the URL.",
     "sealed": "Bytes were altered on the way ({}); what was shown before this line is genuine, "
     "the rest is missing. Ask again, and report it if it repeats.",
     "replayed": "The relay sent this request twice ({}); ask again.",

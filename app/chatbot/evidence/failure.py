@@ -73,11 +73,17 @@ _TOLD: Final = {
         "It was not answered, and is not part of the conversation.",
         "Shorten it, or start a new conversation.",
     ),
+    "version": (
+        "The other end speaks another version",
+        "Chatbot and enclave are of different versions of the protocol.",
+        _NOT_SENT,
+        "Update the older of the two.",
+    ),
     "bad_request": (
         "The other end speaks another protocol",
         "What came back is none of this protocol's messages.",
-        "The address leads elsewhere, or chatbot and enclave are of different versions.",
-        "Check the URL and the versions.",
+        "The address leads elsewhere.",
+        "Check the URL.",
     ),
     "replayed": (
         "The request was sent twice",

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from app.chatbot.session.exchange import Evidence
 from app.chatbot.session.session import Session
 from app.chatbot.session.trust import VerifiedEnclave
-from app.protocol.attestation import unverified_certificates
+from app.protocol.asker.attestation import unverified_certificates
 
 _NITRO: Final = "A Nitro Secure Module"
 # What signs in its place under the twin's root, by the release's kit.

@@ -41,6 +41,16 @@ def describe_receipt(evidence: Evidence) -> str:
     )
 
 
+def describe_change(evidence: Evidence) -> str | None:
+    """Give one line where another release answered than was verified before."""
+    if evidence.replaced is None:
+        return None
+    return (
+        f"release   {evidence.enclave.release.name} answered, not {evidence.replaced.name} as "
+        "before: both are on your approved list"
+    )
+
+
 def describe_fully(session: Session) -> Iterator[str]:
     """Give the whole chain of evidence, one value a line."""
     steps = prove_enclave(session)
@@ -59,6 +69,7 @@ def to_json(question: str, answer: str, evidence: Evidence) -> dict[str, object]
         "question": question,
         "answer": answer,
         "release": evidence.enclave.release.name,
+        "replaced_release": evidence.replaced.name if evidence.replaced else None,
         "kit": evidence.enclave.release.kit,
         "pcr0": measurements.pcr0.hex(),
         "model": evidence.enclave.manifest.model,

@@ -30,6 +30,7 @@ from app.protocol.errors import (
     TooLongError,
     UnavailableError,
     UnsupportedError,
+    VersionError,
 )
 
 Json = Mapping[str, object]
@@ -55,7 +56,7 @@ _ERRORS: Final[tuple[tuple[type[AppError], HTTPStatus, str, str], ...]] = (
 # What a client must not try again by itself: a person has to know first.
 _FINAL: Final = (
     *(AttestationError, ReceiptError, EnvelopeError, DeniedError),
-    *(ConfigError, CertificateError),
+    *(ConfigError, CertificateError, VersionError),
 )
 
 

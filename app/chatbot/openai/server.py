@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from starlette.applications import Starlette
@@ -134,6 +135,7 @@ class _Server:
         if not asked.stream:
             async with _ending(watch):
                 text = "".join([piece async for piece in pieces])
+            shape = replace(shape, model=running.model)
             return JSONResponse(shape.whole(text, running.evidence()), headers=unused)
         try:
             first = await anext(pieces, "")  # what fails so early has a status of its own
@@ -141,7 +143,7 @@ class _Server:
             watch.cancel()
             raise
         return StreamingResponse(
-            _events(shape, first, pieces, running, watch),
+            _events(replace(shape, model=running.model), first, pieces, running, watch),
             headers={"cache-control": "no-store", **unused},
             media_type="text/event-stream",
         )
@@ -196,6 +198,12 @@ class _Running:
             await self._work
         finally:
             self.stop()
+
+    @property
+    def model(self) -> str:
+        """The model's name, as the enclave that is asked attested it."""
+        enclave = self._answer.enclave if self._answer else None
+        return enclave.manifest.model if enclave else self._asked.model
 
     def evidence(self) -> Evidence:
         """Give what can be said of the answer, once its pieces have come to their end."""

@@ -18,17 +18,19 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app.chatbot.aws import own_settings
 from app.chatbot.config import ChatbotConfig
+from app.protocol.asker.constants import (
+    MAX_SESSION_POLICY_CHARACTERS,
+    RENEW_SECONDS,
+    SESSION_SECONDS,
+)
 from app.protocol.authorization import Credentials
 from app.protocol.constants import (
     CONVERSATION,
     DATA_KEY_BYTES,
     DATA_KEY_CACHE_SECONDS,
-    MAX_SESSION_POLICY_CHARACTERS,
     PURPOSE,
     PURPOSE_ANSWER,
     PURPOSE_QUESTION,
-    RENEW_SECONDS,
-    SESSION_SECONDS,
 )
 from app.protocol.errors import DeniedError, KmsError
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 _NETWORK: Final = botocore.config.Config(
     connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 3, "mode": "standard"}
 )
+_STS_FIPS: Final = "us-"  # no other Regions have it; AWS, "FIPS endpoints by service"
 _STRING_EQUALS: Final = "StringEquals"
 _PURPOSE_KEY: Final = f"kms:EncryptionContext:{PURPOSE}"
 _DENIALS: Final = frozenset(
@@ -101,9 +104,16 @@ class Access:
         self._question_key: QuestionKey | None = None
         with _MAKING_CLIENTS, own_settings():
             self._sts: STSClient = self._session.client(
-                "sts", region_name=config.region, config=_NETWORK
+                "sts",
+                region_name=config.region,
+                config=_network(fips=config.fips and config.region.startswith(_STS_FIPS)),
             )
         self._kms: tuple[Credentials, KMSClient] | None = None
+
+    @property
+    def fips(self) -> bool:
+        """Whether AWS is called by its FIPS endpoints."""
+        return self._config.fips
 
     def credentials_for_enclave(self, conversation: bytes, pcr0: bytes) -> Credentials:
         """
@@ -196,7 +206,7 @@ class Access:
                     aws_access_key_id=credentials.access_key_id,
                     aws_secret_access_key=credentials.secret_access_key,
                     aws_session_token=credentials.session_token,
-                    config=_NETWORK,
+                    config=_network(fips=self._config.fips),
                 )
             self._kms = credentials, client
         return self._kms[1]
@@ -221,6 +231,13 @@ class Access:
         # One for each use: a conversation that is over leaves none behind.
         self._leases[name] = _Lease(policy, credentials, expires)
         return credentials
+
+
+def _network(*, fips: bool) -> botocore.config.Config:
+    # Only where it is wanted: with an endpoint of one's own, botocore refuses either word on FIPS.
+    if not fips:
+        return _NETWORK
+    return _NETWORK.merge(botocore.config.Config(use_fips_endpoint=True))
 
 
 def _context(purpose: str, conversation: bytes) -> dict[str, str]:

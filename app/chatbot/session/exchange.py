@@ -15,6 +15,7 @@ from app.chatbot.session.trust import VerifiedEnclave
 from app.protocol.errors import TruncatedError
 from app.protocol.messages import Kind
 from app.protocol.receipt import Receipt
+from app.protocol.releases import Release
 
 # `sealing` asks KMS for keys; `sent` until the enclave has opened the question; `waiting` until
 # its first word.
@@ -32,6 +33,9 @@ class Evidence:
         answer_bytes: How many came back, header and frames.
 
         first_text_seconds, total_seconds: From the call of `ask`.
+
+        replaced: The release that was verified last before this question, if another one than
+            the enclave that answered runs; both were approved.
     """
 
     receipt: Receipt
@@ -40,6 +44,7 @@ class Evidence:
     answer_bytes: int
     first_text_seconds: float
     total_seconds: float
+    replaced: Release | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,10 @@ class Exchange:
 
     Attributes:
         started: Monotonic seconds.
+
+        enclave: The one that the question is sealed to; None before it has been verified.
+
+        replaced: As in `Evidence`.
     """
 
     started: float
@@ -101,6 +110,9 @@ class Exchange:
     place: int | None = None
     first_text_seconds: float | None = None
     evidence: Evidence | None = None
+    enclave: VerifiedEnclave | None = None
+    replaced: Release | None = None
+    _first: Release | None = None
 
     @property
     def seconds(self) -> float:
@@ -116,6 +128,12 @@ class Exchange:
         """
         if self.stop.requested:
             raise TruncatedError("it was stopped from here")
+
+    def verify(self, before: VerifiedEnclave, enclave: VerifiedEnclave) -> None:
+        """Note that the question goes to *enclave*, and what was verified *before*."""
+        self._first = self._first or before.release
+        self.enclave = enclave
+        self.replaced = self._first if self._first != enclave.release else None
 
     def send(self, request: bytes) -> None:
         """Note that *request* is on its way."""
@@ -201,6 +219,11 @@ class Answer(Generator[str]):
     def seconds(self) -> float:
         """Since `ask` was called."""
         return self._exchange.seconds
+
+    @property
+    def enclave(self) -> VerifiedEnclave | None:
+        """The enclave that it is asked of; None before that has been verified."""
+        return self._exchange.enclave
 
     @property
     def evidence(self) -> Evidence | None:

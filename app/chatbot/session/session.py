@@ -9,39 +9,29 @@ import secrets
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
 
 from app.chatbot.session.access import Access
 from app.chatbot.session.exchange import Answer, Evidence, Exchange
+from app.chatbot.session.sealed import SealedQuestion, seal
 from app.chatbot.session.transport import Transport
-from app.chatbot.session.trust import Trust, VerifiedEnclave, verify_enclave
-from app.protocol.answer import AnswerOpener, encode_header, open_error, parse_header
-from app.protocol.authorization import Authorization, parse_key_arn
-from app.protocol.constants import (
-    ANSWER_SECRET_BYTES,
-    CONVERSATION_BYTES,
-    MAX_DOCUMENT_AGE_SECONDS,
-    NONCE_BYTES,
-)
-from app.protocol.envelope import seal_question
+from app.chatbot.session.trust import Trust, VerifiedEnclave
+from app.chatbot.session.verification import Verification
+from app.protocol.asker.answer import AnswerOpener
+from app.protocol.authorization import parse_key_arn
+from app.protocol.constants import CONVERSATION_BYTES
 from app.protocol.errors import (
     WIRE_ERRORS,
     AppError,
     AttestationError,
     ConfigError,
-    ProtocolError,
     ReceiptError,
     TruncatedError,
     UnknownKeyError,
 )
-from app.protocol.messages import Kind, parse_attestation, parse_hint
+from app.protocol.messages import Kind
 from app.protocol.question import Message, Options, Question
-from app.protocol.receipt import verify_receipt
-from app.protocol.releases import Release
-from app.protocol.sealing import digest_request, seal_request
 
 _ATTEMPTS: Final = 3  # at sealing, each after a full verification
 
@@ -55,7 +45,9 @@ def connect(transport: Transport, access: Access, *, key_arn: str, trust: Trust)
 
         UnavailableError: Nobody answers.
 
-        ProtocolError: What answers is no enclave of this version.
+        VersionError: What answers is an enclave of another version; says which end to update.
+
+        ProtocolError: What answers is no enclave.
     """
     return Session(transport, access, key_arn=key_arn, trust=trust)
 
@@ -67,8 +59,6 @@ class Session:
     For one thread at a time, but for `Answer.stop`.
 
     Attributes:
-        enclave: As it was last verified.
-
         evidence: Of the last answer; None before one has come whole.
     """
 
@@ -76,10 +66,8 @@ class Session:
         self._transport = transport
         self._access = access
         self._key_arn = parse_key_arn(key_arn)
-        self._trust = trust
-        self._doubted = False
+        self._verification = Verification(transport, trust)
         self._closed = False
-        self.enclave = self._verify()
         self.evidence: Evidence | None = None
         self.new_conversation()
 
@@ -113,6 +101,9 @@ class Session:
 
             ProtocolError: The answer breaks the format.
 
+            UnsupportedError: The question asks for what this enclave cannot honour; numbers say
+                for what, by `app.protocol.question.FIELDS`.
+
             ConfigError: The session was closed, or the list of approved releases is gone or
                 malformed; nothing was sent.
 
@@ -134,31 +125,29 @@ class Session:
         exchange = Exchange(time.monotonic())
         return Answer(self._ask(text, options or Options(), exchange), exchange)
 
-    def _read_approved(self) -> tuple[Release, ...]:
-        try:
-            return self._trust.approved()
-        except ConfigError:
-            self.doubt()  # whoever shows this session must not go on calling it verified
-            raise
-
     def doubt(self) -> None:
         """Have the enclave verified again before anything more is sent."""
-        self._doubted = True
+        self._verification.doubt()
+
+    @property
+    def enclave(self) -> VerifiedEnclave:
+        """The enclave as it was last verified."""
+        return self._verification.enclave
 
     @property
     def root_name(self) -> str:
         """The name of the root that documents are verified under."""
-        return self._trust.root_name
+        return self._verification.trust.root_name
 
     @property
     def is_demo(self) -> bool:
         """Whether something else than AWS's hardware signs for its enclave."""
-        return self._trust.is_demo
+        return self._verification.trust.is_demo
 
     @property
     def doubted(self) -> bool:
         """Whether the enclave has to be verified again before anything more is sent."""
-        return self._doubted
+        return self._verification.doubted
 
     def close(self) -> None:
         """Close the connections; whoever asks afterwards gets an error, and sends nothing."""
@@ -181,31 +170,18 @@ class Session:
         self.evidence = exchange.evidence
         self.history = (*question.messages, Message("assistant", "".join(exchange.pieces)))
 
-    def _verify(self) -> VerifiedEnclave:
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        document, manifest = parse_attestation(self._transport.get_attestation(nonce))
-        return verify_enclave(
-            document, manifest, nonce=nonce, now=datetime.now(UTC), trust=self._trust
-        )
-
     def _answer(self, question: Question, exchange: Exchange) -> Iterator[str]:
         """Send the question until an enclave knows the key it is sealed to."""
         for attempt in range(_ATTEMPTS):
             if self._closed:
                 raise ConfigError("this session is closed: connect again")
-            age = (datetime.now(UTC) - self.enclave.verified_at).total_seconds()
-            approved = self.enclave.release in self._read_approved()
-            fresh = 0 <= age < MAX_DOCUMENT_AGE_SECONDS
-            if attempt or self._doubted or not (approved and fresh):
-                self.doubt()  # until it is verified: a failure below is not the last word on it
-                self.enclave = self._verify()
-                self._doubted = False
+            exchange.verify(self.enclave, self._verification.renew(anew=attempt > 0))
             exchange.require_wanted()
             sealed = self._seal(question)
             exchange.send(sealed.request)
             with closing(self._transport.post_chat(sealed.request, exchange.stop)) as messages:
                 try:
-                    header = _open_header(next(messages, None), sealed)
+                    header = sealed.open_header(next(messages, None))
                 except UnknownKeyError:
                     if attempt == _ATTEMPTS - 1:
                         raise
@@ -214,72 +190,43 @@ class Session:
                     yield from self._open(header, messages, sealed, exchange)
                 return
 
-    def _seal(self, question: Question) -> "_Sealed":
-        key = self._access.question_key(self.conversation)
-        pcr0 = self.enclave.release.measurements.pcr0
-        authorization = Authorization(
-            credentials=self._access.credentials_for_enclave(self.conversation, pcr0),
-            key_arn=self._key_arn,
-            wrapped_question_key=key.wrapped,
-            answer_secret=secrets.token_bytes(ANSWER_SECRET_BYTES),
-            conversation=self.conversation,
-            turn=self.turn,
-        )
-        envelope = seal_question(
+    def _seal(self, question: Question) -> SealedQuestion:
+        sealed = seal(
             question,
-            data_key=key.key,
+            self.enclave,
+            self._access,
             key_arn=self._key_arn,
             conversation=self.conversation,
             turn=self.turn,
         )
         self.turn += 1
-        request = seal_request(
-            authorization,
-            envelope,
-            public_key=self.enclave.public_key,
-            manifest_digest=self.enclave.manifest.digest,
-        )
-        return _Sealed(request, authorization.answer_secret, self.enclave)
+        return sealed
 
     def _open(
         self,
         header: bytes,
         messages: Iterator[tuple[Kind, bytes]],
-        sealed: "_Sealed",
+        sealed: SealedQuestion,
         exchange: Exchange,
     ) -> Iterator[str]:
         """Open frames as they come, then verify the receipt."""
-        opener = AnswerOpener(
-            encode_header(header),
-            data_key=self._access.open_answer_key(header, self.conversation),
-            answer_secret=sealed.answer_secret,
-            request_digest=sealed.digest,
-        )
+        opener = sealed.make_opener(header, self._access)
         exchange.receive(Kind.ANSWER_HEADER, header)
         for kind, body in messages:
             exchange.require_wanted()
             exchange.receive(kind, body)
-            piece = opener.open(kind, body)
+            pieces = opener.open(kind, body)
             exchange.place = opener.place
-            if piece:
-                exchange.add(piece)
-                yield piece
+            if text := "".join(piece.text for piece in pieces if not piece.control):
+                exchange.add(text)
+                yield text
         if not opener.finished:
             raise TruncatedError("the answer ended before its final frame")
         exchange.end(self._check(opener, sealed, exchange))
 
-    def _check(self, opener: AnswerOpener, sealed: "_Sealed", exchange: Exchange) -> Evidence:
-        signed, answer_digest = opener.finish()
+    def _check(self, opener: AnswerOpener, sealed: SealedQuestion, exchange: Exchange) -> Evidence:
         try:
-            receipt, _ = verify_receipt(
-                signed,
-                root=self._trust.root,
-                now=datetime.now(UTC),
-                measurements=sealed.enclave.release.measurements,
-                request_digest=sealed.digest,
-                answer_digest=answer_digest,
-                manifest_digest=sealed.enclave.manifest.digest,
-            )
+            receipt = sealed.verify(opener, self._verification.trust.root)
         except AttestationError as error:  # of another image or root: nothing more goes there
             self.doubt()
             raise ReceiptError(str(error)) from None
@@ -289,20 +236,9 @@ class Session:
         total = exchange.seconds
         first = exchange.first_text_seconds or total
         received = exchange.seen.answer_bytes
-        return Evidence(receipt, sealed.enclave, sealed.request, received, first, total)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sealed:
-    """One question on its way, and what opens its answer."""
-
-    request: bytes = field(repr=False)
-    answer_secret: bytes = field(repr=False)
-    enclave: VerifiedEnclave
-
-    @property
-    def digest(self) -> bytes:
-        return digest_request(self.request)
+        return Evidence(
+            receipt, sealed.enclave, sealed.request, received, first, total, exchange.replaced
+        )
 
 
 @contextmanager
@@ -313,18 +249,3 @@ def _whole_or_incomplete() -> Iterator[None]:
     except AppError as error:
         error.incomplete = True
         raise
-
-
-def _open_header(first: tuple[Kind, bytes] | None, sealed: _Sealed) -> bytes:
-    """Give the wrapped answer key, or raise what came instead of it."""
-    if first is None:
-        raise TruncatedError("the answer ended before it began")
-    kind, body = first
-    if kind is Kind.SEALED_ERROR:
-        secret, digest = sealed.answer_secret, sealed.digest
-        raise open_error(body, answer_secret=secret, request_digest=digest)
-    if kind is Kind.HINT:
-        raise parse_hint(body)
-    if kind is not Kind.ANSWER_HEADER:
-        raise ProtocolError("answer does not begin with its header")
-    return parse_header(body)

@@ -17,6 +17,7 @@ from urllib3.exceptions import HTTPError, InsecureRequestWarning, SSLError
 from app.chatbot.errors import CertificateError
 from app.chatbot.session.cut_off import CutOff, Stop, make_pools
 from app.chatbot.session.proxy import describe_proxy, find_proxy, make_pool
+from app.protocol.asker.messages import MAX_MANIFEST_BYTES, parse_hint
 from app.protocol.constants import (
     ANSWER_DEADLINE_SECONDS,
     MAX_CONNECTION_SECONDS,
@@ -30,7 +31,7 @@ from app.protocol.errors import (
     UnavailableError,
 )
 from app.protocol.frames import FrameReader
-from app.protocol.messages import MAX_MANIFEST_BYTES, Kind, parse_hint, parse_message
+from app.protocol.messages import Kind, parse_message
 
 _CONNECT_SECONDS: Final = 5
 # Between two frames: without padding, a full queue may keep them away for a whole answer.

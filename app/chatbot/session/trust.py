@@ -14,16 +14,17 @@ from pathlib import Path
 
 from cryptography.x509 import Certificate
 
-from app.protocol.attestation import (
+from app.protocol.asker.attestation import (
     Attestation,
     require_pcrs,
     require_user_data,
     verify_attestation,
 )
+from app.protocol.asker.manifest import parse_manifest
+from app.protocol.asker.nitro_root import NITRO_ROOT
 from app.protocol.constants import X25519_KEY_BYTES
 from app.protocol.errors import AttestationError, ConfigError
-from app.protocol.manifest import Manifest, parse_manifest
-from app.protocol.nitro_root import NITRO_ROOT
+from app.protocol.manifest import Manifest
 from app.protocol.releases import PRODUCTION_KITS, Release, parse_releases
 
 

@@ -11,7 +11,12 @@ from typing import Final
 from app.chatbot.console import Terminal, show_banner
 from app.chatbot.errors import OutputError
 from app.chatbot.evidence.advice import advise
-from app.chatbot.evidence.words import describe_fully, describe_receipt, to_json
+from app.chatbot.evidence.words import (
+    describe_change,
+    describe_fully,
+    describe_receipt,
+    to_json,
+)
 from app.chatbot.session.exchange import Evidence
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.margin import showing_answer
@@ -165,6 +170,8 @@ def _show(
     assert evidence is not None  # noqa: S101 - the iterator ended without raising
     if streamed:
         terminal.tell(describe_receipt(evidence))
+        if change := describe_change(evidence):
+            terminal.tell(change, "bold yellow")
     return evidence, answer.text
 
 

@@ -1,17 +1,21 @@
 """
 Encoding: questions to the tokens of prompts, so that nobody's question holds up the others.
 
-A question that cannot fit is refused before any work. The others are encoded one at a time, each
-conversation in turn; a tokenizer must let other threads run meanwhile.
+A question that cannot fit is refused before any work. Of the others one short and one long one at a
+time are encoded, each conversation in turn; a tokenizer must let other threads run meanwhile.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from app.enclave.engine.turns import Turns
 from app.protocol.errors import AppError, EngineError, TooLongError
 from app.protocol.question import Question
+
+SHORT_BYTES: Final = 16 * 1024  # some milliseconds' work
+SHORT_TURNS: Final = 128
+_LONG_REST: Final = 3  # long ones take a quarter of one processor's time at most
 
 
 class Tokenizer(Protocol):
@@ -42,7 +46,8 @@ class PromptEncoder:
     def __init__(self, tokenizer: Tokenizer, *, context_tokens: int) -> None:
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
-        self._turns = Turns()
+        self._short_turns = Turns()
+        self._long_turns = Turns(rest=_LONG_REST)
 
     def encode(self, question: Question, conversation: object, *, deadline: float) -> list[int]:
         """
@@ -62,7 +67,9 @@ class PromptEncoder:
         # Every message has a token at least, and every token is so long at most.
         fewest = math.ceil(size / self._tokenizer.most_token_bytes)
         self._require_room(max(len(question.messages), fewest))
-        with self._turns.turn(conversation, size, deadline=deadline):
+        short = size <= SHORT_BYTES and len(question.messages) <= SHORT_TURNS
+        turns = self._short_turns if short else self._long_turns
+        with turns.turn(conversation, size, deadline=deadline):
             prompt = self._encode(question)
         if not prompt:
             raise EngineError

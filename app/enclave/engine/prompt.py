@@ -28,3 +28,5 @@ def _paragraph(message: Message) -> str:
             return f"Question: {text}\n"
         case "assistant":
             return f"Answer: {text}\n\n"
+        case "tool":
+            return f"Result: {text}\n\n"

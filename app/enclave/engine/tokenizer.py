@@ -1,22 +1,19 @@
 """
 The tokenizer of a weights package: prompts to tokens, and tokens to text.
 
-A model made for chat brings a template, rendered in jinja2's immutable sandbox with the same
-settings and helpers as transformers has; every other model continues a plain transcript.
+A model made for chat brings a template; every other model continues a plain transcript.
 """
 
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Final, NoReturn
+from typing import Final
 
 import tokenizers
-from jinja2 import Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from app.enclave.engine.control import PromptTokenizer
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS, plain_transcript
+from app.enclave.engine.template import ChatTemplate
 from app.enclave.engine.weights import Weights
-from app.protocol.errors import UnsupportedError, WeightsError
+from app.protocol.errors import WeightsError
 from app.protocol.question import Question
 
 TOKENIZER_NAME: Final = "tokenizer.json"
@@ -27,6 +24,9 @@ class Tokenizer:
     """
     Prompts to tokens, and tokens to text. Threads may share it.
 
+    Attributes:
+        most_token_bytes: The bytes of the longest token.
+
     Raises:
         WeightsError: The package's tokenizer or template cannot be read.
     """
@@ -34,24 +34,25 @@ class Tokenizer:
     def __init__(self, weights: Weights) -> None:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(weights.folder / TOKENIZER_NAME))
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            self._prompts = PromptTokenizer(self._tokenizer)
         except Exception as error:
             raise WeightsError("the tokenizer cannot be read") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        # A cache of words that all askers would share: its hits could be told by the time.
-        if hasattr(self._tokenizer.model, "_resize_cache"):
-            self._tokenizer.model._resize_cache(0)  # noqa: SLF001 - there is no other way
-        # A model gives for a token that it does not have what was left by the last step.
+        self._context_tokens = weights.context_length
+        _forget_words(self._tokenizer)
+        _forget_words(self._prompts.tokenizer)
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        self.most_token_bytes = max((len(token.encode()) for token in vocabulary), default=1)
+        # A model gives for a token that it does not have what was left by the last step.
         largest = max(vocabulary.values(), default=0)
         if largest >= weights.sizes.vocabulary:
             raise WeightsError(
                 f"the tokenizer has token {largest}, the model {weights.sizes.vocabulary} of them"
             )
-        self.most_token_bytes = max(len(token.encode()) for token in vocabulary)
         path = weights.folder / TEMPLATE_NAME
-        self._template = _compile(path.read_text("utf-8")) if path.is_file() else None
-        self._texts = {"bos_token": weights.bos_text, "eos_token": weights.eos_text}
+        names = {"bos_token": weights.bos_text, "eos_token": weights.eos_text}
+        self._template = ChatTemplate(path.read_text("utf-8"), names) if path.is_file() else None
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -65,52 +66,28 @@ class Tokenizer:
 
     def encode(self, question: Question) -> list[int]:
         """
-        Give the tokens of the prompt.
+        Give the tokens of the prompt; no content becomes a control token.
 
         Raises:
+            TooLongError: It leaves no room for an answer; numbers are (prompt tokens, context
+                length).
+
             UnsupportedError: The model's chat template refuses these roles in this order.
         """
         plain = self._template is None
         text = plain_transcript(question.messages) if plain else self._render(question)
-        encoding = self._tokenizer.encode(text, add_special_tokens=plain)
-        return list(encoding.ids)
+        return self._prompts.encode(text, add_special_tokens=plain, limit=self._context_tokens)
+
+    def _render(self, question: Question) -> str:
+        assert self._template is not None  # noqa: S101 - asked before
+        return self._template.render(question.messages)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""
         return self._tokenizer.decode(ids, skip_special_tokens=True)
 
-    def _render(self, question: Question) -> str:
-        assert self._template is not None  # noqa: S101 - asked before
-        messages = [{"role": m.role, "content": m.text} for m in question.messages]
-        try:
-            return self._template.render(
-                messages=messages, add_generation_prompt=True, tools=None, **self._texts
-            )
-        except TemplateError:
-            raise UnsupportedError("the model's template refuses these roles") from None
 
-
-def _compile(source: str) -> Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = _now
-    try:
-        return environment.from_string(source)
-    except (TemplateError, SyntaxError) as error:
-        raise WeightsError("the chat template cannot be read") from error
-
-
-def _to_json(value: object, indent: int | None = None) -> str:
-    """Write *value* as templates expect it: not escaped for HTML."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise TemplateError(message)
-
-
-def _now(pattern: str) -> str:
-    return datetime.now(UTC).strftime(pattern)
+def _forget_words(tokenizer: tokenizers.Tokenizer) -> None:
+    """Keep no cache of words, which all askers would share: its hits could be told by the time."""
+    if hasattr(tokenizer.model, "_resize_cache"):
+        tokenizer.model._resize_cache(0)  # noqa: SLF001 - there is no other way

@@ -35,9 +35,15 @@ class Turns:
     Work is due the later the larger it is, and after all of its own conversation that waits. So it
     waits for one piece of others' at most, and for what is due earlier; and since a time comes when
     it is due first itself, nothing waits for ever.
+
+    Args:
+        rest: Between two pieces of work, by how long the first has taken; so that however many
+            wait, all of it together takes a share of a processor's time alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, rest: float = 0) -> None:
+        self._rest = rest
+        self._rested = 0.0  # when
         self._changed = threading.Condition()
         self._waiting: list[_Ticket] = []
         self._works = False
@@ -51,10 +57,15 @@ class Turns:
             DeadlineError: `time.monotonic()` came to *deadline* first.
         """
         self._wait(conversation, size_bytes, deadline)
+        began = time.monotonic()
         try:
+            time.sleep(max(0, self._rested - began))
+            began = time.monotonic()
             yield
         finally:
+            ended = time.monotonic()
             with self._changed:
+                self._rested = ended + self._rest * (ended - began)
                 self._works = False
                 self._changed.notify_all()
 

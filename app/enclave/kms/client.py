@@ -88,8 +88,7 @@ class KmsClient:
         """
         recipient = self._recipients.current()
         answer = self._transport.call(
-            authorization.credentials,
-            authorization.key_arn,
+            authorization,
             lambda kms: kms.decrypt(
                 KeyId=authorization.key_arn.text,
                 CiphertextBlob=authorization.wrapped_question_key,
@@ -114,8 +113,7 @@ class KmsClient:
         """
         recipient = self._recipients.current()
         answer = self._transport.call(
-            authorization.credentials,
-            authorization.key_arn,
+            authorization,
             lambda kms: kms.generate_data_key(
                 KeyId=authorization.key_arn.text,
                 KeySpec="AES_256",

@@ -8,6 +8,7 @@ carry a request and `request-created` to sign it, so no private part of it is re
 """
 
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -38,7 +39,7 @@ from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import HTTPError
 from urllib3.util import parse_url
 
-from app.protocol.authorization import Credentials, KeyArn
+from app.protocol.authorization import Authorization, Credentials
 from app.protocol.errors import AppError, DeniedError, KmsError
 
 if TYPE_CHECKING:
@@ -53,24 +54,10 @@ MAX_ATTEMPTS: Final = 3
 POOLED_CONNECTIONS: Final = 8  # kept open a Region
 
 # "Common errors" of the KMS API reference, in the JSON and in the Query protocol's spelling.
-_DENIED: Final = frozenset(
-    {
-        "AccessDenied",
-        "AccessDeniedException",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "IncompleteSignature",
-        "IncompleteSignatureException",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "MissingAuthenticationToken",
-        "MissingAuthenticationTokenException",
-        "NotAuthorized",
-        "OptInRequired",
-        "RequestExpired",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    }
+_DENIED: Final = re.compile(
+    r"(AccessDenied|ExpiredToken|IncompleteSignature|MissingAuthenticationToken)(Exception)?|"
+    r"InvalidClientTokenId|InvalidSignatureException|NotAuthorized|OptInRequired|RequestExpired|"
+    r"SignatureDoesNotMatch|UnrecognizedClientException"
 )
 
 # What botocore raises when there is no answer, or one that its parser stumbles over.
@@ -107,11 +94,10 @@ class KmsTransport:
         self._pools: list[HTTPSConnectionPool] = []
         self._lock = threading.Lock()
 
-    def call(
-        self, credentials: Credentials, key_arn: KeyArn, operation: Operation
-    ) -> Mapping[str, object]:
+    def call(self, authorization: Authorization, operation: Operation) -> Mapping[str, object]:
         """
-        Call *operation* with a client for the Region of *key_arn* that signs with *credentials*.
+        Call *operation* with a client for the Region, and by the name of KMS, that *authorization*
+        chooses, and sign with its credentials.
 
         What it raises has no context: exceptions of AWS's libraries may hold what they sent.
 
@@ -121,9 +107,9 @@ class KmsTransport:
             KmsError: KMS failed, was not reached, or gave an answer that cannot be read.
         """
         failure: AppError
-        caller = _caller.set(credentials)
+        caller = _caller.set(authorization.credentials)
         try:
-            return operation(self._client(key_arn))
+            return operation(self._client(authorization))
         except ClientError as error:
             failure = _refusal(error)
         except _UNREADABLE:
@@ -140,18 +126,19 @@ class KmsTransport:
             self._pools.clear()
             self._clients.clear()
 
-    def _client(self, key_arn: KeyArn) -> "KMSClient":
-        """Give the client of the key's Region; the first takes 0.1 s to make, others 3 ms."""
+    def _client(self, authorization: Authorization) -> "KMSClient":
+        """Give the client of one host; the first takes 0.1 s to make, others 3 ms."""
+        host = authorization.kms_host
         with self._lock:
-            if key_arn.region not in self._clients:
-                self._clients[key_arn.region] = self._make_client(key_arn)
-            return self._clients[key_arn.region]
+            if host not in self._clients:
+                self._clients[host] = self._make_client(host, authorization.key_arn.region)
+            return self._clients[host]
 
-    def _make_client(self, key_arn: KeyArn) -> "KMSClient":
+    def _make_client(self, host: str, region: str) -> "KMSClient":
         client = self._session.client(
             "kms",
-            region_name=key_arn.region,
-            endpoint_url=f"https://{key_arn.host}",
+            region_name=region,
+            endpoint_url=f"https://{host}",
             config=Config(
                 signature_version=botocore.UNSIGNED,  # `_signer` signs
                 retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
@@ -159,9 +146,9 @@ class KmsTransport:
                 user_agent="enclave-llm",
             ),
         )
-        client.meta.events.register("request-created.kms", _signer(key_arn.region))
+        client.meta.events.register("request-created.kms", _signer(region))
         pool = self._pool_class(
-            key_arn.host,
+            host,
             maxsize=POOLED_CONNECTIONS,
             timeout=Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
             ssl_context=self._tls,
@@ -172,7 +159,7 @@ class KmsTransport:
 
 
 def _refusal(error: ClientError) -> AppError:
-    if error.response.get("Error", {}).get("Code") in _DENIED:
+    if _DENIED.fullmatch(error.response.get("Error", {}).get("Code", "")):
         return DeniedError("KMS refused these credentials")
     return KmsError("KMS answered with an error")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from app.protocol.attestation import Attestation
+from app.protocol.asker.attestation import Attestation
 from local.aws.conditions import Context, make_context
 from local.aws.error import AwsError, access_denied, validation_error
 from local.aws.kms.store import Key
@@ -36,6 +36,7 @@ class Call:
     key_arn: str | None = None
     encryption_context: Mapping[str, str] = field(default_factory=dict)
     attestation: Attestation | None = None
+    host: str | None = None
 
     def text(self, name: str, default: str | None = None) -> str:
         """

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from app.protocol import cbor
-from app.protocol.attestation import Attestation, verify_attestation
+from app.protocol.asker.attestation import Attestation, verify_attestation
 from app.protocol.constants import MAX_DOCUMENT_BYTES
 from app.protocol.errors import AttestationError, ProtocolError
 from local.aws.error import access_denied, validation_error
@@ -76,10 +76,11 @@ def _parse_recipient(recipient: Json) -> bytes:
 def _require_shape(document: bytes) -> None:
     # What AWS calls malformed, as opposed to untrusted: not COSE_Sign1 around a CBOR map.
     try:
-        cose = cbor.decode(document.removeprefix(_TAG_COSE_SIGN1)[: MAX_DOCUMENT_BYTES + 1])
+        untagged = document.removeprefix(_TAG_COSE_SIGN1)[: MAX_DOCUMENT_BYTES + 1]
+        cose = cbor.decode(untagged, any_form=True)
         match cose:
             case [bytes(), dict(), bytes(payload), bytes()] if isinstance(
-                cbor.decode(payload), dict
+                cbor.decode(payload, any_form=True), dict
             ):
                 return
     except ProtocolError:

@@ -19,7 +19,9 @@ def write(folder: Path, value: object) -> Path:
 
 def test_reads_what_it_writes(tmp_path: Path) -> None:
     """A configuration survives its JSON, and knows the key's Region."""
-    config = ChatbotConfig(GOOD["url"], KEY, ROLE, source_identity="ann", any_certificate=True)
+    config = ChatbotConfig(
+        GOOD["url"], KEY, ROLE, source_identity="ann", any_certificate=True, fips=True
+    )
     assert read_config(write(tmp_path, config.to_dict())) == config
     assert config.region == "eu-central-1"
 
@@ -32,12 +34,14 @@ def test_reads_what_it_writes(tmp_path: Path) -> None:
         ({"key_arn": KEY.replace("eu-central-1", "moon-1")}, "key_arn"),
         ({"key_arn": KEY.replace("key/1", "key/mrk-")}, "key_arn"),
         ({"chat_role_arn": "arn:aws:iam::1:user/x"}, "chat_role_arn"),
+        ({"chat_role_arn": ROLE.replace(":aws:", ":aws-us-gov:")}, "partition aws-us-gov"),
+        ({"fips": True, "key_arn": KEY.replace("eu-central-1", "ap-east-2")}, "fips is true"),
     ],
 )
-def test_malformed_values_are_named(change: dict[str, str], named: str) -> None:
+def test_malformed_values_are_named(change: dict[str, object], named: str) -> None:
     """A malformed value is refused at once, and the message names the setting."""
     with pytest.raises(ConfigError, match=named):
-        ChatbotConfig(**(GOOD | change))  # type: ignore[arg-type]  # all are text
+        ChatbotConfig(**(GOOD | change))  # type: ignore[arg-type]  # all but one are text
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,7 @@ def test_malformed_values_are_named(change: dict[str, str], named: str) -> None:
         {"url": "https://x"},
         GOOD | {"tls_ca": 5},
         GOOD | {"any_certificate": "yes"},
+        GOOD | {"fips": 1},
     ],
     ids=str,
 )

@@ -145,3 +145,11 @@ def test_programs_have_names() -> None:
         assert fail(ConfigError("why"), terminal, as_json=False, **name) == 1
         assert isinstance(terminal.notes, io.StringIO)
         assert terminal.notes.getvalue() == f"{begins}why\n"
+
+
+def test_a_failure_is_one_line() -> None:
+    """What others say in an error cannot begin a line of its own."""
+    terminal = Terminal(io.StringIO(), io.StringIO(), io.StringIO())
+    assert fail(ConfigError("no\nreceipt   verified"), terminal, as_json=False) == 1
+    assert isinstance(terminal.notes, io.StringIO)
+    assert terminal.notes.getvalue() == "chat: no receipt verified\n"

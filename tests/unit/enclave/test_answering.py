@@ -10,6 +10,7 @@ from app.enclave import answering
 from app.enclave.answering import Answerer, Outcome
 from app.enclave.nsm import NsmClient
 from app.protocol import answer
+from app.protocol.asker import envelope as asker_envelope
 from app.protocol.constants import BEAT_SECONDS, DATA_KEY_CACHE_SECONDS, FRAME_COUNT_BUCKETS
 from app.protocol.errors import (
     AppError,
@@ -23,9 +24,9 @@ from app.protocol.errors import (
     UnsupportedError,
 )
 from app.protocol.messages import Kind, encode_hint
-from app.protocol.question import Options, Padding, Question
+from app.protocol.question import Message, Options, Padding, Question
 from tests.patience import PATIENCE_SECONDS
-from tests.samples import AUTHORIZATION, DATA_KEY, changed, make_question
+from tests.samples import ARN, AUTHORIZATION, CONVERSATION, DATA_KEY, changed, make_question
 from tests.scripted import Asker, ScriptedEngine, ScriptedKms, make_answerer
 from tests.support import make_nsm, make_nsm_client
 
@@ -329,8 +330,8 @@ def test_replay(answerer: Answerer, engine: ScriptedEngine, kms: ScriptedKms) ->
 @pytest.mark.parametrize(
     ("spoil", "code"),
     [
-        (lambda _: b"", b"bad_request"),
-        (lambda request: b"\2" + request[1:], b"bad_request"),
+        (lambda _: b"", b"version"),
+        (lambda request: b"\1" + request[1:], b"version"),
         (lambda request: request[:-1], b"bad_request"),
         (lambda request: request[:-1] + bytes([request[-1] ^ 1]), b"sealed"),
         (lambda request: request[:1] + bytes(8) + request[9:], b"unknown_key"),
@@ -396,11 +397,59 @@ def test_question_that_is_none(answerer: Answerer, monkeypatch: pytest.MonkeyPat
     An envelope that opens and holds no question is `bad_request`, sealed.
     """
     with monkeypatch.context() as patch:
-        patch.setattr(Question, "encode", lambda _: b"\x80")
+        patch.setattr(asker_envelope, "encode_question", lambda _: b"\x80")
         asker = Asker(answerer.key_ring.public_key())
     peer = ListPeer()
     assert answerer.answer(asker.request, peer) == "refused"
     assert type(asker.read_error(peer.messages)) is ProtocolError
+
+
+TOOLS = {"tools": "[]", "tool_choice": "required"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "options", "numbers"),
+    [
+        ((), {"n": 2, "thinking": "on"}, (5, 16)),
+        ((), {"logprobs": 0}, (15,)),
+        ((), TOOLS, (1, 2)),
+        ((Message("user", "a", name="Ada"),), {}, (0,)),
+        ((Message("tool", "a", call_id="b"),), {"min_p": 0.5}, (0, 10)),
+        ((Message("assistant", "a", reasoning="b"), Message("user", "c")), {}, (0,)),
+        ((Message("assistant", "to be continued"),), {}, (0,)),
+    ],
+    ids=["several", "none told", "tools", "name", "tool", "reasoning", "continue"],
+)
+def test_what_is_only_carried_is_refused_by_number(
+    answerer: Answerer,
+    kms: ScriptedKms,
+    engine: ScriptedEngine,
+    messages: tuple[Message, ...],
+    options: dict[str, int],
+    numbers: tuple[int, ...],
+) -> None:
+    """
+    What this version only carries is `unsupported`, sealed, with the numbers of all of it, and
+    neither an answer key nor the engine is asked for.
+    """
+    question = Question(messages or (Message("user", "a"),), Options(**options))  # type: ignore[arg-type] # as named
+    asker, peer = Asker(answerer.key_ring.public_key(), question), ListPeer()
+    assert answerer.answer(asker.request, peer) == "refused"
+    error = asker.read_error(peer.messages)
+    assert (type(error), error.numbers) == (UnsupportedError, numbers)
+    assert (engine.questions, kms.calls) == ([], ["question"])
+
+
+def test_the_receipt_names_conversation_key_and_padding(answerer: Answerer) -> None:
+    """
+    A receipt joins the answer with KMS's records: it names conversation and key, and the padding.
+    """
+    question = make_question(options=OFF)
+    asker, peer = Asker(answerer.key_ring.public_key(), question), ListPeer()
+    answerer.answer(asker.request, peer)
+    _, receipt = asker.read(peer.messages)
+    stated = (receipt.conversation, receipt.key_arn, receipt.padding)
+    assert stated == (CONVERSATION, ARN, "off")
 
 
 def test_errors_are_equal_in_length(answerer: Answerer, kms: ScriptedKms) -> None:

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.enclave.key_ring import KeyRing
+from app.protocol.asker.sealing import seal_request
 from app.protocol.constants import HPKE_OVERLAP_SECONDS, HPKE_ROTATION_SECONDS
 from app.protocol.envelope import ENVELOPE_SIZES
 from app.protocol.errors import (
@@ -14,7 +15,7 @@ from app.protocol.errors import (
     ReplayError,
     UnknownKeyError,
 )
-from app.protocol.sealing import SealedRequest, derive_key_id, parse_sealed_request, seal_request
+from app.protocol.sealing import SealedRequest, derive_key_id, parse_sealed_request
 from tests.samples import AUTHORIZATION, MANIFEST_DIGEST, changed
 from tests.support import Clock
 

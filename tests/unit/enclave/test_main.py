@@ -13,9 +13,10 @@ from app.enclave.main import Platform, explain, run
 from app.enclave.nsm import NsmClient
 from app.enclave.preflight import PreflightError
 from app.enclave.server import Connection
+from app.protocol.asker.manifest import parse_manifest
+from app.protocol.asker.messages import parse_attestation
 from app.protocol.errors import AppError, ClockError, NsmError, WeightsError
-from app.protocol.manifest import parse_manifest
-from app.protocol.messages import Kind, encode_message, parse_attestation, parse_message
+from app.protocol.messages import Kind, encode_message, parse_message
 from local.signers.nsm import SoftwareNsm
 from tests.packages import write_package
 from tests.scripted import ScriptedEngine

@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.enclave.engine.cache import PrefixName
 from app.enclave.engine.interface import Finish
@@ -13,12 +15,14 @@ from app.enclave.preflight import (
     require_clock,
     require_hardware_entropy,
     seed,
+    unverified_timestamp,
     utc_now,
 )
+from app.protocol.asker.attestation import verify_attestation
 from app.protocol.constants import MAX_START_DRIFT_SECONDS
-from app.protocol.errors import WIRE_ERRORS, AttestationError, ClockError
+from app.protocol.errors import WIRE_ERRORS, ClockError, ProtocolError
 from app.protocol.question import FinishReason, Question
-from tests.support import make_nsm_client
+from tests.support import make_nsm_client, twin_root
 
 
 @dataclass
@@ -99,8 +103,31 @@ def test_document_that_is_none() -> None:
     """
     Where the NSM gives no document there is no clock to trust.
     """
-    with pytest.raises(AttestationError):
+    with pytest.raises(ProtocolError):
         require_clock(FixedNsm(document=b"no document"), now=datetime.now(UTC))
+
+
+def test_time_of_a_document() -> None:
+    """
+    The time that is read is the one that verifying the document gives, tagged or not.
+    """
+    document = make_nsm_client().attest(user_data=None, nonce=None, public_key=None)
+    attestation = verify_attestation(
+        document, root=twin_root().certificate, now=utc_now(), nonce=None
+    )
+    for form in (document, b"\xd2" + document):
+        assert unverified_timestamp(form) == attestation.timestamp
+
+
+@given(document=st.binary(max_size=200))
+def test_time_of_any_bytes(document: bytes) -> None:
+    """
+    Bytes of any kind are refused by the one documented error.
+    """
+    real = make_nsm_client().attest(user_data=None, nonce=None, public_key=None)
+    for prefix in (b"", b"\x84", real[:9], real[:200]):
+        with pytest.raises(ProtocolError):
+            unverified_timestamp(prefix + document)
 
 
 @dataclass

@@ -17,20 +17,13 @@ import pytest
 from app.enclave import answering, server
 from app.enclave.answering import Answerer
 from app.enclave.server import Connection, Server
-from app.protocol.attestation import require_user_data, verify_attestation
+from app.protocol.asker.attestation import require_user_data, verify_attestation
+from app.protocol.asker.manifest import parse_manifest
+from app.protocol.asker.messages import parse_attestation, parse_health
 from app.protocol.constants import FRAME_COUNT_BUCKETS, MAX_QUESTION_BYTES, MAX_WRITE_BYTES
 from app.protocol.errors import BusyError, EngineError, NsmError, ProtocolError
 from app.protocol.frames import FrameReader, encode_frame
-from app.protocol.manifest import parse_manifest
-from app.protocol.messages import (
-    HealthReport,
-    Kind,
-    encode_hint,
-    encode_message,
-    parse_attestation,
-    parse_health,
-    parse_message,
-)
+from app.protocol.messages import HealthReport, Kind, encode_hint, encode_message, parse_message
 from app.protocol.question import Options, Padding
 from tests.patience import PATIENCE_SECONDS, wait_until
 from tests.samples import make_question
@@ -162,7 +155,7 @@ def test_large_question(enclave: Enclave) -> None:
     """
     A question that fills the largest bucket arrives whole.
     """
-    text = "a" * (MAX_QUESTION_BYTES - 200)
+    text = "a" * (MAX_QUESTION_BYTES - 400)
     asker = enclave.asker(text=text)
     assert len(asker.request) > 256 * 1024
     asker.read(enclave.ask(asker.message))

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[3]
 # Everything of ours that reaches an instance. Nothing of the enclave, the twin or the stack.
 FOLDERS = {
     *("app", "app/chatbot", "app/chatbot/session", "app/parent", "app/protocol"),
+    "app/protocol/asker",
     *("ops", "systemd", "wheels"),
 }
 

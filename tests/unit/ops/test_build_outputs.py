@@ -113,6 +113,7 @@ CHAT = {
     "key_arn": "arn:aws:kms:eu-central-1:111122223333:key/11111111-2222-3333-4444-555555555555",
     "chat_role_arn": "arn:aws:iam::111122223333:role/enclave-llm-chat-eu-central-1",
     "any_certificate": True,
+    "fips": False,
 }
 
 

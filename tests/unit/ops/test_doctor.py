@@ -10,6 +10,7 @@ import pytest
 
 from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
+from app.protocol.regions import REGIONS
 from infra.parameters import parse_parameters
 from ops import doctor
 from ops.askers import check_asker
@@ -493,7 +494,7 @@ def test_unknown_region_is_a_problem(aws: StubbedAws, monkeypatch: pytest.Monkey
     """
     A Region that is not on the measured list is a problem.
     """
-    monkeypatch.setattr(doctor, "KMS_HOSTS", {"us-east-1": ""})
+    monkeypatch.setattr(doctor, "REGIONS", {"us-east-1": REGIONS["us-east-1"]})
     assert diagnose(aws, healthy())["Region"].level is Level.PROBLEM
 
 

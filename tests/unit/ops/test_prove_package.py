@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from app.enclave.engine.schedule import PREFILL_TOKENS
+from app.protocol.package import encode_manifest
 from image.model.source import SaveError
-from image.model.weights import encode_manifest
 from ops.prove_package import _plan, _require_near, _Text, prove_package
 
 DEMO = Path(__file__).parents[3] / "local" / "demo_model" / "weights"

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +24,7 @@ from ops.release_list import (
     check_release,
     retire_release,
 )
-from ops.releases import main
+from ops.releases import ROOT, main
 
 NOW = datetime(2026, 11, 24, 20, 32, tzinfo=UTC)
 
@@ -271,6 +273,20 @@ def test_verify(releases: ReleaseList, eif: Path, tmp_path: Path) -> None:
 
 def run(releases: ReleaseList, *arguments: str) -> int:
     return main(["--releases", str(releases.path), "--kept", str(releases.kept), *arguments])
+
+
+def test_a_full_disk_is_told(releases: ReleaseList) -> None:
+    """
+    A list that cannot be written to standard output is one line, and no traceback.
+    """
+    command = (sys.executable, "-m", "ops.releases", "--releases", str(releases.path), "list")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("bin/releases: standard output cannot be written: No space left")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_command(releases: ReleaseList, eif: Path, capsys: pytest.CaptureFixture[str]) -> None:

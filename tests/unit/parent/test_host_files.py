@@ -39,10 +39,28 @@ def test_the_way_out() -> None:
 
 def test_another_region() -> None:
     """
-    A Region without enclaves is refused by name.
+    A Region without enclaves is refused by name, as is FIPS where it has no endpoint.
     """
-    with pytest.raises(ConfigError, match="us-gov-east-1"):
-        make_files(small(region="us-gov-east-1"))
+    with pytest.raises(ConfigError, match="us-iso-east-1"):
+        make_files(small(region="us-iso-east-1"))
+    with pytest.raises(ConfigError, match="fips is true: KMS has no FIPS endpoint in ap-east-2"):
+        make_files(small(region="ap-east-2", fips=True))
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        ("eu-central-1", "kms-fips.eu-central-1.amazonaws.com"),
+        ("us-gov-west-1", "kms-fips.us-gov-west-1.amazonaws.com"),
+    ],
+)
+def test_fips(region: str, host: str) -> None:
+    """
+    With FIPS the enclave's way leads to that endpoint, and to no other.
+    """
+    files = make_files(small(region=region, fips=True))
+    assert f"address: {host}," in files["/etc/enclave-llm/kms-proxy.yaml"]
+    assert f"KMS_HOST={host}\n" in files["/etc/enclave-llm/kms-proxy.env"]
 
 
 def test_the_expected_release() -> None:

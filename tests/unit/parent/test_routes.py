@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from flask.testing import FlaskClient
@@ -16,7 +17,8 @@ from app.parent.routes import create_app
 from app.protocol.constants import MAX_WRITE_BYTES
 from app.protocol.errors import TruncatedError
 from app.protocol.messages import Kind, encode_message
-from tests.fake_enclave import FakeEnclave, encode_answer
+from tests import fake_enclave
+from tests.fake_enclave import REPORT, FakeEnclave, encode_answer
 
 CONFIG = ParentConfig(max_streams=2, answer_seconds=60, body_seconds=1)
 NONCE_HEX = "5e" * 32
@@ -178,6 +180,18 @@ def test_enclave_down() -> None:
         assert int(response.headers["Retry-After"]) > 0
     assert metric(client, "enclave_up") == 0
     assert "enclave_active" not in client.get("/metrics").text
+
+
+def test_not_ready_while_loading(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An enclave that still takes in its weights answers, and is not ready.
+    """
+    monkeypatch.setattr(fake_enclave, "REPORT", replace(REPORT, loading=(1, 4)))
+    response = client.get("/readyz")
+    assert (response.status_code, response.get_json()) == (503, {"code": "unavailable"})
+    metrics = client.get("/metrics").get_data(as_text=True)
+    assert "enclave_loading_done_bytes 1.0" in metrics
+    assert "enclave_loading_bytes 4.0" in metrics
 
 
 def test_ready(client: FlaskClient) -> None:

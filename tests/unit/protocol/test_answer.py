@@ -13,16 +13,18 @@ from app.protocol import answer, cbor
 from app.protocol.answer import (
     MAX_DATA_BYTES,
     SEALED_FRAME_BYTES,
+    PartKind,
     encode_header,
-    open_error,
-    parse_header,
+    encode_part,
     round_up_frames,
     seal_error,
 )
+from app.protocol.asker.answer import Piece, TokenLogprob, open_error, parse_header
 from app.protocol.authorization import pad
 from app.protocol.constants import (
     FRAME_COUNT_BUCKETS,
     FRAME_PLAINTEXT_BYTES,
+    MAX_ANSWERS,
     MAX_WRAPPED_KEY_BYTES,
 )
 from app.protocol.errors import (
@@ -33,6 +35,7 @@ from app.protocol.errors import (
     NsmError,
     ProtocolError,
     TooLongError,
+    UnsupportedError,
 )
 from app.protocol.messages import Kind, parse_message
 from tests.samples import (
@@ -44,6 +47,7 @@ from tests.samples import (
     make_opener,
     make_sealer,
     open_frames,
+    open_text,
     seal_answer,
     with_kind,
 )
@@ -67,7 +71,7 @@ def test_round_trip(text: str, cuts: list[int]) -> None:
     frames = [sealer.seal_text(piece) for piece in pieces]
     digest = sealer.digest
     frames += seal_answer(sealer=sealer)
-    assert "".join(opener.open(*parse_message(frame)) for frame in frames) == text
+    assert "".join(open_text(opener, frame) for frame in frames) == text
     assert opener.finished
     assert opener.finish() == (b"a receipt", digest)
 
@@ -79,7 +83,7 @@ def test_characters_that_span_frames() -> None:
     sealer, opener = make_sealer(), make_opener()
     bear = "🐻".encode()
     parts = [bear[:1], bear[1:3], b"", bear[3:]]
-    opened = [opener.open(*parse_message(sealer.seal_text(part))) for part in parts]
+    opened = [open_text(opener, sealer.seal_text(part)) for part in parts]
     assert opened == ["", "", "", "🐻"]
 
 
@@ -153,7 +157,7 @@ def test_lost_frame_is_never_passed_over() -> None:
     """
     frames = seal_answer(b"do ", b"not ", b"go")
     opener = make_opener()
-    assert opener.open(*parse_message(frames[0])) == "do "
+    assert open_text(opener, frames[0]) == "do "
     with pytest.raises(EnvelopeError):
         opener.open(Kind.ANSWER_FRAME, bytes(SEALED_FRAME_BYTES))
     with pytest.raises(EnvelopeError, match="frame 1 does"):
@@ -217,7 +221,7 @@ def test_kms_data_key_alone_neither_reads_nor_forges() -> None:
     answer secret can derive no key that reads a frame, nor forge one that opens.
     """
     frame = seal_answer(b"a")[0]
-    info = b"enclave-llm/1 answer" + REQUEST_DIGEST + hashlib.sha256(HEADER).digest()
+    info = b"enclave-llm/2 answer" + REQUEST_DIGEST + hashlib.sha256(HEADER).digest()
     for material in (ANSWER_KEY, ANSWER_KEY + bytes(32), ANSWER_KEY + REQUEST_DIGEST):
         guess = AESGCM(HKDF(SHA256(), 32, None, info).derive(material))
         aad = REQUEST_DIGEST + bytes(4) + b"\0"
@@ -245,11 +249,11 @@ def test_key_is_the_spec_s() -> None:
     """
     The key is HKDF of data key and answer secret, over request digest and header digest.
     """
-    info = b"enclave-llm/1 answer" + REQUEST_DIGEST + hashlib.sha256(HEADER).digest()
+    info = b"enclave-llm/2 answer" + REQUEST_DIGEST + hashlib.sha256(HEADER).digest()
     key = HKDF(SHA256(), 32, None, info).derive(ANSWER_KEY + ANSWER_SECRET)
     frame = make_sealer().seal_text(b"hi", final=True)
     plaintext = AESGCM(key).decrypt(bytes(12), frame[1:], REQUEST_DIGEST + bytes(4) + b"\1")
-    assert plaintext == b"\0\0\2hi" + bytes(FRAME_PLAINTEXT_BYTES - 5)
+    assert plaintext == b"\1\0\0\2hi" + bytes(FRAME_PLAINTEXT_BYTES - 6)
 
 
 def test_text_after_the_receipt() -> None:
@@ -258,9 +262,71 @@ def test_text_after_the_receipt() -> None:
     """
     sealer, opener = make_sealer(), make_opener()
     for frame in (sealer.seal_receipt(b"part"), sealer.seal_text()):
-        assert opener.open(*parse_message(frame)) == ""
-    with pytest.raises(ProtocolError, match="text after the receipt"):
+        assert opener.open(*parse_message(frame)) == []
+    with pytest.raises(ProtocolError, match="after the receipt"):
         opener.open(*parse_message(sealer.seal_text(b"more")))
+
+
+def test_control_tokens_are_no_text() -> None:
+    """
+    A control token comes as one, beside text that spells it, and in its place.
+    """
+    parts = [
+        (PartKind.TEXT, "<tool_call>"),
+        (PartKind.CONTROL, "<tool_call>"),
+        (PartKind.TEXT, "a"),
+    ]
+    frame = make_sealer().seal(b"".join(encode_part(kind, text.encode()) for kind, text in parts))
+    assert make_opener().open(*parse_message(frame)) == [
+        Piece("<tool_call>"),
+        Piece("<tool_call>", control=True),
+        Piece("a"),
+    ]
+
+
+def test_frames_with_anything_are_equal_in_length() -> None:
+    """
+    What a frame holds, and for how many answers, does not show.
+    """
+    sealer = make_sealer()
+    held = [
+        b"",
+        encode_part(PartKind.CONTROL, b"<|channel|>"),
+        encode_part(PartKind.LOGPROBS, b"\0\1\0"),
+        b"".join(encode_part(PartKind.TEXT, b"a" * 60, index) for index in range(MAX_ANSWERS)),
+    ]
+    assert {len(sealer.seal(parts)) for parts in held} == {1 + SEALED_FRAME_BYTES}
+
+
+def test_several_answers() -> None:
+    """
+    Each of several answers keeps its own characters and its own log-probabilities.
+    """
+    bear, entry = "🐻".encode(), cbor.encode([b"a", -1_500_000, [[b"b", -2_000_000]]])
+    told = len(entry).to_bytes(2) + entry
+    opener, sealer = make_opener(), make_sealer()
+    pieces = []
+    for index, data in ((0, bear[:2]), (3, bear[:3]), (0, bear[2:]), (3, bear[3:])):
+        frame = sealer.seal(encode_part(PartKind.TEXT, data, index))
+        pieces += opener.open(*parse_message(frame))
+    assert pieces == [Piece("🐻", 0), Piece("🐻", 3)]
+    for index, data in ((0, told + told[:3]), (3, told), (0, told[3:])):
+        opener.open(*parse_message(sealer.seal(encode_part(PartKind.LOGPROBS, data, index))))
+    one = TokenLogprob(b"a", -1.5, (TokenLogprob(b"b", -2.0),))
+    assert dict(opener.logprobs) == {0: [one, one], 3: [one]}
+
+
+@pytest.mark.parametrize("text", ["", "é", "a é"])
+@pytest.mark.parametrize("kind", [PartKind.CONTROL, PartKind.RECEIPT])
+def test_inside_a_character(kind: PartKind, text: str) -> None:
+    """
+    Neither a control token nor the receipt comes inside a character.
+    """
+    opener, sealer = make_opener(), make_sealer()
+    opener.open(*parse_message(sealer.seal_text(text.encode())))
+    opener.open(*parse_message(sealer.seal_text("é".encode()[:1])))
+    with pytest.raises(ProtocolError, match="not UTF-8"):
+        opener.open(*parse_message(sealer.seal(encode_part(kind, b"a"))))
 
 
 def test_place() -> None:
@@ -270,7 +336,7 @@ def test_place() -> None:
     sealer, opener = make_sealer(), make_opener()
     assert opener.place is None
     for place, told in ((3, 3), (2**20, 65_535), (0, 0)):
-        assert opener.open(*parse_message(sealer.seal_place(place))) == ""
+        assert opener.open(*parse_message(sealer.seal_place(place))) == []
         assert opener.place == told
     opener.open(*parse_message(sealer.seal_receipt(b"part")))
     with pytest.raises(ProtocolError):
@@ -308,26 +374,41 @@ def test_text_that_ends_inside_a_character() -> None:
 @pytest.mark.parametrize(
     "plaintext",
     [
-        b"\2\0\0" + bytes(1021),
-        b"\3\0\0" + bytes(1021),
-        b"\0\3\xfe" + bytes(1021),
-        b"\0\xff\xff" + bytes(1021),
-        b"\0\0\0" + bytes(1020) + b"\1",
-        b"\0\0\1a" + b"b" + bytes(1019),
-        b"\0\0\0",
+        b"\4\0\0\1\0" + bytes(1019),
+        b"\6\0\0\1a" + bytes(1019),
+        b"\1\x10\0\1a" + bytes(1019),
+        b"\1\0\0\0" + bytes(1019) + b"\1",
+        b"\1\0\3\xfd" + bytes(1020),
+        b"\1\0\xff\xff" + bytes(1020),
+        bytes(1023) + b"\1",
+        b"\1\0\0\1ab" + bytes(1018),
+        bytes(1020) + b"\1\0\0",
         bytes(1023),
         bytes(1025),
         b"",
     ],
-    ids=["place", "type", "length", "longest", "last", "after", "head", "short", "long", "empty"],
+    ids=[
+        "place",
+        "type",
+        "index",
+        "nothing",
+        "length",
+        "longest",
+        "last",
+        "after",
+        "head",
+        "short",
+        "long",
+        "empty",
+    ],
 )
 def test_malformed_frame(plaintext: bytes) -> None:
     """
     A frame that opens and is not of SPEC.md section 6.2 is refused.
     """
     sealer = make_sealer()
-    nonce, aad = sealer._place(final=False)
-    body = sealer._aead.encrypt(nonce, plaintext, aad)
+    nonce, aad = sealer.position(final=False)
+    body = sealer.aead.encrypt(nonce, plaintext, aad)
     with pytest.raises(ProtocolError):
         make_opener().open(Kind.ANSWER_FRAME, body)
 
@@ -456,6 +537,23 @@ def test_malformed_error(block: bytes) -> None:
     """
     What opens and is no code of the wire with integers is refused.
     """
-    aead = answer._error_aead(ANSWER_SECRET, REQUEST_DIGEST)
+    aead = answer.error_aead(ANSWER_SECRET, REQUEST_DIGEST)
     with pytest.raises(ProtocolError):
         open_sealed(aead.encrypt(bytes(12), block, REQUEST_DIGEST))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ((15, 16), "cannot honour logprobs, n"),
+        ((0,), "cannot honour messages"),
+        ((99,), "answered"),
+    ],
+)
+def test_unsupported_options_are_named(numbers: tuple[int, ...], words: str) -> None:
+    """
+    An error about options names them; a number that is none of theirs names nothing.
+    """
+    error = UnsupportedError(numbers=numbers)
+    sealed = seal_error(error, answer_secret=ANSWER_SECRET, request_digest=REQUEST_DIGEST)
+    assert words in str(open_sealed(sealed[1:]))

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.protocol import cbor
+from app.protocol.asker.authorization import encode_authorization
 from app.protocol.authorization import (
     Authorization,
     Credentials,
@@ -14,8 +15,9 @@ from app.protocol.authorization import (
     parse_key_arn,
     unpad,
 )
-from app.protocol.constants import AUTHORIZATION_BYTES, KMS_HOSTS, MAX_WRAPPED_KEY_BYTES
+from app.protocol.constants import AUTHORIZATION_BYTES, MAX_WRAPPED_KEY_BYTES
 from app.protocol.errors import ProtocolError
+from app.protocol.regions import REGIONS, Region
 from tests.samples import ARN, AUTHORIZATION, CREDENTIALS, KEY_ARN, changed
 
 printable = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=800)
@@ -32,6 +34,7 @@ authorizations = st.builds(
     answer_secret=st.binary(min_size=32, max_size=32),
     conversation=st.binary(min_size=16, max_size=16),
     turn=st.integers(0, 2**32 - 1),
+    fips=st.booleans(),
 )
 
 
@@ -40,7 +43,7 @@ def test_round_trip(authorization: Authorization) -> None:
     """
     An authorization comes back, and has one size whatever is in it.
     """
-    block = authorization.encode()
+    block = encode_authorization(authorization)
     assert len(block) == AUTHORIZATION_BYTES
     assert parse_authorization(block) == authorization
 
@@ -61,6 +64,7 @@ def fields(**changes: cbor.Encodable) -> dict[str, cbor.Encodable]:
         "secret_access_key": CREDENTIALS.secret_access_key,
         "session_token": CREDENTIALS.session_token,
         "key_arn": ARN,
+        "fips": False,
         "wrapped_question_key": b"wrapped",
         "answer_secret": bytes(32),
         "conversation": bytes(16),
@@ -119,9 +123,9 @@ def test_one_encoding() -> None:
     """
     An authorization has one encoding: fields in another order, and another size, are refused.
     """
-    with pytest.raises(ProtocolError, match="one encoding"):
+    with pytest.raises(ProtocolError, match=r"other fields|not the shortest|authorization of"):
         parse_authorization(block(dict(reversed(fields().items()))))
-    with pytest.raises(ProtocolError, match="one encoding"):
+    with pytest.raises(ProtocolError, match=r"other fields|not the shortest|authorization of"):
         parse_authorization(pad(cbor.encode(fields()), AUTHORIZATION_BYTES + 1))
 
 
@@ -151,14 +155,26 @@ def test_other_than_a_key_arn(text: str) -> None:
         parse_key_arn(text)
 
 
-@pytest.mark.parametrize("region", sorted(KMS_HOSTS))
-def test_host(region: str) -> None:
+@pytest.mark.parametrize("place", REGIONS.values(), ids=lambda place: str(place.name))
+def test_host(place: Region) -> None:
     """
-    The host of KMS comes from the measured table, by Region.
+    The host of KMS comes from the measured table, by Region, and by its FIPS name if asked.
     """
-    arn = parse_key_arn(ARN.replace("eu-central-1", region))
-    assert (arn.region, arn.account) == (region, "111122223333")
-    assert arn.host == f"kms.{region}.amazonaws.com"
+    text = ARN.replace("arn:aws:", f"arn:{place.partition}:").replace("eu-central-1", place.name)
+    authorization = changed(AUTHORIZATION, key_arn=parse_key_arn(text))
+    assert (authorization.key_arn.region, authorization.key_arn.account) == (
+        place.name,
+        "111122223333",
+    )
+    assert authorization.kms_host == place.kms_host(fips=False)
+    chosen = changed(authorization, fips=True)
+    try:
+        host = place.kms_host(fips=True)
+    except ProtocolError:
+        with pytest.raises(ProtocolError, match="no FIPS endpoint"):
+            parse_authorization(encode_authorization(chosen))
+    else:
+        assert parse_authorization(encode_authorization(chosen)).kms_host == host
 
 
 def test_too_much_to_fit() -> None:
@@ -168,7 +184,7 @@ def test_too_much_to_fit() -> None:
     token = replace(CREDENTIALS, session_token="t" * 6000)
     large = changed(AUTHORIZATION, credentials=token, wrapped_question_key=bytes(3000))
     with pytest.raises(ProtocolError, match="do not fit"):
-        large.encode()
+        encode_authorization(large)
 
 
 def test_repr() -> None:

@@ -62,10 +62,32 @@ def test_any_bytes(data: bytes) -> None:
     Any bytes are refused by the one documented error, or mean what an independent decoder reads.
     """
     try:
-        item = cbor.decode(data)
+        item = cbor.decode(data, any_form=True)
     except ProtocolError:
         return
     assert cbor2.loads(data) == item
+
+
+@given(data=st.binary(max_size=80))
+@example(data=b"\xbf\x61a\x01\xff")
+@example(data=b"\x18\x17")
+@example(data=b"\x38\x17")
+@example(data=b"\x19\x00\xff")
+@example(data=b"\x58\x01a")
+@example(data=b"\x98\x01\x01")
+@example(data=b"\x1a\x00\x00\xff\xff")
+@example(data=b"\x1b\x00\x00\x00\x00\xff\xff\xff\xff")
+@example(data=bytes.fromhex("9f41614162ff"))
+@example(data=bytes.fromhex("8278046275737980"))
+def test_one_encoding(data: bytes) -> None:
+    """
+    What is read is what encoding its value gives: there is no second way to write it.
+    """
+    try:
+        item = cbor.decode(data)
+    except ProtocolError:
+        return
+    assert cbor.encode(cast("cbor.Encodable", item)) == data
 
 
 @given(item=value, data=st.data())
@@ -96,7 +118,7 @@ def test_duplicate_key(entries: dict[str, cbor.Encodable], data: st.DataObject) 
     body = cbor.encode(entries)[1:] + cbor.encode(key) + cbor.encode(None)
     for encoded in (bytes([0xA0 + len(entries) + 1]) + body, b"\xbf" + body + b"\xff"):
         with pytest.raises(ProtocolError, match="key twice"):
-            cbor.decode(encoded)
+            cbor.decode(encoded, any_form=True)
 
 
 def test_duplicate_key_in_another_encoding() -> None:
@@ -104,20 +126,25 @@ def test_duplicate_key_in_another_encoding() -> None:
     The integer 1 in one byte and in two is the same key.
     """
     with pytest.raises(ProtocolError, match="key twice"):
-        cbor.decode(b"\xa2\x01\xf6\x18\x01\xf6")
+        cbor.decode(b"\xa2\x01\xf6\x18\x01\xf6", any_form=True)
 
 
 @pytest.mark.parametrize("opening", [b"\x81", b"\x9f", b"\xa1\x61a", b"\xbf\x61a"])
 def test_depth(opening: bytes) -> None:
     """
-    Eight levels are read; hostile nesting is refused long before Python's stack is.
+    Arrays and maps nest eight deep, and nine are refused: hostile nesting ends long before Python's
+    stack does.
     """
     closing = b"\xff" if opening[0] & 0x1F == 0x1F else b""
-    good = opening * cbor.MAX_DEPTH + b"\xf6" + closing * cbor.MAX_DEPTH
-    assert depth(cbor.decode(good)) == cbor.MAX_DEPTH
-    for levels in (cbor.MAX_DEPTH + 1, 100_000):
-        with pytest.raises(ProtocolError, match="too deep"):
-            cbor.decode(opening * levels + b"\xf6" + closing * levels)
+    for inside in (b"\xf6", b"\x61a"):
+        good = opening * 8 + inside + closing * 8
+        assert depth(cbor.decode(good, any_form=True)) == cbor.MAX_DEPTH == 8
+    for levels in (9, 100_000):
+        for inside in (b"\xf6", b""):
+            with pytest.raises(ProtocolError, match="too deep"):
+                cbor.decode(opening * levels + inside + closing * levels, any_form=True)
+    with pytest.raises(ProtocolError, match="too deep"):
+        cbor.decode(b"\x80".join([b"\x81" * 8, b""]))
 
 
 def test_items() -> None:
@@ -156,12 +183,36 @@ def test_items() -> None:
         (b"\x9f\x01", "truncated"),
     ],
 )
-def test_outside_the_subset(data: bytes, message: str) -> None:
+@pytest.mark.parametrize("any_form", [True, False])
+def test_outside_the_subset(data: bytes, message: str, *, any_form: bool) -> None:
     """
     What other decoders accept and ours does not need is refused.
     """
-    with pytest.raises(ProtocolError, match=message):
-        cbor.decode(data)
+    with pytest.raises(ProtocolError, match=message if any_form else None):
+        cbor.decode(data, any_form=any_form)
+
+
+@pytest.mark.parametrize("value", [True, None, -1, 6, "1", b"2", [1]])
+def test_integer(value: cbor.Cbor) -> None:
+    """
+    An integer is one in its range, and neither a boolean nor anything else.
+    """
+    assert cbor.integer(5, 0, 5) == 5
+    with pytest.raises(ProtocolError, match="integer from 0 to 5"):
+        cbor.integer(value, 0, 5)
+
+
+@pytest.mark.parametrize(
+    "item", [{}, {"a": 1}, {"b": 2, "a": 1}, {"a": 1, "b": 2, "c": 3}, [1], None]
+)
+def test_decode_map(item: cbor.Encodable) -> None:
+    """
+    A map has exactly the keys asked for, in their order.
+    """
+    good: dict[str, cbor.Encodable] = {"a": 1, "b": 2}
+    assert cbor.decode_map(cbor.encode(good), ("a", "b")) == good
+    with pytest.raises(ProtocolError, match="other fields than a, b"):
+        cbor.decode_map(cbor.encode(item), ("a", "b"))
 
 
 def test_booleans_are_not_integers() -> None:

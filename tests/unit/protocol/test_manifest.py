@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.protocol import cbor
+from app.protocol.asker.manifest import parse_manifest, require_version
 from app.protocol.constants import MAX_QUESTION_BYTES
-from app.protocol.errors import ProtocolError
-from app.protocol.manifest import Manifest, parse_manifest
+from app.protocol.errors import ProtocolError, VersionError
+from app.protocol.manifest import Manifest
 from tests.samples import flips
 
 MANIFEST = Manifest("bloom-560m", "", b"\x3d" * 32, 2048)
@@ -53,7 +54,7 @@ def test_altered_bytes_are_another_manifest() -> None:
 def fields(**changes: cbor.Encodable) -> dict[str, cbor.Encodable]:
     """Give a manifest's map with other values."""
     given: dict[str, cbor.Encodable] = {
-        "protocol": 1,
+        "protocol": 2,
         "model": "m",
         "label": "l",
         "weights": bytes(32),
@@ -66,8 +67,8 @@ def fields(**changes: cbor.Encodable) -> dict[str, cbor.Encodable]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"protocol": 2},
-        {"protocol": "1"},
+        {"protocol": 1},
+        {"protocol": "2"},
         {"model": b"m"},
         {"label": None},
         {"weights": bytes(31)},
@@ -92,8 +93,34 @@ def test_one_encoding() -> None:
     """
     encoded = cbor.encode(fields())
     moved = cbor.encode(dict(reversed(fields().items())))
-    longer = encoded.replace(b"protocol\x01", b"protocol\x18\x01")
+    longer = encoded.replace(b"protocol\x02", b"protocol\x18\x02")
     assert longer != encoded
     for other in (moved, longer):
-        with pytest.raises(ProtocolError, match="one encoding"):
+        with pytest.raises(ProtocolError, match=r"other fields|not the shortest"):
             parse_manifest(other)
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [(1, "version 1 .* this program version 2: update the enclave"), (3, "update this program")],
+)
+def test_another_version_says_which_end_to_update(version: int, words: str) -> None:
+    """
+    A manifest of another version, whatever else is in it, names the end to update.
+    """
+    whatever: dict[str, cbor.Encodable] = {"protocol": version, "tomorrow": [1]}
+    for data in (cbor.encode(fields(protocol=version)), cbor.encode(whatever)):
+        for read in (parse_manifest, require_version):
+            with pytest.raises(VersionError, match=words) as caught:
+                read(data)
+            assert caught.value.numbers == (version, 2)
+    require_version(MANIFEST.encode())
+
+
+def test_version_1_can_read_our_version() -> None:
+    """
+    A manifest has version 1's keys, of which its readers took any version's and named it.
+    """
+    decoded = cbor.decode(MANIFEST.encode())
+    assert isinstance(decoded, dict)
+    assert [*decoded] == ["protocol", "model", "label", "weights", "context", "max_question"]

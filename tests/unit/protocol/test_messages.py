@@ -5,6 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.protocol import cbor
+from app.protocol.asker.messages import (
+    MAX_MANIFEST_BYTES,
+    parse_attestation,
+    parse_health,
+    parse_hint,
+)
 from app.protocol.constants import MAX_DOCUMENT_BYTES
 from app.protocol.errors import (
     WIRE_ERRORS,
@@ -16,16 +22,12 @@ from app.protocol.errors import (
     TooLongError,
 )
 from app.protocol.messages import (
-    MAX_MANIFEST_BYTES,
     HealthReport,
     Kind,
     encode_attestation,
     encode_health,
     encode_hint,
     encode_message,
-    parse_attestation,
-    parse_health,
-    parse_hint,
     parse_message,
     parse_nonce,
 )
@@ -140,17 +142,23 @@ def test_any_hint(body: bytes) -> None:
     """
     error = parse_hint(body)
     assert error.code in WIRE_ERRORS
-    assert str(error) == error.code
+    assert str(error) == error.code or error.code == "version"
     assert error.hint
     assert type(parse_hint(b"busy")) is BusyError
+    assert "update the older end" in str(parse_hint(b"version"))
 
 
-@given(active=counts, waiting=counts, answered=counts, failed=counts, refused=counts)
-def test_health(active: int, waiting: int, answered: int, failed: int, refused: int) -> None:
+HEALTH: dict[str, cbor.Encodable] = {
+    "active": 1, "waiting": 2, "answered": 3, "failed": 4, "refused": 5, "loading": None,
+}  # fmt: skip
+loading = st.none() | st.tuples(counts, counts.filter(bool)).map(lambda pair: tuple(sorted(pair)))
+
+
+@given(report=st.builds(HealthReport, counts, counts, counts, counts, counts, loading))
+def test_health(report: HealthReport) -> None:
     """
     A health report comes back.
     """
-    report = HealthReport(active, waiting, answered, failed, refused)
     kind, body = parse_message(encode_health(report))
     assert (kind, parse_health(body)) == (Kind.HEALTH_REPORT, report)
 
@@ -168,15 +176,20 @@ def test_any_health(body: bytes) -> None:
     "value",
     [
         {"active": 1, "waiting": 2, "answered": 3, "failed": 4},
-        {"active": 1, "waiting": 2, "answered": 3, "failed": 4, "refused": 5, "question": "text"},
-        {"waiting": 2, "active": 1, "answered": 3, "failed": 4, "refused": 5},
-        {"active": 1, "waiting": 2, "answered": 3, "failed": 4, "refused": "5"},
-        [1, 2, 3, 4, 5],
+        {**HEALTH, "question": "text"},
+        {"waiting": 2, **HEALTH},
+        {**HEALTH, "failed": "4"},
+        {**HEALTH, "refused": True},
+        {**HEALTH, "loading": [2, 1]},
+        {**HEALTH, "loading": [0, 0]},
+        {**HEALTH, "loading": [1, 2, 3]},
+        {**HEALTH, "loading": 1},
+        [1, 2, 3, 4],
     ],
 )
 def test_other_than_a_health_report(value: cbor.Encodable) -> None:
     """
     A report with fewer, more, moved or other fields is refused: it has no room for text.
     """
-    with pytest.raises(ProtocolError, match="other fields"):
+    with pytest.raises(ProtocolError, match=r"other fields|not an integer"):
         parse_health(cbor.encode(value))

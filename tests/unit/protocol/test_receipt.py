@@ -9,13 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.protocol import cbor
-from app.protocol.attestation import Attestation, encode_user_data
+from app.protocol.asker.attestation import Attestation
+from app.protocol.asker.receipt import verify_receipt
+from app.protocol.attestation import encode_user_data
 from app.protocol.errors import AttestationError, ProtocolError
-from app.protocol.receipt import Receipt, sign_receipt, verify_receipt
+from app.protocol.question import FinishReason, Padding
+from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.releases import Measurements
 from local.signers.nsm import SoftwareNsm
 from local.signers.pki import make_root
-from tests.samples import MANIFEST_DIGEST, REQUEST_DIGEST, flips
+from tests.samples import ARN, CONVERSATION, MANIFEST_DIGEST, OTHER_ARN, REQUEST_DIGEST, flips
 from tests.support import MEASUREMENTS, make_nsm, twin_root
 
 ANSWER_DIGEST = b"\x5f" * 32
@@ -23,9 +26,12 @@ RECEIPT = Receipt(
     request_digest=REQUEST_DIGEST,
     answer_digest=ANSWER_DIGEST,
     manifest_digest=MANIFEST_DIGEST,
+    conversation=CONVERSATION,
+    key_arn=ARN,
+    padding="constant",
     prompt_tokens=12,
     completion_tokens=34,
-    finish="stop",
+    finishes=("stop",),
 )
 OTHER = b"\x07" * 32
 
@@ -43,6 +49,9 @@ def verify(
     request_digest: bytes = REQUEST_DIGEST,
     answer_digest: bytes = ANSWER_DIGEST,
     manifest_digest: bytes = MANIFEST_DIGEST,
+    conversation: bytes = CONVERSATION,
+    key_arn: str = ARN,
+    padding: Padding = "constant",
 ) -> tuple[Receipt, Attestation]:
     """Verify as the asker of the sample's question does."""
     return verify_receipt(
@@ -53,6 +62,9 @@ def verify(
         request_digest=request_digest,
         answer_digest=answer_digest,
         manifest_digest=manifest_digest,
+        conversation=conversation,
+        key_arn=key_arn,
+        padding=padding,
     )
 
 
@@ -60,10 +72,11 @@ def verify(
     "receipt",
     [
         RECEIPT,
-        replace(RECEIPT, finish="length"),
-        replace(RECEIPT, finish="error", code="deadline", completion_tokens=0),
+        replace(RECEIPT, finishes=("length",)),
+        replace(RECEIPT, finishes=("error",), code="deadline", completion_tokens=0),
+        replace(RECEIPT, finishes=("stop", "length", "error"), code="internal"),
     ],
-    ids=["stop", "length", "error"],
+    ids=["stop", "length", "error", "several"],
 )
 def test_round_trip(receipt: Receipt) -> None:
     """
@@ -87,6 +100,32 @@ def test_another_answer() -> None:
         verify(signed, answer_digest=OTHER)
     with pytest.raises(AttestationError, match="another request, answer or manifest"):
         verify(signed, manifest_digest=OTHER)
+
+
+def test_another_conversation_key_or_padding() -> None:
+    """
+    A receipt that names another conversation, KMS key or padding than were asked is refused.
+    """
+    signed = sign_receipt(RECEIPT, attest)
+    with pytest.raises(AttestationError, match="another conversation or key"):
+        verify(signed, conversation=OTHER[:16])
+    with pytest.raises(AttestationError, match="another conversation or key"):
+        verify(signed, key_arn=OTHER_ARN)
+    with pytest.raises(AttestationError, match="states padding constant, not off"):
+        verify(signed, padding="off")
+
+
+@pytest.mark.parametrize(
+    ("finishes", "finish"),
+    [(("stop",), "stop"), (("length", "stop"), "length"), (("stop", "error"), "error")],
+)
+def test_one_of_several_in_error_is_an_error(
+    finishes: tuple[FinishReason, ...], finish: FinishReason
+) -> None:
+    """
+    Of several answers the first says how they ended, unless one is incomplete.
+    """
+    assert replace(RECEIPT, finishes=finishes).finish == finish
 
 
 def test_another_image() -> None:
@@ -191,9 +230,12 @@ def fields(**changes: cbor.Encodable) -> dict[str, cbor.Encodable]:
         "request": REQUEST_DIGEST,
         "answer": ANSWER_DIGEST,
         "manifest": MANIFEST_DIGEST,
+        "conversation": CONVERSATION,
+        "key_arn": ARN,
+        "padding": "constant",
         "prompt_tokens": 1,
         "completion_tokens": 2,
-        "finish": "stop",
+        "finish": ["stop"],
         "code": None,
     }
     return given | changes
@@ -205,8 +247,12 @@ def fields(**changes: cbor.Encodable) -> dict[str, cbor.Encodable]:
         {"request": "text"},
         {"prompt_tokens": None},
         {"completion_tokens": "2"},
-        {"finish": "cancelled"},
-        {"finish": None},
+        {"finish": ["cancelled"]},
+        {"finish": "stop"},
+        {"finish": []},
+        {"finish": ["stop"] * 17},
+        {"padding": "some"},
+        {"completion_tokens": -1},
         {"code": 7},
         {"extra": 1},
     ],
@@ -216,7 +262,7 @@ def test_other_fields(changes: dict[str, cbor.Encodable]) -> None:
     A statement with other fields or values is no receipt, even signed.
     """
     verify(sign(cbor.encode(fields())))
-    with pytest.raises(ProtocolError, match="other fields"):
+    with pytest.raises(ProtocolError, match=r"other fields|not an integer|way to end"):
         verify(sign(cbor.encode(fields(**changes))))
 
 
@@ -224,7 +270,7 @@ def test_one_encoding() -> None:
     """
     The same statement in another order is no receipt, even signed.
     """
-    with pytest.raises(ProtocolError, match="other fields"):
+    with pytest.raises(ProtocolError, match=r"other fields|not an integer"):
         verify(sign(cbor.encode(dict(reversed(fields().items())))))
 
 

@@ -2,6 +2,7 @@ import pytest
 
 from app.chatbot.evidence import advice
 from app.chatbot.evidence.advice import advise, exit_code
+from app.protocol.asker.messages import parse_hint
 from app.protocol.errors import (
     AppError,
     AttestationError,
@@ -13,7 +14,6 @@ from app.protocol.errors import (
     TooLongError,
     TruncatedError,
 )
-from app.protocol.messages import parse_hint
 from tests.samples import ERROR_KINDS
 
 

@@ -2,6 +2,7 @@ import pytest
 
 from app.chatbot.evidence.failure import failed_step, tell_failure
 from app.chatbot.evidence.finding import REQUIRED, find_refused
+from app.protocol.asker.messages import parse_hint
 from app.protocol.errors import (
     AppError,
     AttestationError,
@@ -9,7 +10,6 @@ from app.protocol.errors import (
     PcrMismatchError,
     ReceiptError,
 )
-from app.protocol.messages import parse_hint
 from tests.samples import ERROR_KINDS
 
 

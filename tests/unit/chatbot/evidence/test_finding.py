@@ -11,9 +11,9 @@ from app.chatbot.evidence.finding import REQUIRED, find_doubted, find_verified
 from app.chatbot.evidence.proof import prove_enclave
 from app.chatbot.session.session import Session
 from app.chatbot.session.trust import Trust, verify_enclave
+from app.protocol.asker.nitro_root import NITRO_ROOT
 from app.protocol.attestation import encode_user_data
 from app.protocol.manifest import Manifest
-from app.protocol.nitro_root import NITRO_ROOT
 from app.protocol.releases import Kit
 from tests.support import WEIGHTS_SHA256, make_nsm, make_release, twin_root
 

@@ -43,9 +43,12 @@ def test_an_answer_that_was_cut_short_is_not_called_whole(finish: str, *, whole:
         bytes(32),
         bytes(32),
         bytes(32),
+        conversation=bytes(16),
+        key_arn="the key",
+        padding="constant",
         prompt_tokens=1,
         completion_tokens=2,
-        finish=finish,  # type: ignore[arg-type]
+        finishes=(finish,),  # type: ignore[arg-type]
     )
     line = describe_receipt(Evidence(receipt, verified(), b"", 0, 0.1, 0.2))
     assert line.startswith("receipt   verified: this answer to this question, 2 tokens")

@@ -16,7 +16,9 @@ from botocore.exceptions import (
 from app.chatbot.config import ChatbotConfig
 from app.chatbot.errors import CertificateError, LoginError
 from app.chatbot.session.access import Access
+from app.protocol.authorization import Credentials
 from app.protocol.errors import AppError, DeniedError, KmsError
+from app.protocol.regions import REGIONS
 from tests.support import Clock
 
 KEY = "arn:aws:kms:eu-central-1:111122223333:key/12345678-1234-1234-1234-123456789012"
@@ -230,3 +232,34 @@ def test_closing_forgets(access: Access, aws: Aws) -> None:
     assert aws.closed == 2
     access.question_key(CONVERSATION)
     assert len(aws.assumed) == 2
+
+
+@pytest.mark.parametrize(
+    ("region", "sts", "kms"),
+    [
+        ("us-east-1", "sts-fips.us-east-1.amazonaws.com", "kms-fips.us-east-1.amazonaws.com"),
+        (
+            "us-gov-west-1",
+            "sts.us-gov-west-1.amazonaws.com",
+            "kms-fips.us-gov-west-1.amazonaws.com",
+        ),
+        ("eu-central-1", "sts.eu-central-1.amazonaws.com", "kms-fips.eu-central-1.amazonaws.com"),
+    ],
+)
+def test_fips_endpoints(monkeypatch: pytest.MonkeyPatch, region: str, sts: str, kms: str) -> None:
+    """
+    With FIPS the asker's own calls go to FIPS endpoints, too, of STS where that has one.
+    """
+    place = REGIONS[region]
+    config = ChatbotConfig(
+        url="http://127.0.0.1:1",
+        key_arn=KEY.replace(":aws:", f":{place.partition}:").replace("eu-central-1", region),
+        chat_role_arn=f"arn:{place.partition}:iam::111122223333:role/chat",
+        fips=True,
+    )
+    access = Access(config, session=boto3.Session("id", "secret"))
+    monkeypatch.setattr(access, "_assume", lambda *_: Credentials("id", "secret", "token"))
+    assert access.fips
+    assert access._sts.meta.endpoint_url == f"https://{sts}"
+    assert access._kms_client().meta.endpoint_url == f"https://{kms}"
+    access.close()

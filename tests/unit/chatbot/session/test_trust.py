@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from app.chatbot.session.trust import Trust, production_trust, verify_enclave
+from app.protocol.asker.nitro_root import NITRO_ROOT
 from app.protocol.attestation import encode_user_data
 from app.protocol.errors import AttestationError, ConfigError, PcrMismatchError, ProtocolError
 from app.protocol.manifest import Manifest
-from app.protocol.nitro_root import NITRO_ROOT
 from app.protocol.releases import encode_releases
 from tests.support import WEIGHTS_SHA256, make_nsm, make_release, twin_root
 

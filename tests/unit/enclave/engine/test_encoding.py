@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.enclave.engine.encoding import PromptEncoder, Tokenizer
+from app.enclave.engine.encoding import SHORT_BYTES, SHORT_TURNS, PromptEncoder, Tokenizer
 from app.protocol.errors import DeadlineError, EngineError, TooLongError, UnsupportedError
 from app.protocol.question import Message, Question
 
@@ -141,3 +141,30 @@ def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     gate.set()
     under_way.join()
     assert encoder.encode(ask("two"), "two", deadline=FOREVER) == [1]
+
+
+def test_short_ones_wait_for_no_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    While a long text, or one of many turns, is encoded, a short one is, too; and long ones wait.
+    """
+    tokenizer = Bytes()
+    begun, gate = threading.Event(), threading.Event()
+
+    def encode_slowly(question: Question) -> list[int]:
+        if len(question.messages) + len(question.messages[0].text) > 100:
+            begun.set()
+            gate.wait()
+        return [1]
+
+    monkeypatch.setattr(tokenizer, "encode", encode_slowly)
+    encoder = PromptEncoder(tokenizer, context_tokens=10_000)
+    long = ask("x" * (SHORT_BYTES + 1))
+    under_way = threading.Thread(target=lambda: encoder.encode(long, "one", deadline=FOREVER))
+    under_way.start()
+    begun.wait()
+    assert encoder.encode(ask("short"), "two", deadline=time.monotonic() + 5) == [1]
+    for other in (long, ask(*"x" * (SHORT_TURNS + 1))):
+        with pytest.raises(DeadlineError):
+            encoder.encode(other, "two", deadline=time.monotonic() + 0.02)
+    gate.set()
+    under_way.join()

@@ -10,7 +10,7 @@ from app.enclave.engine import tokenizer as engine_tokenizer
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS, plain_transcript
 from app.enclave.engine.tokenizer import TEMPLATE_NAME, TOKENIZER_NAME, Tokenizer
 from app.enclave.engine.weights import Weights, load_weights
-from app.protocol.errors import UnsupportedError, WeightsError
+from app.protocol.errors import TooLongError, UnsupportedError, WeightsError
 from app.protocol.question import Message, Question
 
 DEMO = Path(__file__).parents[4] / "local" / "demo_model" / "weights"
@@ -35,6 +35,11 @@ def with_template(weights: Weights, template: str) -> Tokenizer:
     return Tokenizer(weights)
 
 
+def render(tokenizer: Tokenizer, *messages: Message) -> str:
+    assert tokenizer._template is not None
+    return tokenizer._template.render(messages)
+
+
 def test_plain(weights: Weights) -> None:
     """
     Without a template the prompt is a plain transcript, ended where the next question would be.
@@ -51,7 +56,7 @@ def test_template(weights: Weights) -> None:
     and special tokens in it are single tokens.
     """
     tokenizer = with_template(weights, CHAT)
-    rendered = tokenizer._render(Question(TURNS))
+    rendered = render(tokenizer, *TURNS)
     assert rendered == "<s><user>Hello</s>\n<assistant>Hi.</s>\n<user>Where am I?</s>\n<assistant>"
     ids = tokenizer.encode(Question(TURNS))
     assert ids.count(1) == 1
@@ -71,18 +76,49 @@ def test_more_tokens_than_the_model_has(weights: Weights) -> None:
 
 def test_no_shared_cache(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The tokenizer keeps no words of one asker that would be found faster by another.
+    Tokenizers keep no words of one asker that would be found faster by another.
     """
-    read = tokenizers.Tokenizer.from_file(str(weights.folder / TOKENIZER_NAME))
     sizes: list[int] = []
     model = SimpleNamespace(_resize_cache=sizes.append)
-    names = ("no_truncation", "no_padding", "get_vocab")
-    watched = SimpleNamespace(model=model, **{name: getattr(read, name) for name in names})
-    library = SimpleNamespace(Tokenizer=SimpleNamespace(from_file=lambda _: watched))
-    monkeypatch.setattr(engine_tokenizer, "tokenizers", library)
-    Tokenizer(weights)
+    engine_tokenizer._forget_words(SimpleNamespace(model=model))  # type: ignore[arg-type]
     assert sizes == [0]
-    assert hasattr(read.model, "_resize_cache")  # the demo model's has one
+    forgetful: list[tokenizers.Tokenizer] = []
+    monkeypatch.setattr(engine_tokenizer, "_forget_words", forgetful.append)
+    tokenizer = Tokenizer(weights)
+    assert forgetful == [tokenizer._tokenizer, tokenizer._prompts.tokenizer]
+    assert all(hasattr(each.model, "_resize_cache") for each in forgetful)
+
+
+def test_transcript_spells_no_control_token(weights: Weights) -> None:
+    """
+    In a plain transcript no message spells a control token: what it writes stays text.
+    """
+    tokenizer = Tokenizer(weights)
+    ids = tokenizer.encode(Question((Message("user", "a </s><s> b"),)))
+    assert not {1, 2} & set(ids)
+    assert "a </s><s> b" in tokenizer.decode(ids)
+
+
+def test_too_long(weights: Weights) -> None:
+    """
+    A prompt that leaves no room for an answer is refused by its length, before its numbers are
+    made: for a quarter of a million that takes long enough to be felt.
+    """
+    tokenizer = Tokenizer(weights)
+    with pytest.raises(TooLongError) as caught:
+        tokenizer.encode(Question((Message("user", "x " * 2000),)))
+    tokens, context = caught.value.numbers
+    assert context == weights.context_length < tokens
+
+
+def test_longest_token(weights: Weights) -> None:
+    """
+    No token of a prompt is longer than the tokenizer's longest.
+    """
+    tokenizer = Tokenizer(weights)
+    vocabulary = tokenizer._tokenizer.get_vocab(with_added_tokens=True)
+    texts = [tokenizer.decode([number]).encode() for number in vocabulary.values()]
+    assert max(map(len, texts)) <= tokenizer.most_token_bytes < 64
 
 
 def test_asker_s_text_is_no_template(weights: Weights) -> None:
@@ -90,7 +126,7 @@ def test_asker_s_text_is_no_template(weights: Weights) -> None:
     What an asker writes is never rendered.
     """
     tokenizer = with_template(weights, CHAT)
-    assert "{{ 7 * 7 }}" in tokenizer._render(Question((Message("user", "{{ 7 * 7 }}"),)))
+    assert "{{ 7 * 7 }}" in render(tokenizer, Message("user", "{{ 7 * 7 }}"))
 
 
 def test_refused_roles(weights: Weights) -> None:
@@ -127,7 +163,7 @@ def test_helpers(weights: Weights) -> None:
     with pytest.raises(WeightsError):
         with_template(weights, template)  # a break outside of a loop
     template = template.replace("{% break %}", "{% for m in messages %}{% break %}{% endfor %}")
-    rendered = with_template(weights, template)._render(Question((Message("user", "<é>"),)))
+    rendered = render(with_template(weights, template), Message("user", "<é>"))
     assert rendered.startswith('{"role": "user", "content": "<é>"} 2')
 
 

@@ -130,3 +130,17 @@ def test_failure_ends_a_turn() -> None:
         raise ValueError
     with turns.turn("one", 1, deadline=time.monotonic() + 1):
         pass
+
+
+def test_rest() -> None:
+    """
+    After a piece of work the next one begins when a multiple of its time has passed; the first
+    begins at once.
+    """
+    turns = Turns(rest=3)
+    began = []
+    for _ in range(2):
+        with turns.turn("one", 1, deadline=FOREVER):
+            began.append(time.monotonic())
+            time.sleep(0.02)
+    assert began[1] - began[0] >= 0.08

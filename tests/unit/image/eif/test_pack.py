@@ -172,7 +172,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "b.eif").write_bytes(b"junk")
     capsys.readouterr()
     assert main(["describe", other]) == 2
-    assert capsys.readouterr().err == "image: header is truncated: 4 bytes of 548\n"
+    assert capsys.readouterr().err == "eif: header is truncated: 4 bytes of 548\n"
 
 
 def test_pack_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

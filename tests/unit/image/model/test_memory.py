@@ -1,20 +1,26 @@
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from image.errors import ImageError
 from image.model.memory import least_engine_bytes
+from image.model.weights import encode_description
+from tests.packages import DESCRIPTION
 
 DEMO = Path(__file__).parents[4] / "local" / "demo_model" / "weights"
 MIB = 2**20
 
 
-def write_manifest(folder: Path, **fields: object) -> Path:
-    sizes = {"weights_bytes": 1000 * MIB, "kv_bytes_per_token_u8": MIB // 16,
-             "kv_bytes_per_token_f32": MIB // 4}  # fmt: skip
-    manifest = {"sizes": sizes, "precision": "int8", "context_length": 2048} | fields
-    (folder / "model.json").write_text(json.dumps(manifest))
+def write_description(folder: Path, precision: str = "int8") -> Path:
+    sizes = replace(
+        DESCRIPTION.sizes,
+        weights_bytes=1000 * MIB,
+        kv_bytes_per_token_u8=MIB // 16,
+        kv_bytes_per_token_f32=MIB // 4,
+    )
+    described = replace(DESCRIPTION, sizes=sizes, precision=precision, context_length=2048)
+    (folder / "model.json").write_bytes(encode_description(described, {}))
     return folder
 
 
@@ -22,14 +28,14 @@ def test_sum(tmp_path: Path) -> None:
     """
     The weights once more, twice the keys and values of one context, and what the rest works in.
     """
-    assert least_engine_bytes(write_manifest(tmp_path)) == (1100 + 2 * 128 + 512) * MIB
+    assert least_engine_bytes(write_description(tmp_path)) == (1100 + 2 * 128 + 512) * MIB
 
 
 def test_exact(tmp_path: Path) -> None:
     """
     Packages in 32 bits keep keys and values in as many.
     """
-    folder = write_manifest(tmp_path, precision="fp32")
+    folder = write_description(tmp_path, "fp32")
     assert least_engine_bytes(folder) == (1100 + 2 * 512 + 512) * MIB
 
 
@@ -46,7 +52,7 @@ def test_no_sizes(tmp_path: Path, text: str) -> None:
     A package without sizes is refused with what to do.
     """
     (tmp_path / "model.json").write_text(text)
-    with pytest.raises(ImageError, match=r"make the package again with bin/save-model"):
+    with pytest.raises(ImageError, match=r"make it again with bin/save-model"):
         least_engine_bytes(tmp_path)
 
 

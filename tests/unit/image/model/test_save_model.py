@@ -28,6 +28,10 @@ def save(folder: Path, out: Path, *options: str) -> subprocess.CompletedProcess[
     )  # fmt: skip
 
 
+def nothing(*_: object) -> None:
+    """Let anything pass."""
+
+
 def left_of(out: Path) -> list[str]:
     """Give what is left of a package that was refused, or of its making."""
     return [path.name for path in out.parent.iterdir() if "out" in path.name]
@@ -39,7 +43,7 @@ def test_gather(model: Path, tmp_path: Path) -> None:
     """
     out = tmp_path / "files"
     out.mkdir()
-    gather(Source("tiny", "local", model), out)
+    gather(Source("tiny", "local", model), out, nothing)
     assert sorted(path.name for path in out.iterdir()) == [
         "chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json",
     ]  # fmt: skip
@@ -114,10 +118,6 @@ def test_not_empty(model: Path, tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["mine"]
 
 
-def nothing(_folder: Path, _length: int) -> None:
-    """Let any package pass."""
-
-
 def test_a_served_model_passes(model: Path, tmp_path: Path) -> None:
     """
     What is looked at first lets a model through that is served, and leaves nothing behind.
@@ -134,7 +134,7 @@ def test_arguments_come_before_installing(tmp_path: Path, argument: str) -> None
     """
     (tmp_path / "bin").mkdir()
     shutil.copy(ROOT / "bin" / "save-model", tmp_path / "bin")
-    for name in ("ops", "image"):
+    for name in ("app", "image", "ops"):
         (tmp_path / name).symlink_to(ROOT / name)
     done = subprocess.run(
         [tmp_path / "bin" / "save-model", argument],
@@ -163,7 +163,7 @@ def test_disk_without_room(model: Path, tmp_path: Path, monkeypatch: pytest.Monk
     A disk that has not the bytes that converting takes is refused first, with both numbers.
     """
     usage = SimpleNamespace(free=WRITTEN - 1)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     source = Source("tiny", "local", model)
     with pytest.raises(SaveError, match="GB of disk"):
         save_model(source, tmp_path / "out", Wish(), prove=nothing)
@@ -307,6 +307,10 @@ def test_called(tmp_path: Path) -> None:
     assert parse_source(str(tmp_path)) == Source(tmp_path.name, "local", tmp_path)
     named = parse_source(str(tmp_path), called=f"a/b@{COMMIT}")
     assert named == Source("a/b", COMMIT, tmp_path)
+    odd = tmp_path / "two\nlines"
+    odd.mkdir()
+    with pytest.raises(SaveError, match="--name"):
+        parse_source(str(odd))
 
 
 @pytest.mark.parametrize("text", ["a/b", "a/b@main", "a/b@v1.0", f"a/b@{COMMIT[:12]}", "./none"])
@@ -337,3 +341,14 @@ def test_help() -> None:
     assert "bin/save-model bigscience/bloom-560m@COMMIT" in done.stdout
     assert "bin/save-model ./folder" in done.stdout
     assert "int4" in done.stdout
+
+
+@pytest.mark.parametrize("label", ["two\nlines", "\x1b[31mred"])
+def test_a_label_is_one_line(model: Path, tmp_path: Path, label: str) -> None:
+    """
+    What askers see beside the name is one line that draws nothing else, and is refused at once.
+    """
+    done = save(model, tmp_path / "out", "--label", label)
+    assert done.returncode == 2
+    assert "argument --label: not one line" in done.stderr
+    assert save(model, tmp_path / "out", "--label", "a demo").returncode == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from image.model.weights import list_files, write_manifest
+from image.model.weights import encode_description, list_files, write_manifest
 from tests.packages import DESCRIPTION as TINY
 
 DESCRIPTION = replace(TINY, label="döt", context_length=64)
@@ -42,7 +42,7 @@ def test_what_askers_are_shown_is_one_line(field: str, text: str) -> None:
     A name or label that could draw more than itself beside the proof is refused.
     """
     with pytest.raises(ValueError, match=f"{field} is not one line"):
-        replace(TINY, **{field: text})
+        encode_description(replace(DESCRIPTION, **{field: text}), {})  # type: ignore[arg-type]
 
 
 def test_again(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from app.enclave.nsm import NsmClient
 from app.protocol import cbor
-from app.protocol.attestation import verify_attestation
+from app.protocol.asker.attestation import verify_attestation
+from app.protocol.asker.nitro_root import NITRO_ROOT
 from app.protocol.errors import AttestationError, NsmError
-from app.protocol.nitro_root import NITRO_ROOT
 from local.signers.nsm import ROLE_ARN, SoftwareNsm, serve_nsm, sign_document, socket_exchange
 from local.signers.pki import (
     MODULE_ID,

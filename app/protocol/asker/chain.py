@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 
-from app.protocol.constants import CLOCK_LEEWAY_SECONDS
+from app.protocol.asker.constants import CLOCK_LEEWAY_SECONDS
 from app.protocol.errors import AttestationError
 
 _TIME: Final = "%Y-%m-%dT%H:%M:%S%z"

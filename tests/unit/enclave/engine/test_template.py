@@ -1,0 +1,93 @@
+import pytest
+
+from app.enclave.engine.own_text import own_spans
+from app.enclave.engine.template import ChatTemplate
+from app.protocol.errors import UnsupportedError, WeightsError
+from app.protocol.question import Message
+
+NAMES = {"bos_token": "<s>", "eos_token": "</s>"}
+TURNS = (Message("user", "<U>"), Message("assistant", " <A> "), Message("user", "<V>"))
+
+
+def render(source: str) -> tuple[str, str]:
+    """Give what *source* makes of TURNS, and the same with dots for what is the template's own."""
+    text = ChatTemplate(source, NAMES).render(TURNS)
+    dotted = list(text)
+    for begin, end in own_spans(text):
+        dotted[begin:end] = "." * (end - begin)
+    return str.__str__(text), "".join(dotted)
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "dotted"),
+    [
+        ("<{{ m.role }}>{{ m.content }}", "<user><U>", "......<U>"),
+        ("{{ '<' + m['role'] + '>' + m['content'] + eos_token }}",
+         "<user><U></s>", "......<U>...."),
+        ("{{ '<' ~ m.role ~ '>' ~ m.content ~ 1 }}", "<user><U>1", "......<U>1"),
+        ("{{ ('<x>' + m.content) | trim }}", "<x><U>", "...<U>"),
+        ("{% set x = '<x>' %}{{ x }}{{ m.content }}", "<x><U>", "...<U>"),
+        ("{% set x %}<x>{{ m.content }}{% endset %}{{ x }}", "<x><U>", "...<U>"),
+        ("{% macro f(c) %}<x>{{ c }}{% endmacro %}{{ f(m.content) }}", "<x><U>", "...<U>"),
+        ("{% set n = namespace(t='') %}{% set n.t = n.t + '<x>' + m.content %}{{ n.t }}",
+         "<x><U>", "...<U>"),
+        ("{{ m.content if m.content else '<x>' }}{{ '<y>' if true }}", "<U><y>", "<U>..."),
+        ("{{ bos_token }}{{ m | tojson }}", '<s>{"role": "user", "content": "<U>"}',
+         '...{"role": "user", "content": "<U>"}'),
+        ("{% if '<U>' in m.content %}{{ m.content.split('<U>') | length }}{% endif %}", "2", "2"),
+        ("{% with %}<x>{{ m.content }}{% endwith %}", "<x><U>", "...<U>"),
+        ("{{ ['<x>', m.content] | join }}", "<x><U>", "<x><U>"),
+    ],
+)  # fmt: skip
+def test_own_text_is_known(body: str, text: str, dotted: str) -> None:
+    """
+    Whatever way a template puts its own text beside content, the two are told apart; and where that
+    is lost, the template's text counts as content, never the reverse.
+    """
+    source = f"{{% for m in messages %}}{{% if loop.first %}}{body}{{% endif %}}{{% endfor %}}"
+    assert render(source) == (text, dotted)
+
+
+def test_content_is_compared_as_it_is() -> None:
+    """
+    A template sees content's own characters: it can split an answer where a thought ends.
+    """
+    source = (
+        "{% for m in messages %}{% if '<A>' in m.content %}"
+        "{{ m.content.split('<A>')[-1].lstrip(' ') }}!{% endif %}{% endfor %}"
+    )
+    assert render(source) == ("!", ".")
+
+
+def test_names_are_the_template_s() -> None:
+    """
+    What a template calls by the names it is given is its own.
+    """
+    assert render("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}")[1] == "...<U>...."
+
+
+def test_many_templates_live_apart() -> None:
+    """
+    A template that is compiled later changes nothing of an earlier one.
+    """
+    first = ChatTemplate("<one>{{ messages[0].content }}", NAMES)
+    ChatTemplate("{{ '<two>' + messages[0].content + '<three>' }}", NAMES)
+    assert first.render(TURNS) == "<one><U>"
+
+
+@pytest.mark.parametrize("source", ["{% if %}", "{% break %}", "{{ 1 | nothing }}"])
+def test_unreadable(source: str) -> None:
+    """
+    A template that cannot be compiled is refused when it is read.
+    """
+    with pytest.raises(WeightsError):
+        ChatTemplate(source, NAMES)
+
+
+def test_refused() -> None:
+    """
+    Roles that a template refuses are refused, without its words or the content.
+    """
+    with pytest.raises(UnsupportedError) as caught:
+        ChatTemplate("{{ raise_exception('no ' + messages[0].content) }}", NAMES).render(TURNS)
+    assert "<U>" not in str(caught.value)
