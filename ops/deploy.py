@@ -230,13 +230,13 @@ def _put(job: _Job, *, first: bool) -> int:
     """Deploy what was shown, say how to use it, and let it be proven."""
     outputs = job.workshop.outputs
     outputs.mkdir(parents=True, exist_ok=True)
-    arguments = ("--require-approval", "never", "--outputs-file", str(outputs / "outputs.json"))
+    arguments = ["--require-approval", "never", "--outputs-file", str(outputs / "outputs.json")]
     if first:
         job.terminal.note(
             "the first deploy: up to 30 minutes. One that fails is not rolled back, so that its "
             "instances can be asked why"
         )
-        arguments += ("--no-rollback",)
+        arguments.append("--no-rollback")
     try:
         job.cdk("deploy", job.deployment.name, "--app", str(job.workshop.assembly), *arguments)
     except ChildError:

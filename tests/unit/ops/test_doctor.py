@@ -405,9 +405,9 @@ def diagnose_room(
     aws.answers("ec2", "describe_vpcs", {"Vpcs": [{"VpcId": f"vpc-{n}"} for n in range(vpcs)]})
     named = [{"policyName": f"p{number}"} for number in range(policies)]
     aws.answers("logs", "describe_resource_policies", {"resourcePolicies": named})
-    groups = {"logGroups": [{"logGroupName": group}] if group else []}
-    for answer in (groups, {"logGroups": []}):
-        aws.answers("logs", "describe_log_groups", answer)
+    groups: dict[str, object] = {"logGroups": [{"logGroupName": group}] if group else []}
+    aws.answers("logs", "describe_log_groups", groups)
+    aws.answers("logs", "describe_log_groups", {"logGroups": []})
     for _ in range(2):
         aws.refuses("iam", "get_role", "NoSuchEntity")
     deployment = read_deployment(GIVEN)
