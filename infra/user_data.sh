@@ -102,6 +102,7 @@ if [ "${got:-$wanted}" -lt "$wanted" ] && [ ! -e "$state/restarted" ]; then
     cp "$0" "$again"
     chmod 0700 "$again"
     touch "$state/restarted"
+    trap '' HUP INT TERM # which the restart sends, and which is no failure
     systemctl reboot
     trap - EXIT # nothing is decided
     exit 0

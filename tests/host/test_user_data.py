@@ -242,6 +242,17 @@ def test_gigantic_pages_that_fall_short(instance: Path, software: Path) -> None:
     assert not again.exists()
 
 
+def test_an_instance_that_cannot_restart(instance: Path, software: Path) -> None:
+    """
+    A restart that is refused fails the boot like any other step.
+    """
+    fill_bucket(instance, software)
+    reserve(instance, 0, 3, 512)
+    done = boot(instance, software, fail="reboot")
+    step = "restarting once, for 4 pages of 1 GiB instead of 3"
+    assert done.signals == [signal(47, failed(step, 47))], done.output
+
+
 def test_a_lying_allocator(instance: Path, software: Path) -> None:
     """
     When less is reserved than the allocator says, it is started once more, with the check that
