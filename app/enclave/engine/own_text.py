@@ -70,7 +70,8 @@ class OwnText(str):
 
 def own_spans(text: str) -> Spans:
     """Give where *text* is the template's own."""
-    return getattr(text, "_spans", ())  # which jinja2 does not know when it makes one
+    spans: Spans = getattr(text, "_spans", ())  # jinja2 makes some without
+    return spans
 
 
 def join(pieces: Iterable[object]) -> OwnText:
