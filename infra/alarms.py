@@ -171,14 +171,25 @@ class Alarms(Construct):
         )
         few = self._alarm(
             "TooFewParents",
-            "Fewer parent instances answer the load balancer's checks than there should be.",
-            front.target_group.metrics.healthy_host_count(statistic="Maximum", period=_MINUTE),
+            "Fewer instances say that their enclave is up than there should be.",
+            # Each says 1 or 0 once a minute. The load balancer's own count may be one a zone.
+            self._metric(ENCLAVE_UP_METRIC, "Sum", _MINUTE),
             threshold=fleet.size,
             below=True,
             minutes=_DOWN_MINUTES,
             missing=_MISSING_IS_BAD,
         )
-        for alarm in (down, few):  # before the first enclave is up, none is down
+        unhealthy = self._alarm(
+            "ParentUnhealthy",
+            "An instance does not answer the load balancer's checks, or none is registered: askers "
+            "reach fewer enclaves than there are.",
+            # In whatever zone: the largest of several is not 0.
+            front.target_group.metrics.un_healthy_host_count(statistic="Maximum", period=_MINUTE),
+            threshold=1,
+            minutes=_DOWN_MINUTES,
+            missing=_MISSING_IS_BAD,
+        )
+        for alarm in (down, few, unhealthy):  # before the first enclave is up, none is down
             alarm.node.add_dependency(fleet.group)
 
     def _watch_answers(self) -> None:

@@ -1,5 +1,5 @@
 """
-The fleet: parent instances from one launch template, replaced one by one.
+The fleet: parent instances from one launch template, replaced a few at a time.
 """
 
 import json
@@ -18,6 +18,7 @@ from infra.host_software import HostSoftware
 from infra.instances import Sizes
 from infra.logs import Logs
 from infra.network import Network
+from infra.rolling import batch_size
 from infra.user_data import SHEBANG, user_data
 
 # The newest AL2023 with its default kernel; AWS keeps this public parameter.
@@ -50,8 +51,9 @@ class Fleet(Construct):
     """
     *size* parent instances, each with one enclave of *sizes*.
 
-    An update starts one new instance, waits until its enclave has proven itself, drains and ends
-    an old one, and so on; a new one that fails rolls everything back.
+    An update starts new instances, a fifth of the fleet at a time, waits until their enclaves have
+    proven themselves, drains and ends as many old ones, and so on; a new one that fails rolls
+    everything back.
     """
 
     def __init__(
@@ -117,12 +119,12 @@ class Fleet(Construct):
             vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
             launch_template=template,
             min_capacity=size,
-            max_capacity=size + 1,  # so that one can be replaced without a gap
+            max_capacity=size + batch_size(size),  # so that a batch is replaced without a gap
             # EC2's own: an instance whose enclave is down is repaired by its supervisor.
             health_checks=autoscaling.HealthChecks.ec2(),
             signals=autoscaling.Signals.wait_for_count(size, timeout=BOOT_TIME),
             update_policy=autoscaling.UpdatePolicy.rolling_update(
-                max_batch_size=1,
+                max_batch_size=batch_size(size),
                 min_instances_in_service=size,
                 pause_time=BOOT_TIME,
                 wait_on_resource_signals=True,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from app.protocol.errors import ConfigError
-from infra.instances import Sizes, parse_instance_type
+from infra.instances import MAX_ENCLAVE_VCPUS, Sizes, parse_instance_type
 
 PROFILES: Final[Mapping[str, Mapping[str, str]]] = {
     # The sizes of the AWS sample that this design answers: 8 of 32 vCPUs, 70,000 MiB of 262,144.
@@ -122,7 +122,7 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
     values = {**_DEFAULTS, **PROFILES[profile], **given}
     sizes = Sizes(
         parse_instance_type(values["instance_type"]),
-        _parse_number(values, "enclave_vcpus", 2, 190),
+        _parse_number(values, "enclave_vcpus", 2, MAX_ENCLAVE_VCPUS),
         _parse_number(values, "enclave_memory_mib", 64, 1024 * 1024),
     )
     public = _parse_flag(values, "public")

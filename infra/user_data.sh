@@ -1,7 +1,8 @@
 #!/bin/bash
 # First boot of a parent instance: installs what the stack's assets and AL2023's repositories
 # hold, starts it, waits until the enclave has proven itself, and tells CloudFormation how it went.
-# infra/user_data.py fills in what stands between @ signs. Output: /var/log/cloud-init-output.log
+# infra/user_data.py fills in what stands between @ signs. Output: /var/log/cloud-init-output.log;
+# what fails is on the console, too, which can be read when nothing else was started.
 set -euo pipefail
 export HOME=/root
 
@@ -17,6 +18,8 @@ enclave_vcpus='@enclave_vcpus@'
 enclave_memory_mib='@enclave_memory_mib@'
 opt=/opt/enclave-llm
 state=/var/lib/enclave-llm
+again=/var/lib/cloud/scripts/per-boot/enclave-llm # this script, for the one boot after the first
+rm -f "$again"
 
 doing=nothing
 progress= # process id of what reports a download
@@ -34,7 +37,7 @@ signal() {
     trap '' HUP INT TERM
     [ -z "$progress" ] || kill "$progress" || true
     [ "$code" -eq 0 ] || reason="$doing: failed with $code, see /var/log/cloud-init-output.log"
-    echo "enclave-llm: $reason"
+    echo "enclave-llm: $reason" | tee /dev/console || true
     for pause in 5 20 60 0; do
         /opt/aws/bin/cfn-signal --exit-code "$code" --reason "$reason" --stack "$stack_name" \
             --resource "$logical_id" --region "$region" \
@@ -48,8 +51,10 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-try() { # a command, up to three times: a repository or S3 may have a bad moment
-    for pause in 5 20; do
+try() { # seconds between tries, a command: a repository or S3 may have a bad moment
+    local pause pauses=$1
+    shift
+    for pause in $pauses; do
         "$@" && return
         echo "enclave-llm: $1 failed, again in $pause s"
         sleep "$pause"
@@ -62,14 +67,15 @@ fetch() { # what, from where, to which path; says every ten seconds how far it i
     mkdir -p "$(dirname "$3")"
     while sleep 10; do echo "enclave-llm: $(du -sm "$(dirname "$3")" | cut -f1) MiB"; done &
     progress=$!
-    try aws s3 cp --region "$region" --no-progress "$2" "$3"
+    try "5 20" aws s3 cp --region "$region" --no-progress "$2" "$3"
     kill "$progress"
     progress=
 }
 
+# Another program may hold the lock of RPM's database just after boot: dnf does not wait for it.
 doing "installing packages of AL2023"
-try timeout 600 dnf install --assumeyes --quiet \
-    amazon-cloudwatch-agent aws-nitro-enclaves-cli logrotate python3.11 python3.11-pip
+try "10 20 40 60" timeout 300 dnf install --assumeyes --quiet amazon-cloudwatch-agent \
+    aws-cfn-bootstrap aws-nitro-enclaves-cli file logrotate python3.11 python3.11-pip
 
 # Before anything else has used the memory: huge pages need it in one piece.
 doing "reserving $enclave_vcpus vCPUs and $enclave_memory_mib MiB for the enclave"
@@ -77,6 +83,35 @@ printf -- '---\nmemory_mib: %s\ncpu_count: %s\n' "$enclave_memory_mib" "$enclave
     >/etc/nitro_enclaves/allocator.yaml
 systemctl enable nitro-enclaves-allocator.service
 systemctl restart nitro-enclaves-allocator.service
+
+# nitro-cli gives the driver a region for each page, and the driver takes so many: gigantic pages
+# keep them few. The kernel finds more of them while it boots.
+doing "counting pages of 1 GiB"
+wanted=$((enclave_memory_mib / 1024)) got='' node=''
+for folder in /sys/devices/system/node/node[0-9]*; do # the allocator reserves on one of them
+    [ -r "$folder/hugepages/hugepages-1048576kB/nr_hugepages" ] || continue
+    large=$(cat "$folder/hugepages/hugepages-1048576kB/nr_hugepages")
+    small=$(cat "$folder/hugepages/hugepages-2048kB/nr_hugepages")
+    echo "enclave-llm: ${folder##*/} has $large pages of 1 GiB and $small of 2 MiB"
+    [ $((large + small)) -eq 0 ] || got=$large node=${folder##*/node}
+done
+if [ "${got:-$wanted}" -lt "$wanted" ] && [ ! -e "$state/restarted" ]; then
+    doing "restarting once, for $wanted pages of 1 GiB instead of $got"
+    mkdir -p "$state" "${again%/*}"
+    grubby --update-kernel=ALL --args="hugepagesz=1G hugepages=$node:$wanted"
+    cp "$0" "$again"
+    chmod 0700 "$again"
+    touch "$state/restarted"
+    trap '' HUP INT TERM # which the restart sends, and which is no failure
+    systemctl reboot
+    trap - EXIT # nothing is decided
+    exit 0
+fi
+
+# The package's rule may come after the device: its group must be able to open it.
+doing "giving /dev/nitro_enclaves to its group"
+udevadm control --reload
+udevadm trigger --settle --subsystem-match=misc
 
 fetch "the host's software" "$host_url" "$state/host.zip"
 doing "checking the host's software"

@@ -2,12 +2,15 @@
 The CDK bootstrap stack: the bucket and roles that a deployment goes through.
 """
 
+from typing import Final
+
 import boto3
 
 from ops.aws import AwsError, asking
 from ops.finding import Finding, ok, problem
 
-NEEDED = 6  # requiresBootstrapStackVersion of the synthesised stack; aws-cdk-lib 2.275
+_AWS_KEY: Final = "alias/aws/s3"
+NEEDED: Final = 6  # requiresBootstrapStackVersion of the synthesised stack; aws-cdk-lib 2.275
 
 
 def read_bootstrap(session: boto3.Session, qualifier: str) -> str | None:
@@ -25,6 +28,41 @@ def read_bootstrap(session: boto3.Session, qualifier: str) -> str | None:
         if error.code != "ParameterNotFound":
             raise
         return None
+
+
+def read_bucket_key(session: boto3.Session, qualifier: str, account: str) -> str | None:
+    """
+    Read the key that somebody made for the bootstrap bucket; None where it is AWS's own.
+
+    Raises:
+        AwsError: As `asking`.
+    """
+    bucket = f"cdk-{qualifier}-assets-{account}-{session.region_name}"
+    try:
+        with asking("s3:GetEncryptionConfiguration"):
+            answer = session.client("s3").get_bucket_encryption(Bucket=bucket)
+    except AwsError as error:
+        if error.code != "ServerSideEncryptionConfigurationNotFoundError":
+            raise
+        return None
+    rules = answer["ServerSideEncryptionConfiguration"]["Rules"]
+    keys = (rule.get("ApplyServerSideEncryptionByDefault", {}) for rule in rules)
+    key = next((str(item["KMSMasterKeyID"]) for item in keys if "KMSMasterKeyID" in item), None)
+    return None if key is None or key.endswith(_AWS_KEY) else key
+
+
+def check_bucket_key(key: str | None, account: str, region: str) -> Finding:
+    """Check that a host can read what the bucket holds: it has no right on any key."""
+    check = "bootstrap bucket"
+    if key is not None:
+        return problem(
+            check,
+            f"it is encrypted with {key}, and hosts have no right on keys: they could not fetch "
+            "their files",
+            f"give it AWS's own key: bin/cdk bootstrap aws://{account}/{region} "
+            '--no-bootstrap-customer-key --app "", or bootstrap under another qualifier',
+        )
+    return ok(check, "it is encrypted with a key of AWS's, so that hosts can fetch their files")
 
 
 def check_bootstrap(version: str | None, account: str, region: str) -> Finding:

@@ -6,6 +6,7 @@ What is shown is what is deployed: the stack is synthesised once.
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,15 +29,18 @@ from ops.deployment import (
     ROOT,
     Deployment,
     Workshop,
+    add_asker_argument,
     add_deployment_arguments,
     read_deployment,
 )
 from ops.doctor import diagnose_place, read_parameters, show
 from ops.ending import RefusedError, run_to_end
-from ops.finding import has_problem
-from ops.live_stack import read_key_policy, read_live_stack
+from ops.finding import Finding, has_problem
+from ops.first_failure import is_first, tell_failure
+from ops.live_stack import LiveStack, read_key_policy, read_live_stack
 from ops.policy_words import Deployed, compare_policies, read_policy, stays_changed
 from ops.principal import read_principal
+from ops.trail import WITHOUT_TRAIL
 
 EXIT_NOT_PROVEN: Final = 3
 _NEEDS_KIT: Final = "build-eif"
@@ -51,8 +55,11 @@ examples:
   bin/deploy -c … --kit-dir kit      the first time: boot files that bin/build-eif is given
   bin/deploy -c … --yes              in a script that somebody has reviewed
 
+A first deploy that fails is not rolled back: what failed and the end of its instances' log of first
+boot, or of their console, are shown, and bin/destroy is offered. A later one is rolled back.
+
 exit codes: 0 deployed and proven (or bin/smoke is not there, which is said); 1 refused, declined or
-failed, CloudFormation then rolls back; 2 wrong usage or AWS settings; 3 deployed, and bin/smoke
+failed; 2 wrong usage or AWS settings; 3 deployed, and bin/smoke
 failed; 130 stopped
 """
 
@@ -97,17 +104,38 @@ def _deploy(options: argparse.Namespace, workshop: Workshop, terminal: Terminal)
         terminal.note("the doctor was skipped: neither account, Region nor tools were checked")
     else:
         terminal.note("checking (bin/doctor has more about each)")
-        findings = [finding, *diagnose_place(deployment, session, parameters)]
+        asker = job.options.asker_profile
+        other = open_session(profile=asker, region=session.region_name) if asker else None
+        findings = [finding, *diagnose_place(deployment, session, parameters, asker=other)]
         show(findings, terminal)
         if has_problem(findings):
             raise RefusedError("the doctor found problems: mend them, or add --skip-doctor")
+        _require_consent(job, findings)
     _build(job)
     _require_approved(job)
     assembly = _synthesise(job)
-    _show_changes(job, assembly)
+    live = read_live_stack(job.session, job.deployment.name)
+    _show_changes(job, assembly, live)
     if not confirm("Deploy this? Type yes.", "yes", terminal, yes=options.yes):
         raise RefusedError("declined, nothing was changed")
-    return _put(job)
+    return _put(job, first=is_first(live))
+
+
+def _require_consent(job: _Job, findings: Sequence[Finding]) -> None:
+    """Ask about each finding that somebody has to agree to; --yes is an answer to another."""
+    for finding in findings:
+        if not finding.consent:
+            continue
+        agreed = finding.consent == WITHOUT_TRAIL and job.options.without_trail
+        question = f"{finding.check}: {finding.text}. Deploy all the same? Type yes."
+        if agreed or (
+            job.terminal.source.isatty() and confirm(question, "yes", job.terminal, yes=False)
+        ):
+            job.terminal.note(f"{finding.check}: it is deployed all the same")
+            continue
+        raise RefusedError(
+            f"{finding.check}: {finding.text}: mend that, or agree to it with {finding.consent}"
+        )
 
 
 def _build(job: _Job) -> None:
@@ -157,8 +185,8 @@ def _synthesise(job: _Job) -> Assembly:
     return read_assembly(folder, job.deployment.name)
 
 
-def _show_changes(job: _Job, assembly: Assembly) -> None:
-    deployed, new = _read_deployed(job), read_policy(assembly.key_policy)
+def _show_changes(job: _Job, assembly: Assembly, live: LiveStack | None) -> None:
+    deployed, new = _read_deployed(job, live), read_policy(assembly.key_policy)
     job.cdk("diff", job.deployment.name, "--app", str(assembly.path))
     job.terminal.note("\nThe key policy in words")
     for line in compare_policies(deployed, new, _release_names(job)):
@@ -169,8 +197,7 @@ def _show_changes(job: _Job, assembly: Assembly) -> None:
         _refuse_changed_policy(job, assembly)
 
 
-def _read_deployed(job: _Job) -> Deployed | None:
-    live = read_live_stack(job.session, job.deployment.name)
+def _read_deployed(job: _Job, live: LiveStack | None) -> Deployed | None:
     if live is None:
         return None
     if "KeyArn" not in live.outputs:
@@ -199,12 +226,23 @@ def _release_names(job: _Job) -> Mapping[str, str]:
     return {item.measurements.pcr0.hex(): item.name for item in listed}
 
 
-def _put(job: _Job) -> int:
+def _put(job: _Job, *, first: bool) -> int:
     """Deploy what was shown, say how to use it, and let it be proven."""
     outputs = job.workshop.outputs
     outputs.mkdir(parents=True, exist_ok=True)
-    arguments = ("--require-approval", "never", "--outputs-file", str(outputs / "outputs.json"))
-    job.cdk("deploy", job.deployment.name, "--app", str(job.workshop.assembly), *arguments)
+    arguments = ["--require-approval", "never", "--outputs-file", str(outputs / "outputs.json")]
+    if first:
+        job.terminal.note(
+            "the first deploy: up to 30 minutes. One that fails is not rolled back, so that its "
+            "instances can be asked why"
+        )
+        arguments.append("--no-rollback")
+    try:
+        job.cdk("deploy", job.deployment.name, "--app", str(job.workshop.assembly), *arguments)
+    except ChildError:
+        if first:
+            _tell_first_failure(job)
+        raise
     chat = write_chat_json(outputs, job.deployment.name)
     job.terminal.note(f"deployed; addresses are in {outputs / 'outputs.json'} and {chat}")
     job.terminal.note(
@@ -223,9 +261,32 @@ def _put(job: _Job) -> int:
     return 0
 
 
+def _tell_first_failure(job: _Job) -> None:
+    """Say why a first deploy failed, and offer to take down what it left."""
+    name, terminal = job.deployment.name, job.terminal
+    for line in tell_failure(job.session, name):
+        terminal.note(line)
+    place = ("-c", f"name={name}", "-c", f"region={job.session.region_name}")
+    profile = ("--profile", job.options.profile) if job.options.profile else ()
+    destroy = (str(ROOT / "bin" / "destroy"), *place, *profile)
+    terminal.note(
+        'what each step needs: docs/operations.md, "Seeing inside a failure". What was made stays '
+        f"and is billed until {shlex.join(('bin/destroy', *destroy[1:]))}; then deploy again"
+    )
+    if terminal.source.isatty() and confirm(
+        "Have you seen enough, and should bin/destroy run now? Type yes.",
+        "yes",
+        terminal,
+        yes=False,
+    ):
+        run(destroy, terminal)
+
+
 def _smoke_arguments(job: _Job) -> tuple[str, ...]:
     """Give what names the deployment to bin/smoke; an internal balancer needs a tunnel."""
     profile = ("--profile", job.options.profile) if job.options.profile else ()
+    asker = job.options.asker_profile
+    asks = ("--asker-profile", asker) if asker else ()
     tunnel = () if job.parameters.public else ("--tunnel",)
     place = ("--stack", job.deployment.name, "--region", job.session.region_name)
     files = {
@@ -234,7 +295,7 @@ def _smoke_arguments(job: _Job) -> tuple[str, ...]:
         "--assembly": job.workshop.assembly,
     }
     given = (part for name, path in files.items() for part in (name, str(path)))
-    return (*place, *profile, *tunnel, *given)
+    return (*place, *profile, *asks, *tunnel, *given)
 
 
 def write_chat_json(folder: Path, name: str) -> Path:
@@ -263,7 +324,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_deployment_arguments(parser)
+    add_asker_argument(parser)
     parser.add_argument("--yes", action="store_true", help="deploy without asking")
+    parser.add_argument(
+        WITHOUT_TRAIL,
+        action="store_true",
+        help="deploy where no CloudTrail trail logs KMS's events: alarms on the key stay silent",
+    )
     parser.add_argument(
         "--kit-dir", type=Path, metavar="DIR", help="boot files for bin/build-eif, if it has to run"
     )

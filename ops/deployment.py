@@ -82,6 +82,16 @@ def add_deployment_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--profile", help="AWS profile to use")
 
 
+def add_asker_argument(parser: argparse.ArgumentParser) -> None:
+    """Add who asks when bin/smoke proves a deployment."""
+    parser.add_argument(
+        "--asker-profile",
+        metavar="PROFILE",
+        help="AWS profile of somebody in chat_principals, as whom bin/smoke asks; default: "
+        "whoever deploys",
+    )
+
+
 def read_deployment(given: Sequence[str], *, root: Path = ROOT) -> Deployment:
     """
     Read the context that *given* and cdk.json in *root* make; the former goes first.

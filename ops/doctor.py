@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -17,17 +18,27 @@ from app.chatbot.errors import CertificateError, LoginError
 from app.protocol.errors import ConfigError
 from app.protocol.regions import REGIONS
 from infra.parameters import Parameters, parse_parameters
+from ops.askers import check_asker, check_principals, find_missing
 from ops.aws import AwsError, NotAllowedError
-from ops.bootstrap import check_bootstrap, read_bootstrap
+from ops.bootstrap import check_bootstrap, check_bucket_key, read_bootstrap, read_bucket_key
 from ops.build_outputs import check_outputs
 from ops.deployment import (
     ROOT,
     Deployment,
     Workshop,
+    add_asker_argument,
     add_deployment_arguments,
     read_deployment,
 )
 from ops.finding import Finding, Level, counted, has_problem, ok, problem, warning
+from ops.first_deploy import (
+    check_fixed_names,
+    check_log_policies,
+    check_vpcs,
+    is_there,
+    read_log_policies,
+    read_vpcs,
+)
 from ops.machine import (
     check_cdk,
     check_disk,
@@ -37,21 +48,25 @@ from ops.machine import (
 )
 from ops.placement import (
     check_enclave_support,
+    check_endpoint_zones,
     check_quota,
     check_zones,
     read_enclave_support,
+    read_endpoint_zones,
     read_offerings,
     read_quota,
     read_zones,
 )
 from ops.principal import Principal, check_principal, read_principal
 from ops.trail import check_trails, read_trails
+from ops.volume_key import check_volume_key
 
 EXIT_PROBLEMS: Final = 1
 EXIT_USAGE: Final = 2
 _EPILOG: Final = """\
-It only reads: parameters, build outputs, tools and disk here; in AWS who you are, zones, instance
-type, quota, the CDK bootstrap stack and CloudTrail's trails. A check that you may not make is a
+It only reads: parameters, build outputs, tools and disk here; in AWS who you are and who may ask,
+zones, endpoints, instance type, quotas, the CDK bootstrap stack and its bucket, EBS's key, the
+trails of CloudTrail, and what an earlier deployment left. A check that you may not make is a
 warning that names the permission.
 
 examples:
@@ -101,7 +116,9 @@ def _diagnose_all(options: argparse.Namespace, workshop: Workshop) -> tuple[Find
     if not session.region_name:
         return _diagnose_nowhere()
     parameters, finding = read_parameters(deployment, session.region_name)
-    findings = [finding, *diagnose_place(deployment, session, parameters)]
+    profile = options.asker_profile
+    asker = open_aws(profile, session.region_name) if profile else None
+    findings = [finding, *diagnose_place(deployment, session, parameters, asker=asker)]
     if parameters is not None:
         findings += check_outputs(parameters, workshop.kits)
     return tuple(findings)
@@ -138,13 +155,19 @@ def read_parameters(deployment: Deployment, region: str) -> tuple[Parameters | N
 
 
 def diagnose_place(
-    deployment: Deployment, session: boto3.Session, parameters: Parameters | None
+    deployment: Deployment,
+    session: boto3.Session,
+    parameters: Parameters | None,
+    *,
+    asker: boto3.Session | None = None,
 ) -> Iterator[Finding]:
     """
     Check this machine, then the account and Region of *session*.
 
     Args:
         parameters: None leaves out what depends on them.
+
+        asker: Whom bin/smoke asks as; None is *session* itself.
     """
     eif = parameters.eif if parameters else Path()
     machine = read_machine(ROOT, eif)
@@ -164,7 +187,9 @@ def diagnose_place(
         return
     yield from _diagnose_account(deployment, session, principal)
     if parameters:
+        yield from _diagnose_askers(session, parameters, principal, asker)
         yield from _diagnose_fleet(session, parameters)
+    yield from diagnose_room(deployment, session)
 
 
 def _check_region(region: str) -> Finding:
@@ -191,23 +216,66 @@ def _diagnose_account(
     deployment: Deployment, session: boto3.Session, principal: Principal
 ) -> Iterator[Finding]:
     region = session.region_name
-    yield _make(
+    account = principal.account
+    bootstrap = _make(
         "CDK bootstrap",
-        lambda: check_bootstrap(
-            read_bootstrap(session, deployment.qualifier), principal.account, region
-        ),
+        lambda: check_bootstrap(read_bootstrap(session, deployment.qualifier), account, region),
     )
+    yield bootstrap
+    if bootstrap.level is Level.OK:
+        yield _make(
+            "bootstrap bucket",
+            lambda: check_bucket_key(
+                read_bucket_key(session, deployment.qualifier, account), account, region
+            ),
+        )
     yield _make("CloudTrail", lambda: check_trails(read_trails(session), region))
+    yield _make("EBS key", lambda: check_volume_key(session))
+
+
+def _diagnose_askers(
+    session: boto3.Session,
+    parameters: Parameters,
+    deployer: Principal,
+    asker: boto3.Session | None,
+) -> Iterator[Finding]:
+    principals, account = parameters.chat_principals, deployer.account
+    yield _make(
+        "chat_principals",
+        lambda: check_principals(find_missing(session, principals, account), principals, account),
+    )
+    yield _make(
+        "askers",
+        lambda: check_asker(read_principal(asker) if asker else deployer, principals),
+    )
+
+
+def diagnose_room(deployment: Deployment, session: boto3.Session) -> Iterator[Finding]:
+    """Check what a stack that is not there yet needs room for."""
+    name, region = deployment.name, session.region_name
+    try:
+        if is_there(session, name):
+            return
+    except AwsError as error:
+        yield _not_checked("names", error)
+        return
+    yield _make("VPC quota", lambda: check_vpcs(read_vpcs(session), region))
+    yield _make(
+        "log resource policies", lambda: check_log_policies(read_log_policies(session), region)
+    )
+    yield _make("names", lambda: check_fixed_names(session, name))
 
 
 def _diagnose_fleet(session: boto3.Session, parameters: Parameters) -> Iterator[Finding]:
     region, instance = session.region_name, parameters.sizes.instance_type
+    zones = cache(lambda: read_zones(session))
 
-    def zones() -> Finding:
+    def offered() -> Finding:
         offering = read_offerings(session, instance.name)
-        return check_zones(read_zones(session), offering, instance.name, region)
+        return check_zones(zones(), offering, instance.name, region)
 
-    yield _make("zones", zones)
+    yield _make("zones", offered)
+    yield _make("endpoints", lambda: check_endpoint_zones(zones(), read_endpoint_zones(session)))
     yield _make(
         "instance type",
         lambda: check_enclave_support(read_enclave_support(session, instance.name), instance),
@@ -224,14 +292,18 @@ def _make(check: str, make: Callable[[], Finding]) -> Finding:
     """Make a check; one that may not or cannot be made is never passed."""
     try:
         return make()
-    except NotAllowedError as error:
+    except AwsError as error:
+        return _not_checked(check, error)
+
+
+def _not_checked(check: str, error: AwsError) -> Finding:
+    if isinstance(error, NotAllowedError):
         return warning(
             check,
             f"not checked: you lack {error.permission}",
             f"get {error.permission}, or have it checked by somebody who may",
         )
-    except AwsError as error:
-        return problem(check, f"not checked: {error}", "try again; AWS did not answer as expected")
+    return problem(check, f"not checked: {error}", "try again; AWS did not answer as expected")
 
 
 def _to_json(findings: Sequence[Finding]) -> dict[str, object]:
@@ -249,6 +321,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_deployment_arguments(parser)
+    add_asker_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

@@ -30,12 +30,16 @@ class Finding:
         text: One sentence, without its full stop.
 
         remedy: What to do; empty where all is well.
+
+        consent: The option by which somebody agrees to deploy all the same; empty where nobody
+            has to.
     """
 
     check: str
     level: Level
     text: str
     remedy: str = ""
+    consent: str = ""
 
     def lines(self) -> Iterator[str]:
         """Give the finding as a person reads it."""
@@ -45,7 +49,8 @@ class Finding:
 
     def to_dict(self) -> dict[str, str]:
         """Give the finding as `--json` prints it."""
-        return {name: str(value) for name, value in asdict(self).items()}
+        values = {name: str(value) for name, value in asdict(self).items()}
+        return values if self.consent else {n: v for n, v in values.items() if n != "consent"}
 
 
 def counted(number: int, thing: str) -> str:
@@ -58,9 +63,9 @@ def ok(check: str, text: str) -> Finding:
     return Finding(check, Level.OK, text)
 
 
-def warning(check: str, text: str, remedy: str) -> Finding:
-    """Give a finding that somebody should know of."""
-    return Finding(check, Level.WARNING, text, remedy)
+def warning(check: str, text: str, remedy: str, *, consent: str = "") -> Finding:
+    """Give a finding that somebody should know of, and agree to where *consent* names an option."""
+    return Finding(check, Level.WARNING, text, remedy, consent)
 
 
 def problem(check: str, text: str, remedy: str) -> Finding:

@@ -41,6 +41,17 @@ def find_leftovers(session: boto3.Session, name: str, live: LiveStack | None) ->
     yield from _look("keys", lambda: _keys(session, live))
 
 
+def find_fixed_names(session: boto3.Session, name: str) -> Iterator[Leftover]:
+    """
+    Look for log groups and roles with the names that a stack *name* gives.
+
+    Raises:
+        AwsError: As `asking`.
+    """
+    yield from _log_groups(session, name, None)
+    yield from _roles(session, name, None)
+
+
 def _look(what: str, look: Callable[[], Iterator[Leftover]]) -> Iterator[Leftover]:
     """Look; where we may not, that is no proof that nothing is left."""
     try:

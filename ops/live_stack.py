@@ -18,8 +18,8 @@ from ops.aws import AwsError, asking
 
 Json = Mapping[str, object]
 
-_EMPTY: Final = "REVIEW_IN_PROGRESS"  # a first change set was made and never carried out
-_MISSING: Final = "ValidationError"  # CloudFormation's word for a stack that does not exist
+EMPTY: Final = "REVIEW_IN_PROGRESS"  # a first change set was made and never carried out
+MISSING: Final = "ValidationError"  # CloudFormation's word for a stack that does not exist
 _PCR0: Final = re.compile(
     r'\\"pcr0\\": \\"([0-9a-f]{96})\\"'
 )  # HostConfig, in JSON in the user data
@@ -84,10 +84,10 @@ def read_live_stack(session: boto3.Session, name: str) -> LiveStack | None:
         with asking("cloudformation:DescribeStacks"):
             stack = describe_stack(session, name)
     except AwsError as error:
-        if error.code != _MISSING:
+        if error.code != MISSING:
             raise
         return None
-    if stack.status == _EMPTY:
+    if stack.status == EMPTY:
         return None
     template = read_template(session, name)
     try:

@@ -2,18 +2,19 @@
 Placement: whether this account may start the fleet's instances where the stack would.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import boto3
 
 from infra.instances import InstanceType
+from infra.rolling import batch_size
 from ops.aws import AwsError, asking
 from ops.finding import Finding, ok, problem
 
 ZONES: Final = 2  # infra.network's: the first ones that Fn::GetAZs gives
-_THREADS_A_CORE: Final = 2  # what infra.instances counts enclave cores with
+SERVICES: Final = ("cloudformation", "kms", "logs", "ssm", "ssmmessages")  # infra.network's
 _QUOTA: Final = "L-1216C47A"  # Service Quotas: Running On-Demand Standard instances, in vCPUs
 
 
@@ -89,6 +90,41 @@ def check_zones(
     return ok(check, f"{instance_type} is offered in {' and '.join(taken)}, which the stack takes")
 
 
+def read_endpoint_zones(session: boto3.Session) -> Mapping[str, frozenset[str]]:
+    """
+    Read in which zones each service that hosts call can have an endpoint.
+
+    Raises:
+        AwsError: As `asking`.
+    """
+    names = [f"com.amazonaws.{session.region_name}.{service}" for service in SERVICES]
+    with asking("ec2:DescribeVpcEndpointServices"):
+        answer = session.client("ec2").describe_vpc_endpoint_services(ServiceNames=names)
+    return {
+        str(item["ServiceName"]).rpartition(".")[2]: frozenset(item["AvailabilityZones"])
+        for item in answer["ServiceDetails"]
+    }
+
+
+def check_endpoint_zones(zones: Sequence[str], offered: Mapping[str, frozenset[str]]) -> Finding:
+    """Check that every endpoint can be in the zones that the stack takes."""
+    check, taken = "endpoints", zones[:ZONES]
+    missing = [
+        f"{service} in {zone}"
+        for service in SERVICES
+        for zone in taken
+        if zone not in offered.get(service, frozenset())
+    ]
+    if missing:
+        return problem(
+            check,
+            f"there can be no endpoint of {', '.join(missing)}, and the stack makes one in each "
+            "zone that it takes",
+            "choose another Region (-c region=…)",
+        )
+    return ok(check, f"{', '.join(SERVICES)} can have theirs in {' and '.join(taken)}")
+
+
 def read_enclave_support(session: boto3.Session, instance_type: str) -> EnclaveSupport:
     """
     Read what EC2 says of *instance_type*.
@@ -117,7 +153,7 @@ def check_enclave_support(support: EnclaveSupport, instance: InstanceType) -> Fi
             "choose another type (-c instance_type=…)",
         )
     found = (support.vcpus, support.threads_a_core, support.memory_mib)
-    expected = (instance.vcpus, _THREADS_A_CORE, instance.memory_mib)
+    expected = (instance.vcpus, instance.threads_a_core, instance.memory_mib)
     if found != expected:
         return problem(
             check,
@@ -152,9 +188,10 @@ def read_quota(session: boto3.Session) -> int:
 
 
 def check_quota(quota: int, *, fleet_size: int, instance: InstanceType, region: str) -> Finding:
-    """Check that the fleet fits, and one instance more, as during an update."""
-    check, needed = "vCPU quota", (fleet_size + 1) * instance.vcpus
-    reckoning = f"{fleet_size} + 1 of {instance.name} need {needed} vCPUs"
+    """Check that the fleet fits, and what is started first during an update."""
+    batch = batch_size(fleet_size)
+    check, needed = "vCPU quota", (fleet_size + batch) * instance.vcpus
+    reckoning = f"{fleet_size} + {batch} of {instance.name} need {needed} vCPUs"
     if quota < needed:
         return problem(
             check,

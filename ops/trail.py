@@ -13,8 +13,9 @@ from typing import Final, Literal
 import boto3
 
 from ops.aws import NotAllowedError, asking
-from ops.finding import Finding, ok, problem, warning
+from ops.finding import Finding, ok, warning
 
+WITHOUT_TRAIL: Final = "--without-trail"
 Kind = Literal["read", "write"]
 KINDS: Final[tuple[Kind, ...]] = ("read", "write")
 _KMS: Final = "kms.amazonaws.com"
@@ -148,11 +149,13 @@ def check_trails(trails: Iterable[Trail], region: str) -> Finding:
             "stay silent",
         )
     names = ", ".join(trail.name for trail in logging)
-    return problem(
+    return warning(
         check,
         f"no trail in {region} logs KMS's {' and '.join(missing)} management events"
         + (f" (there is {names})" if names else "")
         + ", so the alarms on the key stay silent",
         "make one, or let one log management events, all of them, without excluding "
-        f"{_KMS}: aws cloudtrail put-event-selectors",
+        f"{_KMS}: aws cloudtrail put-event-selectors; for a trial bin/deploy asks whether to go on "
+        f"({WITHOUT_TRAIL} in a script)",
+        consent=WITHOUT_TRAIL,
     )

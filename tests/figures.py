@@ -22,7 +22,7 @@ _WORDS: Final = (
     *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve"),
 )
-_HOURS: Final = 730  # a month, as AWS's own calculator has it
+HOURS: Final = 730  # a month, as AWS's own calculator has it
 _DEMO: Final = ROOT / "local" / "demo_model"
 OPERATIONS: Final = "docs/operations.md"
 DEPLOY: Final = "docs/deploy.md"
@@ -76,10 +76,12 @@ def add_costs(instance: str) -> tuple[float, int]:
     running = (instance, "five interface endpoints", "load balancer")
     hours = [_row(start) for start in running]
     for hourly, monthly in hours:
-        assert round(hourly * _HOURS) == monthly
+        assert round(hourly * HOURS) == monthly
     month = sum(m for _, m in hours)
-    month += sum(_row(start)[1] for start in ("disk", "two KMS keys", "eight alarms"))
-    return month / _HOURS, month
+    month += sum(
+        _row(start)[1] for start in ("disk", "two KMS keys", "nine alarms", "detailed monitoring")
+    )
+    return month / HOURS, month
 
 
 LARGE: Final = parameters.PROFILES["default"]

@@ -11,6 +11,7 @@ Source: aws-nitro-enclaves-cli, bootstrap/nitro-enclaves-allocator.
 import argparse
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,10 +32,22 @@ class AllocatorError(AppError):
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """What the kernel keeps for enclaves."""
+    """
+    What the kernel keeps for enclaves.
+
+    Attributes:
+        pages: How many huge pages there are of each size in KiB. nitro-cli makes a memory region
+            of each, and the driver takes so many.
+    """
 
     memory_mib: int
     vcpus: int
+    pages: Mapping[int, int]
+
+    def describe_pages(self) -> str:
+        """Give the pages in words, the largest first."""
+        mix = sorted(self.pages.items(), reverse=True)
+        return ", ".join(f"{count} of {kib // _KIB_PER_MIB} MiB" for kib, count in mix if count)
 
 
 def encode_allocator(config: HostConfig) -> str:
@@ -44,13 +57,15 @@ def encode_allocator(config: HostConfig) -> str:
 
 def read_reserved(sysfs: Path = SYSFS) -> Reserved:
     """Read what is reserved; what cannot be read counts as nothing."""
-    kib = sum(
-        int(folder.name.removeprefix("hugepages-").removesuffix("kB"))
-        * _number(folder / "nr_hugepages")
+    pages = {
+        int(folder.name.removeprefix("hugepages-").removesuffix("kB")): _number(
+            folder / "nr_hugepages"
+        )
         for folder in (sysfs / "kernel/mm/hugepages").glob("hugepages-*kB")
-    )
+    }
+    kib = sum(size * count for size, count in pages.items())
     cpus = _read(sysfs / "module/nitro_enclaves/parameters/ne_cpus")
-    return Reserved(memory_mib=kib // _KIB_PER_MIB, vcpus=_count_cpus(cpus))
+    return Reserved(kib // _KIB_PER_MIB, _count_cpus(cpus), pages)
 
 
 def require_reserved(config: HostConfig, reserved: Reserved) -> None:
@@ -104,12 +119,13 @@ def main() -> int:
     log_to_stderr()
     try:
         config = HostConfig.from_file(options.config)
-        reserved = read_reserved()
+        reserved = read_reserved(SYSFS)
         require_reserved(config, reserved)
     except AppError as error:
         log("not_reserved", code=error.code, advice=str(error))
         return 1
-    log("reserved", memory_mib=reserved.memory_mib, vcpus=reserved.vcpus)
+    pages = reserved.describe_pages()
+    log("reserved", memory_mib=reserved.memory_mib, vcpus=reserved.vcpus, pages=pages)
     return 0
 
 

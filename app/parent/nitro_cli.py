@@ -23,6 +23,9 @@ NAME: Final = "enclave-llm"
 EIF_PATH: Final = Path("/var/lib/enclave-llm/enclave.eif")
 NITRO_CLI: Final = Path("/usr/bin/nitro-cli")
 _SECONDS: Final = 60
+# The first one waits for the thread that measures the image: minutes above some 10 GB. To kill it
+# then can end the enclave.
+_DESCRIBE_SECONDS: Final = 600
 _RUN_SECONDS: Final = 900  # 90 s for each 6 GiB of EIF and 90 s for each 100 GiB of memory, ample
 _ERROR_CODE: Final = re.compile(r"\[ (E\d{2}) \]")
 _UNSET: Final = "?"
@@ -131,7 +134,7 @@ class NitroCli:
         Raises:
             NitroCliError: It failed, or printed something else.
         """
-        return parse_enclaves(self._call("describe-enclaves"))
+        return parse_enclaves(self._call("describe-enclaves", seconds=_DESCRIBE_SECONDS))
 
     def run(self, config: HostConfig, eif_path: Path) -> None:
         """

@@ -19,6 +19,8 @@ from image.errors import ImageError
 _SECONDS: Final = 1800
 # Slower than layers that share files, but works anywhere, in a container too.
 _SETTINGS: Final = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
+# What enclaves run on, whatever this machine is: Apple silicon would build for itself.
+_PLATFORM: Final = "--platform=linux/amd64"
 _TAG: Final = "localhost/enclave-llm-base:local"
 _MISSING: Final = (
     "no OCI builder is here: install buildah (apt-get install buildah), podman, or docker with "
@@ -43,7 +45,7 @@ class Builder:
         folder.mkdir()
         shutil.copyfile(root, folder / "base.tar")
         (folder / "Dockerfile").write_text("FROM scratch\nADD base.tar /\n")
-        self._run("build", "--tag", _TAG, str(folder))
+        self._run("build", _PLATFORM, "--tag", _TAG, str(folder))
         return _TAG
 
     def export(self, context: Path, target: Path, *, base: str) -> None:
@@ -56,7 +58,7 @@ class Builder:
         Raises:
             ImageError: A step fails; shows the end of what the builder says.
         """
-        options = ["--network=none", f"--build-arg=BASE={base}", "--no-cache"]
+        options = [_PLATFORM, "--network=none", f"--build-arg=BASE={base}", "--no-cache"]
         output = f"--output=type=tar,dest={target}"
         self._run("build", *options, output, str(context))
         if not target.exists():

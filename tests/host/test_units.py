@@ -201,3 +201,15 @@ def test_install_makes_folders_of_logs() -> None:
     assert appended
     for folder in appended:
         assert re.search(rf"install -d .* {folder}$", install, re.MULTILINE)
+
+
+def test_nitro_clis_log_stays_small() -> None:
+    """
+    nitro-cli logs warnings alone, and its log is rotated, as its folder's group may write to it.
+    """
+    unit = (UNITS / "enclave-llm-supervisor.service").read_text()
+    assert "Environment=RUST_LOG=warn" in unit.splitlines()
+    rotated = (UNITS / "logrotate.conf").read_text()
+    _, _, block = rotated.partition("/var/log/nitro_enclaves/*.log {")
+    settings = {line.strip() for line in block.partition("}")[0].splitlines()}
+    assert {"su root ne", "daily", "maxsize 64M", "rotate 2", "copytruncate"} <= settings

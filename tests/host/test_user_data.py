@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 EIF = b"an EIF" * 1000
 REGION = CONFIG.region
 # What is read of this machine; all else is the instance's own.
-MOUNTS = ("/usr", "/bin", "/lib", "/lib64", "/dev", "/proc")
+MOUNTS = ("/usr", "/bin", "/lib", "/lib64", "/proc", "/dev/null", "/dev/urandom")
 SANDBOX = ("unshare", "--map-root-user", "--mount", "--fork")
 
 
@@ -40,6 +40,7 @@ class Boot:
     output: str
     signals: list[str]
     calls: list[str]
+    console: list[str]
 
 
 def script(software: Path) -> str:
@@ -74,7 +75,9 @@ def boot(root: Path, software: Path, *, fail: str = "") -> Boot:
     prefixes = {sys.prefix, sys.base_prefix}
     mounts = [path for path in (*MOUNTS, *prefixes) if Path(path).exists()]
     for path in mounts:
-        (root / path.removeprefix("/")).mkdir(parents=True, exist_ok=True)
+        place = root / path.removeprefix("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.mkdir(exist_ok=True) if Path(path).is_dir() else place.touch()
     binds = "; ".join(f"mount --rbind {path} {root}{path}" for path in mounts)
     environment = f"env -i PATH=/stubs:/usr/bin:/bin FAIL={fail} PYTHON={sys.executable}"
     inside = f"set -e; {binds}; exec chroot {root} {environment} bash /user-data.sh"
@@ -90,6 +93,7 @@ def boot(root: Path, software: Path, *, fail: str = "") -> Boot:
         done.stdout + done.stderr,
         lines(root / "signals"),
         lines(root / "calls"),
+        lines(root / "dev/console"),
     )
 
 
@@ -125,6 +129,17 @@ def test_success(instance: Path, software: Path) -> None:
     assert (instance / "etc/enclave-llm/kms-proxy.yaml").exists()
 
 
+def test_the_device_is_opened_to_its_group(instance: Path, software: Path) -> None:
+    """
+    The package's rule is applied to a device that was there before it, once the driver is.
+    """
+    fill_bucket(instance, software)
+    calls = boot(instance, software).calls
+    trigger = calls.index("udevadm trigger --settle --subsystem-match=misc")
+    assert calls[trigger - 1] == "udevadm control --reload"
+    assert trigger > calls.index("systemctl restart nitro-enclaves-allocator.service")
+
+
 def test_memory_is_reserved_first(instance: Path, software: Path) -> None:
     """
     The allocator is started before anything large is fetched.
@@ -140,6 +155,7 @@ def test_memory_is_reserved_first(instance: Path, software: Path) -> None:
     [
         ("dnf", "installing packages of AL2023", 42),
         ("systemctl", "reserving 8 vCPUs and 4096 MiB for the enclave", 42),
+        ("udevadm", "giving /dev/nitro_enclaves to its group", 42),
         ("aws", "fetching the host's software", 42),
         ("aws-eif", "fetching the EIF", 43),
         ("zipfile", "checking the host's software", 44),
@@ -154,21 +170,87 @@ def test_memory_is_reserved_first(instance: Path, software: Path) -> None:
 )
 def test_failures(instance: Path, software: Path, fail: str, doing: str, code: int) -> None:
     """
-    Whatever fails, CloudFormation gets the real exit code once, with what was being done.
+    Whatever fails, CloudFormation gets the real exit code once, with what was being done; the
+    console has it, too, for CloudFormation shows no reason.
     """
     fill_bucket(instance, software)
     done = boot(instance, software, fail=fail)
     assert done.signals == [signal(code, failed(doing, code))], done.output
     assert done.code == code
+    assert done.console == [f"enclave-llm: {failed(doing, code)}"]
 
 
 def test_a_repository_has_a_bad_moment(instance: Path, software: Path) -> None:
     """
-    Packages and downloads are tried three times.
+    Packages are tried five times, since RPM's lock may be held for a while, downloads three times.
     """
     fill_bucket(instance, software)
     calls = boot(instance, software, fail="dnf").calls
-    assert sum(call.startswith("dnf") for call in calls) == 3
+    assert sum(call.startswith("dnf") for call in calls) == 5
+    calls = boot(instance, software, fail="aws").calls
+    assert sum(call.startswith("aws") for call in calls) == 3
+
+
+def test_packages(instance: Path, software: Path) -> None:
+    """
+    What the script and the allocator call is installed, where an AMI may lack it.
+    """
+    fill_bucket(instance, software)
+    (install,) = (call for call in boot(instance, software).calls if call.startswith("dnf"))
+    wanted = {"aws-nitro-enclaves-cli", "amazon-cloudwatch-agent", "aws-cfn-bootstrap", "file"}
+    assert wanted | {"logrotate", "python3.11", "python3.11-pip"} <= set(install.split())
+
+
+def reserve(root: Path, node: int, large: int, small: int) -> None:
+    """Let the kernel say how many pages of 1 GiB and of 2 MiB it has on a NUMA node."""
+    pages = root / f"sys/devices/system/node/node{node}/hugepages"
+    for kib, count in ((1048576, large), (2048, small)):
+        folder = pages / f"hugepages-{kib}kB"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "nr_hugepages").write_text(f"{count}\n")
+
+
+def test_gigantic_pages_that_are_there(instance: Path, software: Path) -> None:
+    """
+    Where all but the rest is in pages of 1 GiB, nothing is restarted, and the mix is logged.
+    """
+    fill_bucket(instance, software)
+    reserve(instance, 0, 4, 0)
+    done = boot(instance, software)
+    assert done.signals == [signal(0, "ready")]
+    assert "node0 has 4 pages of 1 GiB and 0 of 2 MiB" in done.output
+    assert "systemctl reboot" not in done.calls
+
+
+def test_gigantic_pages_that_fall_short(instance: Path, software: Path) -> None:
+    """
+    Where pages of 1 GiB fall short the kernel is told to reserve them as it boots, on the node
+    that the allocator took; the instance restarts once, and takes what it then has.
+    """
+    fill_bucket(instance, software)
+    reserve(instance, 0, 0, 0)
+    reserve(instance, 1, 3, 512)
+    first = boot(instance, software)
+    assert (first.code, first.signals) == (0, []), first.output
+    assert first.calls[-1] == "systemctl reboot"
+    assert "grubby --update-kernel=ALL --args=hugepagesz=1G hugepages=1:4" in first.calls
+    again = instance / "var/lib/cloud/scripts/per-boot/enclave-llm"
+    assert again.read_bytes() == (instance / "user-data.sh").read_bytes()
+    second = boot(instance, software)
+    assert second.signals == [signal(0, "ready")], second.output
+    assert second.calls.count("systemctl reboot") == 1
+    assert not again.exists()
+
+
+def test_an_instance_that_cannot_restart(instance: Path, software: Path) -> None:
+    """
+    A restart that is refused fails the boot like any other step.
+    """
+    fill_bucket(instance, software)
+    reserve(instance, 0, 3, 512)
+    done = boot(instance, software, fail="reboot")
+    step = "restarting once, for 4 pages of 1 GiB instead of 3"
+    assert done.signals == [signal(47, failed(step, 47))], done.output
 
 
 def test_a_lying_allocator(instance: Path, software: Path) -> None:

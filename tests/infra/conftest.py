@@ -35,6 +35,8 @@ VARIANTS: Final[dict[str, dict[str, object]]] = {
     "fleet-of-3": {"fleet_size": 3},
     "anyone": {"client_cidrs": "0.0.0.0/0", "allow_any_client": "true", "public": "true"},
 }
+# Differs in numbers alone: no test of each needs it.
+LARGEST: Final[dict[str, dict[str, object]]] = {"fleet-of-20": {"fleet_size": 20}}
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +66,7 @@ def variant(root: Path) -> Callable[[str], Template]:
     """
     Give the template of a variant, synthesised when it is first asked for.
     """
-    return cache(lambda name: synthesise(*make_stack(root, VARIANTS[name])))
+    return cache(lambda name: synthesise(*make_stack(root, {**VARIANTS, **LARGEST}[name])))
 
 
 @pytest.fixture(scope="session")

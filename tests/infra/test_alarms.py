@@ -9,6 +9,7 @@ from app.parent.config import (
     METRICS_NAMESPACE,
     STACK_DIMENSION,
 )
+from app.parent.supervisor import REPORT_SECONDS
 from tests.infra.deployment import ACCOUNT, REGION, Json, Template
 
 RULES = {"KeyPolicyChanged", "KeyTakenAway", "GrantAttempted", "UseDenied", "OpenedUnattested"}
@@ -92,27 +93,35 @@ def test_an_enclave_that_is_down_sets_off_an_alarm(
     name: str, size: int, variant: Callable[[str], Template]
 ) -> None:
     """
-    Ten minutes without an enclave, a host, or news of either set off an alarm.
+    Ten minutes without an enclave, a host, or news of either set off an alarm, in however many
+    zones they are: enclaves are counted by what each host says once a minute.
     """
     template = variant(name)
-    down, few = (alarms(template)[alarm] for alarm in ("EnclaveDown", "TooFewParents"))
+    names = ("EnclaveDown", "TooFewParents", "ParentUnhealthy")
+    down, few, unhealthy = (alarms(template)[alarm] for alarm in names)
     less = ("LessThanThreshold",)
     assert words(down) == (
         METRICS_NAMESPACE, ENCLAVE_UP_METRIC, "Minimum", 60, *less, 1, 10, "breaching"
     )  # fmt: skip
     assert down["Dimensions"] == [{"Name": STACK_DIMENSION, "Value": "enclave-llm"}]
     assert words(few) == (
-        "AWS/NetworkELB", "HealthyHostCount", "Maximum", 60, *less, size, 10, "breaching"
+        METRICS_NAMESPACE, ENCLAVE_UP_METRIC, "Sum", REPORT_SECONDS, *less, size, 10, "breaching"
     )  # fmt: skip
-    assert {dimension["Name"] for dimension in few["Dimensions"]} == {"LoadBalancer", "TargetGroup"}
+    assert few["Dimensions"] == down["Dimensions"]
+    more = ("GreaterThanOrEqualToThreshold",)
+    assert words(unhealthy) == (
+        "AWS/NetworkELB", "UnHealthyHostCount", "Maximum", 60, *more, 1, 10, "breaching"
+    )  # fmt: skip
+    dimensions = {dimension["Name"] for dimension in unhealthy["Dimensions"]}
+    assert dimensions == {"LoadBalancer", "TargetGroup"}
 
 
 def test_no_enclave_is_down_before_the_first_is_up(each: Template) -> None:
     """
-    Both alarms are made when the fleet has started, so that a new stack begins without one.
+    Their alarms are made when the fleet has started, so that a new stack begins without one.
     """
     group = each.id("AutoScaling::AutoScalingGroup")
-    for prefix in ("AlarmsEnclaveDown", "AlarmsTooFewParents"):
+    for prefix in ("AlarmsEnclaveDown", "AlarmsTooFewParents", "AlarmsParentUnhealthy"):
         alarm = each.resources[each.id("CloudWatch::Alarm", prefix)]
         assert group in alarm["DependsOn"]
 
@@ -142,7 +151,7 @@ def test_every_alarm_tells_the_topic(each: Template) -> None:
     All alarms, when they begin and end, are published to a topic encrypted by the logs' key.
     """
     topic = {"Ref": each.id("SNS::Topic")}
-    assert len(alarms(each)) == len(RULES) + 3
+    assert len(alarms(each)) == len(RULES) + 4
     for alarm in alarms(each).values():
         assert alarm["AlarmActions"] == alarm["OKActions"] == [topic]
         assert len(alarm["AlarmDescription"]) > 40

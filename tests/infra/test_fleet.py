@@ -9,6 +9,7 @@ import pytest
 from app.parent.config import HostConfig
 from app.protocol.releases import Release
 from infra.fleet import AMI_PARAMETER
+from infra.rolling import batch_size
 from infra.user_data import MAX_USER_DATA_BYTES, UserDataError, user_data
 from tests.infra.deployment import ACCOUNT, REGION, WEIGHTS_SHA256, Files, Json, Template
 
@@ -207,26 +208,29 @@ def test_values_cannot_leave_their_quotes(name: str, value: str) -> None:
         user_data(**values, **numbers)  # type: ignore[arg-type]  # by name
 
 
-@pytest.mark.parametrize(("name", "size"), [("private", 1), ("fleet-of-3", 3)])
-def test_the_group_has_room_for_one_more(
-    name: str, size: int, variant: Callable[[str], Template]
+FLEETS = [("private", 1, 1), ("fleet-of-3", 3, 1), ("fleet-of-20", 20, 4)]
+
+
+@pytest.mark.parametrize(("name", "size", "batch"), FLEETS)
+def test_the_group_has_room_for_a_batch_more(
+    name: str, size: int, batch: int, variant: Callable[[str], Template]
 ) -> None:
     """
-    One more instance than wanted may run, so that each can be replaced without a gap.
+    A fifth more instances than wanted may run, so that each can be replaced without a gap.
     """
     group = variant(name).one(GROUP)
-    assert (group["MinSize"], group["MaxSize"]) == (str(size), str(size + 1))
+    assert (group["MinSize"], group["MaxSize"]) == (str(size), str(size + batch))
     assert "DesiredCapacity" not in group
     assert group["HealthCheckType"] == "EC2"
 
 
-@pytest.mark.parametrize(("name", "size"), [("private", 1), ("fleet-of-3", 3)])
+@pytest.mark.parametrize(("name", "size", "batch"), FLEETS)
 def test_a_deployment_waits_until_enclaves_have_proven_themselves(
-    name: str, size: int, variant: Callable[[str], Template]
+    name: str, size: int, batch: int, variant: Callable[[str], Template]
 ) -> None:
     """
-    The group is made when each instance has signalled, and rolled one by one, each within 30
-    minutes; all that are wanted stay in service meanwhile.
+    The group is made when each instance has signalled, and rolled a fifth at a time, each within
+    30 minutes; all that are wanted stay in service meanwhile.
     """
     template = variant(name)
     resource = template.resources[template.id(GROUP)]
@@ -234,7 +238,7 @@ def test_a_deployment_waits_until_enclaves_have_proven_themselves(
     rolling = dict(resource["UpdatePolicy"]["AutoScalingRollingUpdate"])
     suspended = rolling.pop("SuspendProcesses")
     assert rolling == {
-        "MaxBatchSize": 1,
+        "MaxBatchSize": batch,
         "MinInstancesInService": size,
         "PauseTime": "PT30M",
         "WaitOnResourceSignals": True,
@@ -242,6 +246,15 @@ def test_a_deployment_waits_until_enclaves_have_proven_themselves(
     assert "Launch" not in suspended
     assert "Terminate" not in suspended
     assert "AddToLoadBalancer" not in suspended
+
+
+@pytest.mark.parametrize(("size", "batch"), [(1, 1), (5, 1), (6, 2), (10, 2), (11, 3), (20, 4)])
+def test_a_fleet_of_any_size_rolls_in_five_rounds(size: int, batch: int) -> None:
+    """
+    However many there are, all are replaced after five batches.
+    """
+    assert batch_size(size) == batch
+    assert batch * 5 >= size
 
 
 def test_an_image_is_approved_before_it_runs(each: Template) -> None:

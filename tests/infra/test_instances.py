@@ -29,6 +29,13 @@ R5 = InstanceType("r5.8xlarge", 32, 262_144)
         ("r5.8xlarge", 32, 262_144),
         ("r6i.32xlarge", 128, 1_048_576),
         ("m5zn.12xlarge", 48, 196_608),
+        ("c5n.4xlarge", 16, 43_008),
+        ("c5n.9xlarge", 36, 98_304),
+        ("c5n.18xlarge", 72, 196_608),
+        ("r7i.8xlarge", 32, 262_144),
+        ("r7iz.32xlarge", 128, 1_048_576),
+        ("m8idb.48xlarge", 192, 786_432),
+        ("r8i.96xlarge", 384, 3_145_728),
     ],
 )
 def test_a_type_has_the_sizes_of_its_data_sheet(name: str, vcpus: int, memory_mib: int) -> None:
@@ -36,6 +43,37 @@ def test_a_type_has_the_sizes_of_its_data_sheet(name: str, vcpus: int, memory_mi
     The vCPUs and memory are those that EC2 lists for the type.
     """
     assert parse_instance_type(name) == InstanceType(name, vcpus, memory_mib)
+
+
+@pytest.mark.parametrize(
+    ("name", "vcpus", "memory_mib"),
+    [
+        ("c7a.8xlarge", 32, 65_536),
+        ("m7a.xlarge", 4, 16_384),
+        ("r8a.48xlarge", 192, 1_572_864),
+        ("m8azn.3xlarge", 12, 49_152),
+    ],
+)
+def test_a_core_of_some_has_one_thread(name: str, vcpus: int, memory_mib: int) -> None:
+    """
+    AMD's types from generation 7 on have one thread a core, so that any number of vCPUs from two
+    on is whole cores.
+    """
+    instance = parse_instance_type(name)
+    assert instance == InstanceType(name, vcpus, memory_mib, threads_a_core=1)
+    odd = Sizes(parse_instance_type("r7a.8xlarge"), 7, 8000)
+    assert require_sizes(odd, eif_bytes=MIB) == odd
+    with pytest.raises(ConfigError, match="is 1, expected whole cores: a number from 2"):
+        require_sizes(Sizes(odd.instance_type, 1, 8000), eif_bytes=MIB)
+
+
+def test_flex_types_are_refused_with_what_to_take() -> None:
+    """
+    A -flex type has no enclaves, and its sibling without does.
+    """
+    message = "m7i-flex.2xlarge has no Nitro Enclaves, as no -flex type: choose m7i.2xlarge"
+    with pytest.raises(ConfigError, match=message):
+        parse_instance_type("m7i-flex.2xlarge")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +187,9 @@ def test_profiles_fit_themselves(profile: dict[str, str]) -> None:
             "enclave_vcpus is 32, and r5.8xlarge has 32 of which the parent keeps 2: at most 30",
         ),
         (8, 262_144, 1, "enclave_memory_mib is 262,144, and r5.8xlarge has 262,144 of which the"),
-        (8, 258_049, 1, "the parent keeps 4,096: at most 258,048"),
+        (8, 258_048, 1, r"the parent keeps 4,097 \(4,096 and the EIF\): at most 258,047"),
+        (8, 240_001, 18_048, "the parent keeps 22,144 .*: at most 240,000"),
+        (8, 70_000, 300_000, "and the EIF.: choose a larger instance_type"),
         (8, 9999, 2500, "enclave_memory_mib is 9,999, and the EIF of 2,500 MiB needs 4 times its"),
         (8, 9999, 2500, "its size: at least 10,000"),
     ],
@@ -163,6 +203,31 @@ def test_what_does_not_fit_is_refused_with_the_numbers(
     """
     with pytest.raises(ConfigError, match=message):
         require_sizes(Sizes(R5, vcpus, memory), eif_bytes=eif_mib * MIB)
+
+
+@pytest.mark.parametrize(
+    ("name", "vcpus", "memory", "message"),
+    [
+        ("r5.16xlarge", 30, 250_000, None),
+        ("r5.16xlarge", 32, 250_000, "has 64, 32 a NUMA node, of which the parent keeps 2: at mo"),
+        ("r5.16xlarge", 30, 260_000, "has 524,288, 262,144 a NUMA node, of which the parent kee"),
+        ("r8i.96xlarge", 128, 250_000, None),
+        ("r8i.96xlarge", 130, 250_000, "is 130, and the enclave's kernel runs 128"),
+        ("r8i.96xlarge", 192, 250_000, "has 384, 192 a NUMA node, .*: at most 128"),
+    ],
+)
+def test_an_enclave_lies_in_one_numa_node(
+    name: str, vcpus: int, memory: int, message: str | None
+) -> None:
+    """
+    From 64 vCPUs on an enclave gets what half the instance has, and never over 128 CPUs.
+    """
+    sizes = Sizes(parse_instance_type(name), vcpus, memory)
+    if message is None:
+        assert require_sizes(sizes, eif_bytes=MIB) == sizes
+        return
+    with pytest.raises(ConfigError, match=message):
+        require_sizes(sizes, eif_bytes=MIB)
 
 
 def test_what_the_model_needs() -> None:
@@ -187,8 +252,8 @@ def test_what_the_model_needs() -> None:
 )
 def test_what_is_accepted_fits(vcpus: int, memory: int, eif_bytes: int, engine_bytes: int) -> None:
     """
-    Whatever is accepted leaves the parent its share, and has room for the EIF four times, and for
-    it and the engine.
+    Whatever is accepted leaves the parent its share and the EIF's size besides, and has room for
+    the EIF four times, and for it and the engine.
     """
     sizes = Sizes(R5, vcpus, memory)
     try:
@@ -198,4 +263,4 @@ def test_what_is_accepted_fits(vcpus: int, memory: int, eif_bytes: int, engine_b
     assert vcpus in range(2, 31, 2)
     assert MEMORY_PER_EIF * eif_bytes <= memory * MIB
     assert eif_bytes + engine_bytes <= memory * MIB
-    assert memory + PARENT_MEMORY_MIB <= R5.memory_mib
+    assert (memory + PARENT_MEMORY_MIB) * MIB + eif_bytes <= R5.memory_mib * MIB

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ops.placement import SERVICES
 from tests.infra.deployment import ACCOUNT, REGION, Json, Template, make_stack, synthesise
 
 HOST_ENDPOINTS = {
@@ -96,7 +97,7 @@ def test_two_zones_are_chosen_at_deployment(each: Template) -> None:
 @pytest.mark.parametrize("public", ["false", "true"])
 def test_the_smallest_network_holds_the_largest_fleet(public: str, root: Path) -> None:
     """
-    Half of 21 instances, five endpoints, the load balancer's eight and AWS's own five addresses
+    Half of 24 instances, five endpoints, the load balancer's eight and AWS's own five addresses
     fit each private subnet, however small the network and whatever else is in it.
     """
     context = {"vpc_cidr": "10.1.0.0/25", "fleet_size": 20, "public": public}
@@ -105,7 +106,7 @@ def test_the_smallest_network_holds_the_largest_fleet(public: str, root: Path) -
         name: ip_network(template.resources[name]["Properties"]["CidrBlock"]).num_addresses
         for name in template.ids("EC2::Subnet")
     }
-    assert all(sizes[name] >= 11 + 5 + 8 + 5 for name in private_subnets(template))
+    assert all(sizes[name] >= 12 + 5 + 8 + 5 for name in private_subnets(template))
     assert min(sizes.values()) >= 8 + 5
 
 
@@ -115,6 +116,7 @@ def test_the_host_reaches_these_services_and_no_other(each: Template) -> None:
     """
     found = endpoints(each)
     assert set(found) == {"kms", "s3", *HOST_ENDPOINTS}
+    assert set(SERVICES) == {"kms", *HOST_ENDPOINTS}  # whose zones the doctor looks at
     group = each.id("EC2::SecurityGroup", "NetworkEndpoints")
     for service in ("kms", *HOST_ENDPOINTS):
         endpoint = found[service]

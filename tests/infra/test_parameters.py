@@ -153,7 +153,7 @@ def test_names_of_the_cdk_are_passed_over(name: str) -> None:
 
 ONE_TO = {
     "fleet_size": "from 1 to 20",
-    "enclave_vcpus": "from 2 to 190",
+    "enclave_vcpus": "from 2 to 128",
     "enclave_memory_mib": "from 64 to 1,048,576",
 }
 

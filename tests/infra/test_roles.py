@@ -20,14 +20,15 @@ def host_policy(template: Template) -> dict[str, Json]:
 
 def test_the_chat_role_is_assumed_by_the_given_principals(template: Template) -> None:
     """
-    Whoever the operator names may assume the chat role, and nobody else.
+    Whoever the operator names may assume the chat role, and nobody else; with the source identity
+    and the transitive tags that a session brings along in any case.
     """
     assert trust_of(template, "ChatRole") == [
         {
             "Sid": "AskersAssume",
             "Effect": "Allow",
             "Principal": {"AWS": DESK},
-            "Action": "sts:AssumeRole",
+            "Action": ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
         }
     ]
 
@@ -51,6 +52,12 @@ def test_a_source_identity_can_be_required(variant: Callable[[str], Template]) -
             "Principal": {"AWS": DESK},
             "Action": actions,
             "Condition": {"Null": {"sts:SourceIdentity": "false"}},
+        },
+        {
+            "Sid": "AskersBringTags",
+            "Effect": "Allow",
+            "Principal": {"AWS": [DESK, ALICE]},
+            "Action": "sts:TagSession",
         },
     ]
 

@@ -15,7 +15,8 @@ from local.twin.twin import DEMO_WEIGHTS, approve
 from ops import deploy
 from ops.child import ChildError
 from ops.deployment import ROOT, Workshop
-from ops.finding import Finding, ok, problem
+from ops.finding import Finding, ok, problem, warning
+from ops.live_stack import LiveStack
 from tests.stack.test_lifecycle import make_host
 from tests.stubbed import ACCOUNT, REGION, StubbedAws
 from tests.unit.ops.test_build_outputs import CHAT
@@ -101,12 +102,13 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws: StubbedAws) -> De
     make_host(tmp_path / "host")
     monkeypatch.setattr(deploy, "run", desk.run)
     monkeypatch.setattr(deploy, "open_session", lambda **_given: aws.session)
-    monkeypatch.setattr(deploy, "diagnose_place", lambda *_given: [ok("all", "is well")])
+    monkeypatch.setattr(deploy, "diagnose_place", lambda *_given, **_named: [ok("all", "is well")])
     (tmp_path / "smoke").touch()
     arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/jdoe"
     identity = {"Account": ACCOUNT, "Arn": arn, "UserId": "x"}
-    aws.answers("sts", "get_caller_identity", identity)
-    aws.refuses("cloudformation", "describe_stacks", "ValidationError")
+    for _ in range(2):  # some tests deploy twice
+        aws.answers("sts", "get_caller_identity", identity)
+        aws.refuses("cloudformation", "describe_stacks", "ValidationError")
     return desk
 
 
@@ -134,10 +136,11 @@ def test_smoke_that_fails(desk: Desk, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("step", ["cdk synth", "cdk diff", "cdk deploy"])
-def test_a_step_that_fails_ends_it(desk: Desk, step: str) -> None:
+def test_a_step_that_fails_ends_it(desk: Desk, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Nothing comes after a step that failed.
     """
+    monkeypatch.setattr(deploy, "tell_failure", lambda *_given: iter(()))
     desk.failing.add(step)
     assert desk.deploy("--yes") == 1
     assert desk.ran == WHOLE[: WHOLE.index(step) + 1]
@@ -164,11 +167,102 @@ def test_the_doctor_has_a_veto(
     A problem keeps from deploying, unless the doctor is skipped, which is said.
     """
     findings: list[Finding] = [problem("quota", "is low", "ask for more")]
-    monkeypatch.setattr(deploy, "diagnose_place", lambda *_given: findings)
+    monkeypatch.setattr(deploy, "diagnose_place", lambda *_given, **_named: findings)
     assert desk.deploy("--yes") == 1
     assert desk.ran == []
     assert desk.deploy("--yes", "--skip-doctor") == 0
     assert "the doctor was skipped" in capsys.readouterr().err
+
+
+def test_a_first_deploy_is_not_rolled_back(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A first deploy that fails leaves its instances, tells what they said, and how to take them
+    down; without a terminal nothing is destroyed.
+    """
+    monkeypatch.setattr(deploy, "tell_failure", lambda *_given: iter(["  the EIF has 7 bytes"]))
+    desk.failing.add("cdk deploy")
+    assert desk.deploy("--yes") == 1
+    assert "--no-rollback" in desk.arguments["cdk deploy"]
+    assert desk.ran == WHOLE[:3]
+    notes = capsys.readouterr().err
+    assert "  the EIF has 7 bytes\n" in notes
+    assert f"bin/destroy -c name=enclave-llm -c region={REGION}" in notes
+
+
+@pytest.mark.parametrize(("typed", "destroyed"), [("yes\n", True), ("no\n", False)])
+def test_bin_destroy_is_offered(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, typed: str, *, destroyed: bool
+) -> None:
+    """
+    At a terminal bin/destroy of that stack runs at a yes, and the deployment has failed either way.
+    """
+    monkeypatch.setattr(deploy, "tell_failure", lambda *_given: iter(()))
+    person = io.StringIO(typed)
+    monkeypatch.setattr(person, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", person)
+    desk.failing.add("cdk deploy")
+    assert desk.deploy("--yes") == 1
+    assert ("destroy" in desk.ran) is destroyed
+    if destroyed:
+        assert desk.arguments["destroy"] == ("-c", "name=enclave-llm", "-c", f"region={REGION}")
+
+
+def test_a_later_deploy_is_rolled_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where something runs that can be gone back to, CloudFormation does that, and nothing is told.
+    """
+    stack = LiveStack("enclave-llm", "arn", "UPDATE_COMPLETE", {}, {}, ())
+    monkeypatch.setattr(deploy, "read_live_stack", lambda *_given: stack)
+    monkeypatch.setattr(deploy, "tell_failure", lambda *_given: pytest.fail("it was told"))
+    desk.failing.add("cdk deploy")
+    assert desk.deploy("--yes") == 1
+    assert "--no-rollback" not in desk.arguments["cdk deploy"]
+
+
+SILENT = warning("CloudTrail", "no trail", "make one", consent="--without-trail")
+
+
+@pytest.mark.parametrize(
+    ("options", "typed", "code"),
+    [
+        (("--yes",), None, 1),
+        (("--yes", "--without-trail"), None, 0),
+        ((), "yes\nyes\n", 0),
+        ((), "no\nyes\n", 1),
+        (("--yes",), "yes\n", 0),
+        (("--yes",), "\n", 1),
+    ],
+)
+def test_silent_alarms_need_a_yes_of_their_own(
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    typed: str | None,
+    code: int,
+) -> None:
+    """
+    Without a trail somebody agrees to that, at the terminal or by its own option; --yes is an
+    answer to another question. Nothing else of the doctor is skipped.
+    """
+    monkeypatch.setattr(deploy, "diagnose_place", lambda *_given, **_named: [SILENT])
+    person = io.StringIO(typed or "")
+    monkeypatch.setattr(person, "isatty", lambda: typed is not None)
+    monkeypatch.setattr("sys.stdin", person)
+    assert desk.deploy(*options) == code
+    assert desk.ran == (WHOLE if code == 0 else [])
+
+
+def test_somebody_else_asks(desk: Desk) -> None:
+    """
+    bin/smoke asks as whom the operator names, since the deployer is seldom an asker.
+    """
+    assert desk.deploy("--yes") == 0
+    assert "--asker-profile" not in desk.arguments["smoke"]
+    assert desk.deploy("--yes", "--asker-profile", "benefits") == 0
+    given = desk.arguments["smoke"]
+    assert given[given.index("--asker-profile") + 1] == "benefits"
 
 
 def test_an_image_is_approved_only_when_told(

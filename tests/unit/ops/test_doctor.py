@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from app.protocol.errors import ConfigError
 from app.protocol.regions import REGIONS
 from infra.parameters import parse_parameters
 from ops import doctor
+from ops.askers import check_asker
 from ops.aws import open_session
 from ops.deployment import ROOT, Deployment, read_deployment
 from ops.doctor import diagnose_place, read_parameters
@@ -23,6 +25,9 @@ from ops.machine import (
     check_node,
     check_session_manager,
 )
+from ops.placement import SERVICES
+from ops.principal import Principal
+from ops.volume_key import check_volume_key
 from tests.stubbed import ACCOUNT, REGION, StubbedAws
 
 GIB = 1024**3
@@ -31,6 +36,8 @@ GIVEN = (
     "client_cidrs=10.0.0.0/8",
     "profile=small",
 )
+GIVEN_ROLE = f"arn:aws:iam::{ACCOUNT}:role/desk"
+DEPLOYER = f"arn:aws:iam::{ACCOUNT}:role/deployer"
 TRAIL = f"arn:aws:cloudtrail:{REGION}:{ACCOUNT}:trail/all"
 ZONES = [f"{REGION}{letter}" for letter in "abc"]
 M5_XLARGE = {
@@ -51,7 +58,7 @@ def offered(*names: str) -> dict[str, object]:
 
 
 def healthy() -> Answers:
-    """An account in which everything is as it should be, asked in this order."""
+    """An account in which everything is as it should be, asked service by service in this order."""
     arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/jdoe"
     return {
         ("sts", "get_caller_identity"): {"Account": ACCOUNT, "Arn": arn, "UserId": "x"},
@@ -66,27 +73,71 @@ def healthy() -> Answers:
         ("ec2", "describe_instance_type_offerings"): offered(*ZONES),
         ("ec2", "describe_availability_zones"): zones(*ZONES),
         ("ec2", "describe_subnets"): {"Subnets": []},
+        ("ec2", "describe_vpc_endpoint_services"): endpoints(*ZONES),
         ("ec2", "describe_instance_types"): {"InstanceTypes": [M5_XLARGE]},
         ("service-quotas", "get_service_quota"): {"Quota": {"Value": 8.0}},
+        ("s3", "get_bucket_encryption"): encrypted(),
+        ("iam", "get_role"): role(GIVEN_ROLE),
     }
 
 
+def endpoints(*zones: str, without: str = "") -> dict[str, object]:
+    """What EC2 says of endpoints, each in *zones*, but for that service in the first."""
+    return {
+        "ServiceDetails": [
+            {
+                "ServiceName": f"com.amazonaws.{REGION}.{service}",
+                "AvailabilityZones": list(zones[1:] if service == without else zones),
+            }
+            for service in SERVICES
+        ]
+    }
+
+
+def encrypted(key: str | None = None) -> dict[str, object]:
+    default = {"SSEAlgorithm": "aws:kms", **({"KMSMasterKeyID": key} if key else {})}
+    rules = [{"ApplyServerSideEncryptionByDefault": default}]
+    return {"ServerSideEncryptionConfiguration": {"Rules": rules}}
+
+
+def role(arn: str) -> dict[str, object]:
+    name = arn.rpartition("/")[2]
+    there = {"Path": "/", "RoleName": name, "RoleId": "AROA" + "A" * 17, "Arn": arn}
+    return {"Role": {**there, "CreateDate": datetime(2026, 1, 1, tzinfo=UTC)}}
+
+
 def diagnose(aws: StubbedAws, answers: Answers, *given: str) -> dict[str, Finding]:
-    """Give findings by check, for an account that gives these answers."""
+    """Give findings by check, for an account that gives these answers and has the stack."""
+    put_in(aws, answers)
+    deployment = read_deployment((*GIVEN, *given))
+    parameters = parse_parameters(deployment.context, root=ROOT, region=REGION)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(doctor, "read_machine", lambda _root, _eif: HERE)
+        patch.setattr(doctor, "is_there", lambda _session, _name: True)
+        patch.setattr(doctor, "check_volume_key", lambda _session: ok("EBS key", "is EBS's"))
+        found = list(diagnose_place(deployment, aws.session, parameters))
+    return {finding.check: finding for finding in found}
+
+
+def put_in(aws: StubbedAws, answers: Answers) -> None:
     for (service, method), answer in answers.items():
         if isinstance(answer, str):
             aws.refuses(service, method, answer)
         else:
             aws.answers(service, method, answer)
-    deployment = read_deployment((*GIVEN, *given))
-    parameters = parse_parameters(deployment.context, root=ROOT, region=REGION)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(doctor, "read_machine", lambda _root, _eif: HERE)
-        found = list(diagnose_place(deployment, aws.session, parameters))
-    return {finding.check: finding for finding in found}
 
 
-IN_AWS = ("credentials", "CDK bootstrap", "CloudTrail", "zones", "instance type", "vCPU quota")
+IN_AWS = (
+    "credentials",
+    "CDK bootstrap",
+    "bootstrap bucket",
+    "CloudTrail",
+    "chat_principals",
+    "zones",
+    "endpoints",
+    "instance type",
+    "vCPU quota",
+)
 
 
 def test_healthy_account(aws: StubbedAws) -> None:
@@ -144,6 +195,51 @@ FAULTS: list[tuple[str, Call, Mapping[str, object] | str, str]] = [
         "its version is 5, expected 6 or later",
     ),
     (
+        "bootstrap bucket",
+        ("s3", "get_bucket_encryption"),
+        encrypted("arn:aws:kms:eu-central-1:111122223333:key/mine"),
+        "is encrypted with arn:aws:kms:eu-central-1:111122223333:key/mine, and hosts have no right",
+    ),
+    (
+        "chat_principals",
+        ("iam", "get_role"),
+        "NoSuchEntity",
+        "arn:aws:iam::111122223333:role/desk does not exist, under that path and name",
+    ),
+    (
+        "chat_principals",
+        ("iam", "get_role"),
+        role(f"arn:aws:iam::{ACCOUNT}:role/office/desk"),
+        "role/desk does not exist, under that path and name",
+    ),
+    (
+        "endpoints",
+        ("ec2", "describe_vpc_endpoint_services"),
+        endpoints(*ZONES, without="kms"),
+        "there can be no endpoint of kms in eu-central-1a,",
+    ),
+    ("vCPU quota", ("service-quotas", "get_service_quota"), "InternalError", "not checked"),
+]
+
+
+@pytest.mark.parametrize(("check", "call", "answer", "says"), FAULTS)
+def test_each_fault_is_a_problem(
+    aws: StubbedAws, check: str, call: Call, answer: Mapping[str, object] | str, says: str
+) -> None:
+    """
+    Each fault is a problem, says what is wrong with its numbers, and what to do; the rest is ok.
+    """
+    found = diagnose(aws, {**healthy(), call: answer})
+    assert found[check].level is Level.PROBLEM
+    assert says in found[check].text
+    assert found[check].remedy
+    unbootstrapped = {"bootstrap bucket"} if check == "CDK bootstrap" else set()  # there is none
+    made = [name for name in IN_AWS if name not in unbootstrapped]
+    assert [name for name in made if found[name].level is not Level.OK] == [check]
+
+
+TRAILS: list[tuple[str, Call, Mapping[str, object] | str, str]] = [
+    (
         "CloudTrail",
         ("cloudtrail", "get_trail_status"),
         {"IsLogging": False},
@@ -169,25 +265,33 @@ FAULTS: list[tuple[str, Call, Mapping[str, object] | str, str]] = [
         {"EventSelectors": [{"ReadWriteType": "WriteOnly", "IncludeManagementEvents": True}]},
         "logs KMS's read management events (there is all)",
     ),
-    ("vCPU quota", ("service-quotas", "get_service_quota"), "InternalError", "not checked"),
 ]
 
 
-@pytest.mark.parametrize(("check", "call", "answer", "says"), FAULTS)
-def test_each_fault_is_a_problem(
+@pytest.mark.parametrize(("check", "call", "answer", "says"), TRAILS)
+def test_a_missing_trail_needs_consent(
     aws: StubbedAws, check: str, call: Call, answer: Mapping[str, object] | str, says: str
 ) -> None:
     """
-    Each fault is a problem, says what is wrong with its numbers, and what to do; the rest is ok.
+    Without a trail everything works but the alarms on the key: a warning, to which somebody has to
+    agree, and nothing that makes anybody skip every check.
     """
     found = diagnose(aws, {**healthy(), call: answer})
-    assert found[check].level is Level.PROBLEM
+    assert found[check].level is Level.WARNING
+    assert found[check].consent == "--without-trail"
     assert says in found[check].text
-    assert found[check].remedy
-    assert [name for name in IN_AWS if found[name].level is not Level.OK] == [check]
+    assert "the alarms on the key stay silent" in found[check].text
 
 
 REFUSALS = [
+    ("bootstrap bucket", ("s3", "get_bucket_encryption"), "AccessDenied", "s3:GetEncryption"),
+    ("chat_principals", ("iam", "get_role"), "AccessDenied", "iam:GetRole"),
+    (
+        "endpoints",
+        ("ec2", "describe_vpc_endpoint_services"),
+        "UnauthorizedOperation",
+        "ec2:DescribeVpcEndpointServices",
+    ),
     ("CDK bootstrap", ("ssm", "get_parameter"), "AccessDeniedException", "ssm:GetParameter"),
     ("zones", ("ec2", "describe_subnets"), "UnauthorizedOperation", "ec2:DescribeSubnets"),
     (
@@ -221,6 +325,122 @@ def test_what_may_not_be_checked_is_a_warning(
     found = diagnose(aws, {**healthy(), call: code})
     assert found[check].level is Level.WARNING
     assert permission in found[check].text
+
+
+def test_a_refused_trail_needs_no_consent(aws: StubbedAws) -> None:
+    """
+    Where a trail may not be looked into, that is a warning like any other.
+    """
+    call = ("cloudtrail", "get_event_selectors")
+    found = diagnose(aws, {**healthy(), call: "AccessDeniedException"})
+    assert found["CloudTrail"].consent == ""
+
+
+def test_principals_of_other_accounts_are_not_passed(aws: StubbedAws) -> None:
+    """
+    Who is of another account cannot be looked up, and that is said.
+    """
+    other = "arn:aws:iam::444455556666:user/alice"
+    found = diagnose(aws, healthy(), f"chat_principals={GIVEN_ROLE},{other}")["chat_principals"]
+    assert found.level is Level.WARNING
+    assert other in found.text
+    assert GIVEN_ROLE not in found.text
+
+
+@pytest.mark.parametrize(
+    ("principals", "level"),
+    [
+        ([GIVEN_ROLE], Level.WARNING),
+        (["arn:aws:iam::444455556666:role/deployer"], Level.WARNING),
+        ([f"arn:aws:iam::{ACCOUNT}:user/deployer"], Level.OK),
+        ([DEPLOYER], Level.OK),
+        ([f"arn:aws:iam::{ACCOUNT}:role/aws-reserved/deployer", GIVEN_ROLE], Level.OK),
+        ([f"arn:aws:iam::{ACCOUNT}:root"], Level.OK),
+    ],
+)
+def test_whoever_proves_the_deployment_must_be_able_to_ask(
+    principals: list[str], level: Level
+) -> None:
+    """
+    The deployer is usually not in chat_principals, and bin/smoke asks: that is said beforehand.
+    """
+    who = Principal(ACCOUNT, f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/jdoe")
+    if ":user/" in principals[0]:
+        who = Principal(ACCOUNT, principals[0])
+    found = check_asker(who, principals)
+    assert found.level is level
+    assert ("--asker-profile" in found.remedy) is (level is Level.WARNING)
+
+
+def test_a_new_stack_has_room(aws: StubbedAws) -> None:
+    """
+    Where the stack is not there yet, it finds a VPC, a resource policy and its names free.
+    """
+    found = diagnose_room(aws, vpcs=4, policies=9)
+    assert {name: item.level for name, item in found.items()} == dict.fromkeys(
+        ("VPC quota", "log resource policies", "names"), Level.OK
+    )
+    aws.assert_all_asked()
+
+
+def test_a_new_stack_without_room(aws: StubbedAws) -> None:
+    """
+    Quotas that are used up and names that are taken are problems, with the commands that help.
+    """
+    found = diagnose_room(aws, vpcs=5, policies=10, group="/enclave-llm/enclave-llm/host")
+    assert {item.level for item in found.values()} == {Level.PROBLEM}
+    assert "has 5 VPCs of the 5" in found["VPC quota"].text
+    assert "--desired-value 6" in found["VPC quota"].remedy
+    assert "has 10 of the 10 resource policies" in found["log resource policies"].text
+    assert "log group /enclave-llm/enclave-llm/host" in found["names"].text
+    assert "aws logs delete-log-group --log-group-name" in found["names"].remedy
+
+
+def diagnose_room(
+    aws: StubbedAws, *, vpcs: int, policies: int, group: str | None = None
+) -> dict[str, Finding]:
+    """Give findings by check, for a stack that is not there."""
+    aws.refuses("cloudformation", "describe_stacks", "ValidationError")
+    aws.answers("service-quotas", "get_service_quota", {"Quota": {"Value": 5.0}})
+    aws.answers("ec2", "describe_vpcs", {"Vpcs": [{"VpcId": f"vpc-{n}"} for n in range(vpcs)]})
+    named = [{"policyName": f"p{number}"} for number in range(policies)]
+    aws.answers("logs", "describe_resource_policies", {"resourcePolicies": named})
+    groups: dict[str, object] = {"logGroups": [{"logGroupName": group}] if group else []}
+    aws.answers("logs", "describe_log_groups", groups)
+    aws.answers("logs", "describe_log_groups", {"logGroups": []})
+    for _ in range(2):
+        aws.refuses("iam", "get_role", "NoSuchEntity")
+    deployment = read_deployment(GIVEN)
+    return {item.check: item for item in doctor.diagnose_room(deployment, aws.session)}
+
+
+CMK = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11112222-3333-4444-5555-666677778888"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/aws-service-role/AWSServiceRoleForAutoScaling"
+
+
+@pytest.mark.parametrize(
+    ("key", "manager", "policy", "level"),
+    [
+        ("alias/aws/ebs", None, None, Level.OK),
+        (CMK, "AWS", None, Level.OK),
+        (CMK, "CUSTOMER", f'{{"AWS": "{ROLE}"}}', Level.OK),
+        (CMK, "CUSTOMER", "{}", Level.WARNING),
+    ],
+)
+def test_auto_scaling_must_be_able_to_use_the_disks_key(
+    aws: StubbedAws, key: str, manager: str | None, policy: str | None, level: Level
+) -> None:
+    """
+    A key of the account's own as EBS's default is a warning unless Auto Scaling may use it.
+    """
+    aws.answers("ec2", "get_ebs_default_kms_key_id", {"KmsKeyId": key})
+    if manager:
+        aws.answers("kms", "describe_key", {"KeyMetadata": {"KeyId": CMK, "KeyManager": manager}})
+    if policy:
+        aws.answers("kms", "get_key_policy", {"Policy": policy})
+    found = check_volume_key(aws.session)
+    assert found.level is level
+    aws.assert_all_asked()
 
 
 def test_quota_that_nobody_changed(aws: StubbedAws) -> None:

@@ -165,3 +165,27 @@ def test_a_missing_command(tmp_path: Path) -> None:
     """
     with pytest.raises(NitroCliError, match="did not run: FileNotFoundError"):
         NitroCli(tmp_path / "nitro-cli").describe()
+
+
+@pytest.mark.parametrize(
+    ("command", "seconds"), [("describe-enclaves", 600), ("run-enclave", 900), ("terminate", 60)]
+)
+def test_patience(command: str, seconds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Listing waits for the image to be measured: to kill it sooner could end a large enclave.
+    """
+    given: list[object] = []
+
+    def run(asked: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        given.append(options["timeout"])
+        return subprocess.CompletedProcess(asked, 0, "[]", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    cli = NitroCli(Path("/usr/bin/nitro-cli"))
+    if command == "describe-enclaves":
+        cli.describe()
+    elif command == "run-enclave":
+        cli.run(CONFIG, Path("enclave.eif"))
+    else:
+        cli.terminate(ENCLAVE_ID)
+    assert given == [seconds]
