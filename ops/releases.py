@@ -127,6 +127,11 @@ def _connector(options: argparse.Namespace) -> Callable[[], Transport]:
         return partial(
             Transport, options.url, tls_ca=options.tls_ca, any_certificate=any_certificate
         )
+    if not options.config.exists():
+        raise ConfigError(
+            f"no {options.config} says where the deployment is: name it with --url, or say "
+            "--not-deployed"
+        )
     config = read_config(options.config)
     return partial(
         Transport,

@@ -181,7 +181,7 @@ def describe_sizes(group: str) -> str:
         if name == group:
             fetched, unpacked = map(int, sizes)
             minutes = fetched / _FETCHED_MB_A_MINUTE + unpacked / _UNPACKED_MB_A_MINUTE
-            takes = f"{fetched} MB to fetch, {unpacked} MB on disk"
+            takes = f"at most {fetched} MB to fetch, {unpacked} MB on disk"
             return f" ({takes}, about {max(1, round(minutes))} min)"
     return ""
 

@@ -95,8 +95,8 @@ def read_config(path: Path) -> ChatbotConfig:
         values = json.loads(path.read_text())
     except FileNotFoundError:
         raise ConfigError(
-            f"no configuration at {path}: write the stack's outputs there as JSON with url, "
-            "key_arn and chat_role_arn, or pass --url, --key-arn and --role-arn"
+            f"no configuration at {path}: put the chat.json there that whoever runs the deployment "
+            "gives you, or pass --stack, or --url, --key-arn and --role-arn; bin/demo needs none"
         ) from None
     except (OSError, ValueError):
         raise ConfigError(f"{path} is not readable JSON") from None

@@ -60,11 +60,11 @@ def _require_own_folder(folder: Path) -> None:
             f"{folder} is not yours alone to write: put the socket in a folder that is "
             "(mkdir -m 700)"
         )
-    for above in folder.resolve().parents:
-        state = above.stat()
+    for above in (*folder.resolve().parents, folder, *folder.parents):  # by any link on the way
+        state = above.lstat()
         # A sticky folder, such as /tmp, lets nobody rename what is another's.
         shared = state.st_mode & _OTHERS_WRITE and not state.st_mode & stat.S_ISVTX
-        if shared or state.st_uid not in {0, os.getuid()}:
+        if (shared and not above.is_symlink()) or state.st_uid not in {0, os.getuid()}:
             raise ConfigError(f"other users can exchange {folder}, through {above}: name another")
 
 

@@ -10,6 +10,7 @@ import json
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -39,6 +40,7 @@ from app.protocol.errors import AppError, ProtocolError
 _SPARE_THREADS: Final = 12
 _HEADER_SECONDS: Final = 10  # TLS handshake, request line and headers together
 _KEEP_ALIVE_SECONDS: Final = 5
+_UNREAD_SECONDS: Final = 0.02  # for what is there already of a body that nobody has read
 _KEPT_ALIVE: Final = 64  # connections; those of others end with their answer
 _QUEUED: Final = 128  # whole requests that wait for a thread, beyond which nobody is let in
 _DRAIN_SECONDS: Final = 10  # beyond the longest answer, for a graceful stop
@@ -181,6 +183,11 @@ class _Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn is untyped
         """Serve the request whose headers have come."""
         conn.header_cut_off.cancel()
         return super().handle_request(req, conn)
+
+    def _keepalive_after(self, conn: TConn, keepalive: object) -> bool:
+        """Keep *conn* for another request unless more is to come of a body that nobody reads."""
+        ends = time.monotonic() + _UNREAD_SECONDS
+        return bool(keepalive) and bool(conn.parser.finish_body(deadline=ends))
 
     def handle_error(self, _: Request, client: socket.socket, __: object, error: Exception) -> None:
         """Refuse what is not HTTP, and answer for what failed on our side, quoting nothing."""

@@ -23,7 +23,7 @@ Rewrite = Callable[[int, bytes], bytes | None]
 
 PROGRAM: Final = "local.cheats.parent"
 _ALTERED: Final = 1  # a message of the answer: 0 is the header, 1 has the first words
-_KEPT: Final = 3  # messages
+_KEPT: Final = 2  # messages: the header and one frame
 
 
 class Replayer:

@@ -107,7 +107,7 @@ def interrupt(child: pexpect.spawn) -> None:
     child.expect(PROMPT)
     child.sendline(QUESTION)
     child.expect(r"\x1b\[\?2004l")  # the prompt is over
-    child.expect(r"\| [A-Z][a-z]+")  # the answer has begun
+    child.expect(r"\| [^\r\n]*[a-z]{3}")  # the answer has begun, in its margin
     child.sendintr()
     child.expect("stopped.*not part of the conversation")
     child.expect(PROMPT)

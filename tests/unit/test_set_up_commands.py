@@ -91,3 +91,33 @@ def test_missing_packages_are_named(programs: Path) -> None:
     )
     done = run(programs, "setup-system", "--missing")
     assert (done.returncode, done.stdout, done.stderr) == (0, "chromium curl\n", "")
+
+
+@pytest.mark.parametrize("command", ["setup-system", "setup-node", "build-qemu"])
+def test_help_and_unknown_options_set_nothing_up(programs: Path, command: str) -> None:
+    """
+    Asked for help, a command prints it; given an option it does not know, it refuses. It does
+    nothing else.
+    """
+    for name in ("apt-get", "dpkg-query", "npm", "node", "python3"):
+        stand_in(programs, name, "echo ran >&2; exit 1")
+    done = run(programs, command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout[0].isupper()
+    assert "set -" not in done.stdout
+    done = run(programs, command, "--mising")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(f"see bin/{command} --help\n")
+    assert "ran" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["cdk", "synth"])
+def test_help_of_what_the_cdk_needs_installs_nothing(programs: Path, command: str) -> None:
+    """
+    Asked for help, the commands of the CDK say what they are, before 91 MB are fetched.
+    """
+    for name in ("npm", "node", "python3"):
+        stand_in(programs, name, "echo ran >&2; exit 1")
+    done = run(programs, command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "bin/cdk deploy" in done.stdout

@@ -53,6 +53,10 @@ class PromptTokenizer:
             for number, token in added.items()
         }
         self._named = {self._number(name) for name in names.values()}
+        hidden = {_hide(token, names) for token in names}
+        vocabulary = self.tokenizer.get_vocab(with_added_tokens=False)
+        if any(n in self._named for token, n in vocabulary.items() if token not in hidden):
+            raise ValueError("a control token has the number of another: the vocabulary has gaps")
         words = {token.content for token in added.values() if token.single_word}
         self._every = _Spellings(names, words)
         # Whether others are found depends on what normalising makes of the text about them.

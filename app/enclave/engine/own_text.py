@@ -62,7 +62,7 @@ class OwnText(str):
         return self._cut(0, len(str.rstrip(self, characters)))
 
     def _cut(self, begin: int, end: int) -> "OwnText":
-        spans = ((max(a, begin) - begin, min(b, end) - begin) for a, b in self._spans)
+        spans = ((max(a, begin) - begin, min(b, end) - begin) for a, b in own_spans(self))
         return OwnText.of(
             str.__getitem__(self, slice(begin, end)), tuple((a, b) for a, b in spans if a < b)
         )
@@ -70,7 +70,8 @@ class OwnText(str):
 
 def own_spans(text: str) -> Spans:
     """Give where *text* is the template's own."""
-    return text._spans if isinstance(text, OwnText) else ()  # noqa: SLF001 - this module's
+    spans: Spans = getattr(text, "_spans", ())  # jinja2 makes some without
+    return spans
 
 
 def join(pieces: Iterable[object]) -> OwnText:

@@ -33,6 +33,7 @@ from app.protocol.question import FIELDS, SCALE
 
 _PART_KINDS: Final = frozenset(PartKind)
 _LEAST_LOGPROB: Final = -1000 * SCALE
+_MOST: Final = 2**64 - 1  # of what an error counts
 
 
 def parse_header(body: bytes) -> bytes:
@@ -271,9 +272,10 @@ def open_error(body: bytes, *, answer_secret: bytes, request_digest: bytes) -> A
         block = aead.decrypt(bytes(12), body, request_digest)
     except (InvalidTag, ValueError):
         raise EnvelopeError("sealed error does not open") from None
+    if len(block) != FRAME_PLAINTEXT_BYTES:
+        raise ProtocolError(f"sealed error of {len(block)} bytes")
     match cbor.decode(unpad(block)):
         case [str(code), list(numbers)] if code in WIRE_ERRORS:
-            counts = tuple(number for number in numbers if isinstance(number, int))
-            if len(counts) == len(numbers):
-                return WIRE_ERRORS[code](_describe_error(code, counts), numbers=counts)
+            counts = tuple(cbor.integer(number, -_MOST, _MOST) for number in numbers)
+            return WIRE_ERRORS[code](_describe_error(code, counts), numbers=counts)
     raise ProtocolError("sealed error is malformed")

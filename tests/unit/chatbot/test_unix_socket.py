@@ -83,6 +83,27 @@ def test_links_to_folders_count_as_what_they_lead_to(folder: Path, tmp_path: Pat
         pass
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_links_that_others_can_exchange_are_refused(
+    folder: Path, tmp_path: Path, mode: int
+) -> None:
+    """
+    A link to one's own folder is none where others may replace it, or may lead it elsewhere.
+    """
+    link = tmp_path / "shared" / "link"
+    link.parent.mkdir()
+    link.parent.chmod(mode)
+    link.symlink_to(folder)
+    if mode & stat.S_ISVTX:
+        if os.getuid() != 0:
+            pytest.skip("only root can make a link of another user's")
+        with listen_unix(link / "chat"):
+            pass  # of one's own, where nobody else may rename it
+        os.chown(link, 1, 1, follow_symlinks=False)
+    with pytest.raises(ConfigError, match="exchange"), listen_unix(link / "chat"):
+        pass
+
+
 def test_nothing_else_is_removed(folder: Path) -> None:
     """
     A file, a link, a missing folder and a path that is too long are each told in one line.

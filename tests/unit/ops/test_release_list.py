@@ -305,6 +305,8 @@ def test_the_command(releases: ReleaseList, eif: Path, capsys: pytest.CaptureFix
     next(releases.kept.iterdir()).write_bytes(b"junk")
     assert run(releases, "verify") == 3
     assert "first: " in capsys.readouterr().out
+    assert run(releases, "retire", "first", "--config", str(eif.with_name("none.json"))) == 1
+    assert "name it with --url, or say --not-deployed" in capsys.readouterr().err
     assert run(releases, "retire", "first", "--not-deployed") == 0
     assert "no release is left" in capsys.readouterr().out
 

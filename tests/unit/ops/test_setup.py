@@ -255,7 +255,7 @@ def test_sizes_are_told() -> None:
     """
     How much is fetched, what it takes on disk and how long that lasts is said before it begins.
     """
-    assert describe_sizes(GROUP) == " (30 MB to fetch, 270 MB on disk, about 1 min)"
+    assert describe_sizes(GROUP) == " (at most 30 MB to fetch, 270 MB on disk, about 1 min)"
     assert describe_sizes("of nobody") == ""
 
 

@@ -524,6 +524,9 @@ def test_frames_are_no_errors() -> None:
         pad(cbor.encode(["attestation", []]), 1024),
         pad(cbor.encode(["no such code", []]), 1024),
         pad(cbor.encode(["kms", ["text"]]), 1024),
+        pad(cbor.encode(["kms", [True]]), 1024),
+        pad(cbor.encode(["kms", []]), 1023),
+        pad(cbor.encode(["kms", []]), 4096),
         pad(cbor.encode(["kms", [], 1]), 1024),
         pad(cbor.encode(["kms", 1]), 1024),
         pad(cbor.encode("kms"), 1024),
@@ -531,7 +534,20 @@ def test_frames_are_no_errors() -> None:
         b"\0\0\1\0",
         b"",
     ],
-    ids=["inner", "unknown", "text", "more", "number", "bare", "cbor", "block", "empty"],
+    ids=[
+        "inner",
+        "unknown",
+        "text",
+        "boolean",
+        "short",
+        "long",
+        "more",
+        "number",
+        "bare",
+        "cbor",
+        "block",
+        "empty",
+    ],
 )
 def test_malformed_error(block: bytes) -> None:
     """

@@ -184,3 +184,21 @@ def test_other_threads_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompts, "tokenizer", Watched())
     prompts.encode("hello " * 1000, add_special_tokens=False)
     assert called == ["encode_batch_fast"]
+
+
+def test_vocabulary_with_gaps() -> None:
+    """
+    Where the library would give a control token the number of another one, which text could then
+    spell, there is no tokenizer; another gap does no harm.
+    """
+    for number, taken in ((4, True), (9, False)):
+        words = {"ab": 0, "c": 1, "d": number, "<s>": 5}
+        tokenizer = tokenizers.Tokenizer(models.WordLevel(words, unk_token="ab"))
+        tokenizer.add_special_tokens(["<s>"])
+        if taken:
+            with pytest.raises(ValueError, match="number of another"):
+                PromptTokenizer(tokenizer)
+        else:
+            prompts = PromptTokenizer(tokenizer)
+            assert prompts.encode("d", add_special_tokens=False) == [9]
+            assert prompts.encode(OwnText.whole("<s>"), add_special_tokens=False) == [5]

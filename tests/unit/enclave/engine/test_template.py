@@ -36,6 +36,7 @@ def render(source: str) -> tuple[str, str]:
          '...{"role": "user", "content": "<U>"}'),
         ("{% if '<U>' in m.content %}{{ m.content.split('<U>') | length }}{% endif %}", "2", "2"),
         ("{% with %}<x>{{ m.content }}{% endwith %}", "<x><U>", "...<U>"),
+        ("{{ '<{}>'.format(m.content) | trim }}", "<<U>>", "<<U>>"),
         ("{{ ['<x>', m.content] | join }}", "<x><U>", "<x><U>"),
     ],
 )  # fmt: skip
