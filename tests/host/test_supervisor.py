@@ -100,8 +100,7 @@ def test_a_command_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     program = tmp_path / "nitro-cli"
     program.write_text("#!/bin/bash\nexec sleep 60\n")
     program.chmod(0o755)
-    monkeypatch.setattr("app.parent.nitro_cli._SECONDS", 0.2)
-    monkeypatch.setattr(NitroCli._call, "__kwdefaults__", {"seconds": 0.2})
+    monkeypatch.setattr("app.parent.nitro_cli._DESCRIBE_SECONDS", 0.2)
     with pytest.raises(NitroCliError, match="took more than"):
         NitroCli(program).describe()
 

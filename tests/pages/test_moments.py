@@ -13,7 +13,6 @@ from tests.pages.conftest import Opening, OpenPage
 
 QUESTION = "I can't access my email. My user name is jdoe."
 LONG = Options(temperature=2, seed=1, max_tokens=120, padding="constant")
-QUICK = Options(temperature=2, seed=1, max_tokens=60, padding="off")
 # After each picture that was drawn: what it says, wherever it says it.
 WATCH = """() => {
     const text = (id) => document.getElementById(id).textContent;
@@ -164,7 +163,7 @@ def test_an_input_methods_keys_are_its_own(opening: Opening, talkative: Twin, ke
     """Enter that confirms its text does not ask; Escape that cancels it does not stop."""
     press = f"""(name) => document.getElementById('text').dispatchEvent(new KeyboardEvent(
         'keydown', {{key: name, bubbles: true, cancelable: true, ...{key}}}))"""
-    with opening(talkative.connect, options=QUICK) as opened:
+    with opening(talkative.connect, options=LONG) as opened:
         page = opened.page
         opened.expect_mark("Demo")
         page.locator("#text").fill(QUESTION)
