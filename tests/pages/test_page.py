@@ -26,7 +26,7 @@ STEPS = ["Chain", "Signature", "Freshness", "Not debug", "Image", "Manifest", "K
 
 def test_an_answer_streams(opening: Opening, talkative: Twin) -> None:
     """The text comes in pieces, each after the other."""
-    options = Options(temperature=2, seed=1, max_tokens=200)
+    options = Options(temperature=2, seed=1, max_tokens=1500)  # of a thousand bytes a frame
     with opening(talkative.connect, options=options) as opened:
         page = opened.page
         opened.expect_mark("Demo")
