@@ -249,14 +249,18 @@ def test_all_at_once(engine: BatchingEngine) -> None:
 
 def test_seed(engine: BatchingEngine) -> None:
     """
-    A seed makes sampling reproducible; another seed, or none, gives another answer.
+    A seed makes sampling reproducible; among other seeds, or none, answers differ.
+
+    Any two may be equal: one answer comes a fifth of the time, whatever is drawn.
     """
-    one, again, two, none, none_again = (
-        read(start(engine, ask("Hello", max_tokens=24, temperature=2.0, seed=seed)))
-        for seed in (1, 1, 2, None, None)
-    )
-    assert one == again
-    assert len({one, two, none, none_again}) == 4
+
+    def sample(seed: int | None) -> str:
+        return read(start(engine, ask("Hello", max_tokens=24, temperature=2.0, seed=seed)))
+
+    seeded = [sample(seed) for seed in range(12)]
+    assert [sample(seed) for seed in range(12)] == seeded
+    assert len(set(seeded)) > 1
+    assert len({sample(None) for _ in range(12)}) > 1
 
 
 @pytest.mark.parametrize("cut", [{"top_k": 1}, {"top_p": 1e-6}])
