@@ -21,9 +21,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.chatbot.local_http import bearer, is_token, read_body
+from app.chatbot.openai.body import RequestError
 from app.chatbot.openai.conversations import MAX_SESSIONS, Conversations
 from app.chatbot.openai.parts import Part, Text
-from app.chatbot.openai.request import Asked, RequestError, parse_chat, parse_completion
+from app.chatbot.openai.request import Asked, parse_chat, parse_completion
 from app.chatbot.openai.response import (
     Endpoint,
     Limit,
