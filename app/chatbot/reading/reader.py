@@ -3,10 +3,10 @@ A reader: turns what one answer is made of, text and control tokens, into what i
 
 Each family of models marks its answers in its own way, with control tokens of its own, so that an
 answer tells how it has to be read. Text that merely spells a token marks nothing. Two marks are
-text in some models, and count only at the very beginning of an answer: `<think>`, and a call in JSON
-with the name of a tool that there is.
+text in some models, and count only at the very beginning of an answer: `<think>`, and a call in
+JSON with the name of a tool that there is.
 
-What looks like a call and is none is content. No mark ever is.
+What looks like a call and is none is text. No mark ever is.
 """
 
 import re
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from app.chatbot.reading.calls import Tools, may_be_plain, parse_calls, parse_plain
-from app.chatbot.reading.said import Call, Content, Reasoning, Said
+from app.chatbot.reading.parts import Arguments, Call, Part, Reasoning, Text
 from app.protocol.question import ToolCall
 
 # What begins and ends reasoning: Qwen, DeepSeek and others; Mistral.
@@ -29,9 +29,8 @@ _INSIDE: Final = frozenset({"[CALL_ID]", "[ARGS]"})
 _HEAD: Final = frozenset({"<|start|>", "<|channel|>"})
 _BODY: Final = "<|message|>"
 _ENDS: Final = frozenset({"<|end|>", "<|return|>"})
-MARKS: Final = (
-    _THINK | _THOUGHT | _CALL | _INSIDE | _HEAD | {_BODY, "</tool_call>", "<|/tool_call|>"}
-)
+_CALLED: Final = frozenset({"</tool_call>", "<|/tool_call|>"})
+MARKS: Final = _THINK | _THOUGHT | _CALL | _CALLED | _INSIDE | _HEAD | _ENDS | {_BODY}
 # Control tokens that are text all the same: Gemma's vocabulary adds them.
 _TEXTUAL: Final = re.compile(
     r"\s+|</?(?:table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|[biu]|su[bp]"
@@ -43,6 +42,14 @@ _PLAIN_THINK: Final = "<think>"
 _PLAIN_THOUGHT: Final = "</think>"
 
 Mode = Literal["start", "content", "thought", "plain thought", "call", "header"]
+
+# What each mark begins; after a thought it is as at the beginning.
+_OPENED: Final[dict[str, Mode]] = {
+    **dict.fromkeys(_THINK, "thought"),
+    **dict.fromkeys(_THOUGHT, "start"),
+    **dict.fromkeys(_CALL, "call"),
+    **dict.fromkeys(_HEAD, "header"),
+}
 
 
 @dataclass(slots=True)
@@ -71,21 +78,21 @@ class Reader:
     _fresh: bool = True  # nothing has been marked yet
     _calls: int = 0
 
-    def feed(self, text: str, *, control: bool = False) -> Iterator[Said]:
+    def feed(self, text: str, *, control: bool = False) -> Iterator[Part]:
         """Read what comes next, and give what is certain to be said by it."""
         if control and not _TEXTUAL.fullmatch(text):
             return self._mark(text)
         return self._write(text)
 
-    def end(self) -> Iterator[Said]:
+    def end(self) -> Iterator[Part]:
         """Give what was held back; the answer is over."""
         if self.mode == "start":
             yield from self._settle()
         yield from self._close()
         if self._blanks and not self._calls and self.mode == "content":
-            yield Content(self._blanks, self.index)
+            yield Text(self._blanks, self.index)
 
-    def _write(self, text: str) -> Iterator[Said]:
+    def _write(self, text: str) -> Iterator[Part]:
         match self.mode:
             case "content":
                 yield from self._say(text)
@@ -99,7 +106,7 @@ class Reader:
             case "call" | "header":
                 self._parts[-1] += text
 
-    def _mark(self, token: str) -> Iterator[Said]:
+    def _mark(self, token: str) -> Iterator[Part]:
         if self.mode == "header" and token not in _HEAD | {_BODY}:
             return  # <|constrain|>
         if self.mode == "call" and token in _INSIDE:
@@ -107,39 +114,31 @@ class Reader:
             return
         if self.mode == "start" and token in MARKS and self._parts[-1].strip():
             yield from self._settle()
-        if token == _BODY and self.mode == "header":
-            self._read_header(self._take())
-        elif token in _HEAD:
+        if token in _OPENED or self.mode == "call":
             head = self._take() if self.mode == "header" else ""
             yield from self._close()
-            self._open("header", head + token)
-        elif token in _CALL:
-            yield from self._close()
-            self._open("call")
-        elif token in _THINK:
-            yield from self._close()
-            self._open("thought")
-        elif token in _THOUGHT:
-            yield from self._close()
-            self._open("start")
-        elif self.mode == "call":
-            yield from self._close()
+            if token in _OPENED:
+                self._open(_OPENED[token], head + token if token in _HEAD else "")
+        elif token == _BODY and self.mode == "header":
+            self._read_header(self._take())
         elif self.mode == "thought" and token in _ENDS:
             self._open("content")
 
-    def _begin(self) -> Iterator[Said]:
+    def _begin(self) -> Iterator[Part]:
         """Go on from the beginning as soon as it tells how."""
         start = self._parts[-1].lstrip()
         if self._fresh and start.startswith(_PLAIN_THINK):
             self._open("plain thought")
             yield from self._think_plainly(start.removeprefix(_PLAIN_THINK))
-        elif start and not (self._fresh and _PLAIN_THINK.startswith(start)):
-            if not (self.tools and may_be_plain(start, self.tools)):
-                text = self._take()
-                self.mode = "content"
-                yield from self._say(text)
+        elif start and not self._may_be_mark(start):
+            self.mode = "content"
+            yield from self._say(self._take())
 
-    def _settle(self) -> Iterator[Said]:
+    def _may_be_mark(self, start: str) -> bool:
+        thinks = self._fresh and _PLAIN_THINK.startswith(start)
+        return thinks or (bool(self.tools) and may_be_plain(start, self.tools))
+
+    def _settle(self) -> Iterator[Part]:
         """Take what stands at the beginning for what it is, since no more of it will come."""
         text = self._take()
         calls = parse_plain(text, self.tools) if text.strip() else ()
@@ -161,7 +160,7 @@ class Reader:
         if mode != "call":  # which may turn out to be content that goes on
             self._blanks, self._trims = "", True
 
-    def _close(self) -> Iterator[Said]:
+    def _close(self) -> Iterator[Part]:
         """Read what is open and not yet said."""
         if self.mode == "plain thought":
             yield from self._think(self._take())
@@ -170,23 +169,24 @@ class Reader:
             calls = parse_calls(parts, self.tools) if self.tools else ()
             yield from self._call(calls) if calls else self._say("".join(parts))
 
-    def _call(self, calls: tuple[ToolCall, ...]) -> Iterator[Said]:
+    def _call(self, calls: tuple[ToolCall, ...]) -> Iterator[Part]:
         self._blanks, self._trims = "", True
         for call in calls:
             self._calls += 1
             if self.most_calls is None or self._calls <= self.most_calls:
-                yield Call(call, self.index)
+                yield Call(call.id, call.name, self.index)
+                yield Arguments(call.arguments, self.index)
 
-    def _say(self, text: str) -> Iterator[Said]:
+    def _say(self, text: str) -> Iterator[Part]:
         """Say *text*; blanks at its end wait where a call may follow, which they only precede."""
         if text := self._trim(text, holds=bool(self.tools)):
-            yield Content(text, self.index)
+            yield Text(text, self.index)
 
-    def _think(self, text: str) -> Iterator[Said]:
+    def _think(self, text: str) -> Iterator[Part]:
         if text := self._trim(text, holds=True):
             yield Reasoning(text, self.index)
 
-    def _think_plainly(self, text: str) -> Iterator[Said]:
+    def _think_plainly(self, text: str) -> Iterator[Part]:
         """Think up to the text that ends it, of which the last characters may be a part."""
         text = self._take() + text
         thought, ended, rest = text.partition(_PLAIN_THOUGHT)

@@ -1,5 +1,5 @@
 """
-The reading of a question's answers, of which there may be several: pieces in, sayings out.
+The reading of a question's answers, of which there may be several: pieces in, parts out.
 """
 
 import json
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from app.chatbot.reading.calls import Tools
+from app.chatbot.reading.parts import Part, Tokens
 from app.chatbot.reading.reader import MARKS, Reader
-from app.chatbot.reading.said import Said, Tokens
 from app.protocol.piece import Piece, TokenLogprob
 from app.protocol.question import Options
 
@@ -26,7 +26,7 @@ class Reading:
     _readers: dict[int, Reader] = field(default_factory=dict)
     _tokens: dict[int, Reader] = field(default_factory=dict)
 
-    def feed(self, piece: Piece) -> Iterator[Said]:
+    def feed(self, piece: Piece) -> Iterator[Part]:
         """Read *piece*, and give what is certain to be said by it."""
         if piece.text:
             reader = self._readers.setdefault(piece.index, self._make(piece.index))
@@ -35,7 +35,7 @@ class Reading:
             made = tuple(filter(lambda token: self._is_content(token, piece.index), piece.logprobs))
             yield from [Tokens(made, piece.index)] if made else []
 
-    def end(self) -> Iterator[Said]:
+    def end(self) -> Iterator[Part]:
         """Give what was held back; all answers are over."""
         for reader in self._readers.values():
             yield from reader.end()

@@ -1,13 +1,14 @@
 import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.chatbot.reading.reader import Reader
-from app.chatbot.reading.said import Call, Content, Reasoning
+from app.chatbot.reading.parts import Arguments, Call, Reasoning, Text
+from app.chatbot.reading.reader import MARKS, Reader
 
 TOOLS: dict[str, dict[str, Any]] = {
     "get_weather": {"type": "object", "properties": {"zip": {"type": "string"}}},
@@ -41,14 +42,16 @@ def join(said: Sequence[object]) -> list[tuple[str, Any]]:
     joined: list[tuple[str, Any]] = []
     for item in said:
         match item:
-            case Content(text) | Reasoning(text):
+            case Text(text) | Reasoning(text):
                 assert text
                 kind = type(item).__name__.lower()
                 if joined and joined[-1][0] == kind:
                     text = joined.pop()[1] + text
                 joined.append((kind, text))
-            case Call(call):
-                joined.append((call.name, json.loads(call.arguments)))
+            case Call(_, name):
+                joined.append((name, None))
+            case Arguments(text):
+                joined.append((joined.pop()[0], json.loads(text)))
     return joined
 
 
@@ -59,7 +62,7 @@ BOOK = ("book", {"days": [1, 2.5, True, None]})
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        pytest.param(["Hello, ", "you."], [("content", "Hello, you.")], id="text"),
+        pytest.param(["Hello, ", "you."], [("text", "Hello, you.")], id="text"),
         pytest.param(
             [control("<tool_call>"), f"\n{CALL}\n", control("</tool_call>")], [WEATHER], id="qwen"
         ),
@@ -76,13 +79,13 @@ BOOK = ("book", {"days": [1, 2.5, True, None]})
                 control("<tool_call>"),
                 f"\n{OTHER}\n",
             ],
-            [("reasoning", "The weather, then."), ("content", "Let me see."), WEATHER, BOOK],
+            [("reasoning", "The weather, then."), ("text", "Let me see."), WEATHER, BOOK],
             id="qwen thinks, speaks, calls twice",
         ),
         pytest.param(
             [
                 control("<tool_call>"),
-                "\n<function=get_weather>\n<parameter=zip>\n50667\n</parameter>\n"
+                "\n<function=get_weather>\n<parameter=zip>\n50667\n</parameter>\n",
                 '<parameter=days>\n{"n": 2}\n</parameter>\n</function>\n',
                 control("</tool_call>"),
             ],
@@ -167,28 +170,28 @@ BOOK = ("book", {"days": [1, 2.5, True, None]})
                 control("<|message|>"),
                 "It rains.",
             ],
-            [("content", "It rains.")],
+            [("text", "It rains.")],
             id="harmony answers",
         ),
         pytest.param(
             ["<think>\nHm </thin\n</think>\n\nYes."],
-            [("reasoning", "Hm </thin"), ("content", "Yes.")],
+            [("reasoning", "Hm </thin"), ("text", "Yes.")],
             id="thought in plain text",
         ),
         pytest.param(
             [control("[THINK]"), "Hm.", control("[/THINK]"), "Yes."],
-            [("reasoning", "Hm."), ("content", "Yes.")],
+            [("reasoning", "Hm."), ("text", "Yes.")],
             id="magistral",
         ),
         pytest.param([control("<think>"), "Cut o"], [("reasoning", "Cut o")], id="cut in thought"),
         pytest.param(
             [control("<think>"), "\n\n", control("</think>"), "\n\nYes."],
-            [("content", "Yes.")],
+            [("text", "Yes.")],
             id="no thought",
         ),
         pytest.param(
             ["a", control("\n\n"), "b ", control("<table>"), control("<|fim_pad|>"), " "],
-            [("content", "a\n\nb <table> ")],
+            [("text", "a\n\nb <table> ")],
             id="some control tokens are text, others nothing",
         ),
     ],
@@ -213,7 +216,7 @@ def test_families(parts: list[Part], said: list[tuple[str, Any]]) -> None:
 )
 def test_text_that_spells_a_mark_is_text(text: str) -> None:
     """What was written in other tokens than the mark's own is told as it was written."""
-    assert read([text]) == [("content", text)]
+    assert read([text]) == [("text", text)]
 
 
 @pytest.mark.parametrize(
@@ -236,19 +239,19 @@ def test_text_that_spells_a_mark_is_text(text: str) -> None:
 def test_malformed_calls_are_content(inside: str) -> None:
     """What looks like a call and is none is told as text, without its marks."""
     for marks in (("<tool_call>", "</tool_call>"), ("<|python_tag|>", "<|eom_id|>")):
-        parts = ["See: ", control(marks[0]), inside, control(marks[1])]
-        assert read(parts) == [("content", f"See: {inside}")]
+        parts: list[Part] = ["See: ", control(marks[0]), inside, control(marks[1])]
+        assert read(parts) == [("text", f"See: {inside}")]
 
 
 def test_nothing_is_a_call_where_there_are_no_tools() -> None:
     """A call that nobody could make is told as text."""
-    assert read([control("<tool_call>"), CALL, control("</tool_call>")], {}) == [("content", CALL)]
-    assert read([CALL], {}) == [("content", CALL)]
+    assert read([control("<tool_call>"), CALL, control("</tool_call>")], {}) == [("text", CALL)]
+    assert read([CALL], {}) == [("text", CALL)]
 
 
 def test_calls_beyond_the_most() -> None:
     """Where one call at a time is wanted, the others are left out."""
-    parts = [control("<tool_call>"), CALL, control("</tool_call>")] * 2
+    parts: list[Part] = [control("<tool_call>"), CALL, control("</tool_call>")] * 2
     assert read(parts, most=1) == [WEATHER]
     assert read([control("[TOOL_CALLS]"), f"[{CALL},{OTHER}]"], most=1) == [WEATHER]
 
@@ -257,22 +260,20 @@ def test_text_comes_at_once() -> None:
     """Nothing waits that can be neither mark nor call nor the blanks before one."""
     for text in ("Hello", "{", '{"name": "Bob"', "<p>"):
         reader = Reader({})
-        assert join(list(reader.feed(text))) == [("content", text)]
+        assert join(list(reader.feed(text))) == [("text", text)]
     reader = Reader(TOOLS)
     assert join(list(reader.feed('{"name": "B'))) == []
-    assert join(list(reader.feed('ob"'))) == [("content", '{"name": "Bob"')]
+    assert join(list(reader.feed('ob"'))) == [("text", '{"name": "Bob"')]
 
 
-MARKS = st.sampled_from(
-    ["<think>", "</think>", "<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"]
-    + ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>", "<|python_tag|>"]
-    + ["<|tool_call|>", "\n\n", "<|other|>", "<table>"]
-)
+TOKENS = st.sampled_from([*sorted(MARKS), "<|call|>", "\n\n", "<|other|>", "<table>"])
 TEXTS = st.sampled_from(
-    [CALL, OTHER, "<think>", "</think>", " ", "\n", "analysis", "final", "Yes. ", "{", "book"]
-    + ["commentary to=functions.book ", '{"name": "book"', "{}", "é", "<tool_call>", "</thi"]
+    [
+        *(CALL, OTHER, "<think>", "</think>", " ", "\n", "analysis", "final", "Yes. ", "{", "book"),
+        *("commentary to=functions.book ", '{"name": "book"', "{}", "é", "<tool_call>", "</thi"),
+    ]
 )
-PARTS = st.lists(TEXTS | st.tuples(MARKS), max_size=12)
+PARTS = st.lists(TEXTS | st.tuples(TOKENS), max_size=12)
 
 
 @given(parts=PARTS, cuts=st.lists(st.integers(0, 60), max_size=8), has_tools=st.booleans())
@@ -285,11 +286,11 @@ def test_cutting_changes_nothing(parts: list[Part], cuts: list[int], *, has_tool
             cut.append(part)
             continue
         places = sorted({0, len(part), *(at for at in cuts if at < len(part))})
-        cut += [part[a:b] for a, b in zip(places, places[1:], strict=False)]
+        cut += [part[a:b] for a, b in pairwise(places)]
     tools = TOOLS if has_tools else {}
     said = read(cut, tools)
     assert said == read(merge(parts), tools)
-    told = "".join(str(value) for kind, value in said if kind in {"content", "reasoning"})
+    told = "".join(str(value) for kind, value in said if kind in {"text", "reasoning"})
     written = "".join(part for part in parts if isinstance(part, str))
     for mark in ("<|start|>", "<|message|>", "[TOOL_CALLS]", "<|other|>"):
         assert mark not in told or mark in written
