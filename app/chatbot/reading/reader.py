@@ -31,11 +31,6 @@ _BODY: Final = "<|message|>"
 _ENDS: Final = frozenset({"<|end|>", "<|return|>"})
 _CALLED: Final = frozenset({"</tool_call>", "<|/tool_call|>"})
 MARKS: Final = _THINK | _THOUGHT | _CALL | _CALLED | _INSIDE | _HEAD | _ENDS | {_BODY}
-# Control tokens that are text all the same: Gemma's vocabulary adds them.
-_TEXTUAL: Final = re.compile(
-    r"\s+|</?(?:table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|[biu]|su[bp]"
-    r"|code)>"
-)
 _RECIPIENT: Final = re.compile(r"\bto=functions\.([!-~]{1,64}?)(?=\s|<\||$)")
 _CHANNEL: Final = re.compile(r"<\|channel\|>\s*(\w+)")
 _PLAIN_THINK: Final = "<think>"
@@ -83,9 +78,7 @@ class Reader:
 
     def feed(self, text: str, *, control: bool = False) -> Iterator[Part]:
         """Read what comes next, and give what is certain to be said by it."""
-        if control and not _TEXTUAL.fullmatch(text):
-            return self._mark(text)
-        return self._write(text)
+        return self._mark(text) if control else self._write(text)
 
     def end(self) -> Iterator[Part]:
         """Give what was held back; the answer is over."""
