@@ -68,7 +68,7 @@ def test_each_call_is_signed_with_its_callers_credentials(session: boto3.Session
         status = 500 if len(sent) == 1 else 200
         return AWSResponse(request.url, status, HTTPHeaders(), _Body())
 
-    clients.kms.meta.events.register("before-send.kms", answer)
+    clients.kms.meta.events.register("before-send.kms", answer)  # type: ignore[arg-type] # stub
 
     def call(kms: "KMSClient") -> None:
         kms.generate_data_key(KeyId=KEY, KeySpec="AES_256")
@@ -88,7 +88,7 @@ def _text(value: str | bytes) -> str:
 
 
 class _Body:
-    """An answer without anything in it."""
+    """An answer's body, with nothing in it."""
 
     def stream(self) -> list[bytes]:
         """Give it."""
