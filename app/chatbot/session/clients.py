@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
 
 _NETWORK: Final = botocore.config.Config(
-    connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 3, "mode": "standard"}
+    connect_timeout=5,
+    read_timeout=10,
+    retries={"total_max_attempts": 3, "mode": "standard"},
+    max_pool_connections=32,  # kept open for as many sessions that ask at the same time
 )
 _UNSIGNED: Final = botocore.config.Config(signature_version=botocore.UNSIGNED)  # `_signer` signs
 _STS_FIPS: Final = "us-"  # no other Regions have it; AWS, "FIPS endpoints by service"
