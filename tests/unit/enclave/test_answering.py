@@ -316,7 +316,8 @@ def test_more_than_frames_hold(
     all that was taken until then.
     """
     monkeypatch.setattr(answering, "_MOST_FRAMES", 96 - RECEIPT_FRAMES)
-    engine.pieces, engine.reason, engine.seconds = ["a" * 1020] * 10_000, None, 0.002
+    engine.pieces, engine.reason = ["a" * 1020] * 10_000, None
+    engine.seconds = 0.0005 if padding == "constant" else 0.002
     asker, peer, _ = ask(answerer, Options(padding=padding))
     text, receipt = asker.read(peer.messages)
     assert (receipt.finish, receipt.code) == ("error", "internal")
