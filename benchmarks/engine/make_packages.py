@@ -3,7 +3,8 @@ Make the weights packages of a random model: as they are served, and as they mig
 
 `.venv-convert/bin/python -m benchmarks.engine.make_packages SHAPE` writes below .cache/, 7 GB a
 shape; what is there already is left as it is. The model is exported once, in 32 bits; the others
-are made from that by what `bin/save-model` narrows weights with. `benchmarks.engine.set_up` calls it.
+are made from that by what `bin/save-model` narrows weights with. `benchmarks.engine.set_up` calls
+it.
 """
 
 import argparse
@@ -61,9 +62,7 @@ def _narrow(shape: Shape, name: str, recipe: Recipe) -> None:
     description = read_description(exact)
     size = (unfinished / NUMBERS_NAME).stat().st_size
     sizes = replace(description.sizes, weights_bytes=size)
-    write_manifest(
-        unfinished, replace(description, precision=name.partition("-")[0], sizes=sizes)
-    )
+    write_manifest(unfinished, replace(description, precision=name.partition("-")[0], sizes=sizes))
     unfinished.rename(package)
 
 

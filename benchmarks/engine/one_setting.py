@@ -76,7 +76,9 @@ class Trial:
         self._model.forward(step)
         return time.perf_counter() - started
 
-    def judge(self, texts: Sequence[tuple[list[int], int]], logits: Path | None) -> dict[str, object]:
+    def judge(
+        self, texts: Sequence[tuple[list[int], int]], logits: Path | None
+    ) -> dict[str, object]:
         """
         Show the model *texts*, each with how many of its last tokens count.
 

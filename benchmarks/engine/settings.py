@@ -129,7 +129,9 @@ LINES: Final = (
 class Run:
     """A way's process, loaded."""
 
-    def __init__(self, way: Way, package: Path, threads: int, log: IO[bytes], *, exact: bool) -> None:
+    def __init__(
+        self, way: Way, package: Path, threads: int, log: IO[bytes], *, exact: bool
+    ) -> None:
         settings = [f"--set={name}={value}" for name, value in way.more.items()]
         command = (sys.executable, "-m", "benchmarks.engine.one_setting", str(package))
         self._process = subprocess.Popen(
@@ -318,9 +320,10 @@ def _run_line(
 def write_table(report: Mapping[str, Any]) -> Iterator[str]:
     """Give the lines of Markdown for one report."""
     machine = report["machine"]
-    yield f"{machine['cores']} cores of {machine['processor']}, {', '.join(machine['instructions'])},"
-    yield f"{machine['system']}, {machine['taken']}; {report['most_other_cores']:.1f} cores were busy"
-    yield f"with other work. {report['seconds']:.0f} s in all."
+    yield f"{machine['cores']} cores of {machine['processor']},"
+    yield f"{', '.join(machine['instructions'])}, {machine['system']}, {machine['taken']};"
+    yield f"{report['most_other_cores']:.1f} cores were busy with other work. "
+    yield f"{report['seconds']:.0f} s in all."
     yield ""
     heads = ("setting", "way", *(f"{kind}, ms" for kind in KINDS), "logits apart", "same", "MiB")
     yield f"| {' | '.join(heads)} |"

@@ -157,7 +157,9 @@ def _hide_all(model: dict[str, object], names: Mapping[str, str]) -> Collection[
     hidden = {token: f"{name}'" for token, name in names.items()}  # spellings that no text has
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):
-        numbers = [(hidden[token], vocabulary.pop(token)) for token in hidden if token in vocabulary]
+        numbers = [
+            (hidden[token], vocabulary.pop(token)) for token in hidden if token in vocabulary
+        ]
         others = set(vocabulary.values())
         vocabulary.update(numbers)
     else:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-# Read when the library is imported: it may ask nobody and write nothing.
-os.environ.update(OPENVINO_LOG_LEVEL="0", OV_TELEMETRY="0")
+# Read when the library is imported: it may ask nobody and write nothing, and what it keeps of the
+# shapes that steps have had stays small.
+os.environ.update(OPENVINO_LOG_LEVEL="0", OV_TELEMETRY="0", ONEDNN_PRIMITIVE_CACHE_CAPACITY="256")
 
 import numpy as np
 import openvino
@@ -36,6 +37,7 @@ _MODEL_NAME: Final = "openvino_model.xml"
 _EXACT: Final = {"KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 _MOST_GROUP: Final = 256  # activations that share a scale
 _LEAST_GROUP: Final = 32
+_LEAST_BITS: Final = 8  # of keys and values: two in one byte are no array, to be lent and wiped
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ class OpenVinoModel:
         caches = [port for port in self._compiled.inputs if "cache." in port.any_name]
         if not caches:
             raise WeightsError("the model keeps no keys and values")
+        if any(port.element_type.bitwidth < _LEAST_BITS for port in caches):
+            raise WeightsError("keys and values of less than 8 bits are not served")
         self.block_bytes = sum(map(_block_bytes, caches))
         self.blocks = min(most_blocks, most_bytes // self.block_bytes)
         vocabulary = min(width, weights.sizes.vocabulary)
@@ -186,7 +190,10 @@ def _compile(path: Path, settings: Settings) -> openvino.CompiledModel:
 def _widths(model: openvino.Model) -> Iterator[int]:
     """Give the widths of the activations that *model* multiplies with weights."""
     for operation in model.get_ops():
-        if operation.get_type_name() == "MatMul" and operation.input_value(1).partial_shape.is_static:
+        if (
+            operation.get_type_name() == "MatMul"
+            and operation.input_value(1).partial_shape.is_static
+        ):
             width = operation.input_value(0).partial_shape[-1]
             if width.is_static:
                 yield width.get_length()
