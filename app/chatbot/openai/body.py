@@ -5,6 +5,7 @@ Left out, null, and the value that changes nothing are all the same. One refusal
 refused.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Final, TypeVar
 
@@ -13,6 +14,7 @@ from pydantic_core import from_json
 
 _MOST_NAMED: Final = 8  # parameters in one refusal, and the length of each name
 _MAX_NAME: Final = 64
+_TAG: Final = re.compile(r"str|list\[.*\]|<[a-z_]+>")  # of an alternative, by pydantic or by us
 
 
 class RequestError(Exception):
@@ -105,7 +107,7 @@ def _refuse(
 
 def _named(place: _Place) -> _Place:
     """Give *place* without which alternative of a union was tried, which is no part of a name."""
-    return tuple(item for item in place if item not in {"str", "list[str]", "list[_Part]"})
+    return tuple(item for item in place if not (isinstance(item, str) and _TAG.fullmatch(item)))
 
 
 def _names(body: bytes) -> dict[str, int]:
@@ -131,4 +133,5 @@ def _refusal(kind: type[Body], flaw: str, message: str, place: _Place) -> Reques
         )
     if flaw == "missing":
         return RequestError(f"{name} is missing", name, "missing_required_parameter")
-    return RequestError(f"{name}: {message}", name, "invalid_value")
+    code = "unsupported_value" if flaw == "unsupported" else "invalid_value"
+    return RequestError(f"{name}: {message}", name, code)

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from app.chatbot.openai.body import Body, RequestError, Whole, parse
-from app.protocol.errors import QuestionError
+from app.chatbot.openai.options import make_options
 from app.protocol.question import Message, Options
 
 # What has a value that changes nothing, and that value.
@@ -100,13 +100,7 @@ class _Request(Body):
         if given["stop"] is not None:
             stop = given["stop"]
             given["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-        try:
-            return replace(
-                defaults, **{name: value for name, value in given.items() if value is not None}
-            )
-        except QuestionError as error:
-            named = next((name for name in _OPTIONS if name in str(error)), None)
-            raise RequestError(str(error), named, "invalid_value") from None
+        return make_options(defaults, given)
 
 
 class _ChatRequest(_Request):

@@ -68,6 +68,13 @@ class Failure:
     headers: dict[str, str]
     body: Json
 
+    @property
+    def error(self) -> Json:
+        """The error object in the body."""
+        error = self.body["error"]
+        assert isinstance(error, Mapping)  # noqa: S101 - `error_body` made it
+        return error
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -147,7 +154,7 @@ class Shape:
         return self._head(kind) | {
             "choices": [choice],
             "usage": _usage(evidence),
-            "receipt": _receipt(evidence),
+            "receipt": describe_receipt(evidence),
         }
 
     def first(self) -> str:
@@ -165,7 +172,7 @@ class Shape:
     def last(self, evidence: Evidence) -> str:
         """Give the events that end a stream: only a whole and verified answer has them."""
         content: Json = {"text": ""} if self.endpoint == "completion" else {"delta": {}}
-        end = self._chunk(content, evidence.receipt.finish, receipt=_receipt(evidence))
+        end = self._chunk(content, evidence.receipt.finish, receipt=describe_receipt(evidence))
         if self.include_usage:
             end += event(self._head(self._chunk_kind) | {"choices": [], "usage": _usage(evidence)})
         return end + DONE
