@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from starlette.requests import Request
 
 from app.chatbot.openai.conversations import Conversations
-from app.chatbot.openai.parts import Part, Text
 from app.chatbot.openai.request import Asked
+from app.chatbot.reading.parts import Part, Text
 from app.chatbot.session.exchange import Answer, Evidence
 
 

@@ -23,7 +23,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.chatbot.local_http import bearer, is_token, read_body
 from app.chatbot.openai.body import RequestError
 from app.chatbot.openai.conversations import MAX_SESSIONS, Conversations
-from app.chatbot.openai.parts import Part, Text
 from app.chatbot.openai.request import Asked, parse_chat, parse_completion
 from app.chatbot.openai.response import (
     Endpoint,
@@ -34,6 +33,7 @@ from app.chatbot.openai.response import (
     fail,
 )
 from app.chatbot.openai.running import Running, ending, watch
+from app.chatbot.reading.parts import Part, Text
 from app.protocol.errors import AppError, TooLongError
 from app.protocol.question import Options
 

@@ -1,10 +1,13 @@
 """
 Parts of an answer: what a model wrote, apart from what it thought and from the tools it called.
 
-All endpoints tell their clients of these, each in its own shapes.
+All ways to talk tell of these, each in its own way. The `index` of a part says which of a
+question's answers it belongs to.
 """
 
 from dataclasses import dataclass, field
+
+from app.protocol.piece import TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +15,7 @@ class Text:
     """Some of what the model wrote."""
 
     text: str = field(repr=False)
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,7 @@ class Reasoning:
     """Some of what the model thought before it wrote."""
 
     text: str = field(repr=False)
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,7 @@ class Call:
 
     id: str
     name: str
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,15 @@ class Arguments:
     """Some of the arguments of the call that was begun last, JSON text."""
 
     text: str = field(repr=False)
+    index: int = 0
 
 
-Part = Text | Reasoning | Call | Arguments
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of text, with their log-probabilities; where those were asked for."""
+
+    tokens: tuple[TokenLogprob, ...] = field(repr=False)
+    index: int = 0
+
+
+Part = Text | Reasoning | Call | Arguments | Tokens
