@@ -212,7 +212,8 @@ def _usage(evidence: Evidence) -> Json:
     }
 
 
-def _receipt(evidence: Evidence) -> Json:
+def describe_receipt(evidence: Evidence) -> Json:
+    """Give the member of our own: which enclave answered, and what it signed."""
     release = evidence.enclave.release
     return {
         "release": release.name,

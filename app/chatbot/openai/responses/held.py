@@ -103,15 +103,14 @@ class HeldResponses:
     def response(self, name: str) -> Json | None:
         """Give the response *name*, None where it is not held."""
         held = self._use(name)
-        return held and {
-            **json.loads(held.head),
-            "output": list(map(json.loads, held.output.values())),
-        }
+        if held is None:
+            return None
+        return {**json.loads(held.head), "output": [*map(json.loads, held.output.values())]}
 
     def input_items(self, name: str) -> list[Json] | None:
         """Give the conversation before the response *name*, None where that is not held."""
         held = self._use(name)
-        return held and json.loads(held.items)
+        return None if held is None else list(json.loads(held.items))
 
     def conversation(self, name: str) -> list[Item] | None:
         """Give the conversation with the response *name*, None where that is not held."""
@@ -123,7 +122,7 @@ class HeldResponses:
     def item(self, name: str) -> Item | None:
         """Give the item *name* of an output, None where its response is not held."""
         held = self._use(self._owners.get(name, ""))
-        return held and parse_held(_join([held.output[name]]))[0]
+        return None if held is None else parse_held(_join([held.output[name]]))[0]
 
     def _use(self, name: str) -> _Held | None:
         self.expire()

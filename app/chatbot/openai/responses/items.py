@@ -201,27 +201,40 @@ def parse_held(items: bytes) -> list[Item]:
 
 
 def resolve(
-    items: Iterable[GivenItem], find: Callable[[str], Item | None], start: int = 0
+    items: Iterable[GivenItem], find: Callable[[str], Item | None], before: Iterable[Item]
 ) -> list[Item]:
     """
     Give *items* with what each reference names in its place, as *find* has it.
 
+    Args:
+        before: What the conversation has already.
+
     Raises:
-        RequestError: There is no such item.
+        RequestError: There is no such item, or the conversation has it twice.
     """
     found: list[Item] = []
-    for number, item in enumerate(items, start):
-        named = find(item.id) if isinstance(item, ItemReference) else item
+    known = {item.id for item in before}
+    for number, item in enumerate(items):
+        if not isinstance(item, ItemReference):
+            found.append(item)
+            continue
+        named = None if item.id in known else find(item.id)
         if named is None:
-            name = f"input[{number}].id"
-            raise RequestError(
-                f"{name}: this item is not found: it is no longer held here, or was not stored; "
-                "send the item itself, as clients do with store: false",
-                name,
-                "item_not_found",
-            )
+            raise _refuse_reference(f"input[{number}].id", twice=item.id in known)
+        known.add(item.id)
         found.append(named)
     return found
+
+
+def _refuse_reference(name: str, *, twice: bool) -> RequestError:
+    if twice:
+        words = f"{name}: the conversation has this item already"
+        return RequestError(words, name, "invalid_value")
+    words = (
+        f"{name}: this item is not found: it is no longer held here, or was not stored; send the "
+        "item itself, as clients do with store: false"
+    )
+    return RequestError(words, name, "item_not_found")
 
 
 def to_messages(items: Sequence[Item]) -> tuple[Message, ...]:

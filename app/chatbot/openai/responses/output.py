@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from app.chatbot.openai.responses.items import Json, make_id
-from app.protocol.question import ToolCall
+from app.protocol.piece import TokenLogprob
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
@@ -64,12 +64,19 @@ SUMMARY: Final = Kind(
 
 @dataclass(slots=True)
 class GrowingText:
-    """A message or reasoning, the text of which comes piece by piece."""
+    """
+    A message or reasoning, the text of which comes piece by piece.
+
+    Attributes:
+        pieces: Of the text so far.
+    """
 
     kind: Kind
     place: int
     id: str = ""
     pieces: list[str] = field(default_factory=list, repr=False)
+    _logprobs: list[Json] = field(default_factory=list, repr=False)
+    _untold: list[Json] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         self.id = make_id(self.kind.prefix)
@@ -79,20 +86,28 @@ class GrowingText:
         item = self.to_json("in_progress", parts=[])
         return [
             {"type": "response.output_item.added", "output_index": self.place, "item": item},
-            self._event(f"{self.kind.part_event}.added", part=self._part("")),
+            self._event(f"{self.kind.part_event}.added", part=self._part("", [])),
         ]
 
     def add(self, text: str) -> list[Json]:
-        """Give the events of more text."""
+        """Give the events of more text, with the log-probabilities that came since the last."""
         self.pieces.append(text)
-        return [self._event(f"{self.kind.text_event}.delta", delta=text, **self._logprobs())]
+        untold, self._untold = self._untold, []
+        return [self._event(f"{self.kind.text_event}.delta", delta=text, **self._logged(untold))]
+
+    def log(self, tokens: list[Json]) -> None:
+        """Take log-probabilities of what was written."""
+        self._logprobs += tokens
+        self._untold += tokens
 
     def end(self, status: Status) -> list[Json]:
         """Give the events that end it."""
+        last = self.add("") if self._untold else []
         text = "".join(self.pieces)
         return [
-            self._event(f"{self.kind.text_event}.done", text=text, **self._logprobs()),
-            self._event(f"{self.kind.part_event}.done", part=self._part(text)),
+            *last,
+            self._event(f"{self.kind.text_event}.done", text=text, **self._logged(self._logprobs)),
+            self._event(f"{self.kind.part_event}.done", part=self._part(text, self._logprobs)),
             {
                 "type": "response.output_item.done",
                 "output_index": self.place,
@@ -102,7 +117,8 @@ class GrowingText:
 
     def to_json(self, status: Status, parts: list[Json] | None = None) -> Json:
         """Give the item as it is so far."""
-        parts = [self._part("".join(self.pieces))] if parts is None else parts
+        if parts is None:
+            parts = [self._part("".join(self.pieces), self._logprobs)]
         more: Json = {"role": "assistant"} if self.kind is MESSAGE else {"summary": []}
         head = {"id": self.id, "type": self.kind.item, "status": status}
         return {**head, **more, self.kind.member: parts}
@@ -116,43 +132,71 @@ class GrowingText:
             **more,
         }
 
-    def _part(self, text: str) -> Json:
-        more: Json = {"annotations": [], "logprobs": []} if self.kind is MESSAGE else {}
-        return {"type": self.kind.part, "text": text, **more}
+    def _part(self, text: str, logprobs: list[Json]) -> Json:
+        more: Json = {"annotations": []} if self.kind is MESSAGE else {}
+        return {"type": self.kind.part, "text": text, **more, **self._logged(logprobs)}
 
-    def _logprobs(self) -> Json:
-        return {"logprobs": []} if self.kind is MESSAGE else {}
+    def _logged(self, logprobs: list[Json]) -> Json:
+        return {"logprobs": list(logprobs)} if self.kind is MESSAGE else {}
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionCallItem:
-    """A tool's call, which comes whole."""
+@dataclass(slots=True)
+class GrowingCall:
+    """A tool's call, the arguments of which come piece by piece."""
 
-    call: ToolCall
+    call_id: str
+    name: str
     place: int
     id: str = field(default_factory=lambda: make_id("fc"))
+    pieces: list[str] = field(default_factory=list, repr=False)
 
-    def events(self) -> list[Json]:
-        """Give all its events."""
-        place: Json = {"output_index": self.place}
-        named: Json = {**place, "item_id": self.id}
-        text = self.call.arguments
-        begun = {**self.to_json(), "arguments": "", "status": "in_progress"}
-        kind = "response.function_call_arguments"
+    def begin(self) -> list[Json]:
+        """Give the event that begins it."""
+        item = self.to_json("in_progress")
+        return [{"type": "response.output_item.added", "output_index": self.place, "item": item}]
+
+    def add(self, text: str) -> list[Json]:
+        """Give the event of more arguments."""
+        self.pieces.append(text)
+        return [self._event("delta", delta=text)]
+
+    def end(self, status: Status) -> list[Json]:
+        """Give the events that end it."""
+        item = self.to_json(status)
         return [
-            {"type": "response.output_item.added", **place, "item": begun},
-            {"type": f"{kind}.delta", **named, "delta": text},
-            {"type": f"{kind}.done", **named, "arguments": text, "name": self.call.name},
-            {"type": "response.output_item.done", **place, "item": self.to_json()},
+            self._event("done", arguments=item["arguments"], name=self.name),
+            {"type": "response.output_item.done", "output_index": self.place, "item": item},
         ]
 
-    def to_json(self) -> Json:
-        """Give the item."""
+    def to_json(self, status: Status) -> Json:
+        """Give the item as it is so far."""
         return {
             "id": self.id,
             "type": "function_call",
-            "status": "completed",
-            "call_id": self.call.id,
-            "name": self.call.name,
-            "arguments": self.call.arguments,
+            "status": status,
+            "call_id": self.call_id,
+            "name": self.name,
+            "arguments": "".join(self.pieces),
         }
+
+    def _event(self, kind: str, **more: object) -> Json:
+        return {
+            "type": f"response.function_call_arguments.{kind}",
+            "item_id": self.id,
+            "output_index": self.place,
+            **more,
+        }
+
+
+def describe_token(made: TokenLogprob) -> Json:
+    """Give a token and those in whose place it stands, with their log-probabilities."""
+    alternatives = [_describe_logprob(item) for item in made.alternatives]
+    return {**_describe_logprob(made), "top_logprobs": alternatives}
+
+
+def _describe_logprob(token: TokenLogprob) -> Json:
+    return {
+        "token": token.token.decode(errors="replace"),
+        "bytes": list(token.token),
+        "logprob": token.logprob,
+    }

@@ -29,7 +29,6 @@ from app.protocol.question import Message, Options, Thinking
 _NEUTRAL: Final[dict[str, object]] = {
     "background": False,
     "context_management": [],
-    "prompt_cache_options": {},
     "truncation": "disabled",
 }
 _COMPANIONS: Final = frozenset(
@@ -67,6 +66,10 @@ _Includable = Literal[
 
 class _StreamOptions(Body):
     neutral: ClassVar = {"include_obfuscation": False}
+
+
+class _CacheOptions(Body):
+    neutral: ClassVar = {"mode": "implicit", "prewarm": False, "ttl": "30m"}
 
 
 class _PlainFormat(Body):
@@ -133,6 +136,7 @@ class _Request(Body):
     ] = Field(default_factory=dict)
     parallel_tool_calls: bool = True
     prompt_cache_key: _Label | None = None
+    prompt_cache_options: _CacheOptions | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     reasoning: _Reasoning = Field(default_factory=_Reasoning)
     safety_identifier: _Label | None = None
@@ -249,7 +253,7 @@ def parse_responses(
     """
     request = parse(_Request, body)
     before = _before(request.previous_response_id, find_response)
-    items = (*before, *resolve(request.items(), find_item))
+    items = (*before, *resolve(request.items(), find_item, before))
     _require_question(items)
     told = request.instructions
     options = request.options(defaults)

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Literal
 
-from app.chatbot.openai.parts import Call, Content, Part, Reasoning
 from app.chatbot.openai.response import Failure, describe_receipt
 from app.chatbot.openai.responses.items import Json, make_id
 from app.chatbot.openai.responses.output import (
     MESSAGE,
     REASONING,
     SUMMARY,
-    FunctionCallItem,
+    GrowingCall,
     GrowingText,
     Kind,
     Status,
+    describe_token,
 )
+from app.chatbot.reading.parts import Arguments, Call, Part, Reasoning, Text, Tokens
 from app.chatbot.session.exchange import Evidence
 
 _Standing = Literal["in_progress", "completed", "incomplete", "failed"]
@@ -47,7 +48,7 @@ class Response:
     id: str = field(default_factory=lambda: make_id("resp"))
     created: int = field(default_factory=lambda: int(time.time()))
     _output: list[Json] = field(default_factory=list, repr=False)
-    _growing: GrowingText | None = None
+    _growing: GrowingText | GrowingCall | None = None
     _told: int = 0
 
     def begin(self) -> list[Json]:
@@ -61,25 +62,34 @@ class Response:
     def add(self, part: Part) -> list[Json]:
         """Give the events of *part*."""
         match part:
-            case Content(text):
+            case Text(text):
                 return self._tell(*self._write(MESSAGE, text))
             case Reasoning(text):
                 return self._tell(*self._write(SUMMARY if self.summarised else REASONING, text))
-            case Call(call):
-                closing = self._close("completed")
-                item = FunctionCallItem(call, len(self._output))
-                self._output.append(item.to_json())
-                return self._tell(*closing, *item.events())
+            case Call(call_id, name):
+                return self._tell(*self._open(GrowingCall(call_id, name, self._next)))
+            case Arguments(text):
+                call = self._growing if isinstance(self._growing, GrowingCall) else None
+                return self._tell(*call.add(text)) if call else []
+            case Tokens(tokens):
+                if isinstance(self._growing, GrowingText) and self._growing.kind is MESSAGE:
+                    self._growing.log(list(map(describe_token, tokens)))
+                return []
 
     def end(self, evidence: Evidence) -> list[Json]:
-        """Give the events that end it: only a whole and verified answer has them."""
+        """Give the events that end it, the last of which has it whole and with its evidence."""
         cut = evidence.receipt.finish == "length"
-        standing: _Standing = "incomplete" if cut else "completed"
-        events = [] if self._output or self._growing else self._write(MESSAGE, "")
-        events += self._close("incomplete" if cut else "completed")
-        return self._tell(
-            *events, {"type": f"response.{standing}", "response": self.whole(evidence)}
+        standing: Literal["completed", "incomplete"] = "incomplete" if cut else "completed"
+        events = [] if self._next else self._write(MESSAGE, "")
+        events += self._close(standing)
+        response = self._to_json(
+            standing,
+            completed_at=None if cut else int(time.time()),
+            incomplete_details={"reason": "max_output_tokens"} if cut else None,
+            usage=_usage(evidence),
+            receipt=describe_receipt(evidence),
         )
+        return self._tell(*events, {"type": f"response.{standing}", "response": response})
 
     def fail(self, failure: Failure) -> list[Json]:
         """Give the events that end it where it fails: what came before is not a whole answer."""
@@ -96,24 +106,24 @@ class Response:
             {"type": "response.failed", "response": response},
         )
 
-    def whole(self, evidence: Evidence) -> Json:
-        """Give the object of a whole and verified answer, once it has ended."""
-        cut = evidence.receipt.finish == "length"
-        return self._to_json(
-            "incomplete" if cut else "completed",
-            completed_at=None if cut else int(time.time()),
-            incomplete_details={"reason": "max_output_tokens"} if cut else None,
-            usage=_usage(evidence),
-            receipt=describe_receipt(evidence),
-        )
+    @property
+    def _next(self) -> int:
+        """The place of the item that comes after the one that grows."""
+        return len(self._output) + (self._growing is not None)
 
     def _write(self, kind: Kind, text: str) -> list[Json]:
         """Give the events of *text*, and those of another item's end and this one's beginning."""
-        if self._growing is not None and self._growing.kind is kind:
-            return self._growing.add(text)
+        events: list[Json] = []
+        growing = self._growing
+        if not (isinstance(growing, GrowingText) and growing.kind is kind):
+            growing = GrowingText(kind, self._next)
+            events = self._open(growing)
+        return events + growing.add(text)
+
+    def _open(self, item: GrowingText | GrowingCall) -> list[Json]:
         events = self._close("completed")
-        self._growing = GrowingText(kind, len(self._output))
-        return [*events, *self._growing.begin(), *self._growing.add(text)]
+        self._growing = item
+        return events + item.begin()
 
     def _close(self, status: Status) -> list[Json]:
         if self._growing is None:
