@@ -38,7 +38,7 @@ class Body(BaseModel):
     An object of a request, or the whole of it.
 
     Attributes:
-        neutral: What has a value that changes nothing, and that value.
+        neutral: What has a value that changes nothing, and that value; a tuple has several.
 
         companions: What a refusal names last: what clients add by themselves, or what means
             nothing without another parameter, is seldom what the caller meant.
@@ -58,10 +58,16 @@ class Body(BaseModel):
     @classmethod
     def _is_neutral(cls, name: str, value: object) -> bool:
         """Tell whether *value* changes nothing; 0.0 is 0 here, and false is not."""
-        neutral = cls.neutral.get(name)
-        return value is None or (
+        return value is None or any(
             value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+            for neutral in cls.neutral_values(name)
         )
+
+    @classmethod
+    def neutral_values(cls, name: str) -> tuple[object, ...]:
+        """Give the values of the member *name* that change nothing, null aside."""
+        value = cls.neutral.get(name, ())
+        return value if isinstance(value, tuple) else (value,)
 
 
 def _to_whole(value: object) -> object:
@@ -127,7 +133,8 @@ def _refusal(kind: type[Body], flaw: str, message: str, place: _Place) -> Reques
     name = "".join(f"[{item}]" if isinstance(item, int) else f".{item}" for item in place)[1:]
     name = name[:_MAX_NAME]
     if flaw == "extra_forbidden":
-        neutral = f", other than {kind.neutral[name]!r}" if name in kind.neutral else ""
+        values = " or ".join(map(repr, kind.neutral_values(name)))
+        neutral = f", other than {values}" if values else ""
         return RequestError(
             f"{name} is not supported{neutral}: leave it out", name, "unsupported_parameter"
         )

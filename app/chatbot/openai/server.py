@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Final
 
 from starlette.applications import Starlette
@@ -33,9 +32,9 @@ from app.chatbot.openai.response import (
     error_body,
     fail,
 )
-from app.chatbot.openai.responses.endpoints import PARAMETER, PATH, Responses
-from app.chatbot.openai.running import Running, ending, watch
-from app.chatbot.reading.parts import Part, Text
+from app.chatbot.openai.responses.endpoints import PATH, Responses
+from app.chatbot.openai.running import Running, ending, unused_header, watch
+from app.chatbot.reading.parts import Part
 from app.protocol.errors import AppError
 from app.protocol.question import Options
 
@@ -43,8 +42,6 @@ _MAX_NAME: Final = 64  # characters of a name that is told back
 # More than there are sessions, so that one that finds none is told so instead of queued.
 _THREADS: Final = 4 * MAX_SESSIONS
 _COMPLETIONS: Final = "/v1/completions"
-_QUESTIONS: Final = {_COMPLETIONS: "prompt", PATH: PARAMETER}  # where a question stands
-_UNUSED_HEADER: Final = "x-not-in-the-prompt"
 _CODES: Final = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}
 _PARSERS: Final[dict[Endpoint, Callable[[bytes, Options], Asked]]] = {
     "chat": parse_chat,
@@ -128,24 +125,31 @@ class _Server:
     async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
         asked = _PARSERS[endpoint](await read(request), self._defaults)
         self._require_model(asked.model)
-        shape = Shape(endpoint, asked.model, self._limit(request), asked.include_usage)
-        unused = {_UNUSED_HEADER: ", ".join(asked.unused)} if asked.unused else {}
-        running = Running(self._conversations, asked, self._threads)
+        shape = Shape(
+            endpoint,
+            asked.model,
+            self._limit(request),
+            include_usage=asked.include_usage,
+            answers=sum(question.options.n for question in asked.questions),
+        )
+        running = Running(self._conversations, *asked.questions, threads=self._threads)
         parts = running.parts()
         watching = watch(request, running)
         if not asked.stream:
             async with ending(watching):
-                text = "".join([part.text async for part in parts if isinstance(part, Text)])
-            shape = replace(shape, model=running.model)
-            return JSONResponse(shape.whole(text, running.evidence()), headers=unused)
+                async for part in parts:
+                    shape.add(part)
+            shape.model = running.model
+            return JSONResponse(shape.whole(running.evidence()), headers=unused_header(running))
         try:
             first = await anext(parts, None)  # what fails so early has a status of its own
         except BaseException:
             watching.cancel()
             raise
+        shape.model = running.model
         return StreamingResponse(
-            _events(replace(shape, model=running.model), first, parts, running, watching),
-            headers={"cache-control": "no-store", **unused},
+            _events(shape, first, parts, running, watching),
+            headers={"cache-control": "no-store", **unused_header(running)},
             media_type="text/event-stream",
         )
 
@@ -155,7 +159,9 @@ class _Server:
         return JSONResponse(failure.body, failure.status, failure.headers)
 
     def _limit(self, request: Request) -> Limit:
-        parameter = _QUESTIONS.get(request.url.path, "messages")
+        if request.url.path == PATH:
+            return self.responses.limit
+        parameter = "prompt" if request.url.path == _COMPLETIONS else "messages"
         return Limit(parameter, self._conversations.context_tokens)
 
     def _require_model(self, name: str) -> None:
@@ -175,11 +181,10 @@ async def _events(
     async with ending(watching):
         try:
             yield shape.first()
-            if isinstance(first, Text):
-                yield shape.piece(first.text)
+            if first is not None:
+                yield shape.add(first)
             async for part in parts:
-                if isinstance(part, Text):
-                    yield shape.piece(part.text)
+                yield shape.add(part)
             yield shape.last(running.evidence())
         except AppError as error:
             yield shape.failed(error)

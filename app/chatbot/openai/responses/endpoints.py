@@ -12,22 +12,20 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.responses import Response as HttpResponse
 from starlette.routing import Route
 
-from app.chatbot.openai import request as chat
 from app.chatbot.openai.body import RequestError
 from app.chatbot.openai.conversations import Conversations
 from app.chatbot.openai.http import NotFoundError, read
 from app.chatbot.openai.response import Limit, fail
 from app.chatbot.openai.responses.held import HeldResponses
 from app.chatbot.openai.responses.items import Json
-from app.chatbot.openai.responses.request import Asked, parse_responses
+from app.chatbot.openai.responses.request import NAMES, Asked, parse_responses
 from app.chatbot.openai.responses.response import Response, encode_event
-from app.chatbot.openai.running import Running, ending, watch
+from app.chatbot.openai.running import Running, ending, unused_header, watch
 from app.chatbot.reading.parts import Part
 from app.protocol.errors import AppError
 from app.protocol.question import Options
 
 PATH: Final = "/v1/responses"
-PARAMETER: Final = "input"  # where the question stands
 _ITEMS_LISTED: Final = 20  # at a time, unless a client wants another number
 _MOST_LISTED: Final = 100
 _Found = TypeVar("_Found")
@@ -69,6 +67,11 @@ class Responses:
             Route(f"{one}/cancel", self.cancel, methods=["POST"]),
         ]
 
+    @property
+    def limit(self) -> Limit:
+        """What an error about a question is told with."""
+        return Limit("input", self._conversations.context_tokens, NAMES)
+
     async def create(self, request: Request) -> HttpResponse:
         """Answer `POST /v1/responses`."""
         asked = parse_responses(
@@ -78,12 +81,13 @@ class Responses:
             find_item=self._held.item,
         )
         self._require_model(asked.model)
-        running = Running(self._conversations, _to_chat(asked), self._threads)
+        running = Running(self._conversations, asked.question, threads=self._threads)
         parts = running.parts()
         watching = watch(request, running)
         if not asked.stream:
             async with ending(watching):
-                return JSONResponse(await self._whole(asked, parts, running))
+                whole = await self._whole(asked, parts, running)
+            return JSONResponse(whole, headers=unused_header(running))
         try:
             first = await anext(parts, None)  # what fails so early has a status of its own
         except BaseException:
@@ -91,7 +95,7 @@ class Responses:
             raise
         return StreamingResponse(
             self._events(asked, first, parts, running, watching),
-            headers={"cache-control": "no-store"},
+            headers={"cache-control": "no-store", **unused_header(running)},
             media_type="text/event-stream",
         )
 
@@ -126,7 +130,7 @@ class Responses:
         async for part in parts:
             response.add(part)
         response.model = running.model
-        events = response.end(running.evidence())
+        events = response.end(*running.evidence())
         return self._keep(asked, events)
 
     async def _events(
@@ -145,12 +149,11 @@ class Responses:
                 yield "".join(map(encode_event, events))
                 async for part in parts:
                     yield "".join(map(encode_event, response.add(part)))
-                events = response.end(running.evidence())
+                events = response.end(*running.evidence())
                 self._keep(asked, events)
                 yield "".join(map(encode_event, events))
             except AppError as error:
-                limit = Limit(PARAMETER, self._conversations.context_tokens)
-                yield "".join(map(encode_event, response.fail(fail(error, limit))))
+                yield "".join(map(encode_event, response.fail(fail(error, self.limit))))
             finally:
                 running.stop()
 
@@ -172,13 +175,6 @@ class Responses:
     def _sweep_again(self) -> None:
         self._sweeping = False
         self._sweep()
-
-
-def _to_chat(asked: Asked) -> chat.Asked:
-    *history, last = asked.messages
-    return chat.Asked(
-        asked.model, tuple(history), last.text, asked.options, asked.stream, include_usage=False
-    )
 
 
 def _require(found: _Found | None) -> _Found:

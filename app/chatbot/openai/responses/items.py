@@ -12,6 +12,8 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag, TypeAdapter
 
 from app.chatbot.openai.body import Body, RequestError
+from app.chatbot.openai.messages import shorten_id
+from app.chatbot.openai.tools import Word
 from app.protocol.constants import MAX_TURNS
 from app.protocol.question import Message, ToolCall
 
@@ -20,7 +22,7 @@ Json = Mapping[str, object]
 MOST_ITEMS: Final = 2 * MAX_TURNS  # a message and its reasoning are two items
 _ID_BYTES: Final = 24
 _ECHOED: Final = {"caller": {"type": "direct"}, "async": False, "annotations": [], "logprobs": []}
-Word = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,64}$")]  # SPEC.md section 5.3
+_CallId = Annotated[str, StringConstraints(min_length=1)]
 
 
 def make_id(kind: str) -> str:
@@ -111,13 +113,15 @@ class FunctionCall(_Item):
     prefix: ClassVar = "fc"
 
     type: Literal["function_call"]
-    call_id: Word
+    call_id: _CallId
     name: Word
     arguments: str
 
     def to_message(self) -> Message:
         """Give the message that it is part of."""
-        return Message("assistant", "", calls=(ToolCall(self.call_id, self.name, self.arguments),))
+        arguments = self.arguments.strip() or "{}"
+        call = ToolCall(shorten_id(self.call_id), self.name, arguments)
+        return Message("assistant", "", calls=(call,))
 
 
 class FunctionCallOutput(_Item):
@@ -126,7 +130,7 @@ class FunctionCallOutput(_Item):
     prefix: ClassVar = "fco"
 
     type: Literal["function_call_output"]
-    call_id: Word
+    call_id: _CallId
     output: _Content
 
     def to_json(self) -> Json:
@@ -135,7 +139,7 @@ class FunctionCallOutput(_Item):
 
     def to_message(self) -> Message:
         """Give the message that it is, without the tool's name."""
-        return Message("tool", _join(self.output), call_id=self.call_id)
+        return Message("tool", _join(self.output), call_id=shorten_id(self.call_id))
 
 
 class _ReasoningText(Body):

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from app.chatbot.openai.responses.items import Json, make_id
-from app.protocol.piece import TokenLogprob
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
@@ -186,17 +185,3 @@ class GrowingCall:
             "output_index": self.place,
             **more,
         }
-
-
-def describe_token(made: TokenLogprob) -> Json:
-    """Give a token and those in whose place it stands, with their log-probabilities."""
-    alternatives = [_describe_logprob(item) for item in made.alternatives]
-    return {**_describe_logprob(made), "top_logprobs": alternatives}
-
-
-def _describe_logprob(token: TokenLogprob) -> Json:
-    return {
-        "token": token.token.decode(errors="replace"),
-        "bytes": list(token.token),
-        "logprob": token.logprob,
-    }

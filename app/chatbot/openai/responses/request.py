@@ -4,7 +4,6 @@ A request of the Responses API, as far as an enclave can honour it.
 What it cannot honour is refused by name; what changes nothing is taken.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Literal
@@ -12,7 +11,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from app.chatbot.openai.body import Body, RequestError, Whole, parse
-from app.chatbot.openai.options import make_options
+from app.chatbot.openai.options import THINKING, Effort, make_options, raise_top_p
 from app.chatbot.openai.responses.items import (
     MOST_ITEMS,
     FunctionCallOutput,
@@ -24,7 +23,8 @@ from app.chatbot.openai.responses.items import (
     to_messages,
 )
 from app.chatbot.openai.responses.tools import Choice, GivenTool, choose
-from app.protocol.question import Message, Options, Thinking
+from app.chatbot.openai.tools import ANY_OBJECT, encode_parallel, encode_tools, to_text
+from app.protocol.question import Message, Options, Question
 
 _NEUTRAL: Final[dict[str, object]] = {
     "background": False,
@@ -36,19 +36,12 @@ _COMPANIONS: Final = frozenset(
     | {"stream_options", "tool_choice", "top_logprobs", "truncation", "user"}
 )
 # What clients call a parameter, by the name of the option that it becomes.
-_NAMES: Final = {
+NAMES: Final = {
     "max_tokens": "max_output_tokens",
-    "schema": "text.format.schema",
+    "tool_calls": "parallel_tool_calls",
+    "schema": "text.format",
+    "thinking": "reasoning.effort",
     "logprobs": "top_logprobs",
-}
-_THINKING: Final[dict[str, Thinking]] = {
-    "none": "off",
-    "minimal": "low",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "high",
-    "max": "high",
 }
 _LOGPROBS: Final = "message.output_text.logprobs"
 _Label = Annotated[str, StringConstraints(max_length=512)]
@@ -76,7 +69,7 @@ class _PlainFormat(Body):
     type: Literal["text", "json_object"]
 
     def schema_text(self) -> str | None:
-        return None if self.type == "text" else '{"type":"object"}'
+        return None if self.type == "text" else to_text(ANY_OBJECT, "text.format")
 
 
 class _SchemaFormat(Body):
@@ -87,7 +80,7 @@ class _SchemaFormat(Body):
     strict: bool | None = None
 
     def schema_text(self) -> str | None:
-        return _to_text(self.schema_, "text.format.schema")
+        return to_text(self.schema_, "text.format.schema")
 
 
 def _format_tag(value: object) -> str:
@@ -107,7 +100,7 @@ class _Text(Body):
 class _Reasoning(Body):
     neutral: ClassVar = {"context": "auto", "mode": "standard"}
 
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    effort: Effort | None = None
     summary: Literal["auto", "detailed"] | None = None
     generate_summary: Literal["auto", "detailed"] | None = None  # its older name
 
@@ -162,17 +155,17 @@ class _Request(Body):
         logprobs = (self.top_logprobs or 0) if self._wants_logprobs() else None
         effort = self.reasoning.effort
         given = {
-            "tools": _to_text([tool.to_chat() for tool in tools], "tools") if tools else None,
+            "tools": encode_tools(tools, "tools[{}].name"),
             "tool_choice": choice,
-            "tool_calls": "one" if tools and not self.parallel_tool_calls else None,
+            "tool_calls": encode_parallel(self.parallel_tool_calls, tools),
             "schema": self.text.format.schema_text(),
-            "thinking": effort and _THINKING[effort],
+            "thinking": THINKING.get(effort or ""),
             "max_tokens": self.max_output_tokens,
             "temperature": self.temperature,
-            "top_p": self.top_p,
+            "top_p": raise_top_p(self.top_p),
             "logprobs": logprobs,
         }
-        return make_options(defaults, given, _NAMES)
+        return make_options(defaults, given, NAMES)
 
     def _wants_logprobs(self) -> bool:
         return bool(self.top_logprobs) or _LOGPROBS in self.include
@@ -215,17 +208,14 @@ class Asked:
     What a request asks for.
 
     Attributes:
-        messages: All of the conversation.
-
-        items: The same as the API has it, without instructions.
+        items: The conversation as the API has it, without instructions.
 
         echo: What the response repeats.
     """
 
     model: str
-    messages: tuple[Message, ...] = field(repr=False)
+    question: Question = field(repr=False)
     items: tuple[Item, ...] = field(repr=False)
-    options: Options
     echo: Json = field(repr=False)
     stream: bool
     store: bool
@@ -256,12 +246,12 @@ def parse_responses(
     items = (*before, *resolve(request.items(), find_item, before))
     _require_question(items)
     told = request.instructions
+    instructions = (Message("system", told),) if told else ()
     options = request.options(defaults)
     return Asked(
         model=request.model,
-        messages=((Message("system", told),) if told else ()) + to_messages(items),
+        question=Question((*instructions, *to_messages(items)), options),
         items=items,
-        options=options,
         echo=request.echo(options),
         stream=request.stream,
         store=request.store,
@@ -294,11 +284,3 @@ def _require_question(items: Sequence[Item]) -> None:
         "input",
         "invalid_value",
     )
-
-
-def _to_text(value: object, name: str) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        words = f"{name}: a number in it is none that JSON has"
-        raise RequestError(words, name, "invalid_value") from None

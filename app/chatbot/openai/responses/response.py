@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Literal
 
-from app.chatbot.openai.response import Failure, describe_receipt
+from app.chatbot.openai.choices import show_token
+from app.chatbot.openai.response import Failure, show_receipt
 from app.chatbot.openai.responses.items import Json, make_id
 from app.chatbot.openai.responses.output import (
     MESSAGE,
@@ -18,7 +19,6 @@ from app.chatbot.openai.responses.output import (
     GrowingText,
     Kind,
     Status,
-    describe_token,
 )
 from app.chatbot.reading.parts import Arguments, Call, Part, Reasoning, Text, Tokens
 from app.chatbot.session.exchange import Evidence
@@ -73,12 +73,12 @@ class Response:
                 return self._tell(*call.add(text)) if call else []
             case Tokens(tokens):
                 if isinstance(self._growing, GrowingText) and self._growing.kind is MESSAGE:
-                    self._growing.log(list(map(describe_token, tokens)))
+                    self._growing.log(list(map(show_token, tokens)))
                 return []
 
     def end(self, evidence: Evidence) -> list[Json]:
         """Give the events that end it, the last of which has it whole and with its evidence."""
-        cut = evidence.receipt.finish == "length"
+        cut = evidence.receipt.finishes == ("length",)
         standing: Literal["completed", "incomplete"] = "incomplete" if cut else "completed"
         events = [] if self._next else self._write(MESSAGE, "")
         events += self._close(standing)
@@ -87,7 +87,7 @@ class Response:
             completed_at=None if cut else int(time.time()),
             incomplete_details={"reason": "max_output_tokens"} if cut else None,
             usage=_usage(evidence),
-            receipt=describe_receipt(evidence),
+            receipt=show_receipt(evidence),
         )
         return self._tell(*events, {"type": f"response.{standing}", "response": response})
 

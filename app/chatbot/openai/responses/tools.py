@@ -4,33 +4,23 @@ Function tools of the Responses API, and which of them the model may call.
 Other tools run at OpenAI's; none is served, and none could be without telling somebody else.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Discriminator, Tag
 
 from app.chatbot.openai.body import Body, RequestError
-from app.chatbot.openai.responses.items import Json, Word
+from app.chatbot.openai.tools import Function, Word
 
 _TAGS: Final = {"function": "<function>", "allowed_tools": "<allowed>"}
 
 
-class Function(Body):
+class Tool(Function):
     """A tool that the client's own program runs."""
 
     neutral: ClassVar = {"allowed_callers": ["direct"], "async": False, "defer_loading": False}
 
     type: Literal["function"]
-    name: Word
-    description: str | None = None
-    parameters: dict[str, object] | None = None
-    strict: bool | None = None
-
-    def to_chat(self) -> Json:
-        """Give it as chat completions have it, which is how templates know tools."""
-        function = self.model_dump(exclude_none=True, exclude={"type"})
-        return {"type": "function", "function": function}
 
 
 def _tag(value: object) -> str | None:
@@ -39,7 +29,7 @@ def _tag(value: object) -> str | None:
 
 
 GivenTool = Annotated[
-    Annotated[Function, Tag("<function>")],
+    Annotated[Tool, Tag("<function>")],
     Discriminator(
         _tag,
         custom_error_type="unsupported",
@@ -78,23 +68,19 @@ Choice = Annotated[
 ]
 
 
-def choose(tools: Sequence[Function], choice: Choice) -> tuple[list[Function], str]:
+def choose(tools: Sequence[Tool], choice: Choice) -> tuple[list[Tool], str]:
     """
     Give the tools to show to the model, and the choice as SPEC.md section 5.3 has it.
 
     Raises:
-        RequestError: Two tools have one name, or none has a name that is chosen.
+        RequestError: A tool is asked for, and there is none, or none of that name.
     """
-    counts = Counter(tool.name for tool in tools)
-    for number, tool in enumerate(tools):
-        if counts[tool.name] > 1:
-            raise _refusal(f"tools[{number}].name", "another tool has the same name")
     if isinstance(choice, str):
         if choice == "required" and not tools:
             raise _refusal("tool_choice", "it asks for a tool, and there are no tools")
-        return list(tools), choice
+        return list(tools), choice if tools else "auto"
     named = {choice.name} if isinstance(choice, Named) else {item.name for item in choice.tools}
-    if not named or not named <= counts.keys():
+    if not named or not named <= {tool.name for tool in tools}:
         raise _refusal("tool_choice", "no tool has the name that it gives")
     if isinstance(choice, Named):
         return list(tools), f"function:{choice.name}"

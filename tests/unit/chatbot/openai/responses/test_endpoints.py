@@ -10,10 +10,11 @@ from app.chatbot.openai.conversations import Conversations
 from app.chatbot.openai.responses import endpoints
 from app.chatbot.openai.responses.held import HeldResponses
 from app.chatbot.openai.server import make_application
+from app.chatbot.reading.parts import Arguments, Call, Part, Reasoning, Text
 from app.chatbot.session.exchange import Answer, Exchange
 from app.chatbot.session.session import Session
 from app.protocol.errors import AppError, BusyError, EngineError, TooLongError
-from app.protocol.question import Message, Options
+from app.protocol.question import Message, Question
 from tests.patience import PATIENCE_SECONDS
 from tests.reference import read_events, require_response
 from tests.unit.chatbot.evidence.test_words import verified
@@ -24,34 +25,37 @@ MODEL = verified().manifest.model
 
 
 class ScriptedSession:
-    """A session that answers with what the test says, or fails."""
+    """A session that says what the test wants, or fails."""
 
     def __init__(self) -> None:
         self.history: tuple[Message, ...] = ()
-        self.pieces = ["Nobody ", "but you."]
+        self.tools: str | None = None
+        self.parts: list[Part] = [Text("Nobody "), Text("but you.")]
         self.failure: AppError | None = None
-        self.questions: list[tuple[Message, ...]] = []
+        self.questions: list[Question] = []
+        self.begun = 0
         self.enclave = verified()
 
     def new_conversation(self, history: tuple[Message, ...] = ()) -> None:
         self.history = history
+        self.begun += 1
 
     def doubt(self) -> None: ...
 
     def close(self) -> None: ...
 
-    def ask(self, text: str, options: Options) -> Answer:
-        del options
-        asked = (*self.history, Message("user", text))
-        self.questions.append(asked)
+    def ask_question(self, question: Question) -> Answer:
+        self.questions.append(question)
         exchange = Exchange(time.monotonic(), enclave=self.enclave)
 
-        def answer() -> Generator[str]:
-            yield from self.pieces
+        def answer() -> Generator[Part]:
+            for part in self.parts:
+                exchange.parts.append(part)
+                yield part
             if self.failure:
                 raise self.failure
             exchange.evidence = make_evidence()
-            self.history = (*asked, Message("assistant", "".join(self.pieces)))
+            self.history = (*question.messages, exchange.message())
 
         return Answer(answer(), exchange)
 
@@ -106,7 +110,8 @@ def test_a_response(api: Api) -> None:
     assert body["output"][0]["content"][0]["text"] == "Nobody but you."
     assert body["receipt"]["release"] == "test"
     assert (body["status"], body["metadata"], body["store"]) == ("completed", {"a": "b"}, True)
-    assert api.session.questions == [(Message("system", "Be short."), Message("user", "Who?"))]
+    [question] = api.session.questions
+    assert question.messages == (Message("system", "Be short."), Message("user", "Who?"))
 
 
 def test_a_stream(api: Api) -> None:
@@ -128,13 +133,35 @@ def test_going_on_by_id(api: Api) -> None:
     first = api.post().json()
     second = api.post("Why?", previous_response_id=first["id"]).json()
     said = (Message("user", "Who?"), Message("assistant", "Nobody but you."))
-    assert api.session.questions[1] == (*said, Message("user", "Why?"))
+    assert api.session.questions[1].messages == (*said, Message("user", "Why?"))
     assert second["previous_response_id"] == first["id"]
     items = [{"id": first["output"][0]["id"]}, {"role": "user", "content": "How?"}]
     api.post([{"role": "user", "content": "Who?"}, *items])
-    assert api.session.questions[2] == (*said, Message("user", "How?"))
+    assert api.session.questions[2].messages == (*said, Message("user", "How?"))
     api.post("Then?", previous_response_id=second["id"], stream=True)
-    assert len(api.session.questions[3]) == 5
+    assert len(api.session.questions[3].messages) == 5
+
+
+TOOL = {"type": "function", "name": "look", "parameters": {}}
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_a_tool_is_called_and_its_output_given_back(api: Api, *, by_id: bool) -> None:
+    """A call goes out, its output comes back: in the same conversation, by id or by value."""
+    api.session.parts = [Reasoning("Hm."), Call("abcdefghi", "look"), Arguments('{"a": 1}')]
+    first = api.post(tools=[TOOL], stream=True)
+    response = read_events(first.text)[-1]["response"]
+    call = response["output"][-1]
+    output = {"type": "function_call_output", "call_id": call["call_id"], "output": "seen"}
+    asked = {"role": "user", "content": "Who?"}
+    before = [] if by_id else [asked, *response["output"]]
+    api.session.parts = [Text("So.")]
+    more = {"previous_response_id": response["id"]} if by_id else {}
+    api.post([*before, output], tools=[TOOL], **more)
+    _, answer, result = api.session.questions[1].messages
+    assert (answer.reasoning, answer.text, len(answer.calls)) == ("Hm.", "", 1)
+    assert result == Message("tool", "seen", "look", call_id="abcdefghi")
+    assert api.session.begun == 1
 
 
 def test_nothing_is_held_of_what_is_not_to_be_stored(api: Api) -> None:
@@ -200,7 +227,7 @@ def test_what_is_not_served_of_a_held_response(api: Api) -> None:
 
 def test_failures_before_anything_came(api: Api) -> None:
     """They have a status, as for a chat; what is too long names the input."""
-    api.session.pieces = []
+    api.session.parts = []
     for stream in (False, True):
         api.session.failure = TooLongError("too long", numbers=(9, 8))
         error = error_of(api.post(stream=stream))

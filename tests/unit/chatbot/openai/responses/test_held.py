@@ -39,9 +39,8 @@ def test_what_is_held() -> None:
     assert item is not None
     assert item.to_message().text == "Nobody."
     for absent in ("resp_2", "msg_resp_1", ""):
-        assert (
-            held.response(absent) is held.input_items(absent) is held.conversation(absent) is None
-        )
+        assert (held.response(absent), held.input_items(absent)) == (None, None)
+        assert held.conversation(absent) is None
     assert held.item("msg_in") is None
 
 

@@ -14,8 +14,8 @@ from app.protocol.question import Message, Options, ToolCall
 
 DEFAULTS = Options(max_tokens=99, padding="off")
 LOOK = {"type": "function", "name": "look", "parameters": {"type": "object"}}
-CALL = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
-OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "seen"}
+CALL = {"type": "function_call", "call_id": "callAAAA1", "name": "look", "arguments": "{}"}
+OUTPUT = {"type": "function_call_output", "call_id": "callAAAA1", "output": "seen"}
 HELD = {"id": "msg_held", "type": "message", "role": "assistant", "content": "Nobody."}
 
 
@@ -49,8 +49,8 @@ def say(role: str, *texts: str, kind: str = "input_text") -> dict[str, object]:
 def test_a_text_is_a_users_message() -> None:
     """The shortest request: a text, and the program's own defaults."""
     asked = ask()
-    assert asked.messages == (Message("user", "Who?"),)
-    assert asked.options == DEFAULTS
+    assert asked.question.messages == (Message("user", "Who?"),)
+    assert asked.question.options == DEFAULTS
     assert (asked.stream, asked.store) == (False, True)
 
 
@@ -66,7 +66,7 @@ def test_messages() -> None:
         ],
         instructions="Be short.",
     )
-    assert asked.messages == (
+    assert asked.question.messages == (
         Message("system", "Be short."),
         Message("system", "Be kind."),
         Message("user", "Hello?"),
@@ -81,18 +81,18 @@ def test_an_assistants_turn_is_one_message() -> None:
     reasoning = {"type": "reasoning", "id": "rs", "summary": []}
     thought = {**reasoning, "content": [{"type": "reasoning_text", "text": "Hm."}]}
     again = {**reasoning, "summary": [{"type": "summary_text", "text": "Again."}]}
-    other = {**CALL, "call_id": "c2", "name": "book", "arguments": '{"a":1}'}
+    other = {**CALL, "call_id": "callAAAA2", "name": "book", "arguments": '{"a":1}'}
     text = say("assistant", "So:", kind="output_text")
     seen = {**OUTPUT, "output": [{"type": "input_text", "text": "seen"}]}
     asked = ask([say("user", "Who?"), thought, text, CALL, other, seen])
-    calls = (ToolCall("c1", "look", "{}"), ToolCall("c2", "book", '{"a":1}'))
-    answer = Message("tool", "seen", "look", call_id="c1")
-    assert asked.messages[1:] == (Message("assistant", "So:", "", "Hm.", calls), answer)
+    calls = (ToolCall("callAAAA1", "look", "{}"), ToolCall("callAAAA2", "book", '{"a":1}'))
+    answer = Message("tool", "seen", "look", call_id="callAAAA1")
+    assert asked.question.messages[1:] == (Message("assistant", "So:", "", "Hm.", calls), answer)
     asked = ask([say("user", "Who?"), thought, CALL, OUTPUT, again, other, OUTPUT])
-    assert [message.role for message in asked.messages[1:]] == ["assistant", "tool"] * 2
-    assert asked.messages[3].reasoning == "Again."
+    assert [message.role for message in asked.question.messages[1:]] == ["assistant", "tool"] * 2
+    assert asked.question.messages[3].reasoning == "Again."
     asked = ask([thought, say("user", "Who?")])
-    assert asked.messages == (Message("user", "Who?"),), "what was only thought is no turn"
+    assert asked.question.messages == (Message("user", "Who?"),), "what was only thought is no turn"
 
 
 def test_options() -> None:
@@ -112,7 +112,7 @@ def test_options() -> None:
         store=False,
     )
     function = {"name": "look", "parameters": {"type": "object"}}
-    assert asked.options == Options(
+    assert asked.question.options == Options(
         max_tokens=8,
         temperature=1,
         top_p=0.5,
@@ -126,7 +126,10 @@ def test_options() -> None:
     )
     assert (asked.stream, asked.store, asked.summarised) == (True, False, True)
     asked = ask(text={"format": {"type": "json_object"}}, include=["message.output_text.logprobs"])
-    assert (asked.options.schema, asked.options.logprobs) == ('{"type":"object"}', 0)
+    assert (asked.question.options.schema, asked.question.options.logprobs) == (
+        '{"type":"object"}',
+        0,
+    )
 
 
 def test_what_changes_nothing_is_taken() -> None:
@@ -154,7 +157,7 @@ def test_what_changes_nothing_is_taken() -> None:
         truncation="disabled",
         user="u",
     )
-    assert asked.options == DEFAULTS
+    assert asked.question.options == DEFAULTS
     assert asked.echo["metadata"] == {"trace": "1"}
     assert asked.echo["user"] == "u"
 
@@ -165,13 +168,15 @@ def test_tools_that_may_be_called() -> None:
     allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function"}]}
     allowed["tools"][0]["name"] = "book"  # type: ignore[index]
     asked = ask(tools=[LOOK, book], tool_choice=allowed)
-    assert asked.options.tool_choice == "required"
-    assert [tool["function"]["name"] for tool in json.loads(asked.options.tools or "")] == ["book"]
-    assert ask(tools=[LOOK], tool_choice="none").options.tool_choice == "none"
+    assert asked.question.options.tool_choice == "required"
+    assert [
+        tool["function"]["name"] for tool in json.loads(asked.question.options.tools or "")
+    ] == ["book"]
+    assert ask(tools=[LOOK], tool_choice="none").question.options.tool_choice == "none"
     named = {"type": "function", "name": "gone"}
     for choice, tools in (("required", []), (named, [LOOK]), ({**allowed, "tools": []}, [book])):
         assert refuse(tools=tools, tool_choice=choice).parameter == "tool_choice"
-    assert refuse(tools=[LOOK, book, LOOK]).parameter == "tools[0].name"
+    assert refuse(tools=[LOOK, book, LOOK]).parameter == "tools[2].name"
 
 
 @pytest.mark.parametrize(
@@ -245,11 +250,16 @@ def test_going_on() -> None:
     """A response that is held, or an item of it, stands for what it said."""
     who, held = Message("user", "Who?"), Message("assistant", "Nobody.")
     asked = ask("Why?", previous_response_id="resp_held", instructions="Be short.")
-    assert asked.messages == (Message("system", "Be short."), who, held, Message("user", "Why?"))
+    assert asked.question.messages == (
+        Message("system", "Be short."),
+        who,
+        held,
+        Message("user", "Why?"),
+    )
     assert len(asked.items) == 3
     for reference in ({"id": "msg_held"}, {"type": "item_reference", "id": "msg_held"}):
         asked = ask([say("user", "Who?"), reference, say("user", "Why?")])
-        assert asked.messages == (who, held, Message("user", "Why?"))
+        assert asked.question.messages == (who, held, Message("user", "Why?"))
 
 
 def test_what_is_no_longer_held() -> None:

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai import omit
 from openai.lib.streaming.responses._responses import ResponseStreamState
@@ -200,6 +200,7 @@ PARTS = st.lists(
 )
 
 
+@settings(max_examples=50)
 @given(parts=PARTS, finish=st.sampled_from(["stop", "length"]), summarised=st.booleans())
 def test_any_answer_is_told_as_openais_client_reads_it(
     parts: list[Part], finish: str, *, summarised: bool
