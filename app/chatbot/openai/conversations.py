@@ -95,7 +95,7 @@ class Conversations:
                     self._opening += 1
                     return None
                 session.new_conversation()
-            session.history, session.tools = question.messages, question.options.tools
+                session.tools = question.options.tools
             self._idle.remove(session)
             self._busy.append(session)
             return session
@@ -128,7 +128,6 @@ class Conversations:
         finally:
             with self._lock:
                 self._opening -= 1
-        session.new_conversation(question.messages)
         session.tools = question.options.tools
         with self._lock:
             self._busy.append(session)

@@ -15,10 +15,11 @@ from app.chatbot.openai.conversations import Conversations
 from app.chatbot.reading.parts import Part
 from app.chatbot.session.exchange import Answer, Evidence
 from app.protocol.errors import UnsupportedError
-from app.protocol.question import FIELDS, Options, Question
+from app.protocol.question import FIELDS, Question
 
-# What may be left out where a model cannot honour it, and the value that leaves it out, by number:
-# tools that it may call and need not, with what belongs to them; an order not to think.
+# What may be left out where a model cannot honour it: who speaks and what was thought before;
+# tools that may be called and need not, with what belongs to them; the order not to think.
+_MESSAGES: Final = FIELDS.index("messages")
 _UNUSED_HEADER: Final = "x-not-in-the-prompt"
 _TOOLS: Final = FIELDS.index("tools")
 _WITH_TOOLS: Final = frozenset(map(FIELDS.index, ("tools", "tool_choice", "tool_calls")))
@@ -33,7 +34,7 @@ class Running:
     next.
 
     Attributes:
-        tools_shown: Whether the model has seen the tools there are; it may know none.
+        left_out: Parameters that the model has not seen and that nobody insists on.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Running:
         self._stopped = False
         self._answer: Answer | None = None
         self._evidence: list[Evidence] = []
-        self.tools_shown = True
+        self.left_out: tuple[str, ...] = ()
         self._work = self._loop.run_in_executor(threads, self._run)
         self._work.add_done_callback(_retrieve)  # what it raises once nobody waits is not news
 
@@ -96,11 +97,10 @@ class Running:
             try:
                 self._take(session.ask_question(question), first)
             except UnsupportedError as error:
-                honoured = _leave_out(question.options, error)
-                if honoured is None:
+                honoured, self.left_out = _leave_out(question, error)
+                if not self.left_out:
                     raise
-                self.tools_shown = honoured.tools == question.options.tools
-                self._take(session.ask_question(replace(question, options=honoured)), first)
+                self._take(session.ask_question(honoured), first)
 
     def _take(self, answer: Answer, first: int) -> None:
         self._answer = answer
@@ -116,16 +116,23 @@ class Running:
             self._loop.call_soon_threadsafe(self._queue.put_nowait, part)
 
 
-def _leave_out(options: Options, error: UnsupportedError) -> Options | None:
-    """Give *options* without what cannot be honoured, if nobody insists on that; None if so."""
-    numbers = set(error.numbers)
+def _leave_out(question: Question, error: UnsupportedError) -> tuple[Question, tuple[str, ...]]:
+    """Give *question* without what cannot be honoured, and what that is; none if it has to be."""
+    options, messages = question.options, question.messages
+    numbers, left_out = set(error.numbers), []
+    if _MESSAGES in numbers:
+        messages = tuple(replace(message, name="", reasoning="") for message in messages)
+        left_out += ["messages.name"] if messages != question.messages else []
+        numbers -= {_MESSAGES} if left_out else set()
     if _TOOLS in numbers and options.tool_choice in {"auto", "none"}:
         options = replace(options, tools=None, tool_choice="auto", tool_calls="many")
         numbers -= _WITH_TOOLS
-    if options.thinking == "off":
+        left_out.append("tools")
+    if _THINKING in numbers and options.thinking == "off":
         options = replace(options, thinking="auto")
         numbers -= {_THINKING}
-    return None if numbers or not error.numbers else options
+        left_out.append("reasoning_effort")
+    return Question(messages, options), () if numbers else tuple(left_out)
 
 
 def _retrieve(work: "asyncio.Future[None]") -> None:
@@ -135,7 +142,7 @@ def _retrieve(work: "asyncio.Future[None]") -> None:
 
 def unused_header(running: Running) -> dict[str, str]:
     """Give the header that names what the model has not seen of a request, if there is such."""
-    return {} if running.tools_shown else {_UNUSED_HEADER: "tools"}
+    return {_UNUSED_HEADER: ", ".join(running.left_out)} if running.left_out else {}
 
 
 def watch(request: Request, running: Running) -> "asyncio.Task[None]":

@@ -42,6 +42,10 @@ _MAX_NAME: Final = 64  # characters of a name that is told back
 # More than there are sessions, so that one that finds none is told so instead of queued.
 _THREADS: Final = 4 * MAX_SESSIONS
 _COMPLETIONS: Final = "/v1/completions"
+_NOT_SERVED: Final = (
+    "this is not served here; GET /v1/models and POST /v1/chat/completions, /v1/completions and "
+    "/v1/responses are, for text alone"
+)
 _CODES: Final = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}
 _PARSERS: Final[dict[Endpoint, Callable[[bytes, Options], Asked]]] = {
     "chat": parse_chat,
@@ -194,7 +198,8 @@ async def _events(
 
 def _answer_http(_: Request, error: HTTPException) -> Response:
     code = error.code if isinstance(error, NotFoundError) else _CODES.get(error.status_code)
-    body = error_body(error.detail, "invalid_request_error", code)
+    words = _NOT_SERVED if code == "unknown_url" else error.detail
+    body = error_body(words, "invalid_request_error", code)
     return JSONResponse(body, error.status_code, error.headers)
 
 

@@ -67,7 +67,7 @@ def test_the_longest_history_that_is_continued_wins() -> None:
         assert one is not two
     with take(conversations, asked("a", "b", "c")) as found:
         assert found is two
-        assert found.history == asked("a", "b", "c").messages
+        assert found.history == messages("a", "b")  # until there is an answer
     with take(conversations, asked("a", "x")) as found:
         assert found is one
 
@@ -94,8 +94,6 @@ def test_what_clients_change_of_an_answer_makes_no_difference() -> None:
     sent = Question((held[0], back, result), Options(tools="[]"))
     with conversations.take(sent) as session:
         assert session is first
-        assert session.history == sent.messages
-        session.history = held
     other = Message("assistant", "b", calls=(replace(call, arguments='{"a":2}'),))
     with conversations.take(Question((held[0], other, result), Options(tools="[]"))) as session:
         assert session is not first
@@ -120,8 +118,9 @@ def test_a_history_without_its_answer_is_not_continued() -> None:
     with conversations.take(Question((failed,))) as first:
         pass
     after = (failed, Message("assistant", "b"), Message("user", "c"))
+    begun = cast("FakeSession", first).begun
     with conversations.take(Question(after)) as session:
-        assert session is not first
+        assert session is not first or cast("FakeSession", session).begun == begun + 1
 
 
 def test_the_oldest_forgets_where_there_is_no_room() -> None:
@@ -132,7 +131,7 @@ def test_the_oldest_forgets_where_there_is_no_room() -> None:
     assert conversations._idle == [two, one]
     with take(conversations, asked("c")) as session:
         assert session is two
-        assert cast("FakeSession", session).begun == 2
+        assert cast("FakeSession", session).begun == 1
         with take(conversations, asked("d")) as other:
             assert other is one
             with pytest.raises(BusyError), take(conversations, asked("e")):
