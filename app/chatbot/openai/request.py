@@ -48,7 +48,6 @@ _COMPANIONS: Final = frozenset(
 )
 # What options are called here, where that is another name.
 NAMES: Final = {
-    "messages": "messages",
     "tool_calls": "parallel_tool_calls",
     "schema": "response_format",
     "thinking": "reasoning_effort",
@@ -89,6 +88,7 @@ class _Nowhere(Body):
 
     metadata: dict[str, object] | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, object] | None = None
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
     store: bool | None = None
