@@ -1,0 +1,264 @@
+"""
+Blocks on demand: answers that give way go on as if they had not, and nobody waits for ever.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.enclave.engine.batching import BatchingEngine, Limits
+from app.enclave.engine.cache import BLOCK_TOKENS, CachedTokens, KvCache, PrefixName, blocks_for
+from app.enclave.engine.completion import Completion
+from app.enclave.engine.generation import BatchedGeneration, TokenSequence
+from app.enclave.engine.lookup import MOST_GUESSED
+from app.enclave.engine.sampling import choose_token
+from app.enclave.engine.schedule import PREFILL_TOKENS, Schedule
+from app.protocol.constants import MAX_ACTIVE_ANSWERS
+from app.protocol.question import Message, Options, Question
+from tests.hashed_model import HashedModel
+from tests.patience import wait_until
+
+CONTEXT = 256
+FOREVER = time.monotonic() + 3600
+
+
+class Numbers:
+    """A tokenizer of texts that are token ids, written out."""
+
+    stops: tuple[str, ...] = ()
+    strip_start = False
+    most_token_bytes = 8
+
+    def encode(self, question: Question) -> list[int]:
+        return [int(word) for word in question.messages[-1].text.split()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(f"{token} " for token in ids)
+
+
+@contextmanager
+def engine_of(model: HashedModel) -> Iterator[BatchingEngine]:
+    engine = BatchingEngine(model, Numbers(), Limits(CONTEXT, frozenset()))
+    try:
+        yield engine
+    finally:
+        if model.gate is not None:
+            model.gate.release(10_000)
+        engine.close()
+
+
+def prompt_of(number: int, length: int) -> list[int]:
+    return [int(token) for token in np.random.default_rng(number).integers(0, 300, length)]
+
+
+def start(
+    engine: BatchingEngine, prompt: Sequence[int], options: Options, name: str = ""
+) -> BatchedGeneration:
+    question = Question((Message("user", " ".join(map(str, prompt))),), options)
+    prefix = PrefixName(name.encode(), FOREVER) if name else None
+    return engine.start(question, deadline=FOREVER, prefix=prefix)
+
+
+def read(generation: BatchedGeneration) -> list[int]:
+    pieces = []
+    while generation.finish is None:
+        pieces.append(generation.take(5))
+    assert generation.finish.reason == "length"
+    return [int(word) for word in "".join(pieces).split()]
+
+
+def alone(model: HashedModel, prompt: Sequence[int], options: Options, count: int) -> list[int]:
+    """Give the answer that is made with no other, and no blocks, beside it."""
+    generator, text = np.random.default_rng(options.seed), list(prompt)
+    for _ in range(count):
+        text.append(choose_token(model.logits(text), options, generator))
+    return text[len(prompt) :]
+
+
+@pytest.mark.parametrize("padding", ["constant", "off"])
+@pytest.mark.parametrize("names", ["mine", "yours", ""], ids=["one", "several", "no conversation"])
+def test_answers_are_unchanged(padding: str, names: str) -> None:
+    """
+    However often answers give way, each is token for token the one that is made alone: greedy or
+    sampled, padded or not, whoever's they are. Afterwards nothing lies in any block but prefixes.
+    """
+    model = HashedModel(blocks_for(CONTEXT))
+    asked = []
+    for number in range(8):
+        options = Options(
+            temperature=number % 2,
+            seed=number,
+            padding=padding,
+            max_tokens=2**20,  # type: ignore[arg-type] # one of them
+        )
+        asked.append((prompt_of(number, 5 + 20 * number), options))
+    with engine_of(model) as engine:
+        under_way = [
+            start(engine, prompt, options, names and names + str(number) * (names == "yours"))
+            for number, (prompt, options) in enumerate(asked)
+        ]
+        for (prompt, options), generation in zip(asked, under_way, strict=True):
+            assert read(generation) == alone(model, prompt, options, CONTEXT - len(prompt))
+        assert model.shown > sum(CONTEXT for _ in asked), "nobody gave way"
+        if not names:
+            wait_until(lambda: not model.held)
+
+
+class Walk:
+    """
+    A schedule, and what stands for its runner: what a part shows is seen, and a token made of it.
+
+    Attributes:
+        gave_way: Who gave way, each time.
+    """
+
+    def __init__(self, blocks: int) -> None:
+        self.cache = KvCache(blocks)
+        self.schedule = Schedule(self.cache)
+        self.gave_way: list[BatchedGeneration] = []
+        self.steps = 0
+
+    def join(self, name: bytes, prompt: int, most: int) -> BatchedGeneration:
+        sequence = TokenSequence(
+            prompt=[1] * prompt,
+            options=Options(),
+            most_tokens=most,
+            prefix=PrefixName(name, FOREVER) if name else None,
+            random=np.random.default_rng(1),
+            completion=Completion(lambda _: "", stops=(), strip_start=False),
+        )
+        generation = BatchedGeneration(self.schedule, sequence, deadline=FOREVER)
+        return self.schedule.join(lambda: generation)
+
+    def step(self) -> list[BatchedGeneration]:
+        """Take a step, and give who was in it."""
+        before = list(self.schedule._active)
+        step = self.schedule.next_step()
+        self.gave_way += [g for g in before if g in self.schedule._waiting]
+        self.require_own_blocks()
+        for generation, tokens, _ in step:
+            sequence = generation.sequence
+            assert sequence.cached is not None
+            assert sequence.ahead
+            self.see(sequence, tokens)
+            if sequence.completion.tokens == sequence.most_tokens:
+                generation.end("length")
+                self.schedule.leave(generation)
+        self.steps += 1
+        return [part.generation for part in step]
+
+    def see(self, sequence: TokenSequence, tokens: int) -> None:
+        cached = sequence.cached
+        assert cached is not None
+        assert len(cached.tokens) + tokens <= len(cached.blocks) * BLOCK_TOKENS
+        cached.tokens += sequence.ahead[:tokens]
+        del sequence.ahead[:tokens]
+        if not sequence.ahead:
+            sequence.ahead = [1]
+            sequence.completion.push(1)
+
+    def require_own_blocks(self) -> None:
+        """Require that no block is two answers', and that all hold little more than they use."""
+        lent = [g.sequence for g in self.schedule._active if g.sequence.cached is not None]
+        held = [block for sequence in lent for block in (sequence.cached or CachedTokens()).blocks]
+        assert len(held) == len(set(held))
+        assert all(sequence.cached is None for sequence in waiting(self.schedule))
+        for sequence in lent:
+            most = blocks_for(sequence.length + MOST_GUESSED)
+            assert sequence.cached is not None
+            assert len(sequence.cached.blocks) <= most
+
+
+def waiting(schedule: Schedule) -> list[TokenSequence]:
+    return [generation.sequence for generation in schedule._waiting]
+
+
+def test_who_gives_way() -> None:
+    """
+    The last in turn gives way: of the conversation with the most answers, not who came last. It has
+    begun, so it has no place among those that wait, and goes on before they begin.
+    """
+    walk = Walk(10)
+    first = walk.join(b"many", 30, 100)
+    second = walk.join(b"many", 30, 100)
+    other = walk.join(b"other", 30, 100)
+    while not walk.gave_way:
+        walk.step()
+    assert walk.gave_way == [second]
+    late = walk.join(b"many", 30, 100)
+    assert (second.place, late.place) == (0, 1)
+    while not first.ended:
+        assert {first, other} <= set(walk.step())
+    assert late.place == 1
+    while not late.sequence.begun:
+        walk.step()
+    assert second.sequence.completion.tokens > 0
+
+
+def test_no_answer_begins_at_the_cost_of_others() -> None:
+    """
+    Who waits begins only when all could then grow by a block: nobody gives way for the next steps.
+    """
+    walk = Walk(10)
+    for number in range(5):
+        walk.join(b"%d" % number, 40, 200)
+    begun: list[int] = []
+    while walk.schedule._active or walk.schedule._waiting:
+        before = len(walk.schedule._active)
+        walk.step()
+        if len(walk.schedule._active) > before:
+            begun.append(walk.steps)
+        if walk.gave_way:
+            assert walk.steps - begun[-1] > BLOCK_TOKENS // 2
+            walk.gave_way.clear()
+
+
+def test_what_is_left_of_an_answer_that_gave_way() -> None:
+    """
+    An answer that gave way computes only those of its tokens anew whose blocks others needed.
+    """
+    walk = Walk(8)
+    walk.join(b"first", 90, 100)
+    second = walk.join(b"second", 90, 40)
+    while not walk.gave_way:
+        walk.step()
+    walk.schedule.leave(walk.schedule._active[0])
+    walk.step()
+    assert second.sequence.cached is not None
+    assert len(second.sequence.cached.tokens) > 90
+
+
+Answer = st.tuples(st.sampled_from([b"", b"a", b"b"]), st.integers(1, 150), st.integers(1, 90))
+
+
+@given(st.lists(Answer, min_size=1, max_size=24), st.integers(0, 30), st.integers(1, 40))
+@settings(max_examples=60, deadline=None)
+def test_nobody_waits_for_ever(
+    answers: list[tuple[bytes, int, int]], more_blocks: int, every: int
+) -> None:
+    """
+    Of those that have begun the first to do so is in every step, whatever the room and whoever comes
+    later. So all come to an end, after no more steps than each needs by itself.
+    """
+    walk = Walk(blocks_for(240) + more_blocks)
+    to_come, come = list(answers), []
+    while to_come or walk.schedule._active or walk.schedule._waiting:
+        nobody = not (walk.schedule._active or walk.schedule._waiting)
+        if to_come and (nobody or walk.steps % every == 0):
+            come.append(walk.join(*to_come.pop(0)))
+        begun = [g for g in come if g.sequence.begun and not g.ended]
+        oldest = min(begun, key=lambda g: g.sequence.begun, default=None)
+        taken = walk.step()
+        assert oldest is None or oldest in taken
+    least = PREFILL_TOKENS // MAX_ACTIVE_ANSWERS
+    needed = sum(math.ceil((prompt + most) / least) + most for _, prompt, most in answers)
+    assert walk.steps <= needed + every * len(answers)
+    assert all(g.ended for g in come)
+    walk.schedule._free()
+    assert walk.cache.available == walk.cache.blocks
