@@ -261,12 +261,12 @@ def _gather_secrets(stage: Stage, patch: pytest.MonkeyPatch) -> None:
             secrets.add("the chatbot's session token", lease.credentials.session_token[-48:])
         return seal_request(authorization, *rest, **named)
 
-    def spy_opener(header: bytes, **keys: bytes) -> AnswerOpener:
+    def spy_opener(header: bytes, *, options: Options, **keys: bytes) -> AnswerOpener:
         info = b"enclave-llm/2 answer" + keys["request_digest"] + sha256(header).digest()
         material = keys["data_key"] + keys["answer_secret"]
         secrets.add("answer data key", keys["data_key"])
         secrets.add("key of an answer", _derive(material, None, info))
-        return AnswerOpener(header, **keys)
+        return AnswerOpener(header, options=options, **keys)
 
     seal: Callable[..., bytes] = seal_question
     patch.setattr(chatbot, "seal_question", spy_question)

@@ -92,7 +92,8 @@ def follow(
 
     coming = messages()
     header = sealed.open_header(next(coming, None))
-    return session._open(header, coming, sealed, exchange or Exchange(time.monotonic()))
+    opened = session._open(header, coming, sealed, exchange or Exchange(time.monotonic()))
+    return (piece.text for piece in opened)
 
 
 def at_once(number: int, work: Callable[[int], list[Stamped] | AppError]) -> list[object]:

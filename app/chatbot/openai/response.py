@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from app.chatbot.errors import CertificateError, FullError, LoginError
 from app.chatbot.evidence.advice import advise
-from app.chatbot.openai.request import RequestError
+from app.chatbot.openai.body import RequestError
 from app.chatbot.session.exchange import Evidence
 from app.protocol.errors import (
     AppError,

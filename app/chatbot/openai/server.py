@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -22,8 +21,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.chatbot.local_http import bearer, is_token, read_body
+from app.chatbot.openai.body import RequestError
 from app.chatbot.openai.conversations import MAX_SESSIONS, Conversations
-from app.chatbot.openai.request import Asked, RequestError, parse_chat, parse_completion
+from app.chatbot.openai.request import Asked, parse_chat, parse_completion
 from app.chatbot.openai.response import (
     Endpoint,
     Limit,
@@ -32,7 +32,8 @@ from app.chatbot.openai.response import (
     error_body,
     fail,
 )
-from app.chatbot.session.exchange import Answer, Evidence
+from app.chatbot.openai.running import Running, ending, watch
+from app.chatbot.reading.parts import Part, Text
 from app.protocol.errors import AppError, TooLongError
 from app.protocol.question import Options
 
@@ -129,21 +130,21 @@ class _Server:
         self._require_model(asked.model)
         shape = Shape(endpoint, asked.model, self._limit(endpoint), asked.include_usage)
         unused = {_UNUSED_HEADER: ", ".join(asked.unused)} if asked.unused else {}
-        running = _Running(self._conversations, asked, self._threads)
-        pieces = running.pieces()
-        watch = asyncio.create_task(_stop_when_gone(request, running))
+        running = Running(self._conversations, asked, self._threads)
+        parts = running.parts()
+        watching = watch(request, running)
         if not asked.stream:
-            async with _ending(watch):
-                text = "".join([piece async for piece in pieces])
+            async with ending(watching):
+                text = "".join([part.text async for part in parts if isinstance(part, Text)])
             shape = replace(shape, model=running.model)
             return JSONResponse(shape.whole(text, running.evidence()), headers=unused)
         try:
-            first = await anext(pieces, "")  # what fails so early has a status of its own
+            first = await anext(parts, None)  # what fails so early has a status of its own
         except BaseException:
-            watch.cancel()
+            watching.cancel()
             raise
         return StreamingResponse(
-            _events(replace(shape, model=running.model), first, pieces, running, watch),
+            _events(replace(shape, model=running.model), first, parts, running, watching),
             headers={"cache-control": "no-store", **unused},
             media_type="text/event-stream",
         )
@@ -163,90 +164,22 @@ class _Server:
             raise _NoModelError(404, f"the model {name} is not served here, see /v1/models")
 
 
-class _Running:
-    """One answer that a thread takes from its session, for whoever awaits its pieces."""
-
-    def __init__(
-        self, conversations: Conversations, asked: Asked, threads: ThreadPoolExecutor
-    ) -> None:
-        self._conversations = conversations
-        self._asked = asked
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[str | None] = asyncio.Queue()
-        self._stopped = False
-        self._answer: Answer | None = None
-        self._evidence: Evidence | None = None
-        self._work = self._loop.run_in_executor(threads, self._run)
-        self._work.add_done_callback(_retrieve)  # what it raises once nobody waits is not news
-
-    def stop(self) -> None:
-        """Stop the answer, if it is not over."""
-        self._stopped = True
-        if self._answer is not None:
-            self._answer.stop()
-
-    async def pieces(self) -> AsyncIterator[str]:
-        """
-        Give the answer's pieces as they come; leaving off stops it.
-
-        Raises:
-            AppError: As `Session.ask`.
-        """
-        try:
-            while (piece := await self._queue.get()) is not None:
-                yield piece
-            await self._work
-        finally:
-            self.stop()
-
-    @property
-    def model(self) -> str:
-        """The model's name, as the enclave that is asked attested it."""
-        enclave = self._answer.enclave if self._answer else None
-        return enclave.manifest.model if enclave else self._asked.model
-
-    def evidence(self) -> Evidence:
-        """Give what can be said of the answer, once its pieces have come to their end."""
-        assert self._evidence is not None  # noqa: S101 - the work ended without raising
-        return self._evidence
-
-    def _run(self) -> None:
-        try:
-            with self._conversations.take(self._asked.history) as session:
-                self._answer = session.ask(self._asked.text, self._asked.options)
-                if self._stopped:
-                    self._answer.stop()
-                for piece in self._answer:
-                    self._put(piece)
-                self._evidence = self._answer.evidence
-        finally:
-            self._put(None)
-
-    def _put(self, piece: str | None) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, piece)
-
-
-def _retrieve(work: "asyncio.Future[None]") -> None:
-    if not work.cancelled():
-        work.exception()
-
-
 async def _events(
     shape: Shape,
-    first: str,
-    pieces: AsyncIterator[str],
-    running: _Running,
-    watch: "asyncio.Task[None]",
+    first: Part | None,
+    parts: AsyncIterator[Part],
+    running: Running,
+    watching: "asyncio.Task[None]",
 ) -> AsyncIterator[str]:
     """Give the events of a stream; one that fails ends with an error, and without its end."""
-    async with _ending(watch):
+    async with ending(watching):
         try:
             yield shape.first()
-            if first:
-                yield shape.piece(first)
-            async for piece in pieces:
-                yield shape.piece(piece)
+            if isinstance(first, Text):
+                yield shape.piece(first.text)
+            async for part in parts:
+                if isinstance(part, Text):
+                    yield shape.piece(part.text)
             yield shape.last(running.evidence())
         except AppError as error:
             yield shape.failed(error)
@@ -254,26 +187,11 @@ async def _events(
             running.stop()
 
 
-@asynccontextmanager
-async def _ending(task: "asyncio.Task[None]") -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        task.cancel()
-
-
 async def _read(request: Request) -> bytes:
     try:
         return await read_body(request, _MAX_BODY_BYTES)
     except TooLongError as error:
         raise HTTPException(413, str(error)) from None
-
-
-async def _stop_when_gone(request: Request, running: _Running) -> None:
-    """Stop the answer when its client hangs up."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    running.stop()
 
 
 def _answer_http(_: Request, error: HTTPException) -> Response:

@@ -5,7 +5,7 @@ Iterating over an `Answer` drives it; `session` has the verifying, sealing and o
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal
@@ -14,6 +14,7 @@ from app.chatbot.session.cut_off import Stop
 from app.chatbot.session.trust import VerifiedEnclave
 from app.protocol.errors import TruncatedError
 from app.protocol.messages import Kind
+from app.protocol.piece import Piece
 from app.protocol.receipt import Receipt
 from app.protocol.releases import Release
 
@@ -103,7 +104,7 @@ class Exchange:
     """
 
     started: float
-    pieces: list[str] = field(default_factory=list, repr=False)
+    pieces: list[Piece] = field(default_factory=list, repr=False)
     seen: Seen = field(default_factory=Seen)
     stop: Stop = field(default_factory=Stop)
     state: State = "sealing"
@@ -146,8 +147,13 @@ class Exchange:
             self.state = "waiting"
         self.seen.messages.append(SeenMessage(self.seconds, kind, body))
 
-    def add(self, piece: str) -> None:
-        """Note a piece of the answer's text."""
+    @property
+    def text(self) -> str:
+        """What has come of the first answer's text, control tokens left out."""
+        return "".join(map(_first_text, self.pieces))
+
+    def add(self, piece: Piece) -> None:
+        """Note a piece of the answer."""
         if not self.pieces:
             self.first_text_seconds = self.seconds
         self.state = "answering"
@@ -159,9 +165,16 @@ class Exchange:
         self.evidence = evidence
 
 
+def _first_text(piece: Piece) -> str:
+    return piece.text if piece.index == 0 and not piece.control else ""
+
+
 class Answer(Generator[str]):
     """
     One answer as it comes; made by `Session.ask`. Iterate over it for its text, piece by piece.
+
+    Of several answers to one question that is the first one's, and never a control token; iterate
+    over `pieces` for everything.
 
     It is whole only when the iterator ends without raising; `evidence` then holds its receipt.
     `close` ends it early, in the thread that iterates; `stop` from any other. What else is here
@@ -171,14 +184,20 @@ class Answer(Generator[str]):
         seen: What the parent saw of it so far.
     """
 
-    def __init__(self, pieces: Generator[str], exchange: Exchange) -> None:
+    def __init__(self, pieces: Generator[Piece], exchange: Exchange) -> None:
         self._pieces = pieces
         self._exchange = exchange
         self.seen = exchange.seen
 
     def send(self, value: None, /) -> str:
-        """Give the next piece, as `next` does."""
-        return self._pieces.send(value)
+        """Give the next text, as `next` does."""
+        while not (text := _first_text(self._pieces.send(value))):
+            pass
+        return text
+
+    def pieces(self) -> Iterator[Piece]:
+        """Give all pieces of all answers as they come; what iterating over it raises, this does."""
+        yield from self._pieces
 
     def throw(
         self,
@@ -189,7 +208,8 @@ class Answer(Generator[str]):
     ) -> str:
         """End the answer by an error; `close` uses it, for the thread that iterates."""
         del value, traceback  # of the form with three arguments, which Python gives up
-        return self._pieces.throw(kind if isinstance(kind, BaseException) else kind())
+        piece = self._pieces.throw(kind if isinstance(kind, BaseException) else kind())
+        return _first_text(piece)
 
     def stop(self) -> None:
         """Stop the answer, from any thread: the iterator raises `TruncatedError`, at once."""
@@ -203,7 +223,7 @@ class Answer(Generator[str]):
     @property
     def text(self) -> str:
         """What has come so far."""
-        return "".join(self._exchange.pieces)
+        return self._exchange.text
 
     @property
     def state(self) -> State:

@@ -31,6 +31,7 @@ from app.protocol.errors import (
     UnknownKeyError,
 )
 from app.protocol.messages import Kind
+from app.protocol.piece import Piece
 from app.protocol.question import Message, Options, Question
 
 _ATTEMPTS: Final = 3  # at sealing, each after a full verification
@@ -155,7 +156,7 @@ class Session:
         self._transport.close()
         self._access.close()
 
-    def _ask(self, text: str, options: Options, exchange: Exchange) -> Generator[str]:
+    def _ask(self, text: str, options: Options, exchange: Exchange) -> Generator[Piece]:
         question = Question((*self.history, Message("user", text)), options)
         self.evidence = None
         try:
@@ -168,9 +169,9 @@ class Session:
             stopped.incomplete, stopped.sent = error.incomplete, error.sent
             raise stopped from None
         self.evidence = exchange.evidence
-        self.history = (*question.messages, Message("assistant", "".join(exchange.pieces)))
+        self.history = (*question.messages, Message("assistant", exchange.text))
 
-    def _answer(self, question: Question, exchange: Exchange) -> Iterator[str]:
+    def _answer(self, question: Question, exchange: Exchange) -> Iterator[Piece]:
         """Send the question until an enclave knows the key it is sealed to."""
         for attempt in range(_ATTEMPTS):
             if self._closed:
@@ -208,7 +209,7 @@ class Session:
         messages: Iterator[tuple[Kind, bytes]],
         sealed: SealedQuestion,
         exchange: Exchange,
-    ) -> Iterator[str]:
+    ) -> Iterator[Piece]:
         """Open frames as they come, then verify the receipt."""
         opener = sealed.make_opener(header, self._access)
         exchange.receive(Kind.ANSWER_HEADER, header)
@@ -217,9 +218,9 @@ class Session:
             exchange.receive(kind, body)
             pieces = opener.open(kind, body)
             exchange.place = opener.place
-            if text := "".join(piece.text for piece in pieces if not piece.control):
-                exchange.add(text)
-                yield text
+            for piece in pieces:
+                exchange.add(piece)
+                yield piece
         if not opener.finished:
             raise TruncatedError("the answer ended before its final frame")
         exchange.end(self._check(opener, sealed, exchange))

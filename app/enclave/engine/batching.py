@@ -11,7 +11,7 @@ import numpy as np
 from app.enclave.engine.cache import KvCache, PrefixName
 from app.enclave.engine.completion import Completion
 from app.enclave.engine.encoding import PromptEncoder, Tokenizer
-from app.enclave.engine.generation import BatchedGeneration, TokenSequence
+from app.enclave.engine.generation import BatchedAnswers, TokenSequence
 from app.enclave.engine.model import Model
 from app.enclave.engine.runner import Runner
 from app.enclave.engine.schedule import Schedule
@@ -46,7 +46,7 @@ class BatchingEngine:
 
     def start(
         self, question: Question, *, deadline: float, prefix: PrefixName | None = None
-    ) -> BatchedGeneration:
+    ) -> BatchedAnswers:
         """
         Begin to answer *question*; returns when its prompt is encoded.
 
@@ -58,18 +58,22 @@ class BatchingEngine:
 
             EngineError: Template or tokenizer fail on this question, or give no token.
 
-            BusyError: As many answers as may are under way and wait, or the engine is closed.
+            BusyError: With these, more answers than may would be under way and wait, or the engine
+                is closed.
 
             DeadlineError: Its turn to be encoded did not come before *deadline*.
         """
 
-        def prepare() -> BatchedGeneration:
+        def prepare() -> BatchedAnswers:
             conversation = prefix.name if prefix else object()
             prompt = self._encoder.encode(question, conversation, deadline=deadline)
-            sequence = self._make_sequence(prompt, question.options, prefix)
-            return BatchedGeneration(self._schedule, sequence, deadline=deadline)
+            sequences = [
+                self._make_sequence(prompt, question.options, prefix, index)
+                for index in range(question.options.n)
+            ]
+            return BatchedAnswers(self._schedule, sequences, deadline=deadline)
 
-        return self._schedule.join(prepare)
+        return self._schedule.join(question.options.n, prepare)
 
     def is_alive(self) -> bool:
         """Tell whether its thread runs, and no step hangs."""
@@ -81,17 +85,20 @@ class BatchingEngine:
         self._runner.wait_until_gone()
 
     def _make_sequence(
-        self, prompt: list[int], options: Options, prefix: PrefixName | None
+        self, prompt: list[int], options: Options, prefix: PrefixName | None, index: int
     ) -> TokenSequence:
+        seed = None if options.seed is None else (options.seed, index)
         return TokenSequence(
             prompt=prompt,
             options=options,
             most_tokens=min(options.max_tokens, self._context_tokens - len(prompt)),
             prefix=prefix,
-            random=np.random.default_rng(options.seed),  # without one, the system's randomness
+            random=np.random.default_rng(seed),  # without one, the system's randomness
             completion=Completion(
                 self._tokenizer.decode,
                 stops=(*options.stop, *self._tokenizer.stops),
                 strip_start=self._tokenizer.strip_start,
+                controls=self._tokenizer.controls,
+                index=index,
             ),
         )

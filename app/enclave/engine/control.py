@@ -24,7 +24,7 @@ from app.protocol.errors import TooLongError
 
 _NAME_BYTES: Final = 16  # what cannot be guessed
 _WORD: Final = re.compile(r"\w")
-_SPACES: Final = re.compile(r"[\s▁]*")  # SentencePiece writes a space so
+SPACES: Final = re.compile(r"[\s▁]*")  # SentencePiece writes a space so
 
 
 class PromptTokenizer:
@@ -43,7 +43,7 @@ class PromptTokenizer:
         names = {
             token.content: f"{token.content[0]}{nonce}{at:08}{token.content[-1]}"
             for at, token in enumerate(added.values())
-            if not _SPACES.fullmatch(token.content)
+            if not SPACES.fullmatch(token.content)
         }
         self.tokenizer = tokenizers.Tokenizer.from_str(_hide_all(tokenizer.to_str(), names))
         # All at once: each time the library makes its search anew.

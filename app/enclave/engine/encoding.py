@@ -6,7 +6,7 @@ time are encoded, each conversation in turn; a tokenizer must let other threads 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from app.enclave.engine.turns import Turns
@@ -38,6 +38,10 @@ class Tokenizer(Protocol):
     @property
     def strip_start(self) -> bool:
         """Whether white space before an answer's first word is left out."""
+
+    @property
+    def controls(self) -> Mapping[int, str]:
+        """The control tokens that an answer may have, and their spellings."""
 
 
 class PromptEncoder:

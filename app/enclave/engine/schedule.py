@@ -7,19 +7,19 @@ the others, so that a long one stalls nobody. Who waits is taken in turn by conv
 An answer holds the blocks of keys and values that it uses, and gets more as it grows. It begins
 when there are blocks for its prompt, and for every answer to grow a little. Where they run out
 nevertheless, the last in turn gives way: it waits, and goes on later from the same tokens. The
-first in turn never does, so somebody always comes to an end, and whoever waits comes to be the first.
+first in turn never does, so somebody always comes to an end, and who waits comes to be the first.
 """
 
+import itertools
 import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
 from typing import Final, NamedTuple
 
 from app.enclave.engine.cache import BLOCK_TOKENS, KvCache, blocks_for
-from app.enclave.engine.generation import BatchedGeneration, TokenSequence
+from app.enclave.engine.generation import BatchedAnswers, BatchedGeneration, TokenSequence
 from app.enclave.engine.lookup import Lookup
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import BusyError
@@ -62,36 +62,37 @@ class Schedule:
         self._active: list[BatchedGeneration] = []  # as they have begun
         self._waiting: list[BatchedGeneration] = []  # in turn; some have begun, and given way
         self._left: list[BatchedGeneration] = []  # whose blocks are not free yet
-        self._begun = count(1)
+        self._begun = itertools.count(1)
         self.closed = False
 
-    def join(self, prepare: Callable[[], BatchedGeneration]) -> BatchedGeneration:
+    def join(self, count: int, prepare: Callable[[], BatchedAnswers]) -> BatchedAnswers:
         """
-        Keep a place, and let the generation that *prepare* gives wait in it.
+        Keep *count* places, and let the answers that *prepare* gives, as many, wait in them.
 
         Raises:
-            BusyError: As many as may are under way, wait or are prepared, or it is closed.
+            BusyError: With them, more than may would be under way, wait or be prepared; or it is
+                closed.
         """
         with self._changed:
             taken = len(self._active) + len(self._waiting) + self._preparing
-            if self.closed or taken >= MAX_ACTIVE_ANSWERS + MAX_WAITING_ANSWERS:
+            if self.closed or taken + count > MAX_ACTIVE_ANSWERS + MAX_WAITING_ANSWERS:
                 raise BusyError(f"{taken} answers are under way or wait")
-            self._preparing += 1
-        generation = None
+            self._preparing += count
+        prepared = None
         try:
-            generation = prepare()
+            prepared = prepare()
         finally:
-            self._end_preparing(generation)
-        return generation
+            self._end_preparing(count, prepared)
+        return prepared
 
-    def _end_preparing(self, generation: BatchedGeneration | None) -> None:
+    def _end_preparing(self, count: int, prepared: BatchedAnswers | None) -> None:
         with self._changed:
-            self._preparing -= 1
-            if generation is None:
+            self._preparing -= count
+            if prepared is None:
                 return
             if self.closed:
                 raise BusyError("the engine is closed")
-            self._waiting.append(generation)
+            self._waiting += prepared.answers
             self._order()
             self._changed.notify_all()
 

@@ -9,10 +9,11 @@ from typing import Final
 
 import tokenizers
 
-from app.enclave.engine.control import PromptTokenizer
+from app.enclave.engine.control import SPACES, PromptTokenizer
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS, plain_transcript
 from app.enclave.engine.template import ChatTemplate
 from app.enclave.engine.weights import Weights
+from app.protocol.constants import MAX_CONTROL_BYTES
 from app.protocol.errors import WeightsError
 from app.protocol.question import Question
 
@@ -26,6 +27,8 @@ class Tokenizer:
 
     Attributes:
         most_token_bytes: The bytes of the longest token.
+
+        controls: The control tokens that an answer may have, and their spellings.
 
     Raises:
         WeightsError: The package's tokenizer or template cannot be read.
@@ -51,8 +54,10 @@ class Tokenizer:
                 f"the tokenizer has token {largest}, the model {weights.sizes.vocabulary} of them"
             )
         path = weights.folder / TEMPLATE_NAME
+        source = path.read_text("utf-8") if path.is_file() else ""
         names = {"bos_token": weights.bos_text, "eos_token": weights.eos_text}
-        self._template = ChatTemplate(path.read_text("utf-8"), names) if path.is_file() else None
+        self._template = ChatTemplate(source, names) if path.is_file() else None
+        self.controls = _control_tokens(self._tokenizer, source)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -85,6 +90,24 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""
         return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def _control_tokens(tokenizer: tokenizers.Tokenizer, template: str) -> dict[int, str]:
+    """
+    Give the added tokens that are control and no text.
+
+    Those are the special ones, and what *template* itself spells, such as the marks of a call.
+    Vocabularies add words, too, such as HTML's tags, and those are text.
+    """
+    controls = {
+        number: token.content
+        for number, token in tokenizer.get_added_tokens_decoder().items()
+        if not SPACES.fullmatch(token.content) and (token.special or token.content in template)
+    }
+    longest = max((len(spelling.encode()) for spelling in controls.values()), default=0)
+    if longest > MAX_CONTROL_BYTES:
+        raise WeightsError(f"a control token has {longest} bytes, at most {MAX_CONTROL_BYTES}")
+    return controls
 
 
 def _forget_words(tokenizer: tokenizers.Tokenizer) -> None:

@@ -24,6 +24,7 @@ from app.protocol.errors import (
     UnsupportedError,
 )
 from app.protocol.messages import Kind, encode_hint
+from app.protocol.piece import Piece, TokenLogprob
 from app.protocol.question import Message, Options, Padding, Question
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import ARN, AUTHORIZATION, CONVERSATION, DATA_KEY, changed, make_question
@@ -271,6 +272,45 @@ def test_characters_across_frames(
 
 
 @pytest.mark.parametrize("padding", ["constant", "off"])
+def test_pieces(answerer: Answerer, engine: ScriptedEngine, padding: Padding) -> None:
+    """
+    Text, control tokens and log-probabilities of several answers arrive as what they are.
+    """
+    told = TokenLogprob(b"a", -0.5, (TokenLogprob(b"b", -0.25),))
+    engine.pieces = [
+        Piece("<think>", control=True),
+        Piece("a", 1),
+        Piece("", 1, logprobs=(told, told)),
+        Piece("<think>", 1),
+    ]
+    options = Options(n=2, padding=padding)
+    asker = Asker(answerer.key_ring.public_key(), make_question(options=options))
+    asker.options = Options(n=2, logprobs=1, padding=padding)  # the engine tells all the same
+    peer = ListPeer()
+    answerer.answer(asker.request, peer)
+    _, receipt = asker.read(peer.messages)
+    assert asker.pieces == engine.pieces
+    assert receipt.finishes == ("stop", "stop")
+
+
+@pytest.mark.parametrize("padding", ["constant", "off"])
+def test_more_than_frames_hold(
+    answerer: Answerer, engine: ScriptedEngine, padding: Padding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Answers that outgrow the largest number of frames end in error, at that number at most, with
+    all that was taken until then.
+    """
+    monkeypatch.setattr(answering, "_MOST_FRAMES", 96 - RECEIPT_FRAMES)
+    engine.pieces, engine.reason, engine.seconds = ["a" * 1020] * 10_000, None, 0.0005
+    asker, peer, _ = ask(answerer, Options(padding=padding))
+    text, receipt = asker.read(peer.messages)
+    assert (receipt.finish, receipt.code) == ("error", "internal")
+    assert len(text) >= 1020 * 10
+    assert len(peer.messages) - 1 <= 96
+
+
+@pytest.mark.parametrize("padding", ["constant", "off"])
 def test_place(answerer: Answerer, engine: ScriptedEngine, padding: Padding) -> None:
     """
     Each change of the place in the queue is told, in frames that replace dummies.
@@ -410,7 +450,7 @@ TOOLS = {"tools": "[]", "tool_choice": "required"}
 @pytest.mark.parametrize(
     ("messages", "options", "numbers"),
     [
-        ((), {"n": 2, "thinking": "on"}, (5, 16)),
+        ((), {"logprobs": 2, "thinking": "on"}, (5, 15)),
         ((), {"logprobs": 0}, (15,)),
         ((), TOOLS, (1, 2)),
         ((Message("user", "a", name="Ada"),), {}, (0,)),

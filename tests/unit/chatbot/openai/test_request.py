@@ -1,4 +1,5 @@
 import json
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -6,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.chatbot.openai.request import Asked, RequestError, parse_chat, parse_completion
+from app.chatbot.openai.body import RequestError
+from app.chatbot.openai.request import Asked, parse_chat, parse_completion
 from app.protocol.question import Message, Options
 
 DEFAULTS = Options(max_tokens=99, padding="off")
@@ -131,6 +133,14 @@ def test_a_refusal_is_bounded() -> None:
     error = refuse(**{f"parameter_{number}" * 99: 1 for number in range(999)})
     assert "and 991 more" in str(error)
     assert len(str(error)) < 1000
+
+
+def test_a_refusal_of_very_much_is_quick() -> None:
+    """A body full of what is not served costs no more than in proportion to its size."""
+    started = time.process_time()
+    error = refuse(**{f"parameter_{number}": 1 for number in range(50_000)})
+    assert "and 49992 more" in str(error)
+    assert time.process_time() - started < 10  # each with each would take minutes
 
 
 def test_whole_numbers() -> None:

@@ -13,13 +13,14 @@ from app.chatbot.session.exchange import Answer, Exchange
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.conversation import _Conversation
 from app.protocol.errors import AppError, BusyError, TooLongError
+from app.protocol.piece import Piece
 from app.protocol.question import Message, Options
 
 SAID = (Message("user", "Who?"), Message("assistant", "Nobody."))
 
 
 def failing(error: AppError) -> Answer:
-    def pieces() -> Generator[str]:
+    def pieces() -> Generator[Piece]:
         yield from ()
         raise error
 

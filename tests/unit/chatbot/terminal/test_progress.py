@@ -8,6 +8,7 @@ import pytest
 from app.chatbot.console import Terminal
 from app.chatbot.session.exchange import Answer, Exchange, State
 from app.chatbot.terminal.progress import describe_progress, showing_progress
+from app.protocol.piece import Piece
 from tests.patience import wait_until
 
 
@@ -18,12 +19,12 @@ class Tty(io.StringIO):
         return True
 
 
-def no_pieces() -> Generator[str]:
+def no_pieces() -> Generator[Piece]:
     yield from ()
 
 
 def make_answer(state: State, *, place: int | None = None, text: str = "") -> Answer:
-    exchange = Exchange(time.monotonic() - 3, [text], state=state, place=place)
+    exchange = Exchange(time.monotonic() - 3, [Piece(text)], state=state, place=place)
     return Answer(no_pieces(), exchange)
 
 

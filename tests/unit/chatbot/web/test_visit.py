@@ -12,6 +12,7 @@ from app.chatbot.session.session import Session
 from app.chatbot.web import visit as visit_module
 from app.chatbot.web.visit import Visit
 from app.protocol.errors import ProtocolError, UnavailableError
+from app.protocol.piece import Piece
 from app.protocol.question import Options
 
 
@@ -28,11 +29,11 @@ class FakeSession:
     def ask(self, text: str, options: Options) -> Answer:
         del options
 
-        def pieces() -> Generator[str]:
+        def pieces() -> Generator[Piece]:
             self.asked.append(text)
             if self.raised:
                 raise self.raised
-            yield "sent"
+            yield Piece("sent")
 
         return Answer(pieces(), Exchange(time.monotonic()))
 

@@ -1,6 +1,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import pytest
 
@@ -18,6 +19,7 @@ class Bytes:
     stops: tuple[str, ...] = ()
     strip_start = False
     most_token_bytes = 10
+    controls = MappingProxyType[int, str]({})
 
     def __init__(self) -> None:
         self.encoded: list[Question] = []

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import BLOCK_TOKENS, CachedTokens, KvCache, PrefixName, blocks_for
 from app.enclave.engine.completion import Completion
-from app.enclave.engine.generation import BatchedGeneration, TokenSequence
+from app.enclave.engine.generation import BatchedAnswers, BatchedGeneration, TokenSequence
 from app.enclave.engine.lookup import MOST_GUESSED
 from app.enclave.engine.sampling import choose_token
 from app.enclave.engine.schedule import PREFILL_TOKENS, Schedule
@@ -34,6 +35,7 @@ class Numbers:
     stops: tuple[str, ...] = ()
     strip_start = False
     most_token_bytes = 8
+    controls = MappingProxyType[int, str]({})
 
     def encode(self, question: Question) -> list[int]:
         return [int(word) for word in question.messages[-1].text.split()]
@@ -53,37 +55,55 @@ def engine_of(model: HashedModel) -> Iterator[BatchingEngine]:
         engine.close()
 
 
+@pytest.fixture
+def gave_way(monkeypatch: pytest.MonkeyPatch) -> list[BatchedGeneration]:
+    """Everyone who gives way, each time."""
+    gone: list[BatchedGeneration] = []
+    give_way = Schedule._give_way
+
+    def note(schedule: Schedule, generation: BatchedGeneration) -> None:
+        gone.append(generation)
+        give_way(schedule, generation)
+
+    monkeypatch.setattr(Schedule, "_give_way", note)
+    return gone
+
+
 def prompt_of(number: int, length: int) -> list[int]:
     return [int(token) for token in np.random.default_rng(number).integers(0, 300, length)]
 
 
 def start(
     engine: BatchingEngine, prompt: Sequence[int], options: Options, name: str = ""
-) -> BatchedGeneration:
+) -> BatchedAnswers:
     question = Question((Message("user", " ".join(map(str, prompt))),), options)
     prefix = PrefixName(name.encode(), FOREVER) if name else None
     return engine.start(question, deadline=FOREVER, prefix=prefix)
 
 
-def read(generation: BatchedGeneration) -> list[int]:
+def read(answers: BatchedAnswers) -> list[list[int]]:
     pieces = []
-    while generation.finish is None:
-        pieces.append(generation.take(5))
-    assert generation.finish.reason == "length"
-    return [int(word) for word in "".join(pieces).split()]
+    while answers.finish is None:
+        pieces += answers.take(5)
+    assert set(answers.finish.reasons) == {"length"}
+    texts = [
+        "".join(piece.text for piece in pieces if piece.index == index)
+        for index in range(len(answers.answers))
+    ]
+    return [[int(word) for word in text.split()] for text in texts]
 
 
-def alone(model: HashedModel, prompt: Sequence[int], options: Options, count: int) -> list[int]:
+def alone(model: HashedModel, prompt: Sequence[int], options: Options, index: int = 0) -> list[int]:
     """Give the answer that is made with no other, and no blocks, beside it."""
-    generator, text = np.random.default_rng(options.seed), list(prompt)
-    for _ in range(count):
+    generator, text = np.random.default_rng((options.seed or 0, index)), list(prompt)
+    for _ in range(min(options.max_tokens, CONTEXT - len(prompt))):
         text.append(choose_token(model.logits(text), options, generator))
     return text[len(prompt) :]
 
 
 @pytest.mark.parametrize("padding", ["constant", "off"])
 @pytest.mark.parametrize("names", ["mine", "yours", ""], ids=["one", "several", "no conversation"])
-def test_answers_are_unchanged(padding: str, names: str) -> None:
+def test_answers_are_unchanged(padding: str, names: str, gave_way: list[BatchedGeneration]) -> None:
     """
     However often answers give way, each is token for token the one that is made alone: greedy or
     sampled, padded or not, whoever's they are. Afterwards nothing lies in any block but prefixes.
@@ -104,10 +124,44 @@ def test_answers_are_unchanged(padding: str, names: str) -> None:
             for number, (prompt, options) in enumerate(asked)
         ]
         for (prompt, options), generation in zip(asked, under_way, strict=True):
-            assert read(generation) == alone(model, prompt, options, CONTEXT - len(prompt))
-        assert model.shown > sum(CONTEXT for _ in asked), "nobody gave way"
+            assert read(generation) == [alone(model, prompt, options)]
         if not names:
             wait_until(lambda: not model.held)
+    assert len(gave_way) > 1
+
+
+def test_answers_share_the_blocks_of_their_prompt(gave_way: list[BatchedGeneration]) -> None:
+    """
+    The answers to one question are those that are made alone, though they hold the blocks that
+    their prompt fills together; those are computed once, and wiped once, when the last has ended.
+    """
+    model = HashedModel(40)
+    prompt, options = prompt_of(1, 100), Options(temperature=1, seed=5, n=6, max_tokens=30)
+    with engine_of(model) as engine:
+        answers = read(start(engine, prompt, options))
+        assert answers == [alone(model, prompt, options, index) for index in range(6)]
+        assert len({tuple(answer) for answer in answers}) == 6
+        wait_until(lambda: not model.held)
+    assert gave_way == []
+    assert model.shown == 100 + 5 * (100 - 96) + 6 * 29
+    assert len(model.wiped) == 3 + 6 * 2
+    assert [model.wiped.count(block) for block in model.steps[0][0].blocks[:3]] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_sharing_answers_give_way(temperature: int, gave_way: list[BatchedGeneration]) -> None:
+    """
+    Answers to one question give way, too, and share again when they go on: each is the one that is
+    made alone, beside those to another question.
+    """
+    model = HashedModel(blocks_for(CONTEXT) + 2)
+    options = Options(temperature=temperature, seed=5, n=5, max_tokens=120)
+    prompts = [prompt_of(1, 70), prompt_of(2, 33)]
+    with engine_of(model) as engine:
+        under_way = [start(engine, prompt, options, f"{prompt}") for prompt in prompts]
+        for prompt, answers in zip(prompts, under_way, strict=True):
+            assert read(answers) == [alone(model, prompt, options, index) for index in range(5)]
+    assert len({generation.question for generation in gave_way}) == 2
 
 
 class Walk:
@@ -124,8 +178,13 @@ class Walk:
         self.gave_way: list[BatchedGeneration] = []
         self.steps = 0
 
-    def join(self, name: bytes, prompt: int, most: int) -> BatchedGeneration:
-        sequence = TokenSequence(
+    def join(self, name: bytes, prompt: int, most: int, n: int = 1) -> list[BatchedGeneration]:
+        sequences = [self.make(name, prompt, most) for _ in range(n)]
+        answers = BatchedAnswers(self.schedule, sequences, deadline=FOREVER)
+        return list(self.schedule.join(n, lambda: answers).answers)
+
+    def make(self, name: bytes, prompt: int, most: int) -> TokenSequence:
+        return TokenSequence(
             prompt=[1] * prompt,
             options=Options(),
             most_tokens=most,
@@ -133,8 +192,6 @@ class Walk:
             random=np.random.default_rng(1),
             completion=Completion(lambda _: "", stops=(), strip_start=False),
         )
-        generation = BatchedGeneration(self.schedule, sequence, deadline=FOREVER)
-        return self.schedule.join(lambda: generation)
 
     def step(self) -> list[BatchedGeneration]:
         """Take a step, and give who was in it."""
@@ -166,8 +223,14 @@ class Walk:
     def require_own_blocks(self) -> None:
         """Require that no block is two answers', and that all hold little more than they use."""
         lent = [g.sequence for g in self.schedule._active if g.sequence.cached is not None]
-        held = [block for sequence in lent for block in (sequence.cached or CachedTokens()).blocks]
-        assert len(held) == len(set(held))
+        filled, open_ = [], []
+        for sequence in lent:
+            cached = sequence.cached or CachedTokens()
+            full = len(cached.tokens) // BLOCK_TOKENS
+            filled += cached.blocks[:full]
+            open_ += cached.blocks[full:]
+        assert len(open_) == len(set(open_))
+        assert not set(open_) & set(filled)
         assert all(sequence.cached is None for sequence in waiting(self.schedule))
         for sequence in lent:
             most = blocks_for(sequence.length + MOST_GUESSED)
@@ -185,13 +248,13 @@ def test_who_gives_way() -> None:
     begun, so it has no place among those that wait, and goes on before they begin.
     """
     walk = Walk(10)
-    first = walk.join(b"many", 30, 100)
-    second = walk.join(b"many", 30, 100)
-    other = walk.join(b"other", 30, 100)
+    [first] = walk.join(b"many", 30, 100)
+    [second] = walk.join(b"many", 30, 100)
+    [other] = walk.join(b"other", 30, 100)
     while not walk.gave_way:
         walk.step()
     assert walk.gave_way == [second]
-    late = walk.join(b"many", 30, 100)
+    [late] = walk.join(b"many", 30, 100)
     assert (second.place, late.place) == (0, 1)
     while not first.ended:
         assert {first, other} <= set(walk.step())
@@ -225,7 +288,7 @@ def test_what_is_left_of_an_answer_that_gave_way() -> None:
     """
     walk = Walk(8)
     walk.join(b"first", 90, 100)
-    second = walk.join(b"second", 90, 40)
+    [second] = walk.join(b"second", 90, 40)
     while not walk.gave_way:
         walk.step()
     walk.schedule.leave(walk.schedule._active[0])
@@ -234,31 +297,36 @@ def test_what_is_left_of_an_answer_that_gave_way() -> None:
     assert len(second.sequence.cached.tokens) > 90
 
 
-Answer = st.tuples(st.sampled_from([b"", b"a", b"b"]), st.integers(1, 150), st.integers(1, 90))
+Asked = st.tuples(
+    st.sampled_from([b"", b"a", b"b"]), st.integers(1, 150), st.integers(1, 90), st.integers(1, 3)
+)
 
 
-@given(st.lists(Answer, min_size=1, max_size=24), st.integers(0, 30), st.integers(1, 40))
+@given(st.lists(Asked, min_size=1, max_size=12), st.integers(0, 30), st.integers(1, 40))
 @settings(max_examples=60, deadline=None)
 def test_nobody_waits_for_ever(
-    answers: list[tuple[bytes, int, int]], more_blocks: int, every: int
+    questions: list[tuple[bytes, int, int, int]], more_blocks: int, every: int
 ) -> None:
     """
-    Of those that have begun the first to do so is in every step, whatever the room and whoever comes
-    later. So all come to an end, after no more steps than each needs by itself.
+    Of those that have begun the first to do so is in every step, or another answer to its question
+    that computes their prompt; whatever the room, and whoever comes later. So all come to an end,
+    after no more steps than each needs by itself.
     """
     walk = Walk(blocks_for(240) + more_blocks)
-    to_come, come = list(answers), []
+    to_come, come = list(questions), []
     while to_come or walk.schedule._active or walk.schedule._waiting:
         nobody = not (walk.schedule._active or walk.schedule._waiting)
         if to_come and (nobody or walk.steps % every == 0):
-            come.append(walk.join(*to_come.pop(0)))
+            come += walk.join(*to_come.pop(0))
         begun = [g for g in come if g.sequence.begun and not g.ended]
         oldest = min(begun, key=lambda g: g.sequence.begun, default=None)
         taken = walk.step()
-        assert oldest is None or oldest in taken
+        assert oldest is None or oldest.question in {g.question for g in taken}
     least = PREFILL_TOKENS // MAX_ACTIVE_ANSWERS
-    needed = sum(math.ceil((prompt + most) / least) + most for _, prompt, most in answers)
-    assert walk.steps <= needed + every * len(answers)
+    needed = sum(
+        n * (math.ceil((prompt + most) / least) + most) for _, prompt, most, n in questions
+    )
+    assert walk.steps <= needed + every * len(questions)
     assert all(g.ended for g in come)
     walk.schedule._free()
     assert walk.cache.available == walk.cache.blocks

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from app.enclave.engine import load
 from app.enclave.engine.batching import BatchingEngine
 from app.enclave.engine.cache import PrefixName, blocks_for
-from app.enclave.engine.generation import BatchedGeneration
+from app.enclave.engine.generation import BatchedAnswers
 from app.enclave.engine.load import load_engine
 from app.enclave.engine.model import OpenVinoModel, Settings
 from app.enclave.engine.step import Rows
@@ -20,6 +20,7 @@ from app.enclave.engine.weights import Weights, load_weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.errors import EngineError, WeightsError
 from app.protocol.question import Message, Options, Question
+from tests.pieces import take_all, text_of
 
 DEMO = Path(__file__).parents[4] / "local" / "demo_model" / "weights"
 GIB = 2**30
@@ -52,15 +53,13 @@ def ask(text: str, **options: object) -> Question:
     return Question((Message("user", text),), Options(**options))  # type: ignore[arg-type]
 
 
-def read(generation: BatchedGeneration) -> str:
-    pieces = []
-    while generation.finish is None:
-        pieces.append(generation.take(5))
-    assert generation.finish.reason != "error"
-    return "".join(pieces)
+def read(generation: BatchedAnswers) -> str:
+    pieces, finish = take_all(generation)
+    assert finish.reason != "error"
+    return text_of(pieces)
 
 
-def start(engine: BatchingEngine, question: Question, name: str | None = None) -> BatchedGeneration:
+def start(engine: BatchingEngine, question: Question, name: str | None = None) -> BatchedAnswers:
     prefix = PrefixName(name.encode(), time.monotonic() + 600) if name else None
     return engine.start(question, deadline=time.monotonic() + 60, prefix=prefix)
 

@@ -1,0 +1,54 @@
+"""
+Parts of an answer: what a model wrote, apart from what it thought and from the tools it called.
+
+All ways to talk tell of these, each in its own way. The `index` of a part says which of a
+question's answers it belongs to.
+"""
+
+from dataclasses import dataclass, field
+
+from app.protocol.piece import TokenLogprob
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Some of what the model wrote."""
+
+    text: str = field(repr=False)
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """Some of what the model thought before it wrote."""
+
+    text: str = field(repr=False)
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The model calls a tool; arguments that follow, up to the next call, are this one's."""
+
+    id: str
+    name: str
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """Some of the arguments of the call that was begun last, JSON text."""
+
+    text: str = field(repr=False)
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of text, with their log-probabilities; where those were asked for."""
+
+    tokens: tuple[TokenLogprob, ...] = field(repr=False)
+    index: int = 0
+
+
+Part = Text | Reasoning | Call | Arguments | Tokens
