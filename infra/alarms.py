@@ -33,6 +33,7 @@ from infra.front import Front
 from infra.key import EnclaveKey
 from infra.key_events import KeyEvent, key_events
 from infra.logs import Logs
+from infra.place import arn_of
 from infra.policy_json import Json, document, service, statement
 
 # Decrypt counts as read-only, and other states pass read-only events over.
@@ -84,7 +85,7 @@ class Alarms(Construct):
             kms_master_key_id=logs.key.ref,
             subscription=[_by_email(email)] if email else None,
         )
-        alarms = f"arn:aws:cloudwatch:{stack.region}:{stack.account}:alarm:{stack.stack_name}-*"
+        alarms = arn_of(self, "cloudwatch", f"alarm:{stack.stack_name}-*")
         sns.CfnTopicPolicy(
             self,
             "TopicPolicy",
@@ -112,7 +113,7 @@ class Alarms(Construct):
     def _let_events_in(self, groups: Logs) -> None:
         """Let this stack's rules write to the log group of key events."""
         stack = Stack.of(self)
-        rules = f"arn:aws:events:{stack.region}:{stack.account}:rule/{stack.stack_name}-*"
+        rules = arn_of(self, "events", f"rule/{stack.stack_name}-*")
         events: Json = {"Service": ["events.amazonaws.com", "delivery.logs.amazonaws.com"]}
         arn = groups.key_events.log_group_arn
         policy = document(
@@ -138,7 +139,7 @@ class Alarms(Construct):
         group = groups.key_events
         target = events.CfnRule.TargetProperty(
             id="evidence",
-            arn=f"arn:aws:logs:{stack.region}:{stack.account}:log-group:{group.log_group_name}",
+            arn=arn_of(self, "logs", f"log-group:{group.log_group_name}"),
         )
         rule = events.CfnRule(
             self,

@@ -89,10 +89,9 @@ def _require_place(name: str, account: str, region: str) -> None:
             f"account is {account or 'missing'}, expected 12 digits: log in to AWS, so that cdk "
             "knows it, or add -c account=…"
         )
-    served = [name for name, place in REGIONS.items() if place.partition == "aws"]
-    if region not in served:
+    if region not in REGIONS:
         raise ConfigError(
-            f"region is {region or 'missing'}, expected one of {', '.join(served)}: set "
+            f"region is {region or 'missing'}, expected one of {', '.join(REGIONS)}: set "
             "AWS_REGION or add -c region=…"
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from infra.place import place_of
 from infra.trust_policy import trust_policy
 
 
@@ -29,7 +30,7 @@ class ChatRole(Construct):
         require_source_identity: bool,
     ) -> None:
         super().__init__(scope, name)
-        self.arn = f"arn:aws:iam::{account}:role/{role_name}"
+        self.arn = f"arn:{place_of(self).partition}:iam::{account}:role/{role_name}"
         self.role = iam.CfnRole(
             self,
             "Role",

@@ -8,6 +8,8 @@ concern what this stack has nothing of.
 from collections.abc import Mapping
 from typing import Final
 
+from infra.key_policy import PARTITIONS
+
 _ON: Final[Mapping[str, tuple[str, ...]]] = {
     "@aws-cdk-containers/ecs-service-extensions": ("enableDefaultLogDriver",),
     "@aws-cdk/aws-apigateway": (
@@ -135,7 +137,7 @@ _ON: Final[Mapping[str, tuple[str, ...]]] = {
 
 FEATURE_FLAGS: Final[Mapping[str, object]] = {
     **{f"{package}:{flag}": True for package, flags in _ON.items() for flag in flags},
-    "@aws-cdk/core:target-partitions": ["aws"],
+    "@aws-cdk/core:target-partitions": list(PARTITIONS),
     "@aws-cdk/core:defaultCrossStackReferences": "weak",
     # Would empty the VPC's default security group, which nothing here is in, by a Lambda function
     # with a role of its own.

@@ -66,6 +66,7 @@ class Fleet(Construct):
         cargo: Cargo,
         sizes: Sizes,
         size: int,
+        fips: bool,
     ) -> None:
         super().__init__(scope, name)
         self.size = size
@@ -77,7 +78,7 @@ class Fleet(Construct):
         resource = self.group.node.default_child
         assert isinstance(resource, autoscaling.CfnAutoScalingGroup)  # noqa: S101
         signalled = Stack.of(self).get_logical_id(resource)
-        script = _boot_script(Stack.of(self), cargo, sizes, signalled)
+        script = _boot_script(Stack.of(self), cargo, sizes, signalled, fips=fips)
         self._user_data.add_commands(script.removeprefix(f"{SHEBANG}\n"))
 
     def _launch_template(
@@ -133,7 +134,7 @@ class Fleet(Construct):
         )
 
 
-def _boot_script(stack: Stack, cargo: Cargo, sizes: Sizes, signalled: str) -> str:
+def _boot_script(stack: Stack, cargo: Cargo, sizes: Sizes, signalled: str, *, fips: bool) -> str:
     image, software = cargo.image, cargo.software
     release = image.image.release
     config = HostConfig(
@@ -147,6 +148,7 @@ def _boot_script(stack: Stack, cargo: Cargo, sizes: Sizes, signalled: str) -> st
         weights_sha256=release.weights_sha256.hex(),
         enclave_vcpus=sizes.enclave_vcpus,
         enclave_memory_mib=sizes.enclave_memory_mib,
+        fips=fips,
     )
     return user_data(
         region=stack.region,

@@ -18,6 +18,7 @@ from app.protocol.constants import (
     PURPOSE_ANSWER,
     PURPOSE_QUESTION,
 )
+from app.protocol.regions import REGIONS
 from app.protocol.releases import Release
 
 Condition = dict[str, dict[str, str | list[str]]]
@@ -70,9 +71,13 @@ DELETION_WINDOW_DAYS: Final = 7
 # What both Denys compare PCR0 with while no release exists: no digest looks like it.
 NO_RELEASE: Final = "no-release-approved"
 
+PARTITIONS: Final = tuple(dict.fromkeys(place.partition for place in REGIONS.values()))
+
 _ACCOUNT: Final = re.compile(r"[0-9]{12}", re.ASCII)
 _ROLE: Final = re.compile(
-    r"arn:aws:iam::([0-9]{12}):role/(?:[\w+=,.@-]{1,128}/){0,4}[\w+=,.@-]{1,64}", re.ASCII
+    rf"arn:({'|'.join(PARTITIONS)}):iam::([0-9]{{12}}):role/"
+    r"(?:[\w+=,.@-]{1,128}/){0,4}[\w+=,.@-]{1,64}",
+    re.ASCII,
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _PCR: Final = re.compile(rf"[0-9a-f]{{{2 * PCR_BYTES}}}", re.ASCII)
@@ -137,14 +142,14 @@ def key_policy(*, account: str, chat_role_arn: str, releases: Sequence[ApprovedP
     Source: AWS KMS developer guide, "Condition keys for AWS Nitro Enclaves"; IAM user guide,
         "Condition operators": a negated operator matches when its key is absent.
     """
-    _require_principals(account, chat_role_arn)
+    partition = _require_principals(account, chat_role_arn)
     approved = [_require_pcrs(release) for release in releases]
     _require_unique("PCR0", (release.pcr0 for release in approved))
     _require_unique("statement name", (_sid(release.name) for release in approved))
     policy: KeyPolicy = {
         "Version": "2012-10-17",
         "Statement": [
-            _administer(account),
+            _administer(f"arn:{partition}:iam::{account}:root"),
             *_unattested_allows(chat_role_arn),
             *(s for release in approved for s in _attested_allows(chat_role_arn, release)),
             *_attestation_denies([release.pcr0 for release in approved] or [NO_RELEASE]),
@@ -174,14 +179,16 @@ def policy_of(*, account: str, chat_role_arn: str, releases: Iterable[Release]) 
     return key_policy(account=account, chat_role_arn=chat_role_arn, releases=approved)
 
 
-def _require_principals(account: str, chat_role_arn: str) -> None:
+def _require_principals(account: str, chat_role_arn: str) -> str:
+    """Give the partition that both are in."""
     if not _ACCOUNT.fullmatch(account):
         raise KeyPolicyError("account is not 12 digits")
     role = _ROLE.fullmatch(chat_role_arn)
     if role is None:
         raise KeyPolicyError("chat role is not the ARN of an IAM role")
-    if role[1] != account:
-        raise KeyPolicyError(f"chat role is of account {role[1]}, the key of {account}")
+    if role[2] != account:
+        raise KeyPolicyError(f"chat role is of account {role[2]}, the key of {account}")
+    return role[1]
 
 
 def _require_pcrs(release: ApprovedPcrs) -> ApprovedPcrs:
@@ -215,9 +222,9 @@ def _sid(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", name)
 
 
-def _administer(account: str) -> Statement:
+def _administer(root: str) -> Statement:
     # Naming the account's root delegates to IAM: whoever an identity policy lets.
-    return _allow("Administer", f"arn:aws:iam::{account}:root", ADMINISTRATION)
+    return _allow("Administer", root, ADMINISTRATION)
 
 
 def _unattested_allows(role: str) -> tuple[Statement, ...]:

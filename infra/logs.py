@@ -12,6 +12,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from infra.key_policy import ADMINISTRATION, DELETION_WINDOW_DAYS
+from infra.place import arn_of, place_of
 from infra.policy_json import Json, document, service, statement
 
 # Ours: long enough for a yearly audit; HIPAA's six years are for records, which these are not.
@@ -64,11 +65,11 @@ class Logs(Construct):
 def _key_policy(stack: Stack) -> Json:
     """Who manages this key: the account; who uses it: CloudWatch, for this stack's own things."""
     groups = [
-        f"arn:aws:logs:{stack.region}:{stack.account}:log-group:{prefix}{stack.stack_name}{suffix}"
+        arn_of(stack, "logs", f"log-group:{prefix}{stack.stack_name}{suffix}")
         for prefix, suffix in (("/enclave-llm/", "/*"), ("/aws/events/", "-key"))
     ]
-    alarms = f"arn:aws:cloudwatch:{stack.region}:{stack.account}:alarm:{stack.stack_name}-*"
-    root = [f"arn:aws:iam::{stack.account}:root"]
+    alarms = arn_of(stack, "cloudwatch", f"alarm:{stack.stack_name}-*")
+    root = [f"arn:{place_of(stack).partition}:iam::{stack.account}:root"]
     use = ("kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*")
     return document(
         statement("Administer", list(ADMINISTRATION), "*", principal=root),

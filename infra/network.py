@@ -5,13 +5,13 @@ The network: private subnets without a way out, and endpoints to what the host n
 from collections.abc import Sequence
 from typing import Final
 
-from aws_cdk import Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from infra.logs import Logs
+from infra.place import place_of
 from infra.policy_json import Json, statement
 
 HTTPS_PORT: Final = 443
@@ -38,16 +38,6 @@ _HOST_SERVICES: Final = {
         ),
     ),
 }
-
-
-def repositories_arn(region: str) -> str:
-    """
-    Give the ARN of what AL2023's package repositories hold in *region*.
-
-    Source: AL2023 user guide, "Repositories and Amazon S3 endpoints": the bucket's name ends
-    the same in every Region.
-    """
-    return f"arn:aws:s3:::al2023-repos-{region}-de612dc2/*"
 
 
 class Network(Construct):
@@ -92,11 +82,12 @@ class Network(Construct):
         for name, (service, actions) in _HOST_SERVICES.items():
             self._add_endpoint(name, service, actions, "*", only_hosts)
 
-    def add_kms_endpoint(self, *, key_arn: str, chat_role_arn: str) -> None:
+    def add_kms_endpoint(self, *, key_arn: str, chat_role_arn: str, fips: bool) -> None:
         """Let askers' sessions inside enclaves use this key, and nobody any other."""
+        services = ec2.InterfaceVpcEndpointAwsService
         self._add_endpoint(
-            "Kms",
-            ec2.InterfaceVpcEndpointAwsService.KMS,
+            "KmsFips" if fips else "Kms",
+            services.KMS_FIPS if fips else services.KMS,
             ("kms:Decrypt", "kms:GenerateDataKey"),
             key_arn,
             {"ArnEquals": {"aws:PrincipalArn": chat_role_arn}},
@@ -120,7 +111,9 @@ class Network(Construct):
         )
         _allow(endpoint, f"{name}Only", actions, [resource], condition)
 
-    def add_s3_endpoint(self, *, host_role_arn: str, files: Sequence[assets.Asset]) -> None:
+    def add_s3_endpoint(
+        self, *, host_role_arn: str, files: Sequence[assets.Asset], packages_bucket: str
+    ) -> None:
         """Let the host fetch the stack's own assets, and anybody AL2023's packages."""
         endpoint = self.vpc.add_gateway_endpoint(
             "S3",
@@ -131,13 +124,13 @@ class Network(Construct):
         only_hosts: Json = {"ArnEquals": {"aws:PrincipalArn": host_role_arn}}
         _allow(endpoint, "Assets", ("s3:GetObject",), arns, only_hosts)
         # dnf signs no requests, so there is no principal to name.
-        repositories = repositories_arn(Stack.of(self).region)
+        repositories = f"arn:{place_of(self).partition}:s3:::{packages_bucket}/*"
         _allow(endpoint, "Packages", ("s3:GetObject",), [repositories], None)
 
 
 def asset_arn(asset: assets.Asset) -> str:
     """Give the ARN of the one object that *asset* is in the bootstrap bucket."""
-    return f"arn:aws:s3:::{asset.s3_bucket_name}/{asset.s3_object_key}"
+    return f"arn:{place_of(asset).partition}:s3:::{asset.s3_bucket_name}/{asset.s3_object_key}"
 
 
 def _subnets(*, public: bool) -> list[ec2.SubnetConfiguration]:

@@ -12,7 +12,8 @@ from ipaddress import IPv4Network, collapse_addresses
 from pathlib import Path
 from typing import Final
 
-from app.protocol.errors import ConfigError
+from app.protocol.errors import ConfigError, ProtocolError
+from app.protocol.regions import REGIONS
 from infra.instances import MAX_ENCLAVE_VCPUS, Sizes, parse_instance_type
 
 PROFILES: Final[Mapping[str, Mapping[str, str]]] = {
@@ -34,6 +35,8 @@ _DEFAULTS: Final[Mapping[str, str]] = {
     "fleet_size": "1",
     "certificate_arn": "",
     "public": "false",
+    "fips": "false",
+    "packages_bucket": "",
     "allow_any_client": "false",
     "require_source_identity": "false",
     "alarm_email": "",
@@ -53,12 +56,14 @@ _NAMES: Final = frozenset({*_DEFAULTS, *PROFILES["default"], *_REQUIRED})
 _CDK_CONTEXT: Final = re.compile(r"[:/@]|^(aws-cdk|cdk|cli)", re.ASCII)
 
 _PRINCIPAL: Final = re.compile(
-    r"arn:aws:iam::[0-9]{12}:(?:root|(?:role|user)/(?:[\w+=,.@-]{1,128}/){0,8}[\w+=,.@-]{1,128})",
+    r"arn:([a-z-]{3,16}):iam::[0-9]{12}:"
+    r"(?:root|(?:role|user)/(?:[\w+=,.@-]{1,128}/){0,8}[\w+=,.@-]{1,128})",
     re.ASCII,
 )
 _CERTIFICATE: Final = re.compile(
-    r"arn:aws:acm:([a-z0-9-]{1,32}):[0-9]{12}:certificate/[0-9a-f-]{36}", re.ASCII
+    r"arn:[a-z-]{3,16}:acm:([a-z0-9-]{1,32}):[0-9]{12}:certificate/[0-9a-f-]{36}", re.ASCII
 )
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _EMAIL: Final = re.compile(r"[^\s@,]{1,64}@[^\s@,]{1,255}", re.ASCII)
 EVERYONE: Final = IPv4Network("0.0.0.0/0")
 _MAX_CIDRS: Final = 60  # Amazon VPC quotas: inbound rules per security group
@@ -86,6 +91,10 @@ class Parameters:
 
         alarm_email: Is told of alarms; None tells nobody.
 
+        fips: KMS is reached at its FIPS endpoint, by enclave and askers alike.
+
+        packages_bucket: The S3 bucket that AL2023's package repositories of the Region lie in.
+
         releases, eif, host: Paths of releases.json, the EIF and the host's software.
     """
 
@@ -98,6 +107,8 @@ class Parameters:
     require_source_identity: bool
     alarm_email: str | None
     vpc_cidr: str
+    fips: bool
+    packages_bucket: str
     releases: Path
     eif: Path
     host: Path
@@ -111,6 +122,8 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
 
     Args:
         root: The folder that relative paths start from.
+
+        region: One of `REGIONS`.
 
     Raises:
         ConfigError: A parameter is missing, unknown or malformed; names it and what to give.
@@ -129,7 +142,7 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
     return Parameters(
         sizes=sizes,
         fleet_size=_parse_number(values, "fleet_size", 1, _MAX_FLEET),
-        chat_principals=_parse_principals(values["chat_principals"]),
+        chat_principals=_parse_principals(values["chat_principals"], REGIONS[region].partition),
         client_cidrs=_parse_client_cidrs(
             values["client_cidrs"], any_client=_parse_flag(values, "allow_any_client")
         ),
@@ -138,6 +151,8 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
         require_source_identity=_parse_flag(values, "require_source_identity"),
         alarm_email=_parse_email(values["alarm_email"]),
         vpc_cidr=_parse_vpc_cidr(values["vpc_cidr"]),
+        fips=_parse_fips(values, region),
+        packages_bucket=_parse_bucket(values["packages_bucket"], region),
         releases=root / values["releases"],
         eif=root / values["eif"],
         host=root / values["host"],
@@ -194,13 +209,19 @@ def _parse_flag(values: Mapping[str, str], name: str) -> bool:
     return text == "true"
 
 
-def _parse_principals(text: str) -> tuple[str, ...]:
+def _parse_principals(text: str, partition: str) -> tuple[str, ...]:
     principals = _parse_list(text)
     for principal in principals:
-        if not _PRINCIPAL.fullmatch(principal):
+        arn = _PRINCIPAL.fullmatch(principal)
+        if arn is None:
             raise ConfigError(
                 f"chat_principals has {principal!r}, expected the ARN of an IAM role or user, "
                 "not of a session, and no wildcard"
+            )
+        if arn[1] != partition:
+            raise ConfigError(
+                f"chat_principals has {principal!r} of partition {arn[1]}, and the Region is of "
+                f"{partition}: nobody asks across partitions"
             )
     if not 1 <= len(principals) <= _MAX_PRINCIPALS:
         raise ConfigError(
@@ -243,6 +264,24 @@ def _parse_vpc_cidr(text: str) -> str:
     if not 16 <= network.prefixlen <= 25:
         raise ConfigError(f"vpc_cidr is /{network.prefixlen}, expected /16 to /25")
     return str(network)
+
+
+def _parse_fips(values: Mapping[str, str], region: str) -> bool:
+    fips = _parse_flag(values, "fips")
+    try:
+        REGIONS[region].kms_host(fips=fips)
+    except ProtocolError as error:
+        raise ConfigError(f"fips is true, and {error}: leave it out, or choose another") from None
+    return fips
+
+
+def _parse_bucket(text: str, region: str) -> str:
+    # AL2023 user guide, "Repositories and Amazon S3 endpoints": the name ends the same in every
+    # Region. For those outside the partition aws nobody has looked: docs/deploy.md says how.
+    bucket = text or f"al2023-repos-{region}-de612dc2"
+    if not _BUCKET.fullmatch(bucket):
+        raise ConfigError(f"packages_bucket is {text!r}, expected the name of an S3 bucket")
+    return bucket
 
 
 def _parse_certificate(text: str, region: str) -> str | None:

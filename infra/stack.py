@@ -79,9 +79,11 @@ class EnclaveStack(Stack):
         network = Network(
             self, "Network", cidr=parameters.vpc_cidr, public=parameters.public, logs=logs
         )
-        network.add_kms_endpoint(key_arn=key.arn, chat_role_arn=chat_role.arn)
+        network.add_kms_endpoint(key_arn=key.arn, chat_role_arn=chat_role.arn, fips=parameters.fips)
         network.add_host_endpoints(host_role.arn)
-        network.add_s3_endpoint(host_role_arn=host_role.arn, files=files)
+        network.add_s3_endpoint(
+            host_role_arn=host_role.arn, files=files, packages_bucket=parameters.packages_bucket
+        )
 
         fleet = Fleet(
             self,
@@ -91,13 +93,14 @@ class EnclaveStack(Stack):
             cargo=Cargo(eif, software, logs),
             sizes=image.require_sizes(parameters.sizes),
             size=parameters.fleet_size,
+            fips=parameters.fips,
         )
         # An image is approved before it runs, and a host's first calls find their way.
         fleet.group.node.add_dependency(key, network, host_role)
         front = self._front(parameters, network, fleet)
         email = parameters.alarm_email
         Alarms(self, "Alarms", key=key, logs=logs, fleet=fleet, front=front, email=email)
-        self._tell(front, key, chat_role, any_certificate=parameters.certificate_arn is None)
+        self._tell(front, key, chat_role, parameters)
 
     @property
     def availability_zones(self) -> list[str]:
@@ -116,16 +119,20 @@ class EnclaveStack(Stack):
         )
 
     def _tell(
-        self, front: Front, key: EnclaveKey, chat_role: ChatRole, *, any_certificate: bool
+        self, front: Front, key: EnclaveKey, chat_role: ChatRole, parameters: Parameters
     ) -> None:
         """Give addresses, never trust: an asker's list of releases comes from elsewhere."""
         addresses = {"url": front.url, "key_arn": key.arn, "chat_role_arn": chat_role.arn}
+        flags = {
+            "any_certificate": parameters.certificate_arn is None,
+            "fips": parameters.fips,
+        }
         CfnOutput(self, "Url", value=front.url)
         CfnOutput(self, "KeyArn", value=key.arn)
         CfnOutput(self, "ChatRoleArn", value=chat_role.arn)
         CfnOutput(
             self,
             "ChatJson",
-            value=self.to_json_string({**addresses, "any_certificate": any_certificate}),
+            value=self.to_json_string({**addresses, **flags}),
             description="Askers keep this as ~/.config/enclave-llm/chat.json",
         )

@@ -145,7 +145,7 @@ doing "installing and starting the services"
 bash "$opt/install" start
 
 doing "waiting for the enclave to prove itself"
-bash "$opt/install" wait "$region"
+bash "$opt/install" wait
 
 # The group drains another instance at the signal; by then this one has passed two of the load
 # balancer's checks, ten seconds apart.

@@ -193,13 +193,12 @@ def diagnose_place(
 
 
 def _check_region(region: str) -> Finding:
-    served = [name for name, place in REGIONS.items() if place.partition == "aws"]
-    if region in served:
+    if region in REGIONS:
         return ok("Region", f"{region} has Nitro Enclaves and KMS")
     return problem(
         "Region",
         f"{region} is none that this version knows to have both Nitro Enclaves and KMS",
-        f"choose one (-c region=…) of {', '.join(served)}",
+        f"choose one (-c region=…) of {', '.join(REGIONS)}",
     )
 
 
@@ -275,7 +274,11 @@ def _diagnose_fleet(session: boto3.Session, parameters: Parameters) -> Iterator[
         return check_zones(zones(), offering, instance.name, region)
 
     yield _make("zones", offered)
-    yield _make("endpoints", lambda: check_endpoint_zones(zones(), read_endpoint_zones(session)))
+    fips = parameters.fips
+    yield _make(
+        "endpoints",
+        lambda: check_endpoint_zones(zones(), read_endpoint_zones(session, fips=fips), fips=fips),
+    )
     yield _make(
         "instance type",
         lambda: check_enclave_support(read_enclave_support(session, instance.name), instance),

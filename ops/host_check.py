@@ -22,6 +22,7 @@ from typing import Final
 
 from app.chatbot.session.transport import Transport
 from app.chatbot.session.trust import Trust, VerifiedEnclave, production_trust, verify_enclave
+from app.parent.config import HostConfig
 from app.protocol.asker.answer import open_error
 from app.protocol.asker.envelope import seal_question
 from app.protocol.asker.messages import parse_attestation, parse_hint
@@ -44,6 +45,7 @@ from app.protocol.errors import (
 )
 from app.protocol.messages import Kind
 from app.protocol.question import Message, Options, Question
+from app.protocol.regions import REGIONS
 from app.protocol.sealing import digest_request
 
 _PAUSE_SECONDS: Final = 10
@@ -65,12 +67,14 @@ class Host:
 
         trust: AWS's root and the one release that runs here.
 
+        config: Says in which Region the enclave is to reach KMS, and by which name.
+
         status_path: Where the supervisor says how the enclave stands.
     """
 
     transport: Transport
     trust: Trust
-    region: str
+    config: HostConfig
     status_path: Path
 
 
@@ -93,7 +97,7 @@ def check_host(host: Host) -> VerifiedEnclave:
     enclave = verify_enclave(
         document, manifest, nonce=nonce, now=datetime.now(UTC), trust=host.trust
     )
-    require_kms(host.transport, enclave, region=host.region)
+    require_kms(host.transport, enclave, region=host.config.region, fips=host.config.fips)
     return enclave
 
 
@@ -119,7 +123,7 @@ def require_running(status_path: Path, *, now: float) -> None:
         raise UnavailableError(f"the enclave is {state.lower()} and gives no counts yet")
 
 
-def require_kms(transport: Transport, enclave: VerifiedEnclave, *, region: str) -> None:
+def require_kms(transport: Transport, enclave: VerifiedEnclave, *, region: str, fips: bool) -> None:
     """
     Require that *enclave* reaches KMS: that KMS refuses a question nobody asked.
 
@@ -128,7 +132,7 @@ def require_kms(transport: Transport, enclave: VerifiedEnclave, *, region: str) 
 
         AppError: It fails in another way.
     """
-    authorization = _nobody(region)
+    authorization = _nobody(region, fips=fips)
     request = seal_request(
         authorization,
         _nothing(authorization.key_arn, authorization.conversation),
@@ -149,9 +153,10 @@ def require_kms(transport: Transport, enclave: VerifiedEnclave, *, region: str) 
         raise error
 
 
-def _nobody(region: str) -> Authorization:
+def _nobody(region: str, *, fips: bool) -> Authorization:
     """Give an authorization of nobody, for a key that is nobody's."""
-    key = f"arn:aws:kms:{region}:000000000000:key/00000000-0000-0000-0000-000000000000"
+    partition = REGIONS[region].partition
+    key = f"arn:{partition}:kms:{region}:{'0' * 12}:key/00000000-0000-0000-0000-000000000000"
     return Authorization(
         credentials=Credentials("ASIA" + "0" * 16, secrets.token_hex(20), secrets.token_hex(32)),
         key_arn=parse_key_arn(key),
@@ -159,6 +164,7 @@ def _nobody(region: str) -> Authorization:
         answer_secret=secrets.token_bytes(ANSWER_SECRET_BYTES),
         conversation=secrets.token_bytes(CONVERSATION_BYTES),
         turn=0,
+        fips=fips,
     )
 
 
@@ -205,16 +211,19 @@ def main() -> int:
     parser.add_argument("--url", required=True, help="of the parent")
     parser.add_argument("--tls-ca", required=True, metavar="FILE", help="its certificate")
     parser.add_argument("--releases", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--region", required=True, help="whose KMS the enclave is to reach")
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="host.json: whose KMS it reaches"
+    )
     parser.add_argument("--status", type=Path, required=True, metavar="FILE")
     parser.add_argument("--seconds", type=float, default=1200, help="how long to wait")
     options = parser.parse_args()
     try:
         trust = production_trust(options.releases)
+        config = HostConfig.from_file(options.config)
     except ConfigError as error:
         parser.error(str(error))
     transport = Transport(options.url, tls_ca=options.tls_ca)
-    host = Host(transport, trust, options.region, options.status)
+    host = Host(transport, trust, config, options.status)
     return wait_for_host(lambda: check_host(host), seconds=options.seconds)
 
 

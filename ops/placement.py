@@ -14,7 +14,7 @@ from ops.aws import AwsError, asking
 from ops.finding import Finding, ok, problem
 
 ZONES: Final = 2  # infra.network's: the first ones that Fn::GetAZs gives
-SERVICES: Final = ("cloudformation", "kms", "logs", "ssm", "ssmmessages")  # infra.network's
+_HOST_SERVICES: Final = ("cloudformation", "logs", "ssm", "ssmmessages")  # infra.network's
 _QUOTA: Final = "L-1216C47A"  # Service Quotas: Running On-Demand Standard instances, in vCPUs
 
 
@@ -90,14 +90,19 @@ def check_zones(
     return ok(check, f"{instance_type} is offered in {' and '.join(taken)}, which the stack takes")
 
 
-def read_endpoint_zones(session: boto3.Session) -> Mapping[str, frozenset[str]]:
+def services(*, fips: bool) -> tuple[str, ...]:
+    """Name the services that the stack makes endpoints to."""
+    return ("kms-fips" if fips else "kms", *_HOST_SERVICES)
+
+
+def read_endpoint_zones(session: boto3.Session, *, fips: bool) -> Mapping[str, frozenset[str]]:
     """
-    Read in which zones each service that hosts call can have an endpoint.
+    Read in which zones each of `services` can have an endpoint.
 
     Raises:
         AwsError: As `asking`.
     """
-    names = [f"com.amazonaws.{session.region_name}.{service}" for service in SERVICES]
+    names = [f"com.amazonaws.{session.region_name}.{name}" for name in services(fips=fips)]
     with asking("ec2:DescribeVpcEndpointServices"):
         answer = session.client("ec2").describe_vpc_endpoint_services(ServiceNames=names)
     return {
@@ -106,12 +111,14 @@ def read_endpoint_zones(session: boto3.Session) -> Mapping[str, frozenset[str]]:
     }
 
 
-def check_endpoint_zones(zones: Sequence[str], offered: Mapping[str, frozenset[str]]) -> Finding:
+def check_endpoint_zones(
+    zones: Sequence[str], offered: Mapping[str, frozenset[str]], *, fips: bool
+) -> Finding:
     """Check that every endpoint can be in the zones that the stack takes."""
     check, taken = "endpoints", zones[:ZONES]
     missing = [
         f"{service} in {zone}"
-        for service in SERVICES
+        for service in services(fips=fips)
         for zone in taken
         if zone not in offered.get(service, frozenset())
     ]
@@ -122,7 +129,7 @@ def check_endpoint_zones(zones: Sequence[str], offered: Mapping[str, frozenset[s
             "zone that it takes",
             "choose another Region (-c region=…)",
         )
-    return ok(check, f"{', '.join(SERVICES)} can have theirs in {' and '.join(taken)}")
+    return ok(check, f"{', '.join(services(fips=fips))} can have theirs in {' and '.join(taken)}")
 
 
 def read_enclave_support(session: boto3.Session, instance_type: str) -> EnclaveSupport:

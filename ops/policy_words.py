@@ -17,7 +17,7 @@ Json = Mapping[str, object]
 
 _OPEN: Final = "OpenQuestions"
 _PCR: Final = re.compile(r"kms:RecipientAttestation:PCR([012])")
-_ROOT: Final = re.compile(r"arn:aws:iam::([0-9]{12}):root")
+_ROOT: Final = re.compile(r"arn:[a-z-]{3,16}:iam::([0-9]{12}):root")
 _SHOWN: Final = 8  # hex digits of PCR0 that stand for a release
 
 

@@ -44,6 +44,7 @@ class Placeholders:
     """What CloudFormation fills in: ids by logical name, and where all of it is."""
 
     resources: Mapping[str, Resource]
+    partition: str
     account: str
     region: str
 
@@ -71,7 +72,7 @@ class Placeholders:
         pseudo = {
             "AWS::Region": self.region,
             "AWS::AccountId": self.account,
-            "AWS::Partition": "aws",
+            "AWS::Partition": self.partition,
         }
         return pseudo[name] if name in pseudo else self._resource(name).physical_id
 
@@ -79,9 +80,9 @@ class Placeholders:
         resource = self._resource(name)
         match resource.kind:
             case "AWS::IAM::Role":
-                return f"arn:aws:iam::{self.account}:role/{resource.physical_id}"
+                return f"arn:{self.partition}:iam::{self.account}:role/{resource.physical_id}"
             case "AWS::KMS::Key":
-                return f"arn:aws:kms:{self.region}:{self.account}:key/{resource.physical_id}"
+                return _key_arn(self.partition, self.region, self.account, resource.physical_id)
         raise ConfigError(f"the ARN of {name}, a {resource.kind}, is not known")
 
     def _resource(self, name: str) -> Resource:
@@ -100,9 +101,9 @@ def read_endpoints(admin: boto3.Session, assembly: Path, *, stack: str, key_arn:
         AwsError: As `asking`.
     """
     template = read_assembly(assembly, stack).template
-    _, _, _, region, account, key = key_arn.split(":")
+    _, partition, _, region, account, key = key_arn.split(":")
     resources = {item.name: item for item in read_resources(admin, stack)}
-    filled = Placeholders(resources, account, region)
+    filled = Placeholders(resources, partition, account, region)
     ids = {
         kind: [item.physical_id for item in resources.values() if item.kind == kind]
         for kind in (_KEY, _VPC)
@@ -114,8 +115,12 @@ def read_endpoints(admin: boto3.Session, assembly: Path, *, stack: str, key_arn:
     return Endpoints(
         expected=_by_service(_expected(template, filled)),
         live=_by_service(_live(admin, vpcs[0])),
-        foreign_key_arn=f"arn:aws:kms:{region}:{account}:key/{foreign[0]}",
+        foreign_key_arn=_key_arn(partition, region, account, foreign[0]),
     )
+
+
+def _key_arn(partition: str, region: str, account: str, key_id: str) -> str:
+    return f"arn:{partition}:kms:{region}:{account}:key/{key_id}"
 
 
 def _by_service(pairs: Iterator[tuple[str, object]]) -> tuple[tuple[str, object], ...]:

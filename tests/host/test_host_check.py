@@ -12,7 +12,10 @@ from app.protocol.errors import KmsError, PcrMismatchError, UnavailableError
 from local.twin.twin import REGION, Twin, run_twin
 from ops.host_check import Host, check_host
 from ops.releases import attested_release
+from tests.hosts import CONFIG
 from tests.support import make_release
+
+HERE = replace(CONFIG, region=REGION)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def status(tmp_path: Path) -> Path:
 @pytest.fixture
 def host(twin: Twin, status: Path) -> Iterator[Host]:
     with closing(twin.transport()) as transport:
-        yield Host(transport, twin.trust, REGION, status)
+        yield Host(transport, twin.trust, HERE, status)
 
 
 def test_proven(host: Host, twin: Twin) -> None:
@@ -39,6 +42,13 @@ def test_proven(host: Host, twin: Twin) -> None:
     An approved enclave that reaches KMS has proven itself, without any credentials of the host.
     """
     assert check_host(host).release == twin.release
+
+
+def test_proven_by_fips_names(host: Host, twin: Twin) -> None:
+    """
+    Where the instance leads to KMS's FIPS endpoint, the enclave is asked to call that.
+    """
+    assert check_host(replace(host, config=replace(HERE, fips=True))).release == twin.release
 
 
 def test_not_seen_running(host: Host) -> None:
@@ -66,7 +76,7 @@ def test_no_kms(status: Path, tmp_path: Path) -> None:
     with run_twin(tmp_path / "twin") as twin:  # its own: connections to KMS are kept
         (twin.sockets / f"parent_{KMS_PROXY_PORT}").rename(twin.sockets / "away")
         with closing(twin.transport()) as transport, pytest.raises(KmsError, match="kms-proxy"):
-            check_host(Host(transport, twin.trust, REGION, status))
+            check_host(Host(transport, twin.trust, HERE, status))
 
 
 def test_what_is_deployed(twin: Twin) -> None:

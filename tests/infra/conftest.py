@@ -35,6 +35,18 @@ VARIANTS: Final[dict[str, dict[str, object]]] = {
     "fleet-of-3": {"fleet_size": 3},
     "anyone": {"client_cidrs": "0.0.0.0/0", "allow_any_client": "true", "public": "true"},
 }
+# Elsewhere: another partition, and KMS by its FIPS names.
+PLACES: Final[dict[str, dict[str, object]]] = {
+    "fips": {"fips": "true"},
+    "gov": {"region": "us-gov-west-1", "chat_principals": DESK.replace("aws", "aws-us-gov", 1)},
+    "gov-fips": {
+        "region": "us-gov-east-1",
+        "chat_principals": DESK.replace("aws", "aws-us-gov", 1),
+        "fips": "true",
+        "packages_bucket": "packages-of-their-own",
+    },
+    "china": {"region": "cn-north-1", "chat_principals": DESK.replace("aws", "aws-cn", 1)},
+}
 # Differs in numbers alone: no test of each needs it.
 LARGEST: Final[dict[str, dict[str, object]]] = {"fleet-of-20": {"fleet_size": 20}}
 
@@ -66,7 +78,8 @@ def variant(root: Path) -> Callable[[str], Template]:
     """
     Give the template of a variant, synthesised when it is first asked for.
     """
-    return cache(lambda name: synthesise(*make_stack(root, {**VARIANTS, **LARGEST}[name])))
+    known = {**VARIANTS, **LARGEST, **PLACES}
+    return cache(lambda name: synthesise(*make_stack(root, known[name])))
 
 
 @pytest.fixture(scope="session")

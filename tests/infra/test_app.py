@@ -140,7 +140,11 @@ def test_a_fresh_clone_is_told_what_to_build(
         ({"account": "1234"}, {}, "account is 1234, expected 12 digits: log in to AWS"),
         ({}, {"CDK_DEFAULT_REGION": REGION}, "account is missing, expected 12 digits"),
         ({}, {"CDK_DEFAULT_ACCOUNT": ACCOUNT}, "region is missing, expected one of af-south-1"),
-        ({"account": ACCOUNT, "region": "cn-north-1"}, {}, "region is cn-north-1, expected one"),
+        (
+            {"account": ACCOUNT, "region": "us-iso-1"},
+            {},
+            "region is us-iso-1, expected one",
+        ),
         ({"name": "1st"}, {}, "name is '1st', expected a letter"),
         ({"name": "a_b"}, {}, "name is 'a_b', expected a letter"),
         ({"name": "a" * 33}, {}, "32 at most"),

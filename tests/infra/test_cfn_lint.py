@@ -9,21 +9,23 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
-from tests.infra.conftest import VARIANTS
+import pytest
+
+from tests.infra.conftest import PLACES, VARIANTS
 from tests.infra.deployment import REGION, Json, Template
 
 # The CDK lists each resource of a construct that is waited for, those referred to as well.
 REDUNDANT_DEPENDENCY = "W3005"
 
 
-def lint(templates: dict[str, Json], folder: Path) -> list[str]:
+def lint(templates: dict[str, Json], folder: Path, region: str = REGION) -> list[str]:
     """Give what cfn-lint finds, as `name: rule`."""
     for name, template in templates.items():
         (folder / f"{name}.json").write_text(json.dumps(template))
     command = (
         str(Path(sys.executable).with_name("cfn-lint")),
         "--format=parseable",
-        f"--regions={REGION}",
+        f"--regions={region}",
         f"--ignore-checks={REDUNDANT_DEPENDENCY}",
         "--",
         *(str(folder / f"{name}.json") for name in templates),
@@ -40,6 +42,17 @@ def test_every_variant_is_clean(variant: Callable[[str], Template], tmp_path: Pa
     No variant has an error, a warning or a piece of advice.
     """
     assert lint({name: variant(name).value for name in VARIANTS}, tmp_path) == []
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_place_is_clean(
+    place: str, variant: Callable[[str], Template], tmp_path: Path
+) -> None:
+    """
+    Nor has one for another partition, in a Region of that.
+    """
+    region = str(PLACES[place].get("region", REGION))
+    assert lint({place: variant(place).value}, tmp_path, region) == []
 
 
 def test_planted_errors_are_found(template: Template, tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ NAMES = (
     "eif",
     "enclave_memory_mib",
     "enclave_vcpus",
+    "fips",
     "fleet_size",
     "host",
     "instance_type",
+    "packages_bucket",
     "profile",
     "public",
     "releases",
@@ -51,6 +53,8 @@ def test_what_is_not_said_is_so() -> None:
         require_source_identity=False,
         alarm_email=None,
         vpc_cidr="10.88.0.0/24",
+        fips=False,
+        packages_bucket="al2023-repos-eu-central-1-de612dc2",
         releases=ROOT / "releases.json",
         eif=ROOT / "build/enclave.eif",
         host=ROOT / "build/host",
@@ -189,7 +193,6 @@ def test_flags_are_true_or_false(name: str, value: object) -> None:
         "arn:aws:iam::111122223333:group/desk",
         "arn:aws:sts::111122223333:assumed-role/desk/session",
         "arn:aws:sts::111122223333:federated-user/x",
-        "arn:aws-cn:iam::111122223333:role/desk",
         "arn:aws:iam::11112222333:role/desk",
         "111122223333",
         "lambda.amazonaws.com",
@@ -202,6 +205,33 @@ def test_principals_are_roles_users_or_accounts(principal: str) -> None:
     """
     with pytest.raises(ConfigError, match=r"chat_principals has .*, and no wildcard"):
         parse(chat_principals=[DESK, principal])
+
+
+def test_principals_are_of_the_regions_partition() -> None:
+    """
+    Nobody assumes a role across partitions, so a principal of another is refused by its name.
+    """
+    other = DESK.replace("aws", "aws-us-gov", 1)
+    with pytest.raises(ConfigError, match=r"partition aws-us-gov, and the Region is of aws"):
+        parse(chat_principals=[DESK, other])
+
+
+def test_fips_where_there_is_none() -> None:
+    """
+    FIPS is refused in a Region whose KMS has no such endpoint.
+    """
+    context = {**REQUIRED, "fips": "true"}
+    with pytest.raises(ConfigError, match=r"fips is true, and .* no FIPS endpoint in ap-east-2"):
+        parse_parameters(context, root=ROOT, region="ap-east-2")
+
+
+@pytest.mark.parametrize("bucket", ["A", "a/b", "a*", "-a-b"])
+def test_packages_bucket_is_one_bucket(bucket: str) -> None:
+    """
+    The bucket of packages is a name, without a wildcard: it stands in an endpoint's policy.
+    """
+    with pytest.raises(ConfigError, match="expected the name of an S3 bucket"):
+        parse(packages_bucket=bucket)
 
 
 def test_too_many_principals_are_refused_with_both_numbers() -> None:

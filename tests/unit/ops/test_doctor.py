@@ -25,7 +25,7 @@ from ops.machine import (
     check_node,
     check_session_manager,
 )
-from ops.placement import SERVICES
+from ops.placement import services
 from ops.principal import Principal
 from ops.volume_key import check_volume_key
 from tests.stubbed import ACCOUNT, REGION, StubbedAws
@@ -89,7 +89,7 @@ def endpoints(*zones: str, without: str = "") -> dict[str, object]:
                 "ServiceName": f"com.amazonaws.{REGION}.{service}",
                 "AvailabilityZones": list(zones[1:] if service == without else zones),
             }
-            for service in SERVICES
+            for service in services(fips=False)
         ]
     }
 

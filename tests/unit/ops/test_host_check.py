@@ -6,7 +6,7 @@ import pytest
 
 from app.chatbot.session.trust import VerifiedEnclave
 from app.protocol.errors import AttestationError, KmsError, UnavailableError
-from ops.host_check import require_running, wait_for_host
+from ops.host_check import _nobody, require_running, wait_for_host
 from tests.support import Clock
 
 GOOD = {"at": 1000, "state": "RUNNING", "up": True}
@@ -19,6 +19,16 @@ def test_running(tmp_path: Path) -> None:
     path = tmp_path / "status.json"
     path.write_text(json.dumps(GOOD))
     require_running(path, now=1060)
+
+
+def test_kms_by_the_name_that_the_way_leads_to() -> None:
+    """
+    The question that nobody asked goes to the one name of KMS that the instance lets through.
+    """
+    asked = _nobody("us-gov-west-1", fips=True)
+    assert asked.key_arn.text.startswith("arn:aws-us-gov:kms:us-gov-west-1:")
+    assert asked.kms_host == "kms-fips.us-gov-west-1.amazonaws.com"
+    assert _nobody("eu-central-1", fips=False).kms_host == "kms.eu-central-1.amazonaws.com"
 
 
 @pytest.mark.parametrize(
