@@ -6,17 +6,25 @@ Were one of them another answer's, wiped, or not yet written, it would go on oth
 
 import hashlib
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.enclave.engine.cache import BLOCK_TOKENS
+from app.enclave.engine.batching import BatchingEngine, Limits
+from app.enclave.engine.cache import BLOCK_TOKENS, PrefixName
+from app.enclave.engine.generation import BatchedAnswers
+from app.enclave.engine.sampling import choose_token
 from app.enclave.engine.step import Bounds, Rows, require_blocks, require_step
+from app.protocol.question import Message, Options, Question
 
 VOCABULARY: Final = 300
+FOREVER: Final = time.monotonic() + 3600
 _CONTEXT: Final = 4096
 
 
@@ -26,8 +34,8 @@ class HashedModel:
     See `app.enclave.engine.model.Model` for what its methods promise.
 
     Attributes:
-        copies: Of so many tokens all but one are, if anything followed the last two of its text
-            before, what did so last; 0 copies nothing.
+        copies: Of so many tokens all but one are, if anything followed the last one before, what
+            did so last; 0 copies nothing.
 
         gate: One permit lets it take one step.
 
@@ -67,8 +75,7 @@ class HashedModel:
         chance = np.random.default_rng(int.from_bytes(digest))
         logits = chance.normal(0, 2, VOCABULARY).astype(np.float32)
         if self.copies and chance.integers(self.copies):
-            pair = list(text[-2:])
-            found = [at for at in range(2, len(text)) if list(text[at - 2 : at]) == pair]
+            found = [at for at in range(1, len(text)) if text[at - 1] == text[-1]]
             if found:
                 logits[text[found[-1]]] += 9
         return logits
@@ -84,3 +91,69 @@ class HashedModel:
     def shown(self) -> int:
         """How many tokens it was shown in all."""
         return sum(len(rows.tokens) for step in self.steps for rows in step)
+
+
+class Numbers:
+    """A tokenizer of texts that are token ids, written out."""
+
+    stops: tuple[str, ...] = ()
+    strip_start = False
+    most_token_bytes = 8
+    controls = MappingProxyType[int, str]({})
+
+    def encode(self, question: Question) -> list[int]:
+        """Give the tokens of the prompt."""
+        return [int(word) for word in question.messages[-1].text.split()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Give the text of *ids*."""
+        return "".join(f"{token} " for token in ids)
+
+
+@contextmanager
+def run_engine(model: HashedModel, context: int) -> Iterator[BatchingEngine]:
+    """Run an engine that ends no answer before its length."""
+    engine = BatchingEngine(model, Numbers(), Limits(context, frozenset()))
+    try:
+        yield engine
+    finally:
+        if model.gate is not None:
+            model.gate.release(10_000)
+        engine.close()
+
+
+def prompt_of(number: int, length: int) -> list[int]:
+    """Give some prompt."""
+    return [int(token) for token in np.random.default_rng(number).integers(0, 300, length)]
+
+
+def start(
+    engine: BatchingEngine, prompt: Sequence[int], options: Options, name: str = ""
+) -> BatchedAnswers:
+    """Ask for what continues *prompt*."""
+    question = Question((Message("user", " ".join(map(str, prompt))),), options)
+    prefix = PrefixName(name.encode(), FOREVER) if name else None
+    return engine.start(question, deadline=FOREVER, prefix=prefix)
+
+
+def read(answers: BatchedAnswers) -> list[list[int]]:
+    """Give the tokens of each answer, once all have come to their lengths."""
+    pieces = []
+    while answers.finish is None:
+        pieces += answers.take(5)
+    assert set(answers.finish.reasons) == {"length"}
+    texts = [
+        "".join(piece.text for piece in pieces if piece.index == index)
+        for index in range(len(answers.answers))
+    ]
+    return [[int(word) for word in text.split()] for text in texts]
+
+
+def alone(
+    model: HashedModel, prompt: Sequence[int], options: Options, context: int, index: int = 0
+) -> list[int]:
+    """Give the answer that is made with no other, and no blocks, beside it."""
+    generator, text = np.random.default_rng((options.seed or 0, index)), list(prompt)
+    for _ in range(min(options.max_tokens, context - len(prompt))):
+        text.append(choose_token(model.logits(text), options, generator))
+    return text[len(prompt) :]

@@ -67,12 +67,8 @@ class Runner:
         """Step after step, until the schedule is closed."""
         try:
             while not self._schedule.closed:
-                for generation in self._schedule.late():
-                    self._cut_short(generation)
-                step = self._schedule.next_step()
-                self._wipe()
-                if step:
-                    self._take_step(step)
+                self._end_late()
+                self._take_step(self._schedule.next_step())
         finally:
             self._schedule.close()  # whatever ended this thread, nobody waits for it
 
@@ -82,18 +78,20 @@ class Runner:
             self._model.wipe(self._cache.freed)
             self._cache.freed.clear()
 
-    def _cut_short(self, generation: BatchedGeneration) -> None:
-        """End *generation*, whose time is over, where it is; in error if it has made nothing."""
-        with _contained([generation]):
-            completion = generation.sequence.completion
-            if completion.tokens:
-                generation.put(completion.end(cut=True))
-                generation.end("stop" if completion.has_stopped() else "length")
-        generation.end("error")
-        self._schedule.leave(generation)
+    def _end_late(self) -> None:
+        """End what is past its deadline where it is; in error if it has made nothing."""
+        for generation in self._schedule.late():
+            with _contained([generation]):
+                if generation.sequence.completion.tokens:
+                    _cut(generation)
+            generation.end("error")
+            self._schedule.leave(generation)
 
     def _take_step(self, step: list[Part]) -> None:
         """Let the model see its tokens, and add to each answer whose prompt it has seen."""
+        self._wipe()
+        if not step:
+            return
         everyone = [part.generation for part in step]
         self._step_began = time.monotonic()
         with _contained(everyone):
@@ -145,8 +143,14 @@ class Runner:
         if completion.has_stopped():
             generation.end("stop")
         elif completion.tokens >= sequence.most_tokens:
-            generation.put(completion.end(cut=True))
-            generation.end("stop" if completion.has_stopped() else "length")
+            _cut(generation)
+
+
+def _cut(generation: BatchedGeneration) -> None:
+    """End *generation*, whose model would go on."""
+    completion = generation.sequence.completion
+    generation.put(completion.end(cut=True))
+    generation.end("stop" if completion.has_stopped() else "length")
 
 
 @contextmanager

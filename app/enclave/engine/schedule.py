@@ -166,14 +166,29 @@ class Schedule:
             sequence.cached = None
 
     def _admit(self) -> None:
-        """Let in who waits, in turn, while there are slots, and blocks for all to grow a little."""
-        while self._waiting and len(self._active) < MAX_ACTIVE_ANSWERS:
-            if _lacking([*self._active, self._waiting[0]]) > self._cache.available:
-                return  # whoever comes later does not pass: it could wait for ever
-            sequence = self._waiting[0].sequence
+        """Let in who waits, in turn; whoever comes later does not pass: it could wait for ever."""
+        while self._waiting and self._has_place(generation := self._waiting[0]):
+            sequence = generation.sequence
             sequence.begun = sequence.begun or next(self._begun)
-            self._active.append(self._waiting.pop(0))
-        self._active.sort(key=lambda g: g.sequence.begun)
+            self._waiting.remove(generation)
+            self._active.append(generation)
+            self._active.sort(key=lambda g: g.sequence.begun)
+
+    def _has_place(self, generation: BatchedGeneration) -> bool:
+        """
+        Tell whether there is a slot for *generation*, and blocks for all to grow a little with it.
+
+        If it has begun, those that come after it in turn give way to it.
+        """
+        while (
+            len(self._active) >= MAX_ACTIVE_ANSWERS
+            or _lacking([*self._active, generation]) > self._cache.available
+        ):
+            begun = sorted([*self._active, generation], key=lambda g: g.sequence.begun)
+            if not generation.sequence.begun or (last := in_turn(begun)[-1]) is generation:
+                return False
+            self._give_way(last)
+        return True
 
     def _lend(self) -> None:
         """

@@ -3,56 +3,23 @@ Blocks on demand: answers that give way go on as if they had not, and nobody wai
 """
 
 import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import MappingProxyType
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import BLOCK_TOKENS, CachedTokens, KvCache, PrefixName, blocks_for
 from app.enclave.engine.completion import Completion
 from app.enclave.engine.generation import BatchedAnswers, BatchedGeneration, TokenSequence
 from app.enclave.engine.lookup import MOST_GUESSED
-from app.enclave.engine.sampling import choose_token
 from app.enclave.engine.schedule import PREFILL_TOKENS, Schedule
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
-from app.protocol.question import Message, Options, Question
-from tests.hashed_model import HashedModel
+from app.protocol.question import Options
+from tests.hashed_model import FOREVER, HashedModel, alone, prompt_of, read, run_engine, start
 from tests.patience import wait_until
 
 CONTEXT = 256
-FOREVER = time.monotonic() + 3600
-
-
-class Numbers:
-    """A tokenizer of texts that are token ids, written out."""
-
-    stops: tuple[str, ...] = ()
-    strip_start = False
-    most_token_bytes = 8
-    controls = MappingProxyType[int, str]({})
-
-    def encode(self, question: Question) -> list[int]:
-        return [int(word) for word in question.messages[-1].text.split()]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return "".join(f"{token} " for token in ids)
-
-
-@contextmanager
-def engine_of(model: HashedModel) -> Iterator[BatchingEngine]:
-    engine = BatchingEngine(model, Numbers(), Limits(CONTEXT, frozenset()))
-    try:
-        yield engine
-    finally:
-        if model.gate is not None:
-            model.gate.release(10_000)
-        engine.close()
 
 
 @pytest.fixture
@@ -67,38 +34,6 @@ def gave_way(monkeypatch: pytest.MonkeyPatch) -> list[BatchedGeneration]:
 
     monkeypatch.setattr(Schedule, "_give_way", note)
     return gone
-
-
-def prompt_of(number: int, length: int) -> list[int]:
-    return [int(token) for token in np.random.default_rng(number).integers(0, 300, length)]
-
-
-def start(
-    engine: BatchingEngine, prompt: Sequence[int], options: Options, name: str = ""
-) -> BatchedAnswers:
-    question = Question((Message("user", " ".join(map(str, prompt))),), options)
-    prefix = PrefixName(name.encode(), FOREVER) if name else None
-    return engine.start(question, deadline=FOREVER, prefix=prefix)
-
-
-def read(answers: BatchedAnswers) -> list[list[int]]:
-    pieces = []
-    while answers.finish is None:
-        pieces += answers.take(5)
-    assert set(answers.finish.reasons) == {"length"}
-    texts = [
-        "".join(piece.text for piece in pieces if piece.index == index)
-        for index in range(len(answers.answers))
-    ]
-    return [[int(word) for word in text.split()] for text in texts]
-
-
-def alone(model: HashedModel, prompt: Sequence[int], options: Options, index: int = 0) -> list[int]:
-    """Give the answer that is made with no other, and no blocks, beside it."""
-    generator, text = np.random.default_rng((options.seed or 0, index)), list(prompt)
-    for _ in range(min(options.max_tokens, CONTEXT - len(prompt))):
-        text.append(choose_token(model.logits(text), options, generator))
-    return text[len(prompt) :]
 
 
 @pytest.mark.parametrize("padding", ["constant", "off"])
@@ -118,13 +53,13 @@ def test_answers_are_unchanged(padding: str, names: str, gave_way: list[BatchedG
             max_tokens=2**20,  # type: ignore[arg-type] # one of them
         )
         asked.append((prompt_of(number, 5 + 20 * number), options))
-    with engine_of(model) as engine:
+    with run_engine(model, CONTEXT) as engine:
         under_way = [
             start(engine, prompt, options, names and names + str(number) * (names == "yours"))
             for number, (prompt, options) in enumerate(asked)
         ]
         for (prompt, options), generation in zip(asked, under_way, strict=True):
-            assert read(generation) == [alone(model, prompt, options)]
+            assert read(generation) == [alone(model, prompt, options, CONTEXT)]
         if not names:
             wait_until(lambda: not model.held)
     assert len(gave_way) > 1
@@ -137,9 +72,9 @@ def test_answers_share_the_blocks_of_their_prompt(gave_way: list[BatchedGenerati
     """
     model = HashedModel(40)
     prompt, options = prompt_of(1, 100), Options(temperature=1, seed=5, n=6, max_tokens=30)
-    with engine_of(model) as engine:
+    with run_engine(model, CONTEXT) as engine:
         answers = read(start(engine, prompt, options))
-        assert answers == [alone(model, prompt, options, index) for index in range(6)]
+        assert answers == [alone(model, prompt, options, CONTEXT, index) for index in range(6)]
         assert len({tuple(answer) for answer in answers}) == 6
         wait_until(lambda: not model.held)
     assert gave_way == []
@@ -157,10 +92,12 @@ def test_sharing_answers_give_way(temperature: int, gave_way: list[BatchedGenera
     model = HashedModel(blocks_for(CONTEXT) + 2)
     options = Options(temperature=temperature, seed=5, n=5, max_tokens=120)
     prompts = [prompt_of(1, 70), prompt_of(2, 33)]
-    with engine_of(model) as engine:
+    with run_engine(model, CONTEXT) as engine:
         under_way = [start(engine, prompt, options, f"{prompt}") for prompt in prompts]
         for prompt, answers in zip(prompts, under_way, strict=True):
-            assert read(answers) == [alone(model, prompt, options, index) for index in range(5)]
+            assert read(answers) == [
+                alone(model, prompt, options, CONTEXT, index) for index in range(5)
+            ]
     assert len({generation.question for generation in gave_way}) == 2
 
 
@@ -321,6 +258,7 @@ def test_nobody_waits_for_ever(
         begun = [g for g in come if g.sequence.begun and not g.ended]
         oldest = min(begun, key=lambda g: g.sequence.begun, default=None)
         taken = walk.step()
+        assert walk.steps < 20000, (questions, more_blocks, every)
         assert oldest is None or oldest.question in {g.question for g in taken}
     least = PREFILL_TOKENS // MAX_ACTIVE_ANSWERS
     needed = sum(
