@@ -50,7 +50,7 @@ def test_answers_are_unchanged(padding: str, names: str, gave_way: list[BatchedG
             temperature=number % 2,
             seed=number,
             padding=padding,
-            max_tokens=2**20,  # type: ignore[arg-type] # one of them
+            max_tokens=2**20,
         )
         asked.append((prompt_of(number, 5 + 20 * number), options))
     with run_engine(model, CONTEXT) as engine:
