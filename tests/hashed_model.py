@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import BLOCK_TOKENS, PrefixName
 from app.enclave.engine.generation import BatchedAnswers
-from app.enclave.engine.sampling import choose_token
+from app.enclave.engine.sampling import Choice, Sampler
 from app.enclave.engine.step import Bounds, Rows, require_blocks, require_step
+from app.protocol.piece import Piece
 from app.protocol.question import Message, Options, Question
 
 VOCABULARY: Final = 300
@@ -99,6 +100,7 @@ class Numbers:
     stops: tuple[str, ...] = ()
     strip_start = False
     most_token_bytes = 8
+    vocabulary = VOCABULARY
     controls = MappingProxyType[int, str]({})
 
     def encode(self, question: Question) -> list[int]:
@@ -108,6 +110,10 @@ class Numbers:
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*."""
         return "".join(f"{token} " for token in ids)
+
+    def spell(self, token: int) -> bytes:
+        """Give the bytes of *token*."""
+        return f"{token} ".encode()
 
 
 @contextmanager
@@ -136,12 +142,18 @@ def start(
     return engine.start(question, deadline=FOREVER, prefix=prefix)
 
 
-def read(answers: BatchedAnswers) -> list[list[int]]:
-    """Give the tokens of each answer, once all have come to their lengths."""
+def take(answers: BatchedAnswers) -> list[Piece]:
+    """Give all pieces of answers that come to their lengths."""
     pieces = []
     while answers.finish is None:
         pieces += answers.take(5)
     assert set(answers.finish.reasons) == {"length"}
+    return pieces
+
+
+def read(answers: BatchedAnswers) -> list[list[int]]:
+    """Give the tokens of each answer."""
+    pieces = take(answers)
     texts = [
         "".join(piece.text for piece in pieces if piece.index == index)
         for index in range(len(answers.answers))
@@ -149,11 +161,21 @@ def read(answers: BatchedAnswers) -> list[list[int]]:
     return [[int(word) for word in text.split()] for text in texts]
 
 
+def choose_alone(
+    model: HashedModel, prompt: Sequence[int], options: Options, context: int, index: int = 0
+) -> list[Choice]:
+    """Give the answer that is made with no other, no blocks and no guess beside it."""
+    random, text = np.random.default_rng((options.seed or 0, index)), list(prompt)
+    sampler = Sampler(options, prompt=prompt, random=random, spell=Numbers().spell)
+    choices = []
+    for _ in range(min(options.max_tokens, context - len(prompt))):
+        choices.append(sampler.choose(model.logits(text)))
+        text.append(choices[-1].token)
+    return choices
+
+
 def alone(
     model: HashedModel, prompt: Sequence[int], options: Options, context: int, index: int = 0
 ) -> list[int]:
-    """Give the answer that is made with no other, and no blocks, beside it."""
-    generator, text = np.random.default_rng((options.seed or 0, index)), list(prompt)
-    for _ in range(min(options.max_tokens, context - len(prompt))):
-        text.append(choose_token(model.logits(text), options, generator))
-    return text[len(prompt) :]
+    """Give its tokens."""
+    return [choice.token for choice in choose_alone(model, prompt, options, context, index)]

@@ -14,7 +14,7 @@ from typing import Final
 from app.enclave.engine.cache import KvCache
 from app.enclave.engine.generation import BatchedGeneration
 from app.enclave.engine.model import Model
-from app.enclave.engine.sampling import Logits, choose_token
+from app.enclave.engine.sampling import Choice, Logits
 from app.enclave.engine.schedule import Part, Schedule
 from app.enclave.engine.step import Rows
 
@@ -122,7 +122,7 @@ class Runner:
         for row, guessed in zip_longest(logits, part.guess):
             if generation.ended:
                 break
-            self._add(generation, choose_token(row, sequence.options, sequence.random))
+            self._add(generation, sequence.sampler.choose(row))
             if sequence.ahead != [guessed]:
                 break
             sequence.cached.tokens.append(sequence.ahead.pop())
@@ -130,15 +130,15 @@ class Runner:
         if sequence.lookup is not None and part.guess:
             sequence.lookup.note(len(part.guess), right)
 
-    def _add(self, generation: BatchedGeneration, token: int) -> None:
-        """Add *token* to the answer and see whether it ends there."""
-        sequence = generation.sequence
+    def _add(self, generation: BatchedGeneration, choice: Choice) -> None:
+        """Add what was chosen to the answer and see whether it ends there."""
+        sequence, token = generation.sequence, choice.token
         completion = sequence.completion
         if token in self._end_ids:
             generation.put(completion.end())
             generation.end("stop")
             return
-        generation.put(completion.push(token))
+        generation.put(completion.push(token, choice.logprob))
         sequence.ahead = [token]
         if completion.has_stopped():
             generation.end("stop")

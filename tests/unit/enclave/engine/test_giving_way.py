@@ -13,6 +13,7 @@ from app.enclave.engine.cache import BLOCK_TOKENS, CachedTokens, KvCache, Prefix
 from app.enclave.engine.completion import Completion
 from app.enclave.engine.generation import BatchedAnswers, BatchedGeneration, TokenSequence
 from app.enclave.engine.lookup import MOST_GUESSED
+from app.enclave.engine.sampling import Sampler
 from app.enclave.engine.schedule import PREFILL_TOKENS, Schedule
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.question import Options
@@ -47,6 +48,8 @@ def test_answers_are_unchanged(padding: str, names: str, gave_way: list[BatchedG
     asked = []
     for number in range(8):
         options = Options(
+            presence_penalty=number % 3,
+            repetition_penalty=1 + number % 2 / 5,
             temperature=number % 2,
             seed=number,
             padding=padding,
@@ -121,12 +124,13 @@ class Walk:
         return list(self.schedule.join(n, lambda: answers).answers)
 
     def make(self, name: bytes, prompt: int, most: int) -> TokenSequence:
+        random = np.random.default_rng(1)
         return TokenSequence(
             prompt=[1] * prompt,
             options=Options(),
             most_tokens=most,
             prefix=PrefixName(name, FOREVER) if name else None,
-            random=np.random.default_rng(1),
+            sampler=Sampler(Options(), prompt=[], random=random, spell=lambda _: b""),
             completion=Completion(lambda _: "", stops=(), strip_start=False),
         )
 

@@ -11,8 +11,8 @@ import pytest
 
 from app.enclave.engine.lookup import Lookup
 from app.enclave.engine.step import Rows
-from app.protocol.question import Options
-from tests.hashed_model import HashedModel, alone, prompt_of, read, run_engine, start
+from app.protocol.question import SCALE, Options
+from tests.hashed_model import HashedModel, choose_alone, prompt_of, read, run_engine, start, take
 from tests.patience import wait_until
 
 CONTEXT = 512
@@ -31,21 +31,38 @@ def guessed(steps: list[list[Rows]]) -> list[int]:
         Options(temperature=0.8, seed=7),
         Options(temperature=0.7, top_p=0.9, top_k=40, seed=8),
         Options(max_tokens=77),
+        Options(
+            temperature=0.9,
+            min_p=0.05,
+            presence_penalty=0.3,
+            frequency_penalty=0.2,
+            repetition_penalty=1.1,
+            logit_bias=(5, 2 * SCALE, 9, -SCALE),
+            logprobs=2,
+            seed=9,
+        ),
+        Options(frequency_penalty=0.1, logprobs=0),
     ],
-    ids=["greedy", "sampled", "nucleus", "cut"],
+    ids=["greedy", "sampled", "nucleus", "cut", "all", "greedy with penalties"],
 )
 def test_answers_are_unchanged(options: Options, copies: int) -> None:
     """
-    An answer alone is token for token the one that is made without a guess, greedy or sampled,
-    whether most guesses are right, half of them, or none; in fewer steps where it copies.
+    An answer alone is token for token the one that is made without a guess, log-probabilities and
+    all, greedy or sampled, whether most guesses are right, half of them, or none; in fewer steps
+    where it copies.
     """
     model = HashedModel(16, copies=copies)
     prompt = prompt_of(3, 50) * 2
     with run_engine(model, CONTEXT) as engine:
-        [answer] = read(start(engine, prompt, options))
-    assert answer == alone(model, prompt, options, CONTEXT)
+        pieces = take(start(engine, prompt, options))
+    answer = choose_alone(model, prompt, options, CONTEXT)
+    text = "".join(piece.text for piece in pieces)
+    assert [int(word) for word in text.split()] == [choice.token for choice in answer]
+    if options.logprobs is not None:
+        told = [logprob for piece in pieces for logprob in piece.logprobs]
+        assert told == [choice.logprob for choice in answer]
     if copies == 30:
-        assert len(model.steps) < len(answer) * 3 / 4
+        assert len(model.steps) < len(answer) * 0.9
         assert sum(guessed(model.steps)) > len(answer) / 2
     lengths = [rows.end for step in model.steps for rows in step]
     assert max(lengths) <= CONTEXT
