@@ -34,7 +34,7 @@ from app.protocol.constants import (
 from app.protocol.envelope import open_question
 from app.protocol.errors import AppError, DeadlineError, UnsupportedError
 from app.protocol.messages import encode_hint
-from app.protocol.question import Message, Options, Padding, Question
+from app.protocol.question import Options, Padding, Question
 from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.sealing import digest_request, parse_sealed_request
 
@@ -42,7 +42,7 @@ _GRACE_SECONDS: Final = 5  # the engine keeps the deadline itself; this is for o
 _POLL_SECONDS: Final = 0.25  # how soon a silent hang-up is noticed without padding
 _PACE_SECONDS: Final = 0.02  # of frames without padding: quicker text shares one, and its cost
 _PREFIX_LABEL: Final = LABEL + b"prefix"
-_CARRIED: Final = {"tools", "tool_choice", "tool_calls", "schema", "thinking"}  # not served yet
+_CARRIED: Final = {"tools", "tool_choice", "tool_calls", "schema"}  # not served yet
 _MOST_RECEIPT_FRAMES: Final = 13  # the NSM's device answers at most 12,288 bytes
 _MOST_FRAMES: Final = FRAME_COUNT_BUCKETS[-1] - _MOST_RECEIPT_FRAMES  # of pieces
 
@@ -178,14 +178,10 @@ def _require_served(question: Question) -> None:
         for number, option in enumerate(fields(Options), 1)
         if option.name in _CARRIED and getattr(question.options, option.name) != option.default
     ]
-    if question.messages[-1].role != "user" or not all(map(_is_plain, question.messages)):
+    if any(message.role == "tool" or message.calls for message in question.messages):
         unusual.insert(0, 0)
     if unusual:
         raise UnsupportedError(numbers=tuple(unusual))
-
-
-def _is_plain(message: Message) -> bool:
-    return message.role != "tool" and message == Message(message.role, message.text)
 
 
 def _name_prefix(key: QuestionKey) -> PrefixName:

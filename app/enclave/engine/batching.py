@@ -18,8 +18,9 @@ from app.enclave.engine.runner import Runner
 from app.enclave.engine.sampling import Sampler
 from app.enclave.engine.schedule import Schedule
 from app.protocol.errors import UnsupportedError
-from app.protocol.question import FIELDS, Options, Question
+from app.protocol.question import FIELDS, Question
 
+_CONTEXT_TOKENS: Final = 8  # by which a decoder tells how a text goes on
 _LOGIT_BIAS: Final = FIELDS.index("logit_bias")
 
 
@@ -76,7 +77,7 @@ class BatchingEngine:
             conversation = prefix.name if prefix else object()
             prompt = self._encoder.encode(question, conversation, deadline=deadline)
             sequences = [
-                self._make_sequence(prompt, question.options, prefix, index)
+                self._make_sequence(question, prompt, prefix, index)
                 for index in range(question.options.n)
             ]
             return BatchedAnswers(self._schedule, sequences, deadline=deadline)
@@ -93,8 +94,9 @@ class BatchingEngine:
         self._runner.wait_until_gone()
 
     def _make_sequence(
-        self, prompt: list[int], options: Options, prefix: PrefixName | None, index: int
+        self, question: Question, prompt: list[int], prefix: PrefixName | None, index: int
     ) -> TokenSequence:
+        options, continued = question.options, question.messages[-1].role == "assistant"
         seed = None if options.seed is None else (options.seed, index)
         return TokenSequence(
             prompt=prompt,
@@ -110,7 +112,8 @@ class BatchingEngine:
             completion=Completion(
                 self._tokenizer.decode,
                 stops=(*options.stop, *self._tokenizer.stops),
-                strip_start=self._tokenizer.strip_start,
+                strip_start=self._tokenizer.strip_start and not continued,
+                before=prompt[-_CONTEXT_TOKENS:] if continued else (),
                 controls=self._tokenizer.controls,
                 index=index,
             ),
