@@ -16,7 +16,7 @@ from app.enclave.engine.lookup import MOST_GUESSED
 from app.enclave.engine.sampling import Sampler
 from app.enclave.engine.schedule import PREFILL_TOKENS, Schedule
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
-from app.protocol.question import Options
+from app.protocol.question import Options, Padding
 from tests.hashed_model import FOREVER, HashedModel, alone, prompt_of, read, run_engine, start
 from tests.patience import wait_until
 
@@ -39,7 +39,9 @@ def gave_way(monkeypatch: pytest.MonkeyPatch) -> list[BatchedGeneration]:
 
 @pytest.mark.parametrize("padding", ["constant", "off"])
 @pytest.mark.parametrize("names", ["mine", "yours", ""], ids=["one", "several", "no conversation"])
-def test_answers_are_unchanged(padding: str, names: str, gave_way: list[BatchedGeneration]) -> None:
+def test_answers_are_unchanged(
+    padding: Padding, names: str, gave_way: list[BatchedGeneration]
+) -> None:
     """
     However often answers give way, each is token for token the one that is made alone: greedy or
     sampled, padded or not, whoever's they are. Afterwards nothing lies in any block but prefixes.

@@ -63,7 +63,7 @@ def test_answers_are_unchanged(options: Options, copies: int) -> None:
         assert told == [choice.logprob for choice in answer]
     if copies == 30:
         assert len(model.steps) < len(answer) * 0.9
-        assert sum(guessed(model.steps)) > len(answer) / 2
+        assert sum(guessed(model.steps)) > len(answer) / 4
     lengths = [rows.end for step in model.steps for rows in step]
     assert max(lengths) <= CONTEXT
     assert max(lengths) <= len(prompt) + len(answer)
