@@ -58,6 +58,11 @@ class TokenSequence:
         return len(self.cached.tokens if self.cached else ()) + len(self.ahead)
 
     @property
+    def guessable(self) -> bool:
+        """Whether guesses at what comes next tell nobody what it copies, if it is alone."""
+        return self.options.padding == "constant"
+
+    @property
     def whole(self) -> int:
         """How many blocks the prompt fills, its last token aside, which every answer has to see."""
         return (len(self.prompt) - 1) // BLOCK_TOKENS

@@ -221,7 +221,7 @@ class Schedule:
         if len(self._active) != 1 or self._waiting or self._preparing:
             return []
         sequence = self._active[0].sequence
-        if len(sequence.ahead) != 1 or sequence.options.padding != "constant":
+        if len(sequence.ahead) != 1 or not sequence.guessable:
             return []
         if sequence.lookup is None:
             sequence.lookup = Lookup()
