@@ -44,7 +44,6 @@ def test_a_stream(api: Api, expected: str) -> None:
     with api.client.responses.stream(model=MODEL, input=QUESTION) as stream:
         deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
         final = stream.get_final_response()
-    assert len(deltas) > 2
     assert "".join(deltas) == final.output_text == expected
 
 
