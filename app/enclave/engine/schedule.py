@@ -162,7 +162,7 @@ class Schedule:
         """Take back the blocks of *sequence*, which has all of its tokens ahead of it again."""
         if sequence.cached is not None:
             sequence.ahead = sequence.tokens
-            self._cache.give_back(sequence.cached, sequence.prefix)
+            self._cache.give_back(sequence.cached, sequence.prefix if sequence.keeps else None)
             sequence.cached = None
 
     def _admit(self) -> None:
