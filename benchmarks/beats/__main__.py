@@ -148,7 +148,7 @@ def _spread(milliseconds: Floats) -> list[float]:
 def _table(rows: Sequence[Mapping[str, object]], most: int) -> list[str]:
     told = f"AUC, {_SHORT} token against {most}"
     lines = [
-        f"| askers at once | answers | {told} | 95 of 100 | ms off, short: half, 90 %, 99 % | long |",
+        f"| askers at once | answers | {told} | 95 of 100 | ms off: short | long |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FOLDS: Final = 5
-_REPEATS: Final = 4  # of the folds, cut otherwise each time
+_REPEATS: Final = 2  # of the folds, cut otherwise each time
 _PENALTY: Final = 10.0  # on weights, so that few answers are not learnt by heart
-_STEPS: Final = 12  # of Newton's method
-_RESAMPLED: Final = 1000
+_STEPS: Final = 8  # of Newton's method
+_RESAMPLED: Final = 500
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.bool_]
