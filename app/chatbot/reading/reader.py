@@ -162,8 +162,9 @@ class Reader:
 
     def _open(self, mode: Mode, text: str = "") -> None:
         """Begin what *mode* says."""
+        goes_on = mode == "call" and self.mode == "content"  # if that turns out to be no call
         self._parts, self.mode, self._fresh = [text], mode, False
-        if mode != "call":  # which may turn out to be content that goes on
+        if not goes_on:
             self._blanks, self._trims = "", True
 
     def _close(self) -> Iterator[Part]:

@@ -264,6 +264,13 @@ def test_malformed_calls_are_content(inside: str) -> None:
         assert read(parts) == [("text", f"See: {inside}")]
 
 
+def test_what_is_no_call_goes_on_from_the_text_before_it() -> None:
+    """Blanks between text and what only looked like a call stay; those of a thought do not."""
+    bad = [control("<tool_call>"), "bad", control("</tool_call>")]
+    assert read(["See:\n", *bad, "\n"]) == [("text", "See:\nbad\n")]
+    assert read([control("<think>"), "Hm.\n", *bad]) == [("reasoning", "Hm."), ("text", "bad")]
+
+
 def test_nothing_is_a_call_where_there_are_no_tools() -> None:
     """A call that nobody could make is told as text."""
     assert read([control("<tool_call>"), CALL, control("</tool_call>")], {}) == [("text", CALL)]
