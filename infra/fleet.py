@@ -117,7 +117,7 @@ class Fleet(Construct):
             self,
             "Group",
             vpc=network.vpc,
-            vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
+            vpc_subnets=network.private,
             launch_template=template,
             min_capacity=size,
             max_capacity=size + batch_size(size),  # so that a batch is replaced without a gap

@@ -30,6 +30,8 @@ PROFILES: Final[Mapping[str, Mapping[str, str]]] = {
         "enclave_memory_mib": "6144",
     },
 }
+# What an existing VPC is described by; with one of these, all are wanted.
+_OF_VPC: Final = ("vpc_id", "subnet_ids", "route_table_ids", "existing_endpoints")
 _DEFAULTS: Final[Mapping[str, str]] = {
     "profile": "default",
     "fleet_size": "1",
@@ -40,7 +42,10 @@ _DEFAULTS: Final[Mapping[str, str]] = {
     "allow_any_client": "false",
     "require_source_identity": "false",
     "alarm_email": "",
-    "vpc_cidr": "10.88.0.0/24",
+    "vpc_cidr": "",
+    "hostname": "",
+    "privatelink_principals": "",
+    **dict.fromkeys(_OF_VPC, ""),
     "releases": "releases.json",
     "eif": "build/enclave.eif",
     "host": "build/host",
@@ -63,12 +68,40 @@ _PRINCIPAL: Final = re.compile(
 _CERTIFICATE: Final = re.compile(
     r"arn:[a-z-]{3,16}:acm:([a-z0-9-]{1,32}):[0-9]{12}:certificate/[0-9a-f-]{36}", re.ASCII
 )
+_HOSTNAME: Final = re.compile(
+    r"(?=.{4,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]",
+    re.ASCII | re.IGNORECASE,
+)
+_VPC_CIDR: Final = "10.88.0.0/24"
+ENDPOINT_SERVICES: Final = frozenset(
+    {"cloudformation", "kms", "kms-fips", "logs", "s3", "ssm", "ssmmessages"}
+)
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _EMAIL: Final = re.compile(r"[^\s@,]{1,64}@[^\s@,]{1,255}", re.ASCII)
 EVERYONE: Final = IPv4Network("0.0.0.0/0")
 _MAX_CIDRS: Final = 60  # Amazon VPC quotas: inbound rules per security group
 _MAX_FLEET: Final = 20  # ours: beyond it one CreationPolicy of 30 minutes is too short
 _MAX_PRINCIPALS: Final = 20  # IAM quotas: a role's trust policy has 2,048 characters by default
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingVpc:
+    """
+    A VPC that is there, into which a deployment goes.
+
+    Attributes:
+        subnet_ids: Private ones in zones of their own, for instances, endpoints and balancer.
+
+        route_table_ids: One for all subnets or one for each, for the endpoint to S3; none where
+            there is one.
+
+        endpoints: Services that the VPC has endpoints to, so that the stack makes none.
+    """
+
+    vpc_id: str
+    subnet_ids: tuple[str, ...]
+    route_table_ids: tuple[str, ...]
+    endpoints: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +124,12 @@ class Parameters:
 
         alarm_email: Is told of alarms; None tells nobody.
 
+        vpc: The addresses of one of the stack's own, or one that is there.
+
+        hostname: Askers' name for the load balancer; None is the balancer's own.
+
+        privatelink_principals: ARNs that may connect through PrivateLink; none offers it to nobody.
+
         fips: KMS is reached at its FIPS endpoint, by enclave and askers alike.
 
         packages_bucket: The S3 bucket that AL2023's package repositories of the Region lie in.
@@ -106,7 +145,9 @@ class Parameters:
     public: bool
     require_source_identity: bool
     alarm_email: str | None
-    vpc_cidr: str
+    vpc: str | ExistingVpc
+    hostname: str | None
+    privatelink_principals: tuple[str, ...]
     fips: bool
     packages_bucket: str
     releases: Path
@@ -150,7 +191,11 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
         public=public,
         require_source_identity=_parse_flag(values, "require_source_identity"),
         alarm_email=_parse_email(values["alarm_email"]),
-        vpc_cidr=_parse_vpc_cidr(values["vpc_cidr"]),
+        vpc=_parse_vpc(values, public=public),
+        hostname=_parse_hostname(values["hostname"]),
+        privatelink_principals=_parse_consumers(
+            values["privatelink_principals"], REGIONS[region].partition
+        ),
         fips=_parse_fips(values, region),
         packages_bucket=_parse_bucket(values["packages_bucket"], region),
         releases=root / values["releases"],
@@ -209,23 +254,23 @@ def _parse_flag(values: Mapping[str, str], name: str) -> bool:
     return text == "true"
 
 
-def _parse_principals(text: str, partition: str) -> tuple[str, ...]:
+def _parse_principals(text: str, partition: str, name: str = "chat_principals") -> tuple[str, ...]:
     principals = _parse_list(text)
     for principal in principals:
         arn = _PRINCIPAL.fullmatch(principal)
         if arn is None:
             raise ConfigError(
-                f"chat_principals has {principal!r}, expected the ARN of an IAM role or user, "
+                f"{name} has {principal!r}, expected the ARN of an IAM role or user, "
                 "not of a session, and no wildcard"
             )
         if arn[1] != partition:
             raise ConfigError(
-                f"chat_principals has {principal!r} of partition {arn[1]}, and the Region is of "
+                f"{name} has {principal!r} of partition {arn[1]}, and the Region is of "
                 f"{partition}: nobody asks across partitions"
             )
     if not 1 <= len(principals) <= _MAX_PRINCIPALS:
         raise ConfigError(
-            f"chat_principals has {len(principals)} ARNs, expected 1 to {_MAX_PRINCIPALS}: let "
+            f"{name} has {len(principals)} ARNs, expected 1 to {_MAX_PRINCIPALS}: let "
             "more people share a role"
         )
     return principals
@@ -255,6 +300,55 @@ def _parse_network(name: str, text: str) -> IPv4Network:
         return IPv4Network(text)
     except ValueError as error:
         raise ConfigError(f"{name} has {text!r}: {error}, expected such as 10.0.0.0/8") from None
+
+
+def _parse_vpc(values: Mapping[str, str], *, public: bool) -> str | ExistingVpc:
+    if not any(values[name] for name in _OF_VPC):
+        return _parse_vpc_cidr(values["vpc_cidr"] or _VPC_CIDR)
+    if values["vpc_cidr"] or public:
+        other = "vpc_cidr" if values["vpc_cidr"] else "public=true"
+        raise ConfigError(
+            f"{other} is for a VPC of the stack's own, and {', '.join(_OF_VPC)} for one that is "
+            "there: leave one out"
+        )
+    endpoints = frozenset(_parse_list(values["existing_endpoints"]))
+    if unknown := endpoints - ENDPOINT_SERVICES:
+        raise ConfigError(
+            f"existing_endpoints has {', '.join(sorted(unknown))}, expected some of "
+            f"{', '.join(sorted(ENDPOINT_SERVICES))}: the stack uses no other"
+        )
+    (vpc_id,) = _parse_ids(values, "vpc_id", "vpc", 1, 1)
+    subnets = _parse_ids(values, "subnet_ids", "subnet", 2, 6)
+    tables = _parse_ids(values, "route_table_ids", "rtb", 0 if "s3" in endpoints else 1, 6)
+    if len(tables) not in {0, 1, len(subnets)}:
+        raise ConfigError(
+            f"route_table_ids has {len(tables)} and subnet_ids {len(subnets)}: give one table for "
+            "all, or one for each in the same order"
+        )
+    return ExistingVpc(vpc_id, subnets, tables, endpoints)
+
+
+def _parse_ids(
+    values: Mapping[str, str], name: str, kind: str, least: int, most: int
+) -> tuple[str, ...]:
+    ids = _parse_list(values[name])
+    wrong = [item for item in ids if not re.fullmatch(rf"{kind}-[0-9a-f]{{8,17}}", item)]
+    if wrong or not least <= len(ids) <= most:
+        count = str(least) if least == most else f"{least} to {most}"
+        raise ConfigError(
+            f"{name} is {values[name]!r}, expected {count} such as {kind}-0123456789abcdef0"
+        )
+    return ids
+
+
+def _parse_hostname(text: str) -> str | None:
+    if text and not _HOSTNAME.fullmatch(text):
+        raise ConfigError(f"hostname is {text!r}, expected such as ask.example.org, no address")
+    return text or None
+
+
+def _parse_consumers(text: str, partition: str) -> tuple[str, ...]:
+    return _parse_principals(text, partition, "privatelink_principals") if text else ()
 
 
 def _parse_vpc_cidr(text: str) -> str:

@@ -76,9 +76,7 @@ class EnclaveStack(Stack):
             files=files,
         )
 
-        network = Network(
-            self, "Network", cidr=parameters.vpc_cidr, public=parameters.public, logs=logs
-        )
+        network = Network(self, "Network", vpc=parameters.vpc, public=parameters.public, logs=logs)
         network.add_kms_endpoint(key_arn=key.arn, chat_role_arn=chat_role.arn, fips=parameters.fips)
         network.add_host_endpoints(host_role.arn)
         network.add_s3_endpoint(
@@ -116,6 +114,8 @@ class EnclaveStack(Stack):
             public=parameters.public,
             certificate_arn=parameters.certificate_arn,
             group=fleet.group,
+            hostname=parameters.hostname,
+            privatelink_principals=parameters.privatelink_principals,
         )
 
     def _tell(
@@ -128,6 +128,20 @@ class EnclaveStack(Stack):
             "fips": parameters.fips,
         }
         CfnOutput(self, "Url", value=front.url)
+        if parameters.hostname:
+            CfnOutput(
+                self,
+                "BalancerName",
+                value=front.balancer.load_balancer_dns_name,
+                description=f"What {parameters.hostname} has to be an alias of",
+            )
+        if front.service:
+            CfnOutput(
+                self,
+                "EndpointService",
+                value=front.service.vpc_endpoint_service_name,
+                description="What consumers make their PrivateLink endpoint to",
+            )
         CfnOutput(self, "KeyArn", value=key.arn)
         CfnOutput(self, "ChatRoleArn", value=chat_role.arn)
         CfnOutput(
