@@ -76,8 +76,9 @@ ACKNOWLEDGED: Final = (
         "Fleet/Group",
         _SOLUTIONS,
         "AS3",
-        "Scaling happens only in deployments, which wait for each instance's signal and roll "
-        "back. The TooFewParents alarm tells of instances that went otherwise.",
+        "Deployments wait for each instance's signal and roll back; a fleet that scales does so by "
+        "design, and the dashboard shows it. The TooFewParents alarm tells of instances that went "
+        "otherwise.",
     ),
     Acknowledged(
         "Fleet/Group",

@@ -35,6 +35,8 @@ _OF_VPC: Final = ("vpc_id", "subnet_ids", "route_table_ids", "existing_endpoints
 _DEFAULTS: Final[Mapping[str, str]] = {
     "profile": "default",
     "fleet_size": "1",
+    "fleet_min": "",
+    "fleet_max": "",
     "certificate_arn": "",
     "public": "false",
     "fips": "false",
@@ -85,6 +87,19 @@ _MAX_PRINCIPALS: Final = 20  # IAM quotas: a role's trust policy has 2,048 chara
 
 
 @dataclass(frozen=True, slots=True)
+class FleetSize:
+    """How many parent instances there are: as many as are needed, from *least* to *most*."""
+
+    least: int
+    most: int
+
+    @property
+    def scales(self) -> bool:
+        """Whether their number follows what there is to do."""
+        return self.least < self.most
+
+
+@dataclass(frozen=True, slots=True)
 class ExistingVpc:
     """
     A VPC that is there, into which a deployment goes.
@@ -110,7 +125,7 @@ class Parameters:
     One deployment, as its operator wants it.
 
     Attributes:
-        fleet_size: Parent instances, each with one enclave.
+        fleet: How many parent instances, each with one enclave.
 
         chat_principals: ARNs of IAM roles, users, or `root` of an account: whoever may ask.
 
@@ -138,7 +153,7 @@ class Parameters:
     """
 
     sizes: Sizes
-    fleet_size: int
+    fleet: FleetSize
     chat_principals: tuple[str, ...]
     client_cidrs: tuple[str, ...]
     certificate_arn: str | None
@@ -182,7 +197,7 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
     public = _parse_flag(values, "public")
     return Parameters(
         sizes=sizes,
-        fleet_size=_parse_number(values, "fleet_size", 1, _MAX_FLEET),
+        fleet=_parse_fleet(values, given),
         chat_principals=_parse_principals(values["chat_principals"], REGIONS[region].partition),
         client_cidrs=_parse_client_cidrs(
             values["client_cidrs"], any_client=_parse_flag(values, "allow_any_client")
@@ -245,6 +260,19 @@ def _parse_number(values: Mapping[str, str], name: str, least: int, most: int) -
     if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
         raise ConfigError(f"{name} is {text!r}, expected a number from {least:,} to {most:,}")
     return int(text)
+
+
+def _parse_fleet(values: Mapping[str, str], given: Mapping[str, str]) -> FleetSize:
+    bounds = {name: values[name] for name in ("fleet_min", "fleet_max") if values[name]}
+    if not bounds:
+        size = _parse_number(values, "fleet_size", 1, _MAX_FLEET)
+        return FleetSize(size, size)
+    if "fleet_size" in given or len(bounds) == 1:
+        raise ConfigError(
+            "give fleet_size for a fleet that stays, or fleet_min and fleet_max for one that scales"
+        )
+    least = _parse_number(values, "fleet_min", 1, _MAX_FLEET)
+    return FleetSize(least, _parse_number(values, "fleet_max", least, _MAX_FLEET))
 
 
 def _parse_flag(values: Mapping[str, str], name: str) -> bool:

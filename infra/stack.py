@@ -10,6 +10,7 @@ from constructs import Construct
 from infra.alarms import Alarms
 from infra.approved_image import ApprovedImage
 from infra.chat_role import ChatRole
+from infra.dashboard import Dashboard
 from infra.enclave_image import EnclaveImage
 from infra.fleet import Cargo, Fleet
 from infra.front import Front
@@ -90,14 +91,21 @@ class EnclaveStack(Stack):
             role=host_role,
             cargo=Cargo(eif, software, logs),
             sizes=image.require_sizes(parameters.sizes),
-            size=parameters.fleet_size,
+            size=parameters.fleet,
             fips=parameters.fips,
         )
         # An image is approved before it runs, and a host's first calls find their way.
         fleet.group.node.add_dependency(key, network, host_role)
         front = self._front(parameters, network, fleet)
         email = parameters.alarm_email
-        Alarms(self, "Alarms", key=key, logs=logs, fleet=fleet, front=front, email=email)
+        alarms = Alarms(self, "Alarms", key=key, logs=logs, fleet=fleet, front=front, email=email)
+        Dashboard(
+            self,
+            "Dashboard",
+            stack_name=name,
+            release=image.release,
+            key_events=alarms.seen,
+        )
         self._tell(front, key, chat_role, parameters)
 
     @property

@@ -17,7 +17,7 @@ from app.chatbot.console import Terminal, leave_quietly
 from app.chatbot.errors import CertificateError, LoginError
 from app.protocol.errors import ConfigError
 from app.protocol.regions import REGIONS
-from infra.parameters import ExistingVpc, Parameters, parse_parameters
+from infra.parameters import ExistingVpc, FleetSize, Parameters, parse_parameters
 from ops.askers import check_asker, check_principals, find_missing
 from ops.aws import AwsError, NotAllowedError
 from ops.bootstrap import check_bootstrap, check_bucket_key, read_bootstrap, read_bucket_key
@@ -152,10 +152,14 @@ def read_parameters(deployment: Deployment, region: str) -> tuple[Parameters | N
     sizes = parameters.sizes
     return parameters, ok(
         "parameters",
-        f"stack {deployment.name}: {parameters.fleet_size} of {sizes.instance_type.name}, "
+        f"stack {deployment.name}: {_say_fleet(parameters.fleet)} of {sizes.instance_type.name}, "
         f"asked by {', '.join(parameters.chat_principals)} from "
         f"{', '.join(parameters.client_cidrs)}",
     )
+
+
+def _say_fleet(fleet: FleetSize) -> str:
+    return f"{fleet.least} to {fleet.most}" if fleet.scales else str(fleet.most)
 
 
 def diagnose_place(
@@ -279,7 +283,7 @@ def _diagnose_vpc(
     session: boto3.Session, parameters: Parameters, vpc: ExistingVpc, name: str
 ) -> Iterator[Finding]:
     wanted = (*services(fips=parameters.fips), "s3")
-    room = LEAST_FREE_ADDRESSES + parameters.fleet_size
+    room = LEAST_FREE_ADDRESSES + parameters.fleet.most
     yield _make("subnets", lambda: check_subnets(read_subnets(session, vpc), vpc, least_free=room))
     yield _make(
         "VPC endpoints",
@@ -316,7 +320,7 @@ def _diagnose_fleet(session: boto3.Session, parameters: Parameters) -> Iterator[
     yield _make(
         "vCPU quota",
         lambda: check_quota(
-            read_quota(session), fleet_size=parameters.fleet_size, instance=instance, region=region
+            read_quota(session), fleet=parameters.fleet, instance=instance, region=region
         ),
     )
 

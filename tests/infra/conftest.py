@@ -33,6 +33,7 @@ VARIANTS: Final[dict[str, dict[str, object]]] = {
     "identity": {"require_source_identity": True, "chat_principals": [DESK, ALICE]},
     "alarmed": {"alarm_email": "oncall@example.com"},
     "fleet-of-3": {"fleet_size": 3},
+    "scales": {"fleet_min": 2, "fleet_max": 6},
     "anyone": {"client_cidrs": "0.0.0.0/0", "allow_any_client": "true", "public": "true"},
 }
 # Elsewhere: another partition, KMS by its FIPS names, a VPC that is there.

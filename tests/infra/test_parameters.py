@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from app.protocol.errors import ConfigError
 from infra.instances import Sizes, parse_instance_type
-from infra.parameters import PROFILES, ExistingVpc, Parameters, parse_parameters
+from infra.parameters import PROFILES, ExistingVpc, FleetSize, Parameters, parse_parameters
 from tests.infra.deployment import ALICE, CERTIFICATE, DESK, REGION
 
 ROOT = Path("/project")
@@ -23,6 +23,8 @@ NAMES = (
     "enclave_vcpus",
     "existing_endpoints",
     "fips",
+    "fleet_max",
+    "fleet_min",
     "fleet_size",
     "host",
     "hostname",
@@ -51,7 +53,7 @@ def test_what_is_not_said_is_so() -> None:
     """
     assert parse() == Parameters(
         sizes=Sizes(parse_instance_type("r5.8xlarge"), 8, 70_000),
-        fleet_size=1,
+        fleet=FleetSize(1, 1),
         chat_principals=(DESK,),
         client_cidrs=("10.0.0.0/8",),
         certificate_arn=None,
@@ -88,7 +90,7 @@ def test_everything_can_be_said() -> None:
         eif="/images/enclave.eif",
     )
     assert given.sizes == Sizes(parse_instance_type("m5.xlarge"), 2, 8000)
-    assert given.fleet_size == 3
+    assert given.fleet == FleetSize(3, 3)
     assert given.chat_principals == (DESK, ALICE)
     assert given.client_cidrs == ("10.0.0.0/8", "192.0.2.7/32")
     assert given.certificate_arn == CERTIFICATE
@@ -448,3 +450,29 @@ def test_consumers_are_principals() -> None:
     assert parse(privatelink_principals=DESK).privatelink_principals == (DESK,)
     with pytest.raises(ConfigError, match=r"privatelink_principals has '\*', expected the ARN"):
         parse(privatelink_principals="*")
+
+
+def test_a_fleet_that_scales() -> None:
+    """
+    It has two bounds; the same twice is a fleet that stays.
+    """
+    scales = parse(fleet_min=2, fleet_max="6").fleet
+    assert (scales, scales.scales) == (FleetSize(2, 6), True)
+    assert not parse(fleet_min=2, fleet_max=2).fleet.scales
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"fleet_min": 2}, "give fleet_size for a fleet that stays, or fleet_min and fleet_max"),
+        ({"fleet_size": 2, "fleet_min": 2, "fleet_max": 3}, "give fleet_size for a fleet that"),
+        ({"fleet_min": 3, "fleet_max": 2}, "fleet_max is '2', expected a number from 3 to 20"),
+        ({"fleet_min": 0, "fleet_max": 2}, "fleet_min is '0', expected a number from 1 to 20"),
+    ],
+)
+def test_fleets_that_are_none(given: dict[str, object], message: str) -> None:
+    """
+    One bound alone, both ways at once, or bounds in the wrong order are refused.
+    """
+    with pytest.raises(ConfigError, match=message):
+        parse(**given)
