@@ -25,6 +25,7 @@ ANSWER_KEY: Final = b"\xa5" * 32
 ANSWER_SECRET: Final = b"\x5e" * 32
 REQUEST_DIGEST: Final = b"\x4d" * 32
 MANIFEST_DIGEST: Final = b"\x3a" * 32
+EVERYTHING: Final = Options(n=16, logprobs=1)  # that an answer may tell
 HEADER: Final = encode_header(b"wrapped answer key")
 AUTHORIZATION: Final = Authorization(
     credentials=CREDENTIALS,
@@ -69,10 +70,15 @@ def make_opener(
     data_key: bytes = ANSWER_KEY,
     answer_secret: bytes = ANSWER_SECRET,
     request_digest: bytes = REQUEST_DIGEST,
+    options: Options = EVERYTHING,
 ) -> AnswerOpener:
     """Make the chatbot's half of an answer; by default the one to `make_sealer`."""
     return AnswerOpener(
-        header, data_key=data_key, answer_secret=answer_secret, request_digest=request_digest
+        header,
+        data_key=data_key,
+        answer_secret=answer_secret,
+        request_digest=request_digest,
+        options=options,
     )
 
 

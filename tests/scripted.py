@@ -5,6 +5,7 @@ Scripted parts of an enclave, and an asker to it: a model and a KMS that do as a
 import hashlib
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -25,6 +26,7 @@ from app.protocol.authorization import Authorization
 from app.protocol.errors import AppError
 from app.protocol.manifest import Manifest
 from app.protocol.messages import Kind, encode_message, parse_message
+from app.protocol.piece import Piece
 from app.protocol.question import FinishReason, Question
 from app.protocol.receipt import Receipt
 from app.protocol.sealing import digest_request
@@ -39,10 +41,11 @@ class ScriptedEngine:
     """
     Answers every question with *pieces*, one each *seconds*, then ends with *reason*.
 
-    An answer goes on for ever where *reason* is None. Itself an engine as the server wants one.
+    An answer goes on for ever where *reason* is None, and all answers to a question end the same
+    way. Itself an engine as the server wants one.
     """
 
-    pieces: list[str] = field(default_factory=lambda: ["Nobody ", "but ", "you."])
+    pieces: Sequence[str | Piece] = ("Nobody ", "but ", "you.")
     seconds: float = 0.0
     reason: FinishReason | None = "stop"
     refusal: Exception | None = None
@@ -62,7 +65,7 @@ class ScriptedEngine:
         self.prefixes.append(prefix)
         if self.refusal is not None:
             raise self.refusal
-        generation = ScriptedGeneration(self, deadline)
+        generation = ScriptedGeneration(self, question.options.n, deadline)
         self.generations.append(generation)
         return generation
 
@@ -76,10 +79,11 @@ class ScriptedEngine:
 
 
 class ScriptedGeneration:
-    """One answer under way, made of time alone: piece n is there after n + 1 times *seconds*."""
+    """A question's answers, made of time alone: piece n is there after n + 1 times *seconds*."""
 
-    def __init__(self, engine: ScriptedEngine, deadline: float) -> None:
+    def __init__(self, engine: ScriptedEngine, answers: int, deadline: float) -> None:
         self._engine = engine
+        self._answers = answers
         self._started = time.monotonic()
         self._deadline = deadline
         self.taken = 0
@@ -91,26 +95,26 @@ class ScriptedGeneration:
         script = self._engine
         late = script.keeps_deadline and time.monotonic() > self._deadline
         if late or self.cancelled.is_set():
-            return Finish("error", 12, self.taken)
+            return Finish(tuple("error" for _ in range(self._answers)), 12, self.taken)
         if self.taken < len(script.pieces) or script.reason is None:
             return None
-        return Finish(script.reason, 12, self.taken)
+        return Finish((script.reason,) * self._answers, 12, self.taken)
 
     @property
     def place(self) -> int:
         """The next of the places that the test wants told, then 0."""
         return self._engine.places.pop(0) if self._engine.places else 0
 
-    def take(self, timeout_seconds: float) -> str:
+    def take(self, timeout_seconds: float) -> list[Piece]:
         """Give the pieces that are due."""
         end = time.monotonic() + timeout_seconds
         while not self._due() and self.finish is None and time.monotonic() < end:
             time.sleep(0.002)
         due = self._due()
         self.taken += len(due)
-        return "".join(due)
+        return [Piece(piece) if isinstance(piece, str) else piece for piece in due]
 
-    def _due(self) -> list[str]:
+    def _due(self) -> Sequence[str | Piece]:
         script = self._engine
         passed = time.monotonic() - self._started
         ready = int(passed / script.seconds) if script.seconds else len(script.pieces)
@@ -170,7 +174,7 @@ class Asker:
         data_key: bytes = DATA_KEY,
     ) -> None:
         question = question or make_question()
-        self.padding = question.options.padding
+        self.options = question.options
         envelope = seal_question(
             question,
             data_key=data_key,
@@ -179,6 +183,7 @@ class Asker:
             turn=authorization.turn,
         )
         self.places: list[int] = []
+        self.pieces: list[Piece] = []
         self.authorization = authorization
         self.request = seal_request(
             authorization, envelope, public_key=public_key, manifest_digest=MANIFEST.digest
@@ -199,10 +204,10 @@ class Asker:
             data_key=ANSWER_KEY,
             answer_secret=self.authorization.answer_secret,
             request_digest=digest_request(self.request),
+            options=self.options,
         )
-        text = ""
         for frame in frames:
-            text += "".join(piece.text for piece in opener.open(*frame))
+            self.pieces += opener.open(*frame)
             if opener.place is not None and self.places[-1:] != [opener.place]:
                 self.places.append(opener.place)
         signed, answer_digest = opener.finish()
@@ -216,9 +221,9 @@ class Asker:
             manifest_digest=MANIFEST.digest,
             conversation=self.authorization.conversation,
             key_arn=self.authorization.key_arn.text,
-            padding=self.padding,
+            padding=self.options.padding,
         )
-        return text, receipt
+        return "".join(piece.text for piece in self.pieces if not piece.control), receipt
 
     def read_error(self, messages: list[bytes]) -> AppError:
         """Open a sealed error, which comes alone."""

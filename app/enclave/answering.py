@@ -19,24 +19,32 @@ from app.enclave.nsm import Nsm
 from app.protocol.answer import (
     MAX_DATA_BYTES,
     AnswerSealer,
+    PartQueue,
     encode_header,
     round_up_frames,
     seal_error,
 )
 from app.protocol.authorization import Authorization
-from app.protocol.constants import ANSWER_DEADLINE_SECONDS, BEAT_SECONDS, LABEL
+from app.protocol.constants import (
+    ANSWER_DEADLINE_SECONDS,
+    BEAT_SECONDS,
+    FRAME_COUNT_BUCKETS,
+    LABEL,
+)
 from app.protocol.envelope import open_question
 from app.protocol.errors import AppError, DeadlineError, UnsupportedError
 from app.protocol.messages import encode_hint
-from app.protocol.question import Message, Options, Padding, Question
+from app.protocol.question import Options, Padding, Question
 from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.sealing import digest_request, parse_sealed_request
 
 _GRACE_SECONDS: Final = 5  # the engine keeps the deadline itself; this is for one that hangs
 _POLL_SECONDS: Final = 0.25  # how soon a silent hang-up is noticed without padding
+_PACE_SECONDS: Final = 0.02  # of frames without padding: quicker text shares one, and its cost
 _PREFIX_LABEL: Final = LABEL + b"prefix"
-_SERVED: Final = {"max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "padding"}
+_CARRIED: Final = {"tools", "tool_choice", "tool_calls", "schema"}  # not served yet
 _MOST_RECEIPT_FRAMES: Final = 13  # the NSM's device answers at most 12,288 bytes
+_MOST_FRAMES: Final = FRAME_COUNT_BUCKETS[-1] - _MOST_RECEIPT_FRAMES  # of pieces
 
 # Failed is what went wrong once the question had opened, of which only a holder of the chat role
 # can bring one; anybody can bring what is refused before that.
@@ -46,9 +54,9 @@ Outcome = Literal["answered", "failed", "refused"]
 class Peer(Protocol):
     """The other end of one connection."""
 
-    def send(self, message: bytes) -> None:
+    def send(self, *messages: bytes) -> None:
         """
-        Send one message in a frame.
+        Send messages, each in a frame, in as few writes as hold them.
 
         Raises:
             OSError: Nobody is there any more, or nobody reads.
@@ -98,10 +106,11 @@ class Answerer:
             secret = authorization.answer_secret
             peer.send(seal_error(error, answer_secret=secret, request_digest=digest))
             return outcome
-        stream = _AnswerStream(sealer, generation, peer, deadline=deadline)
+        answers = question.options.n
+        stream = _AnswerStream(sealer, generation, peer, answers=answers, deadline=deadline)
         try:
             peer.send(header)
-            finish = stream.send_text(question.options.padding)
+            finish = stream.send_pieces(question.options.padding)
             receipt = self._receipt(authorization, question, stream, finish)
             stream.send_receipt(sign_receipt(receipt, self._attest), question.options.padding)
         except AppError:  # no receipt, so no final frame: the asker sees an answer cut off
@@ -139,7 +148,7 @@ class Answerer:
             padding=question.options.padding,
             prompt_tokens=finish.prompt_tokens,
             completion_tokens=finish.completion_tokens,
-            finishes=(finish.reason,),
+            finishes=finish.reasons,
             code=stream.code,
         )
 
@@ -167,16 +176,12 @@ def _require_served(question: Question) -> None:
     unusual = [
         number
         for number, option in enumerate(fields(Options), 1)
-        if option.name not in _SERVED and getattr(question.options, option.name) != option.default
+        if option.name in _CARRIED and getattr(question.options, option.name) != option.default
     ]
-    if question.messages[-1].role != "user" or not all(map(_is_plain, question.messages)):
+    if any(message.role == "tool" or message.calls for message in question.messages):
         unusual.insert(0, 0)
     if unusual:
         raise UnsupportedError(numbers=tuple(unusual))
-
-
-def _is_plain(message: Message) -> bool:
-    return message.role != "tool" and message == Message(message.role, message.text)
 
 
 def _name_prefix(key: QuestionKey) -> PrefixName:
@@ -193,22 +198,29 @@ class _AnswerStream:
     """
 
     def __init__(
-        self, sealer: AnswerSealer, generation: Generation, peer: Peer, *, deadline: float
+        self,
+        sealer: AnswerSealer,
+        generation: Generation,
+        peer: Peer,
+        *,
+        answers: int,
+        deadline: float,
     ) -> None:
         self.sealer = sealer
         self._generation = generation
         self._peer = peer
         self._deadline = deadline
-        self._text = bytearray()
+        self._answers = answers
+        self._queue = PartQueue()
         self._place = 0
         self._beat = time.monotonic()
         self.code: str | None = None
 
-    def send_text(self, padding: Padding) -> Finish:
-        """Send text until the generation has ended and all of it is sent."""
+    def send_pieces(self, padding: Padding) -> Finish:
+        """Send pieces until the generation has ended and all of them are sent."""
         step = self._send_on_beat if padding == "constant" else self._send_at_once
         finish = None
-        while finish is None or self._text:
+        while finish is None or self._queue:
             step()
             finish = finish or self._end()
         if padding == "constant":
@@ -216,7 +228,7 @@ class _AnswerStream:
         return finish
 
     def _end(self) -> Finish | None:
-        """Give how the generation ended, and note why, before its last text is sent."""
+        """Give how the generation ended, and note why, before its last pieces are sent."""
         finish = self._generation.finish or self._give_up()
         if finish is not None and finish.reason == "error":
             late = time.monotonic() >= self._deadline
@@ -225,10 +237,10 @@ class _AnswerStream:
 
     def _give_up(self) -> Finish | None:
         """Give the end of a generation whose engine hangs; None while there is time or text."""
-        if self._text or time.monotonic() < self._deadline + _GRACE_SECONDS:
+        if self._queue or time.monotonic() < self._deadline + _GRACE_SECONDS:
             return None
         self._generation.cancel()
-        return Finish("error", 0, 0)
+        return Finish(tuple("error" for _ in range(self._answers)), 0, 0)
 
     def _send_dummies(self) -> None:
         """
@@ -244,17 +256,29 @@ class _AnswerStream:
 
     def _send_on_beat(self) -> None:
         self._wait()
-        self._text += self._generation.take(0).encode()
-        self._peer.send(self._seal_place() or self.sealer.seal_text(self._cut()))
+        self._take(0)
+        self._peer.send(self._seal_place() or self.sealer.seal(self._queue.take()))
 
     def _send_at_once(self) -> None:
-        self._text += self._generation.take(_POLL_SECONDS).encode()
-        if told := self._seal_place():
-            self._peer.send(told)
-        while self._text:
-            self._peer.send(self.sealer.seal_text(self._cut()))
-        if self._peer.gone():
+        self._take(_POLL_SECONDS)
+        if self._queue and (early := self._beat + _PACE_SECONDS - time.monotonic()) > 0:
+            time.sleep(early)
+            self._take(0)
+        messages = [told] if (told := self._seal_place()) else []
+        while self._queue:
+            messages.append(self.sealer.seal(self._queue.take()))
+        if messages:
+            self._peer.send(*messages)
+            self._beat = time.monotonic()
+        elif self._peer.gone():
             raise BrokenPipeError
+
+    def _take(self, seconds: float) -> None:
+        """Take what was made; an answer that outgrows what frames can hold ends in error."""
+        for piece in self._generation.take(seconds):
+            self._queue.put(piece)
+        if self.sealer.frames + self._queue.frames > _MOST_FRAMES:
+            self._generation.cancel()
 
     def _seal_place(self) -> bytes | None:
         """Seal the place among those that wait, if it has changed."""
@@ -263,11 +287,6 @@ class _AnswerStream:
             return None
         self._place = place
         return self.sealer.seal_place(place)
-
-    def _cut(self) -> bytes:
-        piece = bytes(self._text[:MAX_DATA_BYTES])
-        del self._text[:MAX_DATA_BYTES]
-        return piece
 
     def _wait(self) -> None:
         """Sleep to the next beat; after a stall the beat starts anew instead of catching up."""
@@ -284,7 +303,10 @@ class _AnswerStream:
         if padding == "constant":
             count = self.sealer.frames + len(parts)
             frames += [(self.sealer.seal_text, b"")] * (round_up_frames(count) - count)
-        for left, (seal, data) in zip(reversed(range(len(frames))), frames, strict=True):
-            if padding == "constant":
+        sealed = (seal(data, final=at == len(frames)) for at, (seal, data) in enumerate(frames, 1))
+        if padding == "off":
+            self._peer.send(*sealed)
+        else:
+            for message in sealed:
                 self._wait()
-            self._peer.send(seal(data, final=left == 0))
+                self._peer.send(message)

@@ -6,6 +6,7 @@ are pure and count the frames themselves, so a frame out of its place does not o
 """
 
 import hashlib
+from collections import deque
 from enum import IntEnum
 from typing import Final
 
@@ -21,16 +22,21 @@ from app.protocol.constants import (
     FRAME_PLAINTEXT_BYTES,
     GCM_TAG_BYTES,
     LABEL,
+    MAX_CONTROL_BYTES,
 )
 from app.protocol.errors import AppError, ProtocolError, wire_code
 from app.protocol.messages import Kind, encode_message
+from app.protocol.piece import Piece, TokenLogprob
+from app.protocol.question import SCALE
 
 SEALED_FRAME_BYTES: Final = FRAME_PLAINTEXT_BYTES + GCM_TAG_BYTES
 _ANSWER_LABEL: Final = LABEL + b"answer"
 _ERROR_LABEL: Final = LABEL + b"error"
 HEAD_BYTES: Final = 4  # type, index and length
 MAX_DATA_BYTES: Final = FRAME_PLAINTEXT_BYTES - HEAD_BYTES
+LEAST_LOGPROB: Final = -1000 * SCALE
 _MAX_PLACE: Final = 2**16 - 1
+_LEAST_FILLED_BYTES: Final = MAX_DATA_BYTES - MAX_CONTROL_BYTES  # of a frame, while there is more
 
 
 class PartKind(IntEnum):
@@ -46,6 +52,58 @@ class PartKind(IntEnum):
 def encode_part(kind: PartKind, data: bytes, index: int = 0) -> bytes:
     """Give a part of a frame; *index* says which of a question's answers it belongs to."""
     return bytes([kind, index]) + len(data).to_bytes(2) + data
+
+
+def encode_logprob(told: TokenLogprob) -> bytes:
+    """Give the entry of a token that was made."""
+    others = [_pair(other) for other in told.alternatives]
+    entry = cbor.encode([*_pair(told), others])
+    return len(entry).to_bytes(2) + entry
+
+
+def _pair(told: TokenLogprob) -> list[cbor.Encodable]:
+    return [told.token, max(LEAST_LOGPROB, min(0, round(max(-1000, told.logprob) * SCALE)))]
+
+
+class PartQueue:
+    """What has yet to be sent of a question's answers, cut into frames."""
+
+    def __init__(self) -> None:
+        self._parts: deque[tuple[PartKind, int, bytearray]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    @property
+    def frames(self) -> int:
+        """How many it needs at most."""
+        return sum(HEAD_BYTES + len(data) for _, _, data in self._parts) // _LEAST_FILLED_BYTES + 1
+
+    def put(self, piece: Piece) -> None:
+        """Add *piece*; the spelling of a control token fits into a frame."""
+        text = PartKind.CONTROL if piece.control else PartKind.TEXT
+        self._put(text, piece.index, piece.text.encode())
+        self._put(PartKind.LOGPROBS, piece.index, b"".join(map(encode_logprob, piece.logprobs)))
+
+    def _put(self, kind: PartKind, index: int, data: bytes) -> None:
+        assert kind is not PartKind.CONTROL or len(data) <= MAX_CONTROL_BYTES  # noqa: S101 - a token
+        if self._parts and self._parts[-1][:2] == (kind, index) and kind is not PartKind.CONTROL:
+            self._parts[-1][2].extend(data)
+        elif data:
+            self._parts.append((kind, index, bytearray(data)))
+
+    def take(self) -> bytes:
+        """Give the parts of the next frame; none for a dummy."""
+        frame = b""
+        while self._parts and (room := MAX_DATA_BYTES - len(frame)) > 0:
+            kind, index, data = self._parts[0]
+            if kind is PartKind.CONTROL and len(data) > room:
+                break
+            frame += encode_part(kind, bytes(data[:room]), index)
+            del data[:room]
+            if not data:
+                self._parts.popleft()
+        return frame
 
 
 def encode_header(wrapped_answer_key: bytes) -> bytes:

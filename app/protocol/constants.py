@@ -54,6 +54,7 @@ DEFAULT_MAX_TOKENS: Final = 256
 
 # Answer stream, SPEC.md section 6
 FRAME_PLAINTEXT_BYTES: Final = 1024
+MAX_CONTROL_BYTES: Final = 256  # of a control token's spelling; real ones have 40 at most
 BEAT_SECONDS: Final = 0.05
 # 32, 48, 64, 96, 128 ... frames: the only lengths an answer stream can have.
 FRAME_COUNT_BUCKETS: Final = tuple(

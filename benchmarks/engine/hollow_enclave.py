@@ -20,6 +20,7 @@ from app.enclave.answering import Answerer, Outcome
 from app.enclave.engine.cache import PrefixName
 from app.enclave.engine.interface import Finish
 from app.enclave.engine.weights import Weights
+from app.protocol.piece import Piece
 from app.protocol.question import Question
 from benchmarks.engine.shapes import CACHE
 from local.twin.enclave import main
@@ -62,21 +63,21 @@ class HollowGeneration:
         """How it ended, once all pieces are taken."""
         if self._taken < self._pieces and not self._cancelled.is_set():
             return None
-        return Finish("length", _PROMPT_TOKENS, self._taken)
+        return Finish(("length",), _PROMPT_TOKENS, self._taken)
 
     @property
     def place(self) -> int:
         """Never a place to wait at."""
         return 0
 
-    def take(self, timeout_seconds: float) -> str:
+    def take(self, timeout_seconds: float) -> list[Piece]:
         """Sleep until the next piece is due, at most *timeout_seconds*; give what is."""
         due = self._started + (self._taken + 1) * _PIECE_SECONDS
         self._cancelled.wait(max(0.0, min(timeout_seconds, due - time.monotonic())))
         ready = int((time.monotonic() - self._started) / _PIECE_SECONDS)
         count = min(ready, self._pieces) - self._taken
         self._taken += count
-        return _PIECE * count
+        return [Piece(_PIECE)] * count
 
     def cancel(self) -> None:
         """End it."""

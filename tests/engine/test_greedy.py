@@ -2,6 +2,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import pytest
@@ -15,6 +16,7 @@ from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.question import Message, Options, Question
 from image.model.support import TESTED
 from tests.engine.conftest import VARIANTS
+from tests.pieces import take_all, text_of
 
 References = dict[str, list[dict[str, object]]]
 NAMES = ("demo", *TESTED, *VARIANTS)
@@ -30,12 +32,17 @@ class Numbers:
     stops: tuple[str, ...] = ()
     strip_start = False
     most_token_bytes = 8
+    vocabulary = 2**31
+    controls = MappingProxyType[int, str]({})
 
     def encode(self, question: Question) -> list[int]:
         return [int(word) for word in question.messages[-1].text.split()]
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(f"{token} " for token in ids)
+
+    def spell(self, token: int) -> bytes:
+        return f"{token} ".encode()
 
 
 @contextmanager
@@ -75,11 +82,9 @@ def continue_all(
             question = Question((Message("user", text),), Options(max_tokens=most))
             under_way.append(engine.start(question, deadline=time.monotonic() + 600, prefix=prefix))
         for generation in under_way:
-            pieces = []
-            while generation.finish is None:
-                pieces.append(generation.take(5))
-            assert generation.finish.reason != "error"
-            results.append([int(word) for word in "".join(pieces).split()])
+            pieces, finish = take_all(generation)
+            assert finish.reason != "error"
+            results.append([int(word) for word in text_of(pieces).split()])
     return results
 
 

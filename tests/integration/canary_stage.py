@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 import app.chatbot.session.sealed as chatbot
 from app.chatbot.evidence.advice import advise
+from app.chatbot.reading.parts import Text
 from app.chatbot.session.exchange import Exchange
 from app.chatbot.session.session import Session
 from app.protocol.asker.answer import AnswerOpener
@@ -165,7 +166,7 @@ class Stage:
         exchange = Exchange(time.monotonic())
         answer = self.session._answer(question, exchange)
         assert isinstance(answer, Generator)
-        return self.note(answer)
+        return self.note(part.text for part in answer if isinstance(part, Text))
 
     def post_sealed(self, sealed: bytes) -> str:
         """Post sealed bytes; give the code of the hint that comes first."""
@@ -261,12 +262,12 @@ def _gather_secrets(stage: Stage, patch: pytest.MonkeyPatch) -> None:
             secrets.add("the chatbot's session token", lease.credentials.session_token[-48:])
         return seal_request(authorization, *rest, **named)
 
-    def spy_opener(header: bytes, **keys: bytes) -> AnswerOpener:
+    def spy_opener(header: bytes, *, options: Options, **keys: bytes) -> AnswerOpener:
         info = b"enclave-llm/2 answer" + keys["request_digest"] + sha256(header).digest()
         material = keys["data_key"] + keys["answer_secret"]
         secrets.add("answer data key", keys["data_key"])
         secrets.add("key of an answer", _derive(material, None, info))
-        return AnswerOpener(header, **keys)
+        return AnswerOpener(header, options=options, **keys)
 
     seal: Callable[..., bytes] = seal_question
     patch.setattr(chatbot, "seal_question", spy_question)

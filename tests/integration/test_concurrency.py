@@ -10,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from app.chatbot.reading.parts import Text
 from app.chatbot.session.exchange import Exchange
 from app.chatbot.session.sealed import SealedQuestion
 from app.chatbot.session.session import Session
@@ -92,7 +93,8 @@ def follow(
 
     coming = messages()
     header = sealed.open_header(next(coming, None))
-    return session._open(header, coming, sealed, exchange or Exchange(time.monotonic()))
+    opened = session._open(header, coming, sealed, exchange or Exchange(time.monotonic()))
+    return (part.text for part in opened if isinstance(part, Text))
 
 
 def at_once(number: int, work: Callable[[int], list[Stamped] | AppError]) -> list[object]:

@@ -13,6 +13,7 @@ from app.protocol.question import Message, Options, Question
 from local.demo_model.corpus import read_corpus
 from local.demo_model.measure import measure_held_out, measure_trained
 from local.demo_model.suggestions import DEMO_QUESTION, SUGGESTIONS
+from tests.pieces import take_all, text_of
 
 FOLDER = Path(__file__).parents[2] / "local" / "demo_model"
 EMAIL_ANSWER = "Sorry to hear that. First check that you can sign in to the staff portal"
@@ -43,11 +44,9 @@ def answer_all(engine: BatchingEngine, questions: Sequence[Question]) -> list[st
         some = questions[at : at + MAX_ACTIVE_ANSWERS]
         generations = [engine.start(q, deadline=time.monotonic() + 600) for q in some]
         for generation in generations:
-            pieces = []
-            while generation.finish is None:
-                pieces.append(generation.take(5))
-            assert generation.finish.reason == "stop"
-            answers.append("".join(pieces))
+            pieces, finish = take_all(generation)
+            assert finish.reason == "stop"
+            answers.append(text_of(pieces))
     return answers
 
 

@@ -155,8 +155,9 @@ def recorded(twin: Twin) -> Iterator[tuple[Session, Recorded]]:
     ends = tuple(sum(map(len, frames[: number + 1])) for number in range(len(frames)))
     coming = iter(messages)
     header = sealed.open_header(next(coming))
-    text = "".join(session._open(header, coming, sealed, Exchange(time.monotonic())))
-    yield session, Recorded(sealed, b"".join(frames), ends, text)
+    exchange = Exchange(time.monotonic())
+    list(session._open(header, coming, sealed, exchange))
+    yield session, Recorded(sealed, b"".join(frames), ends, exchange.text)
     session.close()
 
 

@@ -9,9 +9,10 @@ from app.chatbot import library
 from app.chatbot.evidence.proof import prove_answer, prove_enclave
 from app.chatbot.library import connect
 from app.chatbot.session.session import Session
-from app.protocol.asker.answer import AnswerOpener, Piece
+from app.protocol.asker.answer import AnswerOpener
 from app.protocol.errors import AttestationError, ConfigError, TruncatedError
 from app.protocol.messages import Kind
+from app.protocol.piece import Piece
 from app.protocol.question import Options
 from local.twin.twin import Twin
 from tests.endless import ENDLESS_TOKENS

@@ -369,6 +369,7 @@ def open_answer(
         data_key=data_key,
         answer_secret=answer_secret,
         request_digest=digest_request(request),
+        options=Options(),
     )
     pieces = (piece for message in messages[1:] for piece in opener.open(*message))
     return "".join(piece.text for piece in pieces)

@@ -22,7 +22,7 @@ from app.protocol.authorization import Authorization, KeyArn
 from app.protocol.constants import ANSWER_SECRET_BYTES
 from app.protocol.errors import ProtocolError, TruncatedError
 from app.protocol.messages import Kind
-from app.protocol.question import Padding, Question
+from app.protocol.question import Options, Question
 from app.protocol.receipt import Receipt
 from app.protocol.sealing import digest_request
 
@@ -43,7 +43,7 @@ class SealedQuestion:
     enclave: VerifiedEnclave
     conversation: bytes
     key_arn: KeyArn
-    padding: Padding
+    options: Options
 
     @property
     def digest(self) -> bytes:
@@ -85,6 +85,7 @@ class SealedQuestion:
             data_key=access.open_answer_key(wrapped_answer_key, self.conversation),
             answer_secret=self.answer_secret,
             request_digest=self.digest,
+            options=self.options,
         )
 
     def verify(self, opener: AnswerOpener, root: Certificate) -> Receipt:
@@ -92,7 +93,8 @@ class SealedQuestion:
         Verify the receipt of the answer that *opener* has opened to its end.
 
         Raises:
-            ProtocolError: There is none, or it breaks the format.
+            ProtocolError: There is none, or it breaks the format; or it is of another number of
+                answers than were asked for, or of fewer tokens than log-probabilities came for.
 
             AttestationError: It is not of this answer to this question by this enclave.
         """
@@ -107,9 +109,17 @@ class SealedQuestion:
             manifest_digest=self.enclave.manifest.digest,
             conversation=self.conversation,
             key_arn=self.key_arn.text,
-            padding=self.padding,
+            padding=self.options.padding,
         )
+        _require_asked_for(receipt, self.options, opener)
         return receipt
+
+
+def _require_asked_for(receipt: Receipt, options: Options, opener: AnswerOpener) -> None:
+    if len(receipt.finishes) != options.n:
+        raise ProtocolError(f"receipt of {len(receipt.finishes)} answers, asked for {options.n}")
+    if opener.entries > receipt.completion_tokens:
+        raise ProtocolError("more log-probabilities than tokens were made")
 
 
 def seal(
@@ -150,6 +160,5 @@ def seal(
         public_key=enclave.public_key,
         manifest_digest=enclave.manifest.digest,
     )
-    padding = question.options.padding
     secret = authorization.answer_secret
-    return SealedQuestion(request, secret, enclave, conversation, key_arn, padding)
+    return SealedQuestion(request, secret, enclave, conversation, key_arn, question.options)

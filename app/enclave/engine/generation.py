@@ -1,16 +1,17 @@
 """
-A generation of the batching engine: one answer under way, and its tokens.
+The batching engine's answers under way: the tokens of each, and what they have made together.
 """
 
 import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
-
-import numpy as np
 
 from app.enclave.engine.cache import CachedTokens, PrefixName
 from app.enclave.engine.completion import Completion
 from app.enclave.engine.interface import Finish
+from app.enclave.engine.sampling import Sampler
+from app.protocol.piece import Piece
 from app.protocol.question import FinishReason, Options
 
 
@@ -22,7 +23,7 @@ class TokenSequence:
     options: Options
     most_tokens: int
     prefix: PrefixName | None
-    random: np.random.Generator
+    sampler: Sampler
     completion: Completion = field(repr=False)
     ahead: list[int] = field(default_factory=list, repr=False)  # what the model has not seen
     cached: CachedTokens | None = field(default=None, repr=False)
@@ -44,21 +45,21 @@ class Owner(Protocol):
 
 
 class BatchedGeneration:
-    """One answer under way; see `Generation` for what its methods promise."""
+    """
+    One answer under way: what the schedule knows, and a row of the model's steps.
 
-    def __init__(self, engine: Owner, sequence: TokenSequence, *, deadline: float) -> None:
+    Attributes:
+        ended: Whether it makes nothing more.
+    """
+
+    def __init__(
+        self, engine: Owner, answers: "BatchedAnswers", sequence: TokenSequence, *, deadline: float
+    ) -> None:
         self._engine = engine
-        self._changed = threading.Condition()
-        self._text = ""
-        self._finish: Finish | None = None
+        self._answers = answers
         self.sequence = sequence
         self.deadline = deadline
-
-    @property
-    def finish(self) -> Finish | None:
-        """How it ended; None until it has, and while text is left to take."""
-        with self._changed:
-            return None if self._text else self._finish
+        self.reason: FinishReason | None = None
 
     @property
     def place(self) -> int:
@@ -67,34 +68,79 @@ class BatchedGeneration:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come, though text may be left to take."""
-        return self._finish is not None
+        """Whether it makes nothing more, though pieces may be left to take."""
+        return self.reason is not None
 
-    def take(self, timeout_seconds: float) -> str:
-        """Give all text that came since the last call, waiting up to *timeout_seconds*."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._text or self._finish, timeout_seconds)
-            text, self._text = self._text, ""
-            return text
+    def put(self, pieces: Iterable[Piece]) -> None:
+        """Add *pieces*, unless it has ended."""
+        with self._answers.changed:
+            if self.reason is None:
+                self._answers.pieces += pieces
+                self._answers.changed.notify_all()
+
+    def end(self, reason: FinishReason) -> None:
+        """End with *reason*, unless it has ended."""
+        with self._answers.changed:
+            if self.reason is None:
+                self.reason = reason
+                self._answers.changed.notify_all()
 
     def cancel(self) -> None:
         """Stop generating and free the slot at once."""
         self.end("error")
-        with self._changed:
-            self._text = ""
         self._engine.leave(self)
 
-    def put(self, text: str) -> None:
-        """Add *text*, unless the answer has ended."""
-        with self._changed:
-            if text and self._finish is None:
-                self._text += text
-                self._changed.notify_all()
 
-    def end(self, reason: FinishReason) -> None:
-        """End with *reason*, unless it has ended."""
-        with self._changed:
-            if self._finish is None:
-                made = self.sequence.completion.tokens
-                self._finish = Finish(reason, len(self.sequence.prompt), made)
-                self._changed.notify_all()
+class BatchedAnswers:
+    """
+    All answers to one question; see `Generation` for what its methods promise.
+
+    Attributes:
+        answers: Each of them.
+
+        changed: Held by whoever touches what they have made, or how they ended.
+
+        pieces: What was made and not taken.
+    """
+
+    def __init__(
+        self, engine: Owner, sequences: Iterable[TokenSequence], *, deadline: float
+    ) -> None:
+        self.changed = threading.Condition()
+        self.pieces: list[Piece] = []
+        self.answers: Sequence[BatchedGeneration] = [
+            BatchedGeneration(engine, self, sequence, deadline=deadline) for sequence in sequences
+        ]
+
+    @property
+    def finish(self) -> Finish | None:
+        """How they ended; None until all have, and while pieces are left to take."""
+        with self.changed:
+            reasons = [answer.reason for answer in self.answers if answer.reason is not None]
+            if self.pieces or len(reasons) < len(self.answers):
+                return None
+        sequences = [answer.sequence for answer in self.answers]
+        made = sum(sequence.completion.tokens for sequence in sequences)
+        return Finish(tuple(reasons), len(sequences[0].prompt), made)
+
+    @property
+    def place(self) -> int:
+        """The place of the first; of one conversation's answers none passes another."""
+        return self.answers[0].place
+
+    def take(self, timeout_seconds: float) -> list[Piece]:
+        """Give all pieces that came since the last call, waiting up to *timeout_seconds*."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.pieces or self._have_ended(), timeout_seconds)
+            pieces, self.pieces = self.pieces, []
+            return pieces
+
+    def cancel(self) -> None:
+        """Stop generating and free the slots at once."""
+        for answer in self.answers:
+            answer.cancel()
+        with self.changed:
+            self.pieces = []
+
+    def _have_ended(self) -> bool:
+        return all(answer.ended for answer in self.answers)

@@ -1,5 +1,5 @@
 """
-An engine: what turns a question into an answer, piece by piece.
+An engine: what turns a question into its answers, piece by piece.
 
 The server knows only this interface; `load` fills it. One engine serves all
 conversations, and nothing of one is visible in another.
@@ -9,40 +9,54 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.enclave.engine.cache import PrefixName
+from app.protocol.piece import Piece
 from app.protocol.question import FinishReason, Question
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """How a completion ended, and what it cost in tokens of this model."""
+    """
+    How the answers to a question ended, and what they cost in tokens of this model.
 
-    reason: FinishReason
+    Attributes:
+        reasons: Of each answer.
+
+        completion_tokens: Of all of them.
+    """
+
+    reasons: tuple[FinishReason, ...]
     prompt_tokens: int
     completion_tokens: int
 
+    @property
+    def reason(self) -> FinishReason:
+        """How the first one ended, or `error` if any did so."""
+        return "error" if "error" in self.reasons else self.reasons[0]
+
 
 class Generation(Protocol):
-    """One answer under way."""
+    """The answers to one question under way, as many as its `n`."""
 
     @property
     def finish(self) -> Finish | None:
-        """How it ended; None until it has, and while text is left to take."""
+        """How they ended; None until all have, and while pieces are left to take."""
 
     @property
     def place(self) -> int:
-        """Its place among those that wait, the next one 1; 0 once it has begun or ended."""
+        """How many answers have yet to begin, up to its first; 0 once that has begun or ended."""
 
-    def take(self, timeout_seconds: float) -> str:
+    def take(self, timeout_seconds: float) -> list[Piece]:
         """
-        Give all text that came since the last call, whole characters only.
+        Give all pieces that came since the last call, each answer's in order.
 
-        Waits up to *timeout_seconds* for some (0 does not wait), and gives "" when none came
-        or the generation has ended. Never raises: an engine that fails ends with finish
-        reason `error`.
+        Waits up to *timeout_seconds* for some (0 does not wait), and gives none when none came
+        or all answers have ended. Text is whole characters, and no part of a stop string. A
+        control token is a piece of its own, but for the one that ends an answer, which is
+        none. Never raises: an engine that fails ends with finish reason `error`.
         """
 
     def cancel(self) -> None:
-        """Stop generating and free its slot at once; may be called at any time, also twice."""
+        """Stop generating and free its slots at once; may be called at any time, also twice."""
 
 
 class Engine(Protocol):
@@ -64,11 +78,12 @@ class Engine(Protocol):
             TooLongError: Its prompt does not fit this model's context; numbers are
                 (prompt tokens, context length).
 
-            UnsupportedError: The model's chat template refuses these roles in this order.
+            UnsupportedError: This model cannot honour what is asked for; numbers say what.
 
             EngineError: Template or tokenizer fail on this question, or give no token.
 
-            BusyError: `MAX_ACTIVE_ANSWERS` are under way and `MAX_WAITING_ANSWERS` wait.
+            BusyError: `MAX_ACTIVE_ANSWERS` are under way and `MAX_WAITING_ANSWERS` wait, or would
+                with these.
         """
 
     def is_alive(self) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from app.enclave.engine.cache import KvCache, blocks_for
-from app.enclave.engine.generation import BatchedGeneration
+from app.enclave.engine.generation import BatchedAnswers, BatchedGeneration
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import BusyError
 
@@ -44,33 +44,34 @@ class Schedule:
         self._left: list[BatchedGeneration] = []  # their blocks are the runner's to free
         self.closed = False
 
-    def join(self, prepare: Callable[[], BatchedGeneration]) -> BatchedGeneration:
+    def join(self, count: int, prepare: Callable[[], BatchedAnswers]) -> BatchedAnswers:
         """
-        Keep a place, and let the generation that *prepare* gives wait in it.
+        Keep *count* places, and let the answers that *prepare* gives, as many, wait in them.
 
         Raises:
-            BusyError: As many as may are under way, wait or are prepared, or it is closed.
+            BusyError: With them, more than may would be under way, wait or be prepared; or it is
+                closed.
         """
         with self._changed:
             taken = len(self._active) + len(self._waiting) + self._preparing
-            if self.closed or taken >= MAX_ACTIVE_ANSWERS + MAX_WAITING_ANSWERS:
+            if self.closed or taken + count > MAX_ACTIVE_ANSWERS + MAX_WAITING_ANSWERS:
                 raise BusyError(f"{taken} answers are under way or wait")
-            self._preparing += 1
-        generation = None
+            self._preparing += count
+        prepared = None
         try:
-            generation = prepare()
+            prepared = prepare()
         finally:
-            self._end_preparing(generation)
-        return generation
+            self._end_preparing(count, prepared)
+        return prepared
 
-    def _end_preparing(self, generation: BatchedGeneration | None) -> None:
+    def _end_preparing(self, count: int, prepared: BatchedAnswers | None) -> None:
         with self._changed:
-            self._preparing -= 1
-            if generation is None:
+            self._preparing -= count
+            if prepared is None:
                 return
             if self.closed:
                 raise BusyError("the engine is closed")
-            self._waiting.append(generation)
+            self._waiting += prepared.answers
             self._order()
             self._changed.notify_all()
 

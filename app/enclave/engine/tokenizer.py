@@ -9,11 +9,13 @@ from typing import Final
 
 import tokenizers
 
-from app.enclave.engine.control import PromptTokenizer
+from app.enclave.engine.control import SPACES, PromptTokenizer
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS, plain_transcript
-from app.enclave.engine.template import ChatTemplate
+from app.enclave.engine.spelling import Speller
+from app.enclave.engine.template import THINKING, ChatTemplate
 from app.enclave.engine.weights import Weights
-from app.protocol.errors import WeightsError
+from app.protocol.constants import MAX_CONTROL_BYTES
+from app.protocol.errors import UnsupportedError, WeightsError
 from app.protocol.question import Question
 
 TOKENIZER_NAME: Final = "tokenizer.json"
@@ -26,6 +28,10 @@ class Tokenizer:
 
     Attributes:
         most_token_bytes: The bytes of the longest token.
+
+        vocabulary: Tokens are below it.
+
+        controls: The control tokens that an answer may have, and their spellings.
 
     Raises:
         WeightsError: The package's tokenizer or template cannot be read.
@@ -43,16 +49,20 @@ class Tokenizer:
         _forget_words(self._tokenizer)
         _forget_words(self._prompts.tokenizer)
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-        self.most_token_bytes = max((len(token.encode()) for token in vocabulary), default=1)
+        self.most_token_bytes = max(map(len, map(str.encode, vocabulary)), default=1)
         # A model gives for a token that it does not have what was left by the last step.
-        largest = max(vocabulary.values(), default=0)
-        if largest >= weights.sizes.vocabulary:
+        self.vocabulary = max(vocabulary.values(), default=0) + 1
+        if self.vocabulary > weights.sizes.vocabulary:
             raise WeightsError(
-                f"the tokenizer has token {largest}, the model {weights.sizes.vocabulary} of them"
+                f"the tokenizer has token {self.vocabulary - 1}, the model "
+                f"{weights.sizes.vocabulary} of them"
             )
+        self._spell = Speller(self._tokenizer)
         path = weights.folder / TEMPLATE_NAME
+        source = path.read_text("utf-8") if path.is_file() else ""
         names = {"bos_token": weights.bos_text, "eos_token": weights.eos_text}
-        self._template = ChatTemplate(path.read_text("utf-8"), names) if path.is_file() else None
+        self._template = ChatTemplate(source, names) if path.is_file() else None
+        self.controls = _control_tokens(self._tokenizer, source)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -72,19 +82,44 @@ class Tokenizer:
             TooLongError: It leaves no room for an answer; numbers are (prompt tokens, context
                 length).
 
-            UnsupportedError: The model's chat template refuses these roles in this order.
+            UnsupportedError: The model's chat template refuses these roles in this order, or such
+                thinking.
         """
         plain = self._template is None
+        if plain and question.options.thinking != "auto":
+            raise UnsupportedError("the model has no template", numbers=(THINKING,))
         text = plain_transcript(question.messages) if plain else self._render(question)
         return self._prompts.encode(text, add_special_tokens=plain, limit=self._context_tokens)
 
     def _render(self, question: Question) -> str:
         assert self._template is not None  # noqa: S101 - asked before
-        return self._template.render(question.messages)
+        return self._template.render(question.messages, thinking=question.options.thinking)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""
         return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+    def spell(self, token: int) -> bytes:
+        """Give the bytes of *token*, which need not be whole characters."""
+        return self._spell(token)
+
+
+def _control_tokens(tokenizer: tokenizers.Tokenizer, template: str) -> dict[int, str]:
+    """
+    Give the added tokens that are control and no text.
+
+    Those are the special ones, and what *template* itself spells, such as the marks of a call.
+    Vocabularies add words, too, such as HTML's tags, and those are text.
+    """
+    controls = {
+        number: token.content
+        for number, token in tokenizer.get_added_tokens_decoder().items()
+        if not SPACES.fullmatch(token.content) and (token.special or token.content in template)
+    }
+    longest = max((len(spelling.encode()) for spelling in controls.values()), default=0)
+    if longest > MAX_CONTROL_BYTES:
+        raise WeightsError(f"a control token has {longest} bytes, at most {MAX_CONTROL_BYTES}")
+    return controls
 
 
 def _forget_words(tokenizer: tokenizers.Tokenizer) -> None:

@@ -13,7 +13,13 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 
 from app.protocol import cbor
-from app.protocol.answer import HEAD_BYTES, AnswerStream, PartKind, error_aead
+from app.protocol.answer import (
+    HEAD_BYTES,
+    LEAST_LOGPROB,
+    AnswerStream,
+    PartKind,
+    error_aead,
+)
 from app.protocol.authorization import unpad
 from app.protocol.constants import (
     FRAME_PLAINTEXT_BYTES,
@@ -29,10 +35,10 @@ from app.protocol.errors import (
     UnsupportedError,
 )
 from app.protocol.messages import Kind, encode_message
-from app.protocol.question import FIELDS, SCALE
+from app.protocol.piece import Piece, TokenLogprob
+from app.protocol.question import FIELDS, SCALE, Options
 
 _PART_KINDS: Final = frozenset(PartKind)
-_LEAST_LOGPROB: Final = -1000 * SCALE
 _MOST: Final = 2**64 - 1  # of what an error counts
 
 
@@ -62,39 +68,9 @@ class Part:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """
-    Something of an answer that a frame gave.
-
-    Attributes:
-        index: Which of the question's answers it belongs to.
-
-        control: *text* spells a control token, and is no text.
-    """
-
-    text: str = field(repr=False)
-    index: int = 0
-    control: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """
-    A token that was made, or might have been.
-
-    Attributes:
-        logprob: Natural logarithm, 0 or less.
-    """
-
-    token: bytes = field(repr=False)
-    logprob: float = field(repr=False)
-    alternatives: "tuple[TokenLogprob, ...]" = field(default=(), repr=False)
-
-
 class AnswerOpener(AnswerStream):
     """
-    The chatbot's half of one answer; the same arguments as the enclave's.
+    The chatbot's half of one answer; the enclave's arguments, and the question's options.
 
     `open` frames as they come, then `finish`. What a frame has is given as soon as it has opened:
     it is the enclave's, in order; that it is all of it only `finish` says.
@@ -103,31 +79,39 @@ class AnswerOpener(AnswerStream):
         place: The answer's place among those that wait, as the last frame that told said; 0
             once it has begun, None before the enclave has told.
 
-        logprobs: By index, as far as they have come.
+        entries: How many log-probabilities have come, of all answers.
     """
 
     def __init__(
-        self, header: bytes, *, data_key: bytes, answer_secret: bytes, request_digest: bytes
+        self,
+        header: bytes,
+        *,
+        data_key: bytes,
+        answer_secret: bytes,
+        request_digest: bytes,
+        options: Options,
     ) -> None:
         super().__init__(
             header, data_key=data_key, answer_secret=answer_secret, request_digest=request_digest
         )
         self._texts: dict[int, _Text] = defaultdict(_Text)
+        self._options = options
         self._entries: dict[int, bytearray] = defaultdict(bytearray)
         self._receipt = bytearray()
         self._answer_digest: bytes | None = None
-        self.logprobs: dict[int, list[TokenLogprob]] = defaultdict(list)
+        self.entries = 0
         self.place: int | None = None
         self.finished = False
 
     def open(self, kind: Kind, body: bytes) -> list[Piece]:
         """
-        Open the next frame and give the text and the control tokens in it.
+        Open the next frame and give the pieces in it.
 
         Raises:
             EnvelopeError: It does not open: altered, out of place, or of another answer.
 
-            ProtocolError: It opens and breaks the format, or comes after the final frame.
+            ProtocolError: It opens and breaks the format, comes after the final frame, or has what
+                the question did not ask for.
         """
         if self.finished or kind not in {Kind.ANSWER_FRAME, Kind.FINAL_FRAME}:
             raise ProtocolError("message where no frame may be")
@@ -160,6 +144,8 @@ class AnswerOpener(AnswerStream):
         self._receipt += parts[0].data
 
     def _take(self, part: Part) -> Iterator[Piece]:
+        if part.index >= self._options.n:
+            raise ProtocolError(f"a part of answer {part.index}, {self._options.n} were asked for")
         match part.kind:
             case PartKind.TEXT:
                 if text := self._texts[part.index].decode(part.data):
@@ -168,10 +154,18 @@ class AnswerOpener(AnswerStream):
                 self._texts[part.index].end()
                 yield Piece(_Text().decode(part.data, whole=True), part.index, control=True)
             case PartKind.LOGPROBS:
-                self._entries[part.index] += part.data
-                self.logprobs[part.index] += _take_entries(self._entries[part.index])
+                yield from self._take_logprobs(part)
             case _:
                 self._take_place(part)
+
+    def _take_logprobs(self, part: Part) -> Iterator[Piece]:
+        self._entries[part.index] += part.data
+        come = tuple(_take_entries(self._entries[part.index]))
+        if any(len(told.alternatives) != self._options.logprobs for told in come):
+            raise ProtocolError("log-probabilities other than were asked for")
+        self.entries += len(come)
+        if come:
+            yield Piece("", part.index, logprobs=come)
 
     def _take_place(self, part: Part) -> None:
         if len(part.data) != 2 or part.index:
@@ -247,7 +241,7 @@ def _take_entries(buffer: bytearray) -> Iterator[TokenLogprob]:
 def _parse_logprob(item: cbor.Cbor) -> TokenLogprob:
     match item:
         case [bytes(token), value]:
-            return TokenLogprob(token, cbor.integer(value, _LEAST_LOGPROB, 0) / SCALE)
+            return TokenLogprob(token, cbor.integer(value, LEAST_LOGPROB, 0) / SCALE)
     raise ProtocolError("log-probability is malformed")
 
 

@@ -21,6 +21,7 @@ from app.enclave.preflight import (
 from app.protocol.asker.attestation import verify_attestation
 from app.protocol.constants import MAX_START_DRIFT_SECONDS
 from app.protocol.errors import WIRE_ERRORS, ClockError, ProtocolError
+from app.protocol.piece import Piece
 from app.protocol.question import FinishReason, Question
 from tests.support import make_nsm_client, twin_root
 
@@ -153,12 +154,12 @@ class FixedEngine:
 
     @property
     def finish(self) -> Finish | None:
-        return None if self.polls else Finish(self.reason, 4, 4)
+        return None if self.polls else Finish((self.reason,), 4, 4)
 
-    def take(self, timeout_seconds: float) -> str:
+    def take(self, timeout_seconds: float) -> list[Piece]:
         assert timeout_seconds > 0
         self.polls -= 1
-        return "yes"
+        return [Piece("yes")]
 
     def cancel(self) -> None:
         raise AssertionError

@@ -14,12 +14,14 @@ from app.protocol.answer import (
     MAX_DATA_BYTES,
     SEALED_FRAME_BYTES,
     PartKind,
+    PartQueue,
     encode_header,
+    encode_logprob,
     encode_part,
     round_up_frames,
     seal_error,
 )
-from app.protocol.asker.answer import Piece, TokenLogprob, open_error, parse_header
+from app.protocol.asker.answer import open_error, parse_header
 from app.protocol.authorization import pad
 from app.protocol.constants import (
     FRAME_COUNT_BUCKETS,
@@ -38,6 +40,8 @@ from app.protocol.errors import (
     UnsupportedError,
 )
 from app.protocol.messages import Kind, parse_message
+from app.protocol.piece import Piece, TokenLogprob
+from app.protocol.question import Options
 from tests.samples import (
     ANSWER_KEY,
     ANSWER_SECRET,
@@ -310,10 +314,98 @@ def test_several_answers() -> None:
         frame = sealer.seal(encode_part(PartKind.TEXT, data, index))
         pieces += opener.open(*parse_message(frame))
     assert pieces == [Piece("🐻", 0), Piece("🐻", 3)]
+    entries = []
     for index, data in ((0, told + told[:3]), (3, told), (0, told[3:])):
-        opener.open(*parse_message(sealer.seal(encode_part(PartKind.LOGPROBS, data, index))))
+        frame = sealer.seal(encode_part(PartKind.LOGPROBS, data, index))
+        entries += opener.open(*parse_message(frame))
     one = TokenLogprob(b"a", -1.5, (TokenLogprob(b"b", -2.0),))
-    assert dict(opener.logprobs) == {0: [one, one], 3: [one]}
+    assert entries == [Piece("", index, logprobs=(one,)) for index in (0, 3, 0)]
+    assert opener.entries == 3
+
+
+PIECES = st.builds(
+    Piece, st.text(max_size=700), st.integers(0, 2)
+) | st.builds(
+    lambda text, index: Piece(text, index, control=True),
+    st.text(min_size=1, max_size=60),
+    st.integers(0, 2),
+) | st.builds(
+    lambda told, index: Piece("", index, logprobs=told),
+    st.tuples(st.builds(
+        TokenLogprob,
+        st.binary(max_size=20),
+        st.integers(-10**9, 0).map(lambda value: value / 10**6),
+        st.tuples(st.builds(TokenLogprob, st.binary(max_size=400), st.just(-2.5))),
+    )),
+    st.integers(0, 2),
+)  # fmt: skip
+
+
+def joined(pieces: list[Piece]) -> list[tuple[str | TokenLogprob, bool]]:
+    """Give what was made as no cut changes it: characters, control tokens and entries."""
+    made = list[tuple[str | TokenLogprob, bool]]()
+    for piece in pieces:
+        made += [(piece.text, True)] if piece.control else [(c, False) for c in piece.text]
+        made += [(told, False) for told in piece.logprobs]
+    return made
+
+
+@given(st.lists(PIECES, max_size=40), st.integers(1, 9))
+def test_pieces_arrive(pieces: list[Piece], every: int) -> None:
+    """
+    However pieces of several answers fill frames, each answer gets its own again, in order; and
+    they take no more frames than was said.
+    """
+    queue, sealer, opener = PartQueue(), make_sealer(), make_opener()
+    opened: list[Piece] = []
+    for number, piece in enumerate(pieces):
+        queue.put(piece)
+        if number % every == 0:
+            opened += opener.open(*parse_message(sealer.seal(queue.take())))
+    most = sealer.frames + queue.frames
+    while queue:
+        opened += opener.open(*parse_message(sealer.seal(queue.take())))
+    assert queue.take() == b""
+    assert sealer.frames <= most
+    for index in range(3):
+        sent, got = ([p for p in some if p.index == index] for some in (pieces, opened))
+        told = [one for one in joined(got) if isinstance(one[0], TokenLogprob)]
+        assert told == [one for one in joined(sent) if isinstance(one[0], TokenLogprob)]
+        texts = [one for one in joined(got) if isinstance(one[0], str)]
+        assert texts == [one for one in joined(sent) if isinstance(one[0], str)]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.0, 0), (1e-9, 0), (-1.5, -1_500_000), (-float("inf"), -(10**9))]
+)
+def test_log_probabilities_are_millionths(value: float, expected: int) -> None:
+    """
+    A logarithm travels in millionths, between 0 and the least one.
+    """
+    entry = encode_logprob(TokenLogprob(b"a", value))
+    assert cbor.decode(entry[2:]) == [b"a", expected, []]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "index"),
+    [
+        (Options(n=2), PartKind.TEXT, 2),
+        (Options(), PartKind.CONTROL, 1),
+        (Options(), PartKind.LOGPROBS, 0),
+        (Options(logprobs=0), PartKind.LOGPROBS, 0),
+        (Options(logprobs=2), PartKind.LOGPROBS, 0),
+    ],
+    ids=["index", "control", "untold", "none", "few"],
+)
+def test_only_what_was_asked_for(options: Options, kind: PartKind, index: int) -> None:
+    """
+    Another answer than were asked for, or other log-probabilities, are refused.
+    """
+    entry = encode_logprob(TokenLogprob(b"a", -1.0, (TokenLogprob(b"a", -1.0),)))
+    data = entry if kind is PartKind.LOGPROBS else b"a"
+    frame = make_sealer().seal(encode_part(kind, data, index))
+    with pytest.raises(ProtocolError, match="asked for"):
+        make_opener(options=options).open(*parse_message(frame))
 
 
 @pytest.mark.parametrize("text", ["", "é", "a é"])

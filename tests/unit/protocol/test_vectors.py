@@ -22,7 +22,7 @@ from app.protocol.envelope import open_question
 from app.protocol.errors import AppError, wire_code
 from app.protocol.frames import FrameReader
 from app.protocol.messages import Kind, parse_message, parse_nonce
-from app.protocol.question import parse_question
+from app.protocol.question import Options, parse_question
 from app.protocol.releases import Measurements
 from app.protocol.sealing import open_request, parse_opened, parse_sealed_request
 from app.protocol.weights import PieceOpener, encode_weights_key, parse_weights_key
@@ -146,6 +146,7 @@ def open_answer(vector: Vector) -> None:
         data_key=vector.data("data_key"),
         answer_secret=vector.data("answer_secret"),
         request_digest=vector.data("request_digest"),
+        options=Options(n=16, logprobs=2),
     )
     text = ""
     try:

@@ -9,6 +9,7 @@ import pytest
 
 from app.chatbot.console import Terminal
 from app.chatbot.errors import OutputError
+from app.chatbot.reading.parts import Part
 from app.chatbot.session.exchange import Answer, Exchange
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.conversation import _Conversation
@@ -19,11 +20,11 @@ SAID = (Message("user", "Who?"), Message("assistant", "Nobody."))
 
 
 def failing(error: AppError) -> Answer:
-    def pieces() -> Generator[str]:
+    def parts() -> Generator[Part]:
         yield from ()
         raise error
 
-    return Answer(pieces(), Exchange(time.monotonic()))
+    return Answer(parts(), Exchange(time.monotonic()))
 
 
 def conversation(

@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 
 from app.chatbot.evidence.finding import Json
+from app.chatbot.reading.parts import Part, Text
 from app.chatbot.session.exchange import Answer, Exchange
 from app.chatbot.session.session import Session
 from app.chatbot.web import visit as visit_module
@@ -28,13 +29,13 @@ class FakeSession:
     def ask(self, text: str, options: Options) -> Answer:
         del options
 
-        def pieces() -> Generator[str]:
+        def parts() -> Generator[Part]:
             self.asked.append(text)
             if self.raised:
                 raise self.raised
-            yield "sent"
+            yield Text("sent")
 
-        return Answer(pieces(), Exchange(time.monotonic()))
+        return Answer(parts(), Exchange(time.monotonic()))
 
     def close(self) -> None:
         self.closed = True

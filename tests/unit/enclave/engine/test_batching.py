@@ -1,8 +1,10 @@
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -12,16 +14,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from app.enclave.engine import runner
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import BLOCK_TOKENS, PrefixName, blocks_for
-from app.enclave.engine.generation import BatchedGeneration
+from app.enclave.engine.generation import BatchedAnswers
 from app.enclave.engine.interface import Engine, Finish
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS
-from app.enclave.engine.sampling import choose_token
+from app.enclave.engine.sampling import Choice, Sampler
 from app.enclave.engine.schedule import PREFILL_TOKENS
 from app.enclave.engine.step import Rows
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
-from app.protocol.errors import BusyError, EngineError, TooLongError
+from app.protocol.errors import BusyError, EngineError, TooLongError, UnsupportedError
 from app.protocol.question import Message, Options, Question
 from tests.patience import wait_until
+from tests.pieces import take_all, text_of
 
 VOCABULARY = 300
 CONTEXT = 512
@@ -35,6 +38,8 @@ class BytesTokenizer:
     stops = TRANSCRIPT_STOPS
     strip_start = True
     most_token_bytes = 30
+    vocabulary = VOCABULARY
+    controls = MappingProxyType({1: "<s>", 3: "<pad>"})
 
     def __init__(self) -> None:
         self.tokenizer = Tokenizer(models.BPE())
@@ -56,6 +61,9 @@ class BytesTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids))
+
+    def spell(self, token: int) -> bytes:
+        return str(self.tokenizer.id_to_token(token)).encode()
 
 
 @dataclass(slots=True)
@@ -156,18 +164,16 @@ def start(
     seconds: float = 60,
     name: str | None = None,
     ends: float = FOREVER,
-) -> BatchedGeneration:
+) -> BatchedAnswers:
     fits: Engine = engine  # it fills the interface
     assert fits.is_alive()
     prefix = None if name is None else PrefixName(name.encode(), ends)
     return engine.start(question, deadline=time.monotonic() + seconds, prefix=prefix)
 
 
-def read(generation: BatchedGeneration) -> tuple[str, Finish]:
-    pieces = []
-    while (finish := generation.finish) is None:
-        pieces.append(generation.take(5))
-    return "".join(pieces), finish
+def read(generation: BatchedAnswers) -> tuple[str, Finish]:
+    pieces, finish = take_all(generation)
+    return text_of(pieces), finish
 
 
 @pytest.mark.parametrize("text", ["naïve — 東京 🙂 done", "\u0301e", "🙂"])
@@ -181,7 +187,7 @@ def test_utf8(make: Make, text: str) -> None:
     pieces = []
     while generation.finish is None:
         gate.release()
-        pieces.append(generation.take(0.02))
+        pieces.append(text_of(generation.take(0.02)))
     assert "".join(pieces) == text
     assert len([piece for piece in pieces if piece]) > 1 or len(text) < 3
 
@@ -226,6 +232,101 @@ def test_transcript_goes_on(make: Make) -> None:
     """
     engine, _ = make(" It is so.\n\nQuestion: And why?")
     assert read(start(engine, ask("hello")))[0] == "It is so."
+
+
+def test_control_tokens(make: Make, tokenizer: BytesTokenizer) -> None:
+    """
+    A control token is a piece of its own; the one that ends the answer is none.
+    """
+    engine, model = make("a")
+    model.script = [1, *model.script, 3, *tokenizer.ids("b")]
+    pieces, finish = take_all(start(engine, ask("hello")))
+    joined = "".join(f"[{piece.text}]" if piece.control else piece.text for piece in pieces)
+    assert joined == "[<s>]a[<pad>]b"
+    assert finish.completion_tokens == len(model.script)
+
+
+def test_several_answers(make: Make) -> None:
+    """
+    A question may have several answers, each of its own random stream, which a seed makes again.
+    """
+    engine, _ = make("abcdef")
+    asked = ask("hello", n=4, seed=5, temperature=2.0, max_tokens=12)
+    first, second = (take_all(start(engine, asked)) for _ in range(2))
+    texts, again = ([text_of(p, i) for i in range(4)] for p, _ in (first, second))
+    assert texts == again
+    assert len(set(texts)) == 4
+    assert first[1].reasons == ("length",) * 4 or "stop" in first[1].reasons
+    assert first[1].prompt_tokens == len(engine._tokenizer.encode(asked))
+
+
+def test_each_answer_ends_by_itself(make: Make) -> None:
+    """
+    One of several answers may end before the others, each with its own reason.
+    """
+    gate = threading.Semaphore(0)
+    engine, model = make("abcdef", gate=gate)
+    generation = start(engine, ask("hello", n=2, max_tokens=6))
+    gate.release(3)
+    wait_until(lambda: len(model.steps) == 3)
+    generation.answers[1].end("error")
+    gate.release(100)
+    pieces, finish = take_all(generation)
+    assert finish.reasons == ("length", "error")
+    assert text_of(pieces, 0) == "abcdef"
+    assert "abcdef".startswith(text_of(pieces, 1))
+
+
+def test_several_answers_take_as_many_places(make: Make) -> None:
+    """
+    A question takes as many places as it wants answers, or none; others' first answers pass its
+    later ones; and those it has are free when it is cancelled.
+    """
+    gate = threading.Semaphore(0)
+    engine, _ = make("ab", gate=gate)
+    places = MAX_ACTIVE_ANSWERS + MAX_WAITING_ANSWERS
+    many = [start(engine, ask("hello", n=16), name="many") for _ in range(places // 16 - 1)]
+    wait_until(lambda: len(engine._schedule._active) == MAX_ACTIVE_ANSWERS)
+    start(engine, ask("hello", n=8), name="eight")
+    other = start(engine, ask("hello"), name="other")
+    assert other.place == 2
+    with pytest.raises(BusyError):
+        start(engine, ask("hello", n=8))
+    for generation in many:
+        generation.cancel()
+    assert read(many[0])[1].reasons == ("error",) * 16
+    last = start(engine, ask("hello", n=16))
+    gate.release(1000)
+    pieces, _ = take_all(last)
+    assert [text_of(pieces, index) for index in range(16)] == ["ab"] * 16
+
+
+def test_log_probabilities(make: Make) -> None:
+    """
+    With each token come its own log-probability and those of the likeliest, after its text.
+    """
+    engine, _ = make("abc")
+    pieces, finish = take_all(start(engine, ask("hello", logprobs=2)))
+    told = [one for piece in pieces for one in piece.logprobs]
+    assert [one.token for one in told] == [b"a", b"b", b"c"]
+    expected = 1 - math.log(math.e + VOCABULARY - 1)
+    assert [one.logprob for one in told] == pytest.approx([expected] * 3)
+    assert [one.alternatives[0].token for one in told] == [b"a", b"b", b"c"]
+    assert {len(one.alternatives) for one in told} == {2}
+    assert finish.completion_tokens == 3
+
+
+def test_a_bias_of_no_token(make: Make) -> None:
+    """
+    A bias of a token that the vocabulary does not have is refused by its number.
+    """
+    engine, _ = make("abc")
+    with pytest.raises(UnsupportedError) as caught:
+        start(engine, ask("hello", logit_bias=(VOCABULARY, 1)))
+    assert caught.value.numbers == (14,)
+    banned = engine._tokenizer.encode(ask("a"))[0]
+    text, _ = read(start(engine, ask("hello", logit_bias=(banned, -(10**8)), max_tokens=1)))
+    assert text != "a"
 
 
 def test_context_ends(make: Make) -> None:
@@ -404,7 +505,7 @@ def test_cancel(make: Make) -> None:
     generation = start(engine, ask("hello"))
     wait_until(lambda: len(model.steps) == 3)
     generation.cancel()
-    assert generation.take(0) == ""
+    assert generation.take(0) == []
     assert generation.finish is not None
     gate.release(1000)
     wait_until(lambda: not model.held)
@@ -446,12 +547,14 @@ def test_failure_of_one(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Semaphore(0)
     engine, _ = make("abc", gate=gate)
 
-    def fail(logits: NDArray[np.float32], options: Options, random: np.random.Generator) -> int:
-        if options.seed == 13:
-            raise ValueError
-        return choose_token(logits, options, random)
+    straight = Sampler.choose
 
-    monkeypatch.setattr(runner, "choose_token", fail)
+    def fail(sampler: Sampler, logits: NDArray[np.float32]) -> Choice:
+        if sampler._options.seed == 13:
+            raise ValueError
+        return straight(sampler, logits)
+
+    monkeypatch.setattr(Sampler, "choose", fail)
     one, other = (start(engine, ask("hello", seed=seed)) for seed in (13, 14))
     gate.release(1000)
     assert read(one)[1].reason == "error"
@@ -551,7 +654,7 @@ def test_panic(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         raise Panic
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "choose_token", panic)
+        patch.setattr(Sampler, "choose", panic)
         assert read(start(engine, ask("hello")))[1].reason == "error"
     assert read(start(engine, ask("hello")))[0] == "abc"
 

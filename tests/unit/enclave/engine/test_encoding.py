@@ -1,6 +1,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import pytest
 
@@ -18,6 +19,8 @@ class Bytes:
     stops: tuple[str, ...] = ()
     strip_start = False
     most_token_bytes = 10
+    vocabulary = 256
+    controls = MappingProxyType[int, str]({})
 
     def __init__(self) -> None:
         self.encoded: list[Question] = []
@@ -28,6 +31,9 @@ class Bytes:
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode()
+
+    def spell(self, token: int) -> bytes:
+        return bytes([token])
 
 
 def ask(*texts: str) -> Question:

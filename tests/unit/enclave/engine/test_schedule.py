@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from app.enclave.engine.cache import KvCache, PrefixName
 from app.enclave.engine.completion import Completion
-from app.enclave.engine.generation import BatchedGeneration, TokenSequence
+from app.enclave.engine.generation import BatchedAnswers, TokenSequence
+from app.enclave.engine.sampling import Sampler
 from app.enclave.engine.schedule import PREFILL_TOKENS, Schedule, plan
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import BusyError, TooLongError
@@ -18,17 +19,17 @@ FOREVER = time.monotonic() + 3600
 PLACES = MAX_ACTIVE_ANSWERS + MAX_WAITING_ANSWERS
 
 
-def make(schedule: Schedule, name: bytes = b"", ahead: int = 1) -> BatchedGeneration:
+def make(schedule: Schedule, name: bytes = b"", ahead: int = 1) -> BatchedAnswers:
     sequence = TokenSequence(
         prompt=[1] * ahead,
         options=Options(),
         most_tokens=1,
         prefix=PrefixName(name, FOREVER) if name else None,
-        random=np.random.default_rng(1),
+        sampler=Sampler(Options(), prompt=[], random=np.random.default_rng(1), spell=lambda _: b""),
         completion=Completion(lambda _: "", stops=(), strip_start=False),
     )
     sequence.ahead = list(sequence.prompt)
-    return BatchedGeneration(schedule, sequence, deadline=FOREVER)
+    return BatchedAnswers(schedule, [sequence], deadline=FOREVER)
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_plan(lengths: list[int]) -> None:
     """
     A step has one token of each answer, and of prompts what fits, each its even share at least.
     """
-    generations = [make(Schedule(KvCache(1)), ahead=length) for length in lengths]
+    generations = [make(Schedule(KvCache(1)), ahead=length).answers[0] for length in lengths]
     step = plan(generations)
     assert {part.generation for part in step} == set(generations)
     prompts = [part for part in step if len(part.generation.sequence.ahead) > 1]
@@ -60,22 +61,22 @@ def test_preparing_takes_a_place(schedule: Schedule) -> None:
     """
     gate = threading.Event()
 
-    def prepare() -> BatchedGeneration:
+    def prepare() -> BatchedAnswers:
         gate.wait()
         return make(schedule)
 
-    threads = [threading.Thread(target=schedule.join, args=(prepare,)) for _ in range(PLACES)]
+    threads = [threading.Thread(target=schedule.join, args=(1, prepare)) for _ in range(PLACES)]
     for thread in threads:
         thread.start()
     while schedule._preparing < PLACES:
         time.sleep(0.001)
     with pytest.raises(BusyError):
-        schedule.join(lambda: make(schedule))
+        schedule.join(1, lambda: make(schedule))
     gate.set()
     for thread in threads:
         thread.join()
     with pytest.raises(BusyError):
-        schedule.join(lambda: make(schedule))
+        schedule.join(1, lambda: make(schedule))
     assert len(schedule.next_step()) == MAX_ACTIVE_ANSWERS
 
 
@@ -84,13 +85,13 @@ def test_what_is_refused_leaves_its_place(schedule: Schedule) -> None:
     A question that cannot be prepared takes no place for longer than that took.
     """
 
-    def refuse() -> BatchedGeneration:
+    def refuse() -> BatchedAnswers:
         raise TooLongError
 
     for _ in range(PLACES + 1):
         with pytest.raises(TooLongError):
-            schedule.join(refuse)
-    assert schedule.join(lambda: make(schedule)).place == 1
+            schedule.join(1, refuse)
+    assert schedule.join(1, lambda: make(schedule)).place == 1
 
 
 def test_closed_while_preparing(schedule: Schedule) -> None:
@@ -98,14 +99,14 @@ def test_closed_while_preparing(schedule: Schedule) -> None:
     Who is prepared when the schedule closes does not come in.
     """
 
-    def prepare() -> BatchedGeneration:
+    def prepare() -> BatchedAnswers:
         schedule.close()
         return make(schedule)
 
     with pytest.raises(BusyError):
-        schedule.join(prepare)
+        schedule.join(1, prepare)
     with pytest.raises(BusyError):
-        schedule.join(lambda: make(schedule))
+        schedule.join(1, lambda: make(schedule))
 
 
 def test_places(schedule: Schedule) -> None:
@@ -113,7 +114,7 @@ def test_places(schedule: Schedule) -> None:
     Places are told in turn by conversation, and close up when one leaves.
     """
     first, second, other = (
-        schedule.join(lambda name=name: make(schedule, name))  # type: ignore[misc]
+        schedule.join(1, lambda name=name: make(schedule, name))  # type: ignore[misc]
         for name in (b"one", b"one", b"other")
     )
     assert (first.place, other.place, second.place) == (1, 2, 3)
