@@ -8,7 +8,7 @@ with one asker at a time they would be the length of that asker's answer.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from aws_cdk import Duration
+from aws_cdk import Duration, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
@@ -44,11 +44,11 @@ class Dashboard(Construct):
         scope: Construct,
         name: str,
         *,
-        stack_name: str,
         release: Release,
         key_events: Mapping[str, cloudwatch.IMetric],
     ) -> None:
         super().__init__(scope, name)
+        stack_name = Stack.of(self).stack_name
         board = cloudwatch.Dashboard(
             self, "Dashboard", dashboard_name=stack_name, default_interval=Duration.hours(12)
         )

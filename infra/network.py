@@ -12,9 +12,9 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from infra.logs import Logs
-from infra.parameters import ExistingVpc
 from infra.place import place_of
 from infra.policy_json import Json, statement
+from infra.vpc import ExistingVpc
 
 HTTPS_PORT: Final = 443
 ZONES: Final = 2

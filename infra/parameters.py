@@ -15,6 +15,8 @@ from typing import Final
 from app.protocol.errors import ConfigError, ProtocolError
 from app.protocol.regions import REGIONS
 from infra.instances import MAX_ENCLAVE_VCPUS, Sizes, parse_instance_type
+from infra.values import parse_flag, parse_list, parse_network, parse_number
+from infra.vpc import OF_VPC, ExistingVpc, parse_vpc
 
 PROFILES: Final[Mapping[str, Mapping[str, str]]] = {
     # The sizes of the AWS sample that this design answers: 8 of 32 vCPUs, 70,000 MiB of 262,144.
@@ -30,8 +32,6 @@ PROFILES: Final[Mapping[str, Mapping[str, str]]] = {
         "enclave_memory_mib": "6144",
     },
 }
-# What an existing VPC is described by; with one of these, all are wanted.
-_OF_VPC: Final = ("vpc_id", "subnet_ids", "route_table_ids", "existing_endpoints")
 _DEFAULTS: Final[Mapping[str, str]] = {
     "profile": "default",
     "fleet_size": "1",
@@ -47,7 +47,7 @@ _DEFAULTS: Final[Mapping[str, str]] = {
     "vpc_cidr": "",
     "hostname": "",
     "privatelink_principals": "",
-    **dict.fromkeys(_OF_VPC, ""),
+    **dict.fromkeys(OF_VPC, ""),
     "releases": "releases.json",
     "eif": "build/enclave.eif",
     "host": "build/host",
@@ -74,10 +74,6 @@ _HOSTNAME: Final = re.compile(
     r"(?=.{4,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]",
     re.ASCII | re.IGNORECASE,
 )
-_VPC_CIDR: Final = "10.88.0.0/24"
-ENDPOINT_SERVICES: Final = frozenset(
-    {"cloudformation", "kms", "kms-fips", "logs", "s3", "ssm", "ssmmessages"}
-)
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _EMAIL: Final = re.compile(r"[^\s@,]{1,64}@[^\s@,]{1,255}", re.ASCII)
 EVERYONE: Final = IPv4Network("0.0.0.0/0")
@@ -97,26 +93,6 @@ class FleetSize:
     def scales(self) -> bool:
         """Whether their number follows what there is to do."""
         return self.least < self.most
-
-
-@dataclass(frozen=True, slots=True)
-class ExistingVpc:
-    """
-    A VPC that is there, into which a deployment goes.
-
-    Attributes:
-        subnet_ids: Private ones in zones of their own, for instances, endpoints and balancer.
-
-        route_table_ids: One for all subnets or one for each, for the endpoint to S3; none where
-            there is one.
-
-        endpoints: Services that the VPC has endpoints to, so that the stack makes none.
-    """
-
-    vpc_id: str
-    subnet_ids: tuple[str, ...]
-    route_table_ids: tuple[str, ...]
-    endpoints: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,22 +167,22 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
     values = {**_DEFAULTS, **PROFILES[profile], **given}
     sizes = Sizes(
         parse_instance_type(values["instance_type"]),
-        _parse_number(values, "enclave_vcpus", 2, MAX_ENCLAVE_VCPUS),
-        _parse_number(values, "enclave_memory_mib", 64, 1024 * 1024),
+        parse_number(values, "enclave_vcpus", 2, MAX_ENCLAVE_VCPUS),
+        parse_number(values, "enclave_memory_mib", 64, 1024 * 1024),
     )
-    public = _parse_flag(values, "public")
+    public = parse_flag(values, "public")
     return Parameters(
         sizes=sizes,
         fleet=_parse_fleet(values, given),
         chat_principals=_parse_principals(values["chat_principals"], REGIONS[region].partition),
         client_cidrs=_parse_client_cidrs(
-            values["client_cidrs"], any_client=_parse_flag(values, "allow_any_client")
+            values["client_cidrs"], any_client=parse_flag(values, "allow_any_client")
         ),
         certificate_arn=_parse_certificate(values["certificate_arn"], region),
         public=public,
-        require_source_identity=_parse_flag(values, "require_source_identity"),
+        require_source_identity=parse_flag(values, "require_source_identity"),
         alarm_email=_parse_email(values["alarm_email"]),
-        vpc=_parse_vpc(values, public=public),
+        vpc=parse_vpc(values, public=public),
         hostname=_parse_hostname(values["hostname"]),
         privatelink_principals=_parse_consumers(
             values["privatelink_principals"], REGIONS[region].partition
@@ -251,39 +227,21 @@ def _to_text(name: str, value: object) -> str:
             raise ConfigError(f"{name} is neither text, a number, true or false, nor a list")
 
 
-def _parse_list(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
-
-
-def _parse_number(values: Mapping[str, str], name: str, least: int, most: int) -> int:
-    text = values[name]
-    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
-        raise ConfigError(f"{name} is {text!r}, expected a number from {least:,} to {most:,}")
-    return int(text)
-
-
 def _parse_fleet(values: Mapping[str, str], given: Mapping[str, str]) -> FleetSize:
     bounds = {name: values[name] for name in ("fleet_min", "fleet_max") if values[name]}
     if not bounds:
-        size = _parse_number(values, "fleet_size", 1, _MAX_FLEET)
+        size = parse_number(values, "fleet_size", 1, _MAX_FLEET)
         return FleetSize(size, size)
     if "fleet_size" in given or len(bounds) == 1:
         raise ConfigError(
             "give fleet_size for a fleet that stays, or fleet_min and fleet_max for one that scales"
         )
-    least = _parse_number(values, "fleet_min", 1, _MAX_FLEET)
-    return FleetSize(least, _parse_number(values, "fleet_max", least, _MAX_FLEET))
-
-
-def _parse_flag(values: Mapping[str, str], name: str) -> bool:
-    text = values[name].lower()
-    if text not in {"true", "false"}:
-        raise ConfigError(f"{name} is {values[name]!r}, expected true or false")
-    return text == "true"
+    least = parse_number(values, "fleet_min", 1, _MAX_FLEET)
+    return FleetSize(least, parse_number(values, "fleet_max", least, _MAX_FLEET))
 
 
 def _parse_principals(text: str, partition: str, name: str = "chat_principals") -> tuple[str, ...]:
-    principals = _parse_list(text)
+    principals = parse_list(text)
     for principal in principals:
         arn = _PRINCIPAL.fullmatch(principal)
         if arn is None:
@@ -305,7 +263,7 @@ def _parse_principals(text: str, partition: str, name: str = "chat_principals") 
 
 
 def _parse_client_cidrs(text: str, *, any_client: bool) -> tuple[str, ...]:
-    given = [_parse_network("client_cidrs", item) for item in _parse_list(text)]
+    given = [parse_network("client_cidrs", item) for item in parse_list(text)]
     # Without overlaps, so that everyone is everyone however it is written.
     networks = list(collapse_addresses(given))
     if not networks:
@@ -323,52 +281,6 @@ def _parse_client_cidrs(text: str, *, any_client: bool) -> tuple[str, ...]:
     return tuple(str(network) for network in networks)
 
 
-def _parse_network(name: str, text: str) -> IPv4Network:
-    try:
-        return IPv4Network(text)
-    except ValueError as error:
-        raise ConfigError(f"{name} has {text!r}: {error}, expected such as 10.0.0.0/8") from None
-
-
-def _parse_vpc(values: Mapping[str, str], *, public: bool) -> str | ExistingVpc:
-    if not any(values[name] for name in _OF_VPC):
-        return _parse_vpc_cidr(values["vpc_cidr"] or _VPC_CIDR)
-    if values["vpc_cidr"] or public:
-        other = "vpc_cidr" if values["vpc_cidr"] else "public=true"
-        raise ConfigError(
-            f"{other} is for a VPC of the stack's own, and {', '.join(_OF_VPC)} for one that is "
-            "there: leave one out"
-        )
-    endpoints = frozenset(_parse_list(values["existing_endpoints"]))
-    if unknown := endpoints - ENDPOINT_SERVICES:
-        raise ConfigError(
-            f"existing_endpoints has {', '.join(sorted(unknown))}, expected some of "
-            f"{', '.join(sorted(ENDPOINT_SERVICES))}: the stack uses no other"
-        )
-    (vpc_id,) = _parse_ids(values, "vpc_id", "vpc", 1, 1)
-    subnets = _parse_ids(values, "subnet_ids", "subnet", 2, 6)
-    tables = _parse_ids(values, "route_table_ids", "rtb", 0 if "s3" in endpoints else 1, 6)
-    if len(tables) not in {0, 1, len(subnets)}:
-        raise ConfigError(
-            f"route_table_ids has {len(tables)} and subnet_ids {len(subnets)}: give one table for "
-            "all, or one for each in the same order"
-        )
-    return ExistingVpc(vpc_id, subnets, tables, endpoints)
-
-
-def _parse_ids(
-    values: Mapping[str, str], name: str, kind: str, least: int, most: int
-) -> tuple[str, ...]:
-    ids = _parse_list(values[name])
-    wrong = [item for item in ids if not re.fullmatch(rf"{kind}-[0-9a-f]{{8,17}}", item)]
-    if wrong or not least <= len(ids) <= most:
-        count = str(least) if least == most else f"{least} to {most}"
-        raise ConfigError(
-            f"{name} is {values[name]!r}, expected {count} such as {kind}-0123456789abcdef0"
-        )
-    return ids
-
-
 def _parse_hostname(text: str) -> str | None:
     if text and not _HOSTNAME.fullmatch(text):
         raise ConfigError(f"hostname is {text!r}, expected such as ask.example.org, no address")
@@ -379,17 +291,8 @@ def _parse_consumers(text: str, partition: str) -> tuple[str, ...]:
     return _parse_principals(text, partition, "privatelink_principals") if text else ()
 
 
-def _parse_vpc_cidr(text: str) -> str:
-    network = _parse_network("vpc_cidr", text)
-    # Amazon VPC user guide, "VPC CIDR blocks": /16 to /28. In a /25, two private subnets of /27
-    # or more have room for the largest fleet beside endpoints and what AWS keeps.
-    if not 16 <= network.prefixlen <= 25:
-        raise ConfigError(f"vpc_cidr is /{network.prefixlen}, expected /16 to /25")
-    return str(network)
-
-
 def _parse_fips(values: Mapping[str, str], region: str) -> bool:
-    fips = _parse_flag(values, "fips")
+    fips = parse_flag(values, "fips")
     try:
         REGIONS[region].kms_host(fips=fips)
     except ProtocolError as error:

@@ -68,13 +68,9 @@ class EnclaveStack(Stack):
             require_source_identity=parameters.require_source_identity,
         )
         key = EnclaveKey(self, "Key", account=account, chat_role=chat_role, releases=image.releases)
+        host_name = f"{name}-host-{region}"
         host_role = HostRole(
-            self,
-            "HostRole",
-            role_name=f"{name}-host-{region}",
-            key_arn=key.arn,
-            logs=logs,
-            files=files,
+            self, "HostRole", role_name=host_name, key_arn=key.arn, logs=logs, files=files
         )
 
         network = Network(self, "Network", vpc=parameters.vpc, public=parameters.public, logs=logs)
@@ -83,7 +79,6 @@ class EnclaveStack(Stack):
         network.add_s3_endpoint(
             host_role_arn=host_role.arn, files=files, packages_bucket=parameters.packages_bucket
         )
-
         fleet = Fleet(
             self,
             "Fleet",
@@ -99,13 +94,7 @@ class EnclaveStack(Stack):
         front = self._front(parameters, network, fleet)
         email = parameters.alarm_email
         alarms = Alarms(self, "Alarms", key=key, logs=logs, fleet=fleet, front=front, email=email)
-        Dashboard(
-            self,
-            "Dashboard",
-            stack_name=name,
-            release=image.release,
-            key_events=alarms.seen,
-        )
+        Dashboard(self, "Dashboard", release=image.release, key_events=alarms.seen)
         self._tell(front, key, chat_role, parameters)
 
     @property

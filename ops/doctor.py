@@ -17,7 +17,8 @@ from app.chatbot.console import Terminal, leave_quietly
 from app.chatbot.errors import CertificateError, LoginError
 from app.protocol.errors import ConfigError
 from app.protocol.regions import REGIONS
-from infra.parameters import ExistingVpc, FleetSize, Parameters, parse_parameters
+from infra.parameters import FleetSize, Parameters, parse_parameters
+from infra.vpc import ExistingVpc
 from ops.askers import check_asker, check_principals, find_missing
 from ops.aws import AwsError, NotAllowedError
 from ops.bootstrap import check_bootstrap, check_bucket_key, read_bootstrap, read_bucket_key

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import boto3
 
-from infra.parameters import ExistingVpc
+from infra.vpc import ExistingVpc
 from ops.aws import asking
 from ops.finding import Finding, ok, problem, warning
 

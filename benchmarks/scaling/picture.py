@@ -23,7 +23,7 @@ def draw(day: Day) -> str:
         ("answers that wait", day.waiting[::_EVERY]),
     )
     height = len(rows) * (_HEIGHT + _GAP) + 20
-    width = _LEFT + _WIDTH + 10
+    width = _LEFT + _WIDTH + 24
     box = f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12"'
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {box}>',

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from app.protocol.errors import ConfigError
 from infra.instances import Sizes, parse_instance_type
-from infra.parameters import PROFILES, ExistingVpc, FleetSize, Parameters, parse_parameters
+from infra.parameters import PROFILES, FleetSize, Parameters, parse_parameters
+from infra.vpc import ExistingVpc
 from tests.infra.deployment import ALICE, CERTIFICATE, DESK, REGION
 
 ROOT = Path("/project")

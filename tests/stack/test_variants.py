@@ -7,9 +7,8 @@ The steps build on each other, in order.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import boto3
 import pytest
 
 from local.cloud.cloud import Cloud, run_cloud
@@ -17,6 +16,8 @@ from local.cloud.stack import NAME, make_stack, read_stack
 from local.processes.supervise import ROOT
 from local.twin.twin import ACCOUNT, DEMO_WEIGHTS, REGION, approve
 from tests.stack.test_lifecycle import left_over, make_host
+
+Client = Any  # EC2's, of which there are no types here
 
 GOV: Final = "us-gov-west-1"
 CONSUMER: Final = "arn:aws:iam::444455556666:root"
@@ -32,8 +33,8 @@ class Variant:
         self.context = _make_vpc(self.ec2)
 
     @property
-    def ec2(self) -> boto3.session.Session:
-        return self.cloud.session().client("ec2", endpoint_url=self.cloud.endpoint)  # type: ignore[return-value]
+    def ec2(self) -> Client:
+        return self.cloud.session().client("ec2", endpoint_url=self.cloud.endpoint)
 
     def deploy(self, step: str, **context: str) -> None:
         app, _ = make_stack(
@@ -53,7 +54,7 @@ class Variant:
         assert done.returncode == 0, done.stderr
 
 
-def _make_vpc(ec2: boto3.session.Session) -> dict[str, str]:
+def _make_vpc(ec2: Client) -> dict[str, str]:
     """Make a VPC of somebody's with two private subnets; give the parameters that describe it."""
     vpc = ec2.create_vpc(CidrBlock="10.9.0.0/24")["Vpc"]["VpcId"]
     subnets = [

@@ -12,7 +12,8 @@ import pytest
 from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
 from app.protocol.regions import REGIONS
-from infra.parameters import ExistingVpc, parse_parameters
+from infra.parameters import parse_parameters
+from infra.vpc import ExistingVpc
 from ops import doctor
 from ops.askers import check_asker
 from ops.aws import open_session
