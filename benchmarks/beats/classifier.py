@@ -71,7 +71,8 @@ def _features(intervals: Floats) -> Floats:
     off = np.log(np.abs(usual) + 1e-5)
     whole = np.stack([usual.std(axis=1), off.mean(axis=1), usual.max(axis=1)], axis=1)
     features = np.concatenate([usual, off, whole], axis=1)
-    return (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-12)
+    scaled: Floats = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-12)
+    return scaled
 
 
 def _score(features: Floats, long: Labels, random: np.random.Generator) -> Floats:
