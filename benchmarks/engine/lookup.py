@@ -165,7 +165,7 @@ def _take_rounds(bench: Bench, tasks: Sequence[Task], seconds: float) -> int:
         bench.ask(tasks[0], padding)
         bench.ask_demo(padding)
     bench.runs.clear()
-    while time.monotonic() + longest < end:
+    while rounds == 0 or time.monotonic() + longest < end:
         began = time.monotonic()
         for padding in _PADDINGS[:: -1 if rounds % 2 else 1]:
             for task in tasks:
