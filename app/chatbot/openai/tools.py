@@ -13,8 +13,9 @@ from app.protocol.question import ToolCalls
 
 Json = dict[str, object]
 ANY_OBJECT: Final[Json] = {"type": "object"}
-_NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
-Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:/-]{1,64}$")]
+MAX_TOOLS: Final = 128  # as the enclave takes
+_NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}, "additionalProperties": False}
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
 class Function(Body):
