@@ -12,6 +12,7 @@ from app.chatbot.openai.body import Body, RequestError
 from app.protocol.question import ToolCalls
 
 Json = dict[str, object]
+MOST_TOOLS: Final = 2048  # as many as there is room for, with short names
 ANY_OBJECT: Final[Json] = {"type": "object"}
 _NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:/-]{1,64}$")]
