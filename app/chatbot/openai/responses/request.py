@@ -23,7 +23,13 @@ from app.chatbot.openai.responses.items import (
     to_messages,
 )
 from app.chatbot.openai.responses.tools import Choice, GivenTool, choose
-from app.chatbot.openai.tools import ANY_OBJECT, MOST_TOOLS, encode_parallel, encode_tools, to_text
+from app.chatbot.openai.tools import (
+    ANY_OBJECT,
+    MAX_TOOLS,
+    encode_parallel,
+    encode_tools,
+    to_text,
+)
 from app.protocol.question import Message, Options, Question
 
 _NEUTRAL: Final[dict[str, object]] = {
@@ -140,7 +146,7 @@ class _Request(Body):
     temperature: float | None = None
     text: _Text = Field(default_factory=_Text)
     tool_choice: Choice = "auto"
-    tools: list[GivenTool] = Field(default_factory=list, max_length=MOST_TOOLS)
+    tools: list[GivenTool] = Field(default_factory=list, max_length=MAX_TOOLS)
     top_logprobs: Whole | None = None
     top_p: float | None = None
     user: _Label | None = None
@@ -151,6 +157,7 @@ class _Request(Body):
         return self.input
 
     def options(self, defaults: Options) -> Options:
+        encode_tools(self.tools, "tools[{}].name")  # all have to be right, shown or not
         tools, choice = choose(self.tools, self.tool_choice)
         logprobs = (self.top_logprobs or 0) if self._wants_logprobs() else None
         effort = self.reasoning.effort

@@ -252,8 +252,8 @@ def test_tools() -> None:
     """Tools travel as JSON, as templates know them; so does the choice among them."""
     got = options(tools=[TOOL, OTHER_TOOL], tool_choice="required", parallel_tool_calls=False)
     assert got.tools is not None
-    g = {"name": "g", "parameters": {"type": "object", "properties": {}}}
-    assert json.loads(got.tools) == [TOOL, {"type": "function", "function": g}]
+    none = {"type": "object", "properties": {}, "additionalProperties": False}
+    assert json.loads(got.tools) == [TOOL, tool("g", parameters=none)]
     assert (got.tool_choice, got.tool_calls) == ("required", "one")
     assert options(tools=[TOOL, OTHER_TOOL], tool_choice=tool("g")).tool_choice == "function:g"
     assert options(tools=[TOOL], tool_choice="none").tool_choice == "none"
@@ -263,6 +263,7 @@ def test_tools() -> None:
     ("change", "parameter"),
     [
         ({"tools": [TOOL, TOOL]}, "tools[1].function.name"),
+        ({"tools": [tool(f"f{number}") for number in range(129)]}, "tools"),
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
         ({"tools": [tool("a b")]}, "tools[0].function.name"),
         ({"tool_choice": "required"}, "tool_choice"),
