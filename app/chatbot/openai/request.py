@@ -16,7 +16,7 @@ from app.chatbot.openai.body import Body, RequestError, Whole, parse
 from app.chatbot.openai.messages import GivenMessage, to_messages
 from app.chatbot.openai.options import THINKING, Effort, make_options, raise_top_p
 from app.chatbot.openai.tools import (
-    MAX_TOOLS,
+    MOST_TOOLS,
     Choice,
     Format,
     GivenTool,
@@ -166,7 +166,7 @@ class _Request(_Nowhere):
 class _ChatRequest(_Request):
     messages: list[GivenMessage] = Field(min_length=1, max_length=MAX_TURNS)
     max_completion_tokens: Whole | None = None
-    tools: list[GivenTool] = Field(default_factory=list, max_length=MAX_TOOLS)
+    tools: list[GivenTool] = Field(default_factory=list, max_length=MOST_TOOLS)
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
     response_format: Format | None = None

@@ -12,8 +12,8 @@ from app.chatbot.openai.body import Body, RequestError
 from app.protocol.question import ToolCalls
 
 Json = dict[str, object]
+MOST_TOOLS: Final = 128  # as the enclave takes
 ANY_OBJECT: Final[Json] = {"type": "object"}
-MAX_TOOLS: Final = 128  # as the enclave takes
 _NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}, "additionalProperties": False}
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 

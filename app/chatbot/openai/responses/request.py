@@ -23,13 +23,7 @@ from app.chatbot.openai.responses.items import (
     to_messages,
 )
 from app.chatbot.openai.responses.tools import Choice, GivenTool, choose
-from app.chatbot.openai.tools import (
-    ANY_OBJECT,
-    MAX_TOOLS,
-    encode_parallel,
-    encode_tools,
-    to_text,
-)
+from app.chatbot.openai.tools import ANY_OBJECT, MOST_TOOLS, encode_parallel, encode_tools, to_text
 from app.protocol.question import Message, Options, Question
 
 _NEUTRAL: Final[dict[str, object]] = {
@@ -146,7 +140,7 @@ class _Request(Body):
     temperature: float | None = None
     text: _Text = Field(default_factory=_Text)
     tool_choice: Choice = "auto"
-    tools: list[GivenTool] = Field(default_factory=list, max_length=MAX_TOOLS)
+    tools: list[GivenTool] = Field(default_factory=list, max_length=MOST_TOOLS)
     top_logprobs: Whole | None = None
     top_p: float | None = None
     user: _Label | None = None
