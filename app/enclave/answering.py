@@ -41,7 +41,7 @@ from app.protocol.sealing import digest_request, parse_sealed_request
 _GRACE_SECONDS: Final = 5  # the engine keeps the deadline itself; this is for one that hangs
 _POLL_SECONDS: Final = 0.25  # how soon a silent hang-up is noticed without padding
 _PREFIX_LABEL: Final = LABEL + b"prefix"
-_SERVED: Final = {"max_tokens", "temperature", "top_p", "top_k", "n", "seed", "stop", "padding"}
+_CARRIED: Final = {"tools", "tool_choice", "tool_calls", "schema", "thinking"}  # not served yet
 _MOST_RECEIPT_FRAMES: Final = 13  # the NSM's device answers at most 12,288 bytes
 _MOST_FRAMES: Final = FRAME_COUNT_BUCKETS[-1] - _MOST_RECEIPT_FRAMES  # of pieces
 
@@ -175,7 +175,7 @@ def _require_served(question: Question) -> None:
     unusual = [
         number
         for number, option in enumerate(fields(Options), 1)
-        if option.name not in _SERVED and getattr(question.options, option.name) != option.default
+        if option.name in _CARRIED and getattr(question.options, option.name) != option.default
     ]
     if question.messages[-1].role != "user" or not all(map(_is_plain, question.messages)):
         unusual.insert(0, 0)

@@ -5,6 +5,7 @@ A question is encoded in its asker's thread, joins the schedule, and the runner'
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -14,8 +15,12 @@ from app.enclave.engine.encoding import PromptEncoder, Tokenizer
 from app.enclave.engine.generation import BatchedAnswers, TokenSequence
 from app.enclave.engine.model import Model
 from app.enclave.engine.runner import Runner
+from app.enclave.engine.sampling import Sampler
 from app.enclave.engine.schedule import Schedule
-from app.protocol.question import Options, Question
+from app.protocol.errors import UnsupportedError
+from app.protocol.question import FIELDS, Options, Question
+
+_LOGIT_BIAS: Final = FIELDS.index("logit_bias")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,8 @@ class BatchingEngine:
             TooLongError: Its prompt does not fit; numbers are (prompt tokens, or the fewest that
                 they can be, and context length).
 
-            UnsupportedError: The model's chat template refuses these roles in this order.
+            UnsupportedError: The model's chat template refuses these roles in this order, or a bias
+                is of a token that there is not.
 
             EngineError: Template or tokenizer fail on this question, or give no token.
 
@@ -63,6 +69,8 @@ class BatchingEngine:
 
             DeadlineError: Its turn to be encoded did not come before *deadline*.
         """
+        if max(question.options.logit_bias[::2], default=-1) >= self._tokenizer.vocabulary:
+            raise UnsupportedError("a bias is of no token", numbers=(_LOGIT_BIAS,))
 
         def prepare() -> BatchedAnswers:
             conversation = prefix.name if prefix else object()
@@ -93,7 +101,12 @@ class BatchingEngine:
             options=options,
             most_tokens=min(options.max_tokens, self._context_tokens - len(prompt)),
             prefix=prefix,
-            random=np.random.default_rng(seed),  # without one, the system's randomness
+            sampler=Sampler(
+                options,
+                prompt=prompt,
+                random=np.random.default_rng(seed),  # without one, the system's randomness
+                spell=self._tokenizer.spell,
+            ),
             completion=Completion(
                 self._tokenizer.decode,
                 stops=(*options.stop, *self._tokenizer.stops),

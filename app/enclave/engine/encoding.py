@@ -27,6 +27,13 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""
 
+    def spell(self, token: int) -> bytes:
+        """Give the bytes of *token*, which need not be whole characters."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens are below it."""
+
     @property
     def most_token_bytes(self) -> int:
         """The bytes of the longest token."""

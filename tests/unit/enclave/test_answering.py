@@ -450,15 +450,14 @@ TOOLS = {"tools": "[]", "tool_choice": "required"}
 @pytest.mark.parametrize(
     ("messages", "options", "numbers"),
     [
-        ((), {"logprobs": 2, "thinking": "on"}, (5, 15)),
-        ((), {"logprobs": 0}, (15,)),
+        ((), {"schema": "{}", "thinking": "on"}, (4, 5)),
         ((), TOOLS, (1, 2)),
         ((Message("user", "a", name="Ada"),), {}, (0,)),
-        ((Message("tool", "a", call_id="b"),), {"min_p": 0.5}, (0, 10)),
+        ((Message("tool", "a", call_id="b"),), {"tool_calls": "one"}, (0, 3)),
         ((Message("assistant", "a", reasoning="b"), Message("user", "c")), {}, (0,)),
         ((Message("assistant", "to be continued"),), {}, (0,)),
     ],
-    ids=["several", "none told", "tools", "name", "tool", "reasoning", "continue"],
+    ids=["schema", "tools", "name", "tool", "reasoning", "continue"],
 )
 def test_what_is_only_carried_is_refused_by_number(
     answerer: Answerer,
