@@ -9,7 +9,9 @@ from typing import Protocol
 
 from app.enclave.engine.cache import CachedTokens, PrefixName
 from app.enclave.engine.completion import Completion
+from app.enclave.engine.constraint import Constraint
 from app.enclave.engine.interface import Finish
+from app.enclave.engine.sampling import Logits
 from app.enclave.engine.sampling import Sampler
 from app.protocol.piece import Piece
 from app.protocol.question import FinishReason, Options
@@ -27,11 +29,18 @@ class TokenSequence:
     completion: Completion = field(repr=False)
     ahead: list[int] = field(default_factory=list, repr=False)  # what the model has not seen
     cached: CachedTokens | None = field(default=None, repr=False)
+    grammar: str | None = field(default=None, repr=False)  # what its answer has to be of
+    constraint: Constraint | None = field(default=None, repr=False)
+    held: Logits | None = field(default=None, repr=False)  # while its mask is being computed
 
     @property
     def conversation(self) -> object:
         """What is taken in turn: those of one conversation, or this one alone."""
         return self.prefix.name if self.prefix else self
+
+    def is_full(self) -> bool:
+        """Tell whether it has as many tokens as it may."""
+        return self.completion.tokens >= self.most_tokens
 
 
 class Owner(Protocol):
@@ -84,6 +93,8 @@ class BatchedGeneration:
             if self.reason is None:
                 self.reason = reason
                 self._answers.changed.notify_all()
+        if self.sequence.constraint is not None:
+            self.sequence.constraint.end()
 
     def cancel(self) -> None:
         """Stop generating and free the slot at once."""

@@ -1,7 +1,7 @@
 """
 The program that computes masks: which tokens a grammar allows next.
 
-`masks` runs it as a process of its own, with the vocabulary. It makes one more process for each
+`constraint` runs it as a process of its own, with the vocabulary. It makes one more process for each
 grammar, which knows that grammar alone and ends with its answer. A grammar may be as hostile as can
 be: what takes too much time or memory ends its own process, and nothing else.
 

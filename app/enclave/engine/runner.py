@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from app.enclave.engine.cache import KvCache
+from app.enclave.engine.constraint import Constraints, wait_for
 from app.enclave.engine.generation import BatchedGeneration
 from app.enclave.engine.model import Model
 from app.enclave.engine.sampling import Choice, Logits
@@ -19,6 +20,8 @@ from app.enclave.engine.step import Rows
 
 CLOSE_SECONDS: Final = 30.0  # one step takes far less
 STEP_SECONDS: Final = 60.0  # a step that takes longer hangs, and only a new process can answer
+_GRACE_SECONDS: Final = 0.002  # that a step waits for masks
+_IDLE_SECONDS: Final = 0.05  # where there is no step but theirs
 _TASKS: Final = Path("/proc/self/task")  # the kernel's list of this process's threads
 _GONE_SECONDS: Final = 0.001  # between two looks at it
 
@@ -31,11 +34,21 @@ class Runner:
 
     Args:
         end_ids: Tokens that end an answer.
+
+        constraints: For answers that have to be of a grammar; None serves none of them.
     """
 
     def __init__(
-        self, model: Model, cache: KvCache, schedule: Schedule, *, end_ids: frozenset[int]
+        self,
+        model: Model,
+        cache: KvCache,
+        schedule: Schedule,
+        *,
+        end_ids: frozenset[int],
+        constraints: Constraints | None = None,
     ) -> None:
+        self._constraints = constraints
+        self._holding: list[BatchedGeneration] = []  # their logits, until they know their masks
         self._model = model
         self._cache = cache
         self._schedule = schedule
@@ -67,8 +80,10 @@ class Runner:
         try:
             while not self._schedule.closed:
                 self._free_blocks()
-                if step := self._schedule.next_step():
+                step = self._schedule.next_step()
+                if step:
                     self._take_step(step)
+                self._choose_held(_GRACE_SECONDS if step else _IDLE_SECONDS)
         finally:
             self._schedule.close()  # whatever ended this thread, nobody waits for it
 

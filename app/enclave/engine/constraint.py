@@ -1,7 +1,7 @@
 """
-Masks: which tokens may come next in an answer that has to be of a grammar.
+A constraint: which tokens may come next in an answer that has to be of a grammar.
 
-They are computed by `mask_program`, in a process for each answer, while the model computes others.
+Masks are computed by `mask_program`, in a process for each answer, while the model computes.
 """
 
 import contextlib
@@ -12,8 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -21,23 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.enclave.engine import mask_program
-from app.enclave.engine.mask_program import COMPLETE, GOES_ON, LENGTH, REFUSED, TOKEN
+from app.enclave.engine.mask_program import COMPLETE, GOES_ON, LENGTH, TOKEN
 from app.enclave.engine.vocabulary import Vocabulary
 from app.protocol.errors import EngineError, UnsupportedError
 
-Allowed = NDArray[np.bool_]
+Packed = NDArray[np.uint8]  # a bit a token, the first one the lowest of its byte
 
 _CHECK_SECONDS: Final = 20.0  # its own limits are tighter, unless it waits for a processor
-_START_SECONDS: Final = 120.0
 
 
 class LateMaskError(Exception):
     """A grammar took more time or memory for a mask than it may."""
 
 
-class Masks:
+class Constraints:
     """
-    Makes masks for answers, a process for each.
+    Makes constraints for answers, a process for each.
 
     Raises:
         EngineError: Its program does not start.
@@ -49,9 +47,9 @@ class Masks:
         self._lock = threading.Lock()
         self._start()
 
-    def open(self, grammar: str) -> "Mask":
+    def open(self, grammar: str) -> "Constraint":
         """
-        Give the mask of an answer that has to be of *grammar*, in llguidance's form of Lark.
+        Constrain an answer that has to be of *grammar*, in llguidance's form of Lark.
 
         Raises:
             EngineError: The program is gone, and cannot be started again.
@@ -69,7 +67,7 @@ class Masks:
         finally:
             theirs.close()
             os.close(text)
-        return Mask(ours, self._size)
+        return Constraint(ours, self._size)
 
     def require(self, grammar: str, *, option: int) -> None:
         """
@@ -80,19 +78,19 @@ class Masks:
 
             EngineError: As `open`.
         """
-        mask = self.open(grammar)
+        constraint = self.open(grammar)
         try:
-            wait_for([mask], _CHECK_SECONDS)
-            late = mask.take() is None
+            wait_for([constraint], _CHECK_SECONDS)
+            late = constraint.take() is None
         except LateMaskError:
             late = True
         finally:
-            mask.close()
+            constraint.end()
         if late:
             raise UnsupportedError("the schema cannot be compiled", numbers=(option,))
 
     def close(self) -> None:
-        """End the program, and with it all masks."""
+        """End the program, and with it all constraints."""
         with self._lock:
             self._channel.close()
             self._program.wait()
@@ -114,7 +112,7 @@ class Masks:
         self._channel = ours
 
 
-class Mask:
+class Constraint:
     """
     Which tokens may come next in one answer.
 
@@ -131,7 +129,7 @@ class Mask:
         """Give what can be read from once `take` has something to give."""
         return self._peer.fileno()
 
-    def take(self) -> Allowed | None:
+    def take(self) -> Packed | None:
         """
         Give which tokens may come next; None while that is being computed.
 
@@ -148,21 +146,25 @@ class Mask:
         bits = np.frombuffer(said, np.uint8)[1:]
         if not self.complete and not said.startswith(GOES_ON):
             raise LateMaskError
-        return np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
+        return bits
 
     def push(self, token: int) -> None:
         """Begin to compute what may follow *token*."""
         with contextlib.suppress(OSError):  # `take` tells
             self._peer.send(TOKEN.pack(token))
 
-    def close(self) -> None:
-        """End its process."""
+    def end(self) -> None:
+        """End its process; any thread may, while another one takes or waits."""
+        with contextlib.suppress(OSError):
+            self._peer.shutdown(socket.SHUT_RDWR)
+
+    def __del__(self) -> None:
         self._peer.close()
 
 
-def wait_for(masks: Iterable[Mask], seconds: float) -> None:
-    """Wait until one of *masks* has something to give, or *seconds* are over."""
-    select.select(list(masks), (), (), seconds)
+def wait_for(constraints: Iterable[Constraint], seconds: float) -> None:
+    """Wait until one of *constraints* has something to give, or *seconds* are over."""
+    select.select(list(constraints), (), (), seconds)
 
 
 def _encode(vocabulary: Vocabulary) -> bytes:
