@@ -11,15 +11,19 @@ import numpy as np
 
 from app.enclave.engine.cache import KvCache, PrefixName
 from app.enclave.engine.completion import Completion
+from app.enclave.engine.constraint import Constraints
 from app.enclave.engine.encoding import PromptEncoder, Tokenizer
 from app.enclave.engine.generation import BatchedAnswers, TokenSequence
+from app.enclave.engine.grammar import Grammar
 from app.enclave.engine.model import Model
 from app.enclave.engine.runner import Runner
 from app.enclave.engine.sampling import Sampler
 from app.enclave.engine.schedule import Schedule
+from app.enclave.engine.turns import Turns
 from app.protocol.errors import UnsupportedError
 from app.protocol.question import FIELDS, Options, Question
 
+_REST: Final = 3  # grammars are compiled in a quarter of one processor's time at most
 _LOGIT_BIAS: Final = FIELDS.index("logit_bias")
 
 
@@ -41,13 +45,23 @@ class Limits:
 class BatchingEngine:
     """A loaded model; see `Engine` for what its methods promise."""
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, limits: Limits) -> None:
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        limits: Limits,
+        constraints: Constraints | None = None,
+    ) -> None:
+        self._constraints = constraints
+        self._turns = Turns(rest=_REST)
         self._tokenizer = tokenizer
         self._context_tokens = limits.context_tokens
         self._encoder = PromptEncoder(tokenizer, context_tokens=limits.context_tokens)
         cache = KvCache(model.blocks)
         self._schedule = Schedule(cache)
-        self._runner = Runner(model, cache, self._schedule, end_ids=limits.end_ids)
+        self._runner = Runner(
+            model, cache, self._schedule, end_ids=limits.end_ids, constraints=constraints
+        )
 
     def start(
         self, question: Question, *, deadline: float, prefix: PrefixName | None = None
@@ -74,9 +88,12 @@ class BatchingEngine:
 
         def prepare() -> BatchedAnswers:
             conversation = prefix.name if prefix else object()
+            grammar = self._tokenizer.grammar(question)
+            if grammar is not None:
+                self._require_grammar(grammar, conversation, deadline)
             prompt = self._encoder.encode(question, conversation, deadline=deadline)
             sequences = [
-                self._make_sequence(prompt, question.options, prefix, index)
+                self._make_sequence(prompt, question.options, prefix, index, grammar)
                 for index in range(question.options.n)
             ]
             return BatchedAnswers(self._schedule, sequences, deadline=deadline)
@@ -91,9 +108,23 @@ class BatchingEngine:
         """End every generation, and wait for the thread; then the model can be let go of."""
         self._schedule.close()
         self._runner.wait_until_gone()
+        if self._constraints is not None:
+            self._constraints.close()
+
+    def _require_grammar(self, grammar: Grammar, conversation: object, deadline: float) -> None:
+        """Require that an answer can be of *grammar*, when it is the turn of *conversation*."""
+        if self._constraints is None:
+            raise UnsupportedError(numbers=(grammar.option,))
+        with self._turns.turn(conversation, len(grammar.text), deadline=deadline):
+            self._constraints.require(grammar)
 
     def _make_sequence(
-        self, prompt: list[int], options: Options, prefix: PrefixName | None, index: int
+        self,
+        prompt: list[int],
+        options: Options,
+        prefix: PrefixName | None,
+        index: int,
+        grammar: Grammar | None,
     ) -> TokenSequence:
         seed = None if options.seed is None else (options.seed, index)
         return TokenSequence(
@@ -101,6 +132,7 @@ class BatchingEngine:
             options=options,
             most_tokens=min(options.max_tokens, self._context_tokens - len(prompt)),
             prefix=prefix,
+            grammar=grammar.text if grammar else None,
             sampler=Sampler(
                 options,
                 prompt=prompt,
@@ -109,7 +141,8 @@ class BatchingEngine:
             ),
             completion=Completion(
                 self._tokenizer.decode,
-                stops=(*options.stop, *self._tokenizer.stops),
+                # What has to be of a grammar ends where that does.
+                stops=() if grammar else (*options.stop, *self._tokenizer.stops),
                 strip_start=self._tokenizer.strip_start,
                 controls=self._tokenizer.controls,
                 index=index,

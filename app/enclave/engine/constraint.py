@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from app.enclave.engine import mask_program
 from app.enclave.engine.mask_program import COMPLETE, GOES_ON, LENGTH, TOKEN
+from app.enclave.engine.grammar import Grammar
 from app.enclave.engine.vocabulary import Vocabulary
 from app.protocol.errors import EngineError, UnsupportedError
 
@@ -69,16 +70,16 @@ class Constraints:
             os.close(text)
         return Constraint(ours, self._size)
 
-    def require(self, grammar: str, *, option: int) -> None:
+    def require(self, grammar: Grammar) -> None:
         """
         Require that an answer can begin to be of *grammar*, in the time that it may take.
 
         Raises:
-            UnsupportedError: The library does not compile it, or not in time; numbers are *option*.
+            UnsupportedError: The library does not compile it, or not in time; numbers say what.
 
             EngineError: As `open`.
         """
-        constraint = self.open(grammar)
+        constraint = self.open(grammar.text)
         try:
             wait_for([constraint], _CHECK_SECONDS)
             late = constraint.take() is None
@@ -87,7 +88,7 @@ class Constraints:
         finally:
             constraint.end()
         if late:
-            raise UnsupportedError("the schema cannot be compiled", numbers=(option,))
+            raise UnsupportedError("the schema cannot be compiled", numbers=(grammar.option,))
 
     def close(self) -> None:
         """End the program, and with it all constraints."""

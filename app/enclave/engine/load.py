@@ -9,9 +9,11 @@ import numpy as np
 
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import blocks_for
+from app.enclave.engine.constraint import Constraints
 from app.enclave.engine.model import Model, OpenVinoModel, Settings
 from app.enclave.engine.step import Rows
 from app.enclave.engine.tokenizer import Tokenizer
+from app.enclave.engine.vocabulary import make_vocabulary
 from app.enclave.engine.weights import Check, Weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.errors import WeightsError
@@ -49,7 +51,19 @@ def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
         )
     require_check(model, weights.check)
     limits = Limits(weights.context_length, weights.end_ids)
-    return BatchingEngine(model, Tokenizer(weights), limits)
+    tokenizer = Tokenizer(weights)
+    return BatchingEngine(model, tokenizer, limits, make_constraints(tokenizer, weights))
+
+
+def make_constraints(tokenizer: Tokenizer, weights: Weights) -> Constraints:
+    """Start what holds answers to grammars."""
+    vocabulary = make_vocabulary(
+        tokenizer.spell,
+        size=weights.sizes.vocabulary,
+        controls=tokenizer.controls,
+        ends=weights.end_ids,
+    )
+    return Constraints(vocabulary)
 
 
 def require_check(model: Model, check: Check) -> None:

@@ -126,8 +126,54 @@ class Runner:
         assert sequence.cached is not None  # noqa: S101 - it was let in
         sequence.cached.tokens += sequence.ahead[: part.tokens]
         del sequence.ahead[: part.tokens]
-        if logits is not None and not part.generation.ended:
+        if sequence.grammar is not None and sequence.constraint is None:
+            assert self._constraints is not None  # noqa: S101 - else it was refused
+            sequence.constraint = self._constraints.open(sequence.grammar)
+        if logits is None or part.generation.ended:
+            return
+        if sequence.constraint is None:
             self._add(part.generation, sequence.sampler.choose(logits))
+        else:
+            sequence.held = logits.copy()
+            self._holding.append(part.generation)
+
+    def _choose_held(self, seconds: float) -> None:
+        """
+        Choose the tokens of those whose masks have come, or come within *seconds*.
+
+        The others are in no step until theirs come: nobody else waits for them.
+        """
+        end = time.monotonic() + seconds
+        while self._holding:
+            constraints = [g.sequence.constraint for g in self._holding]
+            wait_for(filter(None, constraints), max(0, end - time.monotonic()))
+            before, self._holding = self._holding, []
+            for generation in before:
+                with _contained([generation]):
+                    self._choose(generation)
+                if generation.ended:
+                    self._schedule.leave(generation)
+            if len(self._holding) == len(before):
+                return
+
+    def _choose(self, generation: BatchedGeneration) -> None:
+        """Choose the token of *generation* if its mask has come, else go on holding its logits."""
+        sequence = generation.sequence
+        constraint, logits = sequence.constraint, sequence.held
+        if generation.ended or constraint is None or logits is None:
+            return
+        allowed = constraint.take()
+        if allowed is None:
+            self._holding.append(generation)
+            return
+        sequence.held = None
+        if constraint.complete:
+            generation.put(sequence.completion.end())
+            generation.end("stop")
+        elif sequence.is_full():
+            _cut(generation)
+        else:
+            self._add(generation, sequence.sampler.choose(logits, allowed))
 
     def _add(self, generation: BatchedGeneration, choice: Choice) -> None:
         """Add what was chosen to the answer and see whether it ends there."""
@@ -139,11 +185,19 @@ class Runner:
             return
         generation.put(completion.push(token, choice.logprob))
         sequence.ahead = [token]
-        if completion.has_stopped():
+        if sequence.constraint is not None:
+            sequence.constraint.push(token)  # and see later whether it is whole, or cut
+        elif completion.has_stopped():
             generation.end("stop")
-        elif completion.tokens >= sequence.most_tokens:
-            generation.put(completion.end(cut=True))
-            generation.end("stop" if completion.has_stopped() else "length")
+        elif sequence.is_full():
+            _cut(generation)
+
+
+def _cut(generation: BatchedGeneration) -> None:
+    """End *generation*, whose model would go on."""
+    completion = generation.sequence.completion
+    generation.put(completion.end(cut=True))
+    generation.end("stop" if completion.has_stopped() else "length")
 
 
 @contextmanager

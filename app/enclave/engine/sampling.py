@@ -183,9 +183,3 @@ def _draw_place(chances: Chances, share: float) -> int:
     few = chances[part * _SUMMED : (part + 1) * _SUMMED]
     inside = int(np.searchsorted(before + few.cumsum(dtype=np.float64), wanted, side="right"))
     return part * _SUMMED + min(inside, int(np.flatnonzero(few)[-1]))
-
-
-def mask_logits(logits: Logits, allowed: NDArray[np.uint8]) -> Logits:
-    """Give *logits* for the tokens alone whose bits *allowed* has."""
-    bits = np.unpackbits(allowed, count=len(logits), bitorder="little")
-    return np.where(bits, logits, np.float32(-np.inf))

@@ -9,15 +9,17 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final, NoReturn
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, meta, nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from app.enclave.engine.own_text import OwnText, join
 from app.protocol.errors import UnsupportedError, WeightsError
-from app.protocol.question import Message
+from app.protocol.question import Message, Thinking, ToolCall
 
 _LOOPS: Final = "jinja2.ext.loopcontrols"
+_SWITCHES: Final = frozenset(("enable_thinking", "thinking"))  # whether a model thinks first
+_EFFORT: Final = "reasoning_effort"  # how much
 
 
 class ChatTemplate:
@@ -34,28 +36,103 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, names: dict[str, str]) -> None:
+        environment = _Environment()
         try:
-            self._template = _Environment().from_string(source)
+            self._template = environment.from_string(source)
+            variables = meta.find_undeclared_variables(environment.parse(source))
         except (TemplateError, SyntaxError) as error:
             raise WeightsError("the chat template cannot be read") from error
         self._names = {name: OwnText.whole(text) for name, text in names.items()}
+        self._switches = variables & _SWITCHES
+        self._has_effort = _EFFORT in variables
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[object] | None = None,
+        thinking: Thinking = "auto",
+        asks: bool = True,
+    ) -> str:
         """
-        Give the text of *messages*, up to where an answer begins.
+        Give the text of *messages*.
+
+        Args:
+            tools: What the model may call, as the OpenAI API has it.
+
+            thinking: What `can_think` allows.
+
+            asks: Up to where an answer begins, else up to the end of the last message.
 
         Raises:
             UnsupportedError: The template refuses these roles in this order.
         """
-        given = [{"role": OwnText.whole(m.role), "content": m.text} for m in messages]
+        given = {
+            "add_generation_prompt": asks,
+            "tools": tools,
+            **self._names,
+            **self._thinking(thinking),
+        }
         try:
-            return self._template.render(
-                messages=given, add_generation_prompt=True, tools=None, **self._names
-            )
+            try:
+                return self._template.render(messages=describe(messages), **given)
+            except TypeError:  # some templates put arguments into their text as they are
+                described = describe(messages, arguments_as_text=True)
+                return self._template.render(messages=described, **given)
         except TemplateError:
             raise UnsupportedError(
                 "the model's template refuses these roles", numbers=(0,)
             ) from None
+
+    def can_think(self, thinking: Thinking) -> bool:
+        """Tell whether the template knows how to have the model think as *thinking* says."""
+        switched = thinking in {"auto", "on", "off"} and self._switches != set()
+        return (
+            thinking == "auto" or switched or (self._has_effort and thinking not in {"on", "off"})
+        )
+
+    def _thinking(self, thinking: Thinking) -> dict[str, object]:
+        """Give the names by which templates know of thinking."""
+        switch = {} if thinking == "auto" else dict.fromkeys(self._switches, thinking != "off")
+        effort = thinking not in {"auto", "on", "off"} and self._has_effort
+        return {**switch, **({_EFFORT: thinking} if effort else {})}
+
+
+def describe(
+    messages: Sequence[Message], *, arguments_as_text: bool = False
+) -> list[dict[str, object]]:
+    """Give *messages* as templates take them; what is content stays so."""
+    names = {call.id: call.name for message in messages for call in message.calls}
+    described = []
+    for message in messages:
+        given: dict[str, object] = {"role": OwnText.whole(message.role), "content": message.text}
+        if message.role == "tool":
+            given["tool_call_id"] = message.call_id
+        if name := message.name or names.get(message.call_id, ""):
+            given["name"] = name
+        if message.reasoning:
+            given["reasoning_content"] = message.reasoning
+        if message.calls:
+            given["tool_calls"] = [
+                _describe_call(call, arguments_as_text=arguments_as_text) for call in message.calls
+            ]
+        described.append(given)
+    return described
+
+
+def _describe_call(call: ToolCall, *, arguments_as_text: bool) -> dict[str, object]:
+    arguments = call.arguments if arguments_as_text else _parse_arguments(call.arguments)
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _parse_arguments(text: str) -> object:
+    """Give the object that *text* is, as templates want it; what is none stays text."""
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return arguments if isinstance(arguments, dict) else text
 
 
 class _Marking(CodeGenerator):
@@ -111,9 +188,21 @@ class _Environment(ImmutableSandboxedEnvironment):
         return join(pieces)
 
 
-def _to_json(value: object, indent: int | None = None) -> str:
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,  # noqa: FBT001, FBT002 - as transformers has it
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,  # noqa: FBT001, FBT002
+) -> str:
     """Write *value* as templates expect it: not escaped for HTML."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 def _refuse(message: str) -> NoReturn:
