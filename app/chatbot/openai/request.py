@@ -54,10 +54,11 @@ _THINKING: Final[dict[str, Thinking]] = {
     "medium": "medium",
     "high": "high",
     "xhigh": "high",
+    "max": "high",
 }
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 # What options are called here, where that is another name.
 NAMES: Final = {
-    "messages": "messages",
     "tool_calls": "parallel_tool_calls",
     "schema": "response_format",
     "thinking": "reasoning_effort",
@@ -98,6 +99,7 @@ class _Nowhere(Body):
 
     metadata: dict[str, object] | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, object] | None = None
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
     store: bool | None = None
@@ -174,7 +176,7 @@ class _ChatRequest(_Request):
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
     response_format: Format | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: Effort | None = None
     chat_template_kwargs: _TemplateOptions | None = None
     logprobs: bool | None = None
     top_logprobs: Whole | None = None

@@ -8,7 +8,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Literal
 
@@ -16,6 +16,7 @@ from app.chatbot.errors import CertificateError, FullError, LoginError
 from app.chatbot.evidence.advice import advise
 from app.chatbot.openai.body import RequestError
 from app.chatbot.openai.choices import ChatChoice, Choice, TextChoice
+from app.chatbot.openai.request import NAMES
 from app.chatbot.reading.parts import Part
 from app.chatbot.session.exchange import Evidence
 from app.protocol.errors import (
@@ -38,12 +39,6 @@ from app.protocol.question import FIELDS
 
 Json = Mapping[str, object]
 Endpoint = Literal["chat", "completion"]
-# What options are called here, where that is another name.
-_NAMES: Final = {
-    "tool_calls": "parallel_tool_calls",
-    "schema": "response_format",
-    "thinking": "reasoning_effort",
-}
 DONE: Final = "data: [DONE]\n\n"
 _ID_BYTES: Final = 12
 _BAD, _FORBIDDEN = HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN
@@ -81,21 +76,30 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class Limit:
     """
-    What a question may be too long for.
+    What a question may be too long for, or ask too much of.
 
     Attributes:
         parameter: Where the question stands in a request.
 
         context_tokens: How many tokens the model reads and writes at most.
+
+        names: What options are called in a request, where that is another name.
     """
 
     parameter: str
     context_tokens: int
+    names: Mapping[str, str] = field(default_factory=lambda: NAMES)
 
     def explain(self, error: TooLongError) -> str:
         """Say it in words by which clients know this error, then in our own."""
         known = f"This model's maximum context length is {self.context_tokens} tokens. "
         return known + advise(error)
+
+    def name_options(self, error: AppError) -> list[str]:
+        """Give what a request calls the options that cannot be honoured, which *error* numbers."""
+        numbers = error.numbers if isinstance(error, UnsupportedError) else ()
+        names = [FIELDS[number] for number in numbers if 0 <= number < len(FIELDS)]
+        return [self.parameter if n == "messages" else self.names.get(n, n) for n in names]
 
 
 def fail(error: AppError | RequestError, limit: Limit) -> Failure:
@@ -112,15 +116,10 @@ def fail(error: AppError | RequestError, limit: Limit) -> Failure:
     words, parameter = advise(error), None
     if isinstance(error, TooLongError):
         words, parameter = limit.explain(error), limit.parameter
-    if isinstance(error, UnsupportedError):
-        parameter = next(map(name_option, error.numbers), None)
+    if names := limit.name_options(error):
+        parameter = names[0]
+        words = words.replace(str(error), f"the enclave cannot honour {', '.join(names)}")
     return Failure(status, headers, error_body(words, kind, code, parameter))
-
-
-def name_option(number: int) -> str | None:
-    """Give what the option of that number is called here; None where there is none."""
-    name = FIELDS[number] if 0 <= number < len(FIELDS) else None
-    return name and _NAMES.get(name, name)
 
 
 def error_body(message: str, kind: str, code: str | None, parameter: str | None = None) -> Json:
