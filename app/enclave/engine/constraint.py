@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.enclave.engine import mask_program
-from app.enclave.engine.mask_program import COMPLETE, GOES_ON, LENGTH, TOKEN
 from app.enclave.engine.grammar import Grammar
+from app.enclave.engine.mask_program import COMPLETE, GOES_ON, LENGTH, TOKEN
 from app.enclave.engine.vocabulary import Vocabulary
 from app.protocol.errors import EngineError, UnsupportedError
 
@@ -177,6 +177,6 @@ def _encode(vocabulary: Vocabulary) -> bytes:
 def _write(data: bytes) -> int:
     """Give a file of *data* that has no name, for another process."""
     descriptor = os.memfd_create("given")
-    with open(descriptor, "wb", closefd=False) as file:  # noqa: PTH123 - it has no path
+    with open(descriptor, "wb", closefd=False) as file:
         file.write(data)
     return descriptor

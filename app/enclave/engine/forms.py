@@ -143,15 +143,15 @@ class _Prober:
         return self._split(again) if found else None
 
     def _written(self, message: Message) -> str:
-        """Give what the template writes of an answer, "" where it does not begin as a prompt ends."""
+        """Give what the template writes of an answer; "" where it does not go on from a prompt."""
         prompt = self._render([_QUESTION])
-        whole = self._render([_QUESTION, message], asks=False)
+        whole = self._render([_QUESTION, message], whole=True)
         return whole[len(prompt) :] if prompt and whole.startswith(prompt) else ""
 
-    def _render(self, messages: Sequence[Message], *, asks: bool = True) -> str:
+    def _render(self, messages: Sequence[Message], *, whole: bool = False) -> str:
         try:
             rendered = self._template.render(
-                messages, tools=_TOOLS, thinking=self._thinking, asks=asks
+                messages, tools=_TOOLS, thinking=self._thinking, whole=whole
             )
         except Exception:  # noqa: BLE001 - whatever a template raises, it does not know of this
             return ""

@@ -11,8 +11,7 @@ from app.enclave.engine.cache import CachedTokens, PrefixName
 from app.enclave.engine.completion import Completion
 from app.enclave.engine.constraint import Constraint
 from app.enclave.engine.interface import Finish
-from app.enclave.engine.sampling import Logits
-from app.enclave.engine.sampling import Sampler
+from app.enclave.engine.sampling import Logits, Sampler
 from app.protocol.piece import Piece
 from app.protocol.question import FinishReason, Options
 

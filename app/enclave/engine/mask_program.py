@@ -1,9 +1,9 @@
 """
 The program that computes masks: which tokens a grammar allows next.
 
-`constraint` runs it as a process of its own, with the vocabulary. It makes one more process for each
-grammar, which knows that grammar alone and ends with its answer. A grammar may be as hostile as can
-be: what takes too much time or memory ends its own process, and nothing else.
+`constraint` runs it as a process of its own, with the vocabulary. It makes one more process for
+each grammar, which knows that grammar alone and ends with its answer. A grammar may be as hostile
+as can be: what takes too much time or memory ends its own process, and nothing else.
 
 It is run by its path, and imports nothing of ours.
 """

@@ -14,16 +14,15 @@ from app.enclave.engine.forms import PLAIN, find_forms
 from app.enclave.engine.grammar import Grammar
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS, plain_transcript
 from app.enclave.engine.spelling import Speller
-from app.enclave.engine.template import ChatTemplate
+from app.enclave.engine.template import THINKING, ChatTemplate
 from app.enclave.engine.tools import find_grammar, is_held, read_tools
 from app.enclave.engine.weights import Weights
 from app.protocol.constants import MAX_CONTROL_BYTES
 from app.protocol.errors import UnsupportedError, WeightsError
-from app.protocol.question import FIELDS, Question, Thinking
+from app.protocol.question import Question, Thinking
 
 TOKENIZER_NAME: Final = "tokenizer.json"
 TEMPLATE_NAME: Final = "chat_template.jinja"
-_THINKING: Final = FIELDS.index("thinking")
 
 
 class Tokenizer:
@@ -93,11 +92,14 @@ class Tokenizer:
             TooLongError: It leaves no room for an answer; numbers are (prompt tokens, context
                 length).
 
-            UnsupportedError: The model's chat template refuses these roles in this order.
+            UnsupportedError: The model's chat template refuses these roles in this order, or such
+                thinking.
 
             QuestionError: The tools are malformed.
         """
         plain = self._template is None
+        if plain and question.options.thinking != "auto":
+            raise UnsupportedError("the model has no template", numbers=(THINKING,))
         text = plain_transcript(question.messages) if plain else self._render(question)
         return self._prompts.encode(text, add_special_tokens=plain, limit=self._context_tokens)
 
@@ -121,13 +123,6 @@ class Tokenizer:
             QuestionError: A schema or the tools are malformed, or too large.
         """
         options = question.options
-        thinks = (
-            options.thinking == "auto"
-            if self._template is None
-            else (self._template.can_think(options.thinking))
-        )
-        if not thinks:
-            raise UnsupportedError(numbers=(_THINKING,))
         return find_grammar(options, read_tools(options), self._forms)
 
     def decode(self, ids: Sequence[int]) -> str:

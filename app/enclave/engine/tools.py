@@ -5,7 +5,7 @@ Tools: what a model may call, and what an answer has to be because of them, or o
 import json
 import re
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 from app.enclave.engine.forms import Forms
 from app.enclave.engine.grammar import Grammar, write_grammar
