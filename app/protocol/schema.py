@@ -35,7 +35,7 @@ _COUNTS: Final = frozenset((
 ))  # fmt: skip
 _TALLIES: Final = {"enum": "values", "required": "names", "$ref": "references"}
 _PLAIN: Final = _COUNTS.union(_TALLIES, (
-    "type", "const", "format", "pattern",
+    "type", "const", "pattern",
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
 ))  # fmt: skip
 _FORMATS: Final = frozenset((
@@ -98,14 +98,19 @@ class _Reader:
         # Names that are not listed may come twice, and then count once.
         few = not isinstance(least, int) or least <= max(1, fewest)
         self._require(path, few, "minProperties is served up to what is required")
-        inner = {
-            key: self._keyword(key, v, f"{path}/{_escape(key)}", level) for key, v in value.items()
+        return {
+            key: self._keyword(key, inner, f"{path}/{_escape(key)}", level)
+            for key, inner in value.items()
+            if self._counts_for(key, inner, path)
         }
-        return {key: read for key, read in inner.items() if read is not None}
+
+    def _counts_for(self, key: str, value: object, path: str) -> bool:
+        """Tell whether a keyword allows or forbids anything."""
+        self._require(path, key not in _REFUSED or value is False, f"{key} is not served")
+        return key in _SCHEMAS or key in _PLAIN or (key == "format" and str(value) in _FORMATS)
 
     def _keyword(self, key: str, value: object, path: str, level: int) -> object:
-        """Read what a keyword has; None where that allows and forbids nothing."""
-        self._require(path, key not in _REFUSED or value is False, "is not served")
+        """Read what a keyword has."""
         if key in _LISTS and isinstance(value, list):
             self._count("branches", len(value) * (key != "prefixItems"))
             return [self.read(v, f"{path}/{n}", level + 1) for n, v in enumerate(value)]
@@ -113,7 +118,7 @@ class _Reader:
             return self._map(key, value, path, level)
         if key in _SCHEMAS:
             return self.read(value, path, level + 1)
-        return self._plain(key, value, path) if key in _PLAIN else None
+        return self._plain(key, value, path)
 
     def _map(self, key: str, value: dict[str, object], path: str, level: int) -> object:
         """Read the schemas that have names."""
@@ -139,7 +144,7 @@ class _Reader:
         fraction = key == "multipleOf" and not isinstance(value, int)
         self._require(path, not fraction, "is served of whole numbers alone")
         self._require(path, _is_exact(value), "has a number that not every reader of JSON keeps")
-        return None if key == "format" and str(value) not in _FORMATS else value
+        return value
 
     def _pattern(self, pattern: str, path: str) -> str:
         self._count("characters of patterns", len(pattern))

@@ -123,7 +123,10 @@ class Tokenizer:
             QuestionError: A schema or the tools are malformed, or too large.
         """
         options = question.options
-        return find_grammar(options, read_tools(options), self._forms)
+        grammar = find_grammar(options, read_tools(options), self._forms)
+        if grammar is not None and question.messages[-1].role == "assistant":
+            raise UnsupportedError("what has begun is not held to a schema", numbers=(0,))
+        return grammar
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""
