@@ -106,7 +106,8 @@ class _Reader:
 
     def _counts_for(self, key: str, value: object, path: str) -> bool:
         """Tell whether a keyword allows or forbids anything."""
-        self._require(path, key not in _REFUSED or value is False, f"{key} is not served")
+        neutral = key == "uniqueItems" and value is False
+        self._require(path, neutral or key not in _REFUSED, f"{key} is not served")
         return key in _SCHEMAS or key in _PLAIN or (key == "format" and str(value) in _FORMATS)
 
     def _keyword(self, key: str, value: object, path: str, level: int) -> object:

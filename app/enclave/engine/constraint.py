@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -60,6 +61,7 @@ class Constraints:
         try:
             with self._lock:
                 if self._program.poll() is not None:
+                    self._channel.close()
                     self._start()
                 socket.send_fds(self._channel, [GOES_ON], [theirs.fileno(), text])
         except OSError:
@@ -125,6 +127,7 @@ class Constraint:
         self._peer = peer
         self._size = size
         self.complete = False
+        weakref.finalize(self, peer.close)  # not before: a thread may be using it
 
     def fileno(self) -> int:
         """Give what can be read from once `take` has something to give."""
@@ -158,9 +161,6 @@ class Constraint:
         """End its process; any thread may, while another one takes or waits."""
         with contextlib.suppress(OSError):
             self._peer.shutdown(socket.SHUT_RDWR)
-
-    def __del__(self) -> None:
-        self._peer.close()
 
 
 def wait_for(constraints: Iterable[Constraint], seconds: float) -> None:
