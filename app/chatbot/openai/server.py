@@ -143,7 +143,7 @@ class _Server:
         if not asked.stream:
             async with ending(watching):
                 async for part in parts:
-                    shape.add(part)
+                    shape.take(part)
             shape.model = running.model
             return JSONResponse(shape.whole(running.evidence()), headers=unused_header(running))
         try:

@@ -21,9 +21,10 @@ from app.enclave.engine.sampling import Sampler
 from app.enclave.engine.schedule import Schedule
 from app.enclave.engine.turns import Turns
 from app.protocol.errors import UnsupportedError
-from app.protocol.question import FIELDS, Options, Question
+from app.protocol.question import FIELDS, Question
 
 _REST: Final = 3  # grammars are compiled in a quarter of one processor's time at most
+_CONTEXT_TOKENS: Final = 8  # by which a decoder tells how a text goes on
 _LOGIT_BIAS: Final = FIELDS.index("logit_bias")
 
 
@@ -93,7 +94,7 @@ class BatchingEngine:
                 self._require_grammar(grammar, conversation, deadline)
             prompt = self._encoder.encode(question, conversation, deadline=deadline)
             sequences = [
-                self._make_sequence(prompt, question.options, prefix, index, grammar)
+                self._make_sequence(question, prompt, prefix, index, grammar)
                 for index in range(question.options.n)
             ]
             return BatchedAnswers(self._schedule, sequences, deadline=deadline)
@@ -120,12 +121,13 @@ class BatchingEngine:
 
     def _make_sequence(
         self,
+        question: Question,
         prompt: list[int],
-        options: Options,
         prefix: PrefixName | None,
         index: int,
         grammar: Grammar | None,
     ) -> TokenSequence:
+        options, continued = question.options, question.messages[-1].role == "assistant"
         seed = None if options.seed is None else (options.seed, index)
         return TokenSequence(
             prompt=prompt,
@@ -143,7 +145,8 @@ class BatchingEngine:
                 self._tokenizer.decode,
                 # What has to be of a grammar ends where that does.
                 stops=() if grammar else (*options.stop, *self._tokenizer.stops),
-                strip_start=self._tokenizer.strip_start,
+                strip_start=self._tokenizer.strip_start and not continued,
+                before=prompt[-_CONTEXT_TOKENS:] if continued else (),
                 controls=self._tokenizer.controls,
                 index=index,
             ),

@@ -2,6 +2,7 @@
 The OpenVINO engine: a weights package, checked on this processor and ready to answer.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from app.enclave.engine.constraint import Constraints
 from app.enclave.engine.model import Model, OpenVinoModel, Settings
 from app.enclave.engine.step import Rows
 from app.enclave.engine.tokenizer import Tokenizer
-from app.enclave.engine.vocabulary import make_vocabulary
+from app.enclave.engine.vocabulary import Vocabulary, make_vocabulary
 from app.enclave.engine.weights import Check, Weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.errors import WeightsError
@@ -37,12 +38,15 @@ def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
         WeightsError: OpenVINO cannot load it; memory does not hold one context; or the model
             computes something else on this processor than where the package was made.
     """
-    model = OpenVinoModel(
-        weights,
-        Settings(threads, exact=weights.precision == _EXACT),
-        most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
-        most_bytes=_free_bytes() // _MEMORY_SHARE,
-    )
+    with ThreadPoolExecutor(1) as beside:  # the library compiles without the interpreter's lock
+        reading = beside.submit(_read_tokens, weights)
+        model = OpenVinoModel(
+            weights,
+            Settings(threads, exact=weights.precision == _EXACT),
+            most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
+            most_bytes=_free_bytes() // _MEMORY_SHARE,
+        )
+        tokenizer, vocabulary = reading.result()
     if model.blocks < blocks_for(weights.context_length):
         needed = blocks_for(weights.context_length) * model.block_bytes * _MEMORY_SHARE
         raise WeightsError(
@@ -51,19 +55,15 @@ def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
         )
     require_check(model, weights.check)
     limits = Limits(weights.context_length, weights.end_ids)
+    return BatchingEngine(model, tokenizer, limits, Constraints(vocabulary))
+
+
+def _read_tokens(weights: Weights) -> tuple[Tokenizer, Vocabulary]:
     tokenizer = Tokenizer(weights)
-    return BatchingEngine(model, tokenizer, limits, make_constraints(tokenizer, weights))
-
-
-def make_constraints(tokenizer: Tokenizer, weights: Weights) -> Constraints:
-    """Start what holds answers to grammars."""
-    vocabulary = make_vocabulary(
-        tokenizer.spell,
-        size=weights.sizes.vocabulary,
-        controls=tokenizer.controls,
-        ends=weights.end_ids,
+    size, controls = weights.sizes.vocabulary, tokenizer.controls
+    return tokenizer, make_vocabulary(
+        tokenizer.spell, size=size, controls=controls, ends=weights.end_ids
     )
-    return Constraints(vocabulary)
 
 
 def require_check(model: Model, check: Check) -> None:

@@ -52,7 +52,7 @@ class Tokenizer:
         _forget_words(self._tokenizer)
         _forget_words(self._prompts.tokenizer)
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-        self.most_token_bytes = max((len(token.encode()) for token in vocabulary), default=1)
+        self.most_token_bytes = max(map(len, map(str.encode, vocabulary)), default=1)
         # A model gives for a token that it does not have what was left by the last step.
         self.vocabulary = max(vocabulary.values(), default=0) + 1
         if self.vocabulary > weights.sizes.vocabulary:

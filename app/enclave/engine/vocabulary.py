@@ -4,6 +4,9 @@ A vocabulary: what the tokens of a model stand for, as grammars have to know it.
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from typing import Final
+
+_END: Final = b"<end>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,4 +36,7 @@ def make_vocabulary(
     Args:
         spell: Gives the bytes of a token.
     """
-    return Vocabulary(tuple(map(spell, range(size))), frozenset(controls), frozenset(ends))
+    tokens = [spell(token) for token in range(size)]
+    if not ends:  # one more token, which no model chooses, stands for the end
+        return Vocabulary((*tokens, _END), frozenset((*controls, size)), frozenset((size,)))
+    return Vocabulary(tuple(tokens), frozenset(controls), frozenset(ends))

@@ -25,7 +25,7 @@ from app.protocol.errors import (
 )
 from app.protocol.messages import Kind, encode_hint
 from app.protocol.piece import Piece, TokenLogprob
-from app.protocol.question import Message, Options, Padding, Question
+from app.protocol.question import Message, Options, Padding, Question, ToolCall
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import ARN, AUTHORIZATION, CONVERSATION, DATA_KEY, changed, make_question
 from tests.scripted import Asker, ScriptedEngine, ScriptedKms, make_answerer
@@ -459,20 +459,19 @@ def test_question_that_is_none(answerer: Answerer, monkeypatch: pytest.MonkeyPat
     assert type(asker.read_error(peer.messages)) is ProtocolError
 
 
+CALL = ToolCall("1", "search", "{}")
 TOOLS = {"tools": "[]", "tool_choice": "required"}
 
 
 @pytest.mark.parametrize(
     ("messages", "options", "numbers"),
     [
-        ((), {"schema": "{}", "thinking": "on"}, (4, 5)),
+        ((), {"schema": "{}", "tool_calls": "one"}, (3, 4)),
         ((), TOOLS, (1, 2)),
-        ((Message("user", "a", name="Ada"),), {}, (0,)),
         ((Message("tool", "a", call_id="b"),), {"tool_calls": "one"}, (0, 3)),
-        ((Message("assistant", "a", reasoning="b"), Message("user", "c")), {}, (0,)),
-        ((Message("assistant", "to be continued"),), {}, (0,)),
+        ((Message("assistant", "a", calls=(CALL,)), Message("user", "c")), {}, (0,)),
     ],
-    ids=["schema", "tools", "name", "tool", "reasoning", "continue"],
+    ids=["schema", "tools", "tool", "call"],
 )
 def test_what_is_only_carried_is_refused_by_number(
     answerer: Answerer,
