@@ -20,8 +20,8 @@ Json = dict[str, Any]
 
 _NAMES: Final = ("a", "b", "name", "ab", "é", 'quo"te', "with space", "<tool_call>", "", "x\ny")
 _PATTERNS: Final = (
-    "^[a-z]{2,5}$", "^\\d+$", "\\w", "^(?:yes|no)$", "a.c", "^[^a-z]*$", "^\\S+$", "\\s", "^\\W\\D$",
-    "^[\\w.-]+@x\\.y$", "é|ü", "^$", "^a|b$",
+    "^[a-z]{2,5}$", "^\\d+$", "\\w", "^(?:yes|no)$", "a.c", "^[^a-z]*$", "^\\S+$", "\\s",
+    "^\\W\\D$", "^[\\w.-]+@x\\.y$", "é|ü", "^$", "^a|b$",
 )  # fmt: skip
 _values = st.one_of(
     st.none(), st.booleans(), st.integers(-(10**6), 10**6), st.text(max_size=5),

@@ -107,7 +107,7 @@ class _Reader:
     def _counts_for(self, key: str, value: object, path: str) -> bool:
         """Tell whether a keyword allows or forbids anything."""
         neutral = key == "uniqueItems" and value is False
-        self._require(path, neutral or key not in _REFUSED, f"{key} is not served")
+        self._require(f"{path}/{key}", neutral or key not in _REFUSED, "is not served")
         return key in _SCHEMAS or key in _PLAIN or (key == "format" and str(value) in _FORMATS)
 
     def _keyword(self, key: str, value: object, path: str, level: int) -> object:

@@ -45,6 +45,10 @@ def translate_pattern(pattern: str) -> str:
             raise ValueError(f"its pattern is not served from character {at + 1} on")
         made.append(_translate(part[0]))
         at = part.end()
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"its pattern is none from character {(error.pos or 0) + 1} on") from error
     return "".join(made)
 
 
