@@ -98,7 +98,10 @@ class Answerer:
             outcome = "failed"
             sealer, header = self._make_sealer(authorization, digest)
             generation = self.engine.start(
-                question, deadline=deadline, prefix=_name_prefix(question_key)
+                question,
+                deadline=deadline,
+                prefix=_name_prefix(question_key),
+                require_wanted=lambda: _require_there(peer),
             )
         except AppError as error:
             secret = authorization.answer_secret
@@ -162,6 +165,11 @@ def _open(envelope: bytes, authorization: Authorization, key: QuestionKey) -> Qu
         conversation=authorization.conversation,
         turn=authorization.turn,
     )
+
+
+def _require_there(peer: Peer) -> None:
+    if peer.gone():
+        raise BrokenPipeError
 
 
 def _name_prefix(key: QuestionKey) -> PrefixName:
@@ -250,8 +258,8 @@ class _AnswerStream:
         if messages:
             self._peer.send(*messages)
             self._beat = time.monotonic()
-        elif self._peer.gone():
-            raise BrokenPipeError
+        else:
+            _require_there(self._peer)
 
     def _take(self, seconds: float) -> None:
         """Take what was made; an answer that outgrows what frames can hold ends in error."""

@@ -4,6 +4,7 @@ The batching engine: many answers under way in one model, a token each in every 
 A question is encoded in its asker's thread, joins the schedule, and the runner's thread answers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,7 +66,12 @@ class BatchingEngine:
         )
 
     def start(
-        self, question: Question, *, deadline: float, prefix: PrefixName | None = None
+        self,
+        question: Question,
+        *,
+        deadline: float,
+        prefix: PrefixName | None = None,
+        require_wanted: Callable[[], None] = lambda: None,
     ) -> BatchedAnswers:
         """
         Begin to answer *question*; returns when its prompt is encoded.
@@ -79,8 +85,8 @@ class BatchingEngine:
 
             EngineError: Template or tokenizer fail on this question, or give no token.
 
-            BusyError: With these, more answers than may would be under way and wait, or the engine
-                is closed.
+            BusyError: With these, more answers than may would be under way and wait, too many long
+                prompts wait to be encoded, or the engine is closed.
 
             DeadlineError: Its turn to be encoded did not come before *deadline*.
         """
@@ -91,8 +97,12 @@ class BatchingEngine:
             conversation = prefix.name if prefix else object()
             grammar = self._tokenizer.grammar(question)
             if grammar is not None:
-                self._require_grammar(grammar, conversation, deadline)
-            prompt = self._encoder.encode(question, conversation, deadline=deadline)
+                self._require_grammar(
+                    grammar, conversation, deadline=deadline, require_wanted=require_wanted
+                )
+            prompt = self._encoder.encode(
+                question, conversation, deadline=deadline, require_wanted=require_wanted
+            )
             sequences = [
                 self._make_sequence(question, prompt, prefix, index, grammar)
                 for index in range(question.options.n)
@@ -112,11 +122,20 @@ class BatchingEngine:
         if self._constraints is not None:
             self._constraints.close()
 
-    def _require_grammar(self, grammar: Grammar, conversation: object, deadline: float) -> None:
+    def _require_grammar(
+        self,
+        grammar: Grammar,
+        conversation: object,
+        *,
+        deadline: float,
+        require_wanted: Callable[[], None],
+    ) -> None:
         """Require that an answer can be of *grammar*, when it is the turn of *conversation*."""
         if self._constraints is None:
             raise UnsupportedError(numbers=(grammar.option,))
-        with self._turns.turn(conversation, len(grammar.text), deadline=deadline):
+        with self._turns.turn(
+            conversation, len(grammar.text), deadline=deadline, require_wanted=require_wanted
+        ):
             self._constraints.require(grammar)
 
     def _make_sequence(

@@ -601,6 +601,17 @@ def test_silent_hang_up(answerer: Answerer, engine: ScriptedEngine) -> None:
     assert engine.generations[0].cancelled.is_set()
 
 
+def test_hang_up_before_it_begins(answerer: Answerer, engine: ScriptedEngine) -> None:
+    """
+    The engine is told how to see that whoever asked has gone, while the prompt waits.
+    """
+    engine.waits = True
+    asker = Asker(answerer.key_ring.public_key(), make_question())
+    with pytest.raises(BrokenPipeError):
+        answerer.answer(asker.request, ListPeer(hung_up=True))
+    assert engine.generations == []
+
+
 def test_two_questions_share_nothing(answerer: Answerer) -> None:
     """
     Two answers in one conversation, under one data key and header, cannot stand for each other.

@@ -92,7 +92,7 @@ class ScriptedModel:
     fail_at: int | None = None
     steps: list[list[Rows]] = field(default_factory=list)
     held: dict[int, list[int]] = field(default_factory=dict)
-    made: dict[int, tuple[int, int]] = field(default_factory=dict)
+    made: dict[int, tuple[int, Rows]] = field(default_factory=dict)
 
     def forward(self, batch: Sequence[Rows]) -> NDArray[np.float32]:
         if self.gate is not None:
@@ -102,7 +102,8 @@ class ScriptedModel:
             raise RuntimeError("the question was hello")
         owned = [block for rows in batch for block in rows.blocks]
         assert len(owned) == len(set(owned))
-        return np.array([self.choose(rows) for rows in batch if self.see(rows)], np.float32)
+        made = [logits for rows in batch if self.see(rows) for logits in self.choose(rows)]
+        return np.array(made, np.float32)
 
     def see(self, rows: Rows) -> bool:
         """Write the tokens to their blocks, behind those seen before."""
@@ -112,13 +113,15 @@ class ScriptedModel:
             block[at % BLOCK_TOKENS :] = [token]
         return rows.wanted > 0
 
-    def choose(self, rows: Rows) -> NDArray[np.float32]:
-        place, end = self.made.get(rows.blocks[0], (0, -1))
-        place = place + 1 if end == rows.past else 0  # else another answer, in a kept prefix
-        self.made[rows.blocks[0]] = place, rows.past + len(rows.tokens)
-        logits = np.zeros(VOCABULARY, np.float32)
-        logits[self.script[place] if place < len(self.script) else END_ID] = 1
-        return logits
+    def choose(self, rows: Rows) -> Iterator[NDArray[np.float32]]:
+        begin, last = self.made.get(rows.blocks[0], (-1, rows))
+        if not last.past < rows.past <= last.end:  # another answer, in a kept prefix
+            begin = rows.end - rows.wanted
+        self.made[rows.blocks[0]] = begin, rows
+        for place in range(rows.end - rows.wanted - begin, rows.end - begin):
+            logits = np.zeros(VOCABULARY, np.float32)
+            logits[self.script[place] if place < len(self.script) else END_ID] = 1
+            yield logits
 
     def wipe(self, blocks: Sequence[int]) -> None:
         for block in blocks:
@@ -517,7 +520,8 @@ def test_cancel(make: Make) -> None:
 
 def test_deadline(make: Make) -> None:
     """
-    Past its deadline an answer ends with `error`, what came until then still to be taken.
+    Past its deadline an answer ends with `length`, what came until then still to be taken, and with
+    `error` if it has made nothing.
     """
     gate = threading.Semaphore(2)
     engine, model = make("abcdef", gate=gate)
@@ -527,8 +531,10 @@ def test_deadline(make: Make) -> None:
     time.sleep(1.05)
     gate.release(1000)
     results = [read(g) for g in (generation, *waiting)]
-    assert {finish.reason for _, finish in results} == {"error"}
-    assert results[0][0].startswith("a")
+    for text, finish in results:
+        assert finish.reason == ("length" if text else "error")
+        assert finish.completion_tokens == len(text)
+    assert [finish.reason for _, finish in (results[0], results[-1])] == ["length", "error"]
 
 
 def test_failure(make: Make, caplog: pytest.LogCaptureFixture) -> None:
