@@ -86,7 +86,11 @@ def _load(vocabulary: bytes) -> "LLTokenizer":
 
     wrapper = _Wrapper(vocabulary)
     slices = llguidance.LLTokenizer.json_slices()
-    tokenizer = llguidance.LLTokenizer(wrapper, eos_token=wrapper.ends, slices=slices)
+    tokenizer = llguidance.LLTokenizer(
+        wrapper,  # type: ignore[arg-type] # only its attributes are looked at
+        eos_token=wrapper.ends,
+        slices=slices,
+    )
     wrapper.tokens.clear()
     return tokenizer
 
