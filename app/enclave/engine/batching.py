@@ -4,7 +4,7 @@ The batching engine: many answers under way in one model, a token each in every 
 A question is encoded in its asker's thread, joins the schedule, and the runner's thread answers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +26,8 @@ from app.protocol.question import FIELDS, Question
 
 _REST: Final = 3  # grammars are compiled in a quarter of one processor's time at most
 _CONTEXT_TOKENS: Final = 8  # by which a decoder tells how a text goes on
+_OPENING_TOKENS: Final = 4  # the mark of a thought, and blanks
+_THOUGHTS: Final = frozenset({"<think>", "[THINK]"})
 _LOGIT_BIAS: Final = FIELDS.index("logit_bias")
 
 
@@ -168,5 +170,12 @@ class BatchingEngine:
                 before=prompt[-_CONTEXT_TOKENS:] if continued else (),
                 controls=self._tokenizer.controls,
                 index=index,
+                opened="" if continued else _find_opened(prompt, self._tokenizer.controls),
             ),
         )
+
+
+def _find_opened(prompt: list[int], controls: Mapping[int, str]) -> str:
+    """Give the thought that *prompt* ends by opening, as some templates do for the model."""
+    last = [controls[token] for token in prompt[-_OPENING_TOKENS:] if token in controls]
+    return last[-1] if last and last[-1] in _THOUGHTS else ""

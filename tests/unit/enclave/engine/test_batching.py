@@ -198,6 +198,42 @@ def test_utf8(make: Make, text: str) -> None:
     assert len([piece for piece in pieces if piece]) > 1 or len(text) < 3
 
 
+@pytest.mark.parametrize(
+    ("ends", "given"),
+    [
+        (["<think>"], ["<think>"]),
+        (["<think>", "\n"], ["<think>"]),
+        (["<think>", "\n", "</think>"], []),
+        (["\n"], []),
+        (["<think>", "\n\n\n\n"], []),
+    ],
+)
+def test_a_thought_that_the_prompt_opens(
+    make: Make, monkeypatch: pytest.MonkeyPatch, ends: list[str], given: list[str]
+) -> None:
+    """
+    Where a prompt ends inside of a thought, each answer begins with the mark of one.
+    """
+    marks = {"<think>": 1, "</think>": 3}
+    controls = {number: spelling for spelling, number in marks.items()}
+    monkeypatch.setattr(BytesTokenizer, "controls", controls)
+    plain = BytesTokenizer.encode
+
+    def encode(tokenizer: BytesTokenizer, question: Question) -> list[int]:
+        tail = [[marks[end]] if end in marks else tokenizer.ids(end) for end in ends]
+        return [*plain(tokenizer, question), *(token for part in tail for token in part)]
+
+    monkeypatch.setattr(BytesTokenizer, "encode", encode)
+    engine, model = make("so")
+    pieces, finish = take_all(start(engine, ask("hello", n=2)))
+    for index in range(2):
+        own = [piece for piece in pieces if piece.index == index]
+        assert [piece.text for piece in own if piece.control] == given
+        assert not given or own[0].control
+        assert text_of(own, index) == "so"
+    assert finish.completion_tokens == 2 * len(model.script)  # it was not made
+
+
 def test_length_in_a_character(make: Make) -> None:
     """
     Where max_tokens cuts a character, its first bytes stay out.
