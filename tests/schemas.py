@@ -73,7 +73,7 @@ def _objects(draw: st.DrawFn, inner: st.SearchStrategy[Json]) -> Json:
 
 @st.composite
 def _arrays(draw: st.DrawFn, inner: st.SearchStrategy[Json]) -> Json:
-    made = draw(_bounded("array", "minItems", "maxItems", 4)) | {"items": draw(inner)}
+    made: Json = {**draw(_bounded("array", "minItems", "maxItems", 4)), "items": draw(inner)}
     if draw(st.booleans()):
         made["prefixItems"] = draw(st.lists(inner, max_size=2))
     return made

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -217,15 +218,23 @@ def test_ends_without_the_model(make: Make) -> None:
     assert finish.reason == "stop"
 
 
-def child_of(constraints: Constraints) -> int:
-    """Give the one process that holds an answer to its grammar."""
+def signal_all(constraints: Constraints, number: int) -> None:
+    """Send a signal to every process that holds an answer to its grammar."""
+    for child in children(constraints):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(child), number)
+
+
+def children(constraints: Constraints) -> list[str]:
     program = constraints._program.pid
-    path = Path(f"/proc/{program}/task/{program}/children")
-    while True:
-        before = path.read_text().split()
-        time.sleep(0.03)  # the process that has tried the grammar may be ending
-        if len(before) == 1 and path.read_text().split() == before:
-            return int(before[0])
+    return Path(f"/proc/{program}/task/{program}/children").read_text().split()
+
+
+def begin(engine: BatchingEngine) -> BatchedAnswers:
+    """Start a long answer that is held to a schema, and wait for some of it."""
+    held = start(engine, ask(schema=LONG, max_tokens=3000))
+    wait_until(lambda: held.answers[0].sequence.completion.tokens > 3)
+    return held
 
 
 def test_others_go_on(make: Make, constraints: Constraints) -> None:
@@ -234,15 +243,15 @@ def test_others_go_on(make: Make, constraints: Constraints) -> None:
     the answer does.
     """
     engine = make(slow=0.001)
-    held = start(engine, ask(schema=LONG, max_tokens=3000))
-    child = child_of(constraints)
-    os.kill(child, signal.SIGSTOP)
+    held = begin(engine)
+    signal_all(constraints, signal.SIGSTOP)
     _, finish = take_all(start(engine, ask(max_tokens=60)))
     assert finish.reason in {"stop", "length"}
+    before = held.answers[0].sequence.completion.tokens
     assert held.finish is None
-    os.kill(child, signal.SIGCONT)
-    _, finish = take_all(held)
-    assert finish.reason in {"stop", "length"}
+    signal_all(constraints, signal.SIGCONT)
+    wait_until(lambda: held.answers[0].sequence.completion.tokens > before)
+    held.cancel()
 
 
 def test_late_mask(make: Make, constraints: Constraints) -> None:
@@ -251,8 +260,8 @@ def test_late_mask(make: Make, constraints: Constraints) -> None:
     """
     engine = make(slow=0.001)
     other = start(engine, ask(max_tokens=100))
-    held = start(engine, ask(schema=LONG, max_tokens=3000))
-    os.kill(child_of(constraints), signal.SIGKILL)
+    held = begin(engine)
+    signal_all(constraints, signal.SIGKILL)
     assert take_all(held)[1].reason == "error"
     assert take_all(other)[1].reason in {"stop", "length"}
     assert engine.is_alive()
@@ -262,11 +271,10 @@ def test_cancelled(make: Make, constraints: Constraints) -> None:
     """
     The process of an answer that is cancelled ends with it.
     """
-    engine = make(slow=0.001)
-    held = start(engine, ask(schema=LONG, max_tokens=3000))
-    child = child_of(constraints)
+    held = begin(make(slow=0.001))
+    assert children(constraints) != []
     held.cancel()
-    wait_until(lambda: not Path(f"/proc/{child}").exists())
+    wait_until(lambda: children(constraints) == [])
 
 
 @pytest.mark.parametrize("many", [True, False])
