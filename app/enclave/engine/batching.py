@@ -156,6 +156,7 @@ class BatchingEngine:
             most_tokens=min(options.max_tokens, self._context_tokens - len(prompt)),
             prefix=prefix,
             grammar=grammar.text if grammar else None,
+            keeps=index == 0,
             sampler=Sampler(
                 options,
                 prompt=prompt,

@@ -30,6 +30,8 @@ class TokenSequence:
         grammar: What it has to be of, None for anything; *constraint* then says what may come next.
 
         held: What the model thinks of the next token, while what may come is being computed.
+
+        keeps: Whether it is the one that its conversation's next turn goes on from.
     """
 
     prompt: list[int] = field(repr=False)
@@ -45,6 +47,7 @@ class TokenSequence:
     constraint: Constraint | None = field(default=None, repr=False)
     held: Logits | None = field(default=None, repr=False)
     begun: int = 0
+    keeps: bool = True
 
     def __post_init__(self) -> None:
         """Have all of the prompt ahead."""
@@ -64,6 +67,11 @@ class TokenSequence:
     def length(self) -> int:
         """How many those are."""
         return len(self.cached.tokens if self.cached else ()) + len(self.ahead)
+
+    @property
+    def guessable(self) -> bool:
+        """Whether guesses at what comes next tell nobody what it copies, if it is alone."""
+        return self.options.padding == "constant" and self.grammar is None
 
     @property
     def whole(self) -> int:

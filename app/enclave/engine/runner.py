@@ -155,8 +155,9 @@ class Runner:
             assert self._constraints is not None  # noqa: S101 - else it was refused
             sequence.constraint = self._constraints.open(grammar)
         if logits:
+            if sequence.held is None:
+                self._holding.append(generation)
             sequence.held = logits[-1].copy()
-            self._holding.append(generation)
 
     def _choose_held(self, seconds: float) -> None:
         """
@@ -181,8 +182,7 @@ class Runner:
         """Choose the token of *generation* if its mask has come, else go on holding its logits."""
         sequence = generation.sequence
         constraint, logits = sequence.constraint, sequence.held
-        gave_way = sequence.ahead != []  # so that the model will see its tokens again
-        if generation.ended or gave_way or constraint is None or logits is None:
+        if generation.ended or constraint is None or logits is None:
             return
         allowed = constraint.take()
         if allowed is None:
@@ -205,7 +205,7 @@ class Runner:
             generation.end("stop")
             return
         generation.put(completion.push(token, choice.logprob))
-        sequence.ahead = [token]
+        sequence.ahead.append(token)  # behind all others, if it gave way meanwhile
         if sequence.constraint is not None:
             sequence.constraint.push(token)  # and see later whether it is whole, or cut
         elif completion.has_stopped():
