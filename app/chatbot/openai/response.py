@@ -72,6 +72,13 @@ class Failure:
     headers: dict[str, str]
     body: Json
 
+    @property
+    def error(self) -> Json:
+        """The error object in the body."""
+        error = self.body["error"]
+        assert isinstance(error, Mapping)  # noqa: S101 - `error_body` made it
+        return error
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -157,9 +164,13 @@ class Shape:
         self._created = int(time.time())
         self.model = model
 
+    def take(self, part: Part) -> Json | None:
+        """Take *part*, and give what a stream tells of it, None where that is nothing."""
+        return self._choices[part.index].add(part)
+
     def add(self, part: Part) -> str:
         """Take *part*, and give the event that tells of it, "" where none does."""
-        return self._chunk(self._choices[part.index].add(part))
+        return self._chunk(self.take(part))
 
     def whole(self, evidence: Sequence[Evidence]) -> Json:
         """Give the object of answers that are not streamed."""

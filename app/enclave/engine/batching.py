@@ -4,6 +4,7 @@ The batching engine: many answers under way in one model, a token each in every 
 A question is encoded in its asker's thread, joins the schedule, and the runner's thread answers.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,15 +12,22 @@ import numpy as np
 
 from app.enclave.engine.cache import KvCache, PrefixName
 from app.enclave.engine.completion import Completion
+from app.enclave.engine.constraint import Constraints
 from app.enclave.engine.encoding import PromptEncoder, Tokenizer
 from app.enclave.engine.generation import BatchedAnswers, TokenSequence
+from app.enclave.engine.grammar import Grammar
 from app.enclave.engine.model import Model
 from app.enclave.engine.runner import Runner
 from app.enclave.engine.sampling import Sampler
 from app.enclave.engine.schedule import Schedule
+from app.enclave.engine.turns import Turns
 from app.protocol.errors import UnsupportedError
-from app.protocol.question import FIELDS, Options, Question
+from app.protocol.question import FIELDS, Question
 
+_REST: Final = 3  # grammars are compiled in a quarter of one processor's time at most
+_CONTEXT_TOKENS: Final = 8  # by which a decoder tells how a text goes on
+_OPENING_TOKENS: Final = 4  # the mark of a thought, and blanks
+_THOUGHTS: Final = frozenset({"<think>", "[THINK]"})
 _LOGIT_BIAS: Final = FIELDS.index("logit_bias")
 
 
@@ -41,16 +49,31 @@ class Limits:
 class BatchingEngine:
     """A loaded model; see `Engine` for what its methods promise."""
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, limits: Limits) -> None:
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        limits: Limits,
+        constraints: Constraints | None = None,
+    ) -> None:
+        self._constraints = constraints
+        self._turns = Turns(rest=_REST)
         self._tokenizer = tokenizer
         self._context_tokens = limits.context_tokens
         self._encoder = PromptEncoder(tokenizer, context_tokens=limits.context_tokens)
         cache = KvCache(model.blocks)
         self._schedule = Schedule(cache)
-        self._runner = Runner(model, cache, self._schedule, end_ids=limits.end_ids)
+        self._runner = Runner(
+            model, cache, self._schedule, end_ids=limits.end_ids, constraints=constraints
+        )
 
     def start(
-        self, question: Question, *, deadline: float, prefix: PrefixName | None = None
+        self,
+        question: Question,
+        *,
+        deadline: float,
+        prefix: PrefixName | None = None,
+        require_wanted: Callable[[], None] = lambda: None,
     ) -> BatchedAnswers:
         """
         Begin to answer *question*; returns when its prompt is encoded.
@@ -64,8 +87,8 @@ class BatchingEngine:
 
             EngineError: Template or tokenizer fail on this question, or give no token.
 
-            BusyError: With these, more answers than may would be under way and wait, or the engine
-                is closed.
+            BusyError: With these, more answers than may would be under way and wait, too many long
+                prompts wait to be encoded, or the engine is closed.
 
             DeadlineError: Its turn to be encoded did not come before *deadline*.
         """
@@ -74,9 +97,16 @@ class BatchingEngine:
 
         def prepare() -> BatchedAnswers:
             conversation = prefix.name if prefix else object()
-            prompt = self._encoder.encode(question, conversation, deadline=deadline)
+            grammar = self._tokenizer.grammar(question)
+            if grammar is not None:
+                self._require_grammar(
+                    grammar, conversation, deadline=deadline, require_wanted=require_wanted
+                )
+            prompt = self._encoder.encode(
+                question, conversation, deadline=deadline, require_wanted=require_wanted
+            )
             sequences = [
-                self._make_sequence(prompt, question.options, prefix, index)
+                self._make_sequence(question, prompt, prefix, index, grammar)
                 for index in range(question.options.n)
             ]
             return BatchedAnswers(self._schedule, sequences, deadline=deadline)
@@ -91,16 +121,42 @@ class BatchingEngine:
         """End every generation, and wait for the thread; then the model can be let go of."""
         self._schedule.close()
         self._runner.wait_until_gone()
+        if self._constraints is not None:
+            self._constraints.close()
+
+    def _require_grammar(
+        self,
+        grammar: Grammar,
+        conversation: object,
+        *,
+        deadline: float,
+        require_wanted: Callable[[], None],
+    ) -> None:
+        """Require that an answer can be of *grammar*, when it is the turn of *conversation*."""
+        if self._constraints is None:
+            raise UnsupportedError(numbers=(grammar.option,))
+        with self._turns.turn(
+            conversation, len(grammar.text), deadline=deadline, require_wanted=require_wanted
+        ):
+            self._constraints.require(grammar)
 
     def _make_sequence(
-        self, prompt: list[int], options: Options, prefix: PrefixName | None, index: int
+        self,
+        question: Question,
+        prompt: list[int],
+        prefix: PrefixName | None,
+        index: int,
+        grammar: Grammar | None,
     ) -> TokenSequence:
+        options, continued = question.options, question.messages[-1].role == "assistant"
         seed = None if options.seed is None else (options.seed, index)
         return TokenSequence(
             prompt=prompt,
             options=options,
             most_tokens=min(options.max_tokens, self._context_tokens - len(prompt)),
             prefix=prefix,
+            grammar=grammar.text if grammar else None,
+            keeps=index == 0,
             sampler=Sampler(
                 options,
                 prompt=prompt,
@@ -109,9 +165,18 @@ class BatchingEngine:
             ),
             completion=Completion(
                 self._tokenizer.decode,
-                stops=(*options.stop, *self._tokenizer.stops),
-                strip_start=self._tokenizer.strip_start,
+                # What has to be of a grammar ends where that does.
+                stops=() if grammar else (*options.stop, *self._tokenizer.stops),
+                strip_start=self._tokenizer.strip_start and not continued,
+                before=prompt[-_CONTEXT_TOKENS:] if continued else (),
                 controls=self._tokenizer.controls,
                 index=index,
+                opened="" if continued else _find_opened(prompt, self._tokenizer.controls),
             ),
         )
+
+
+def _find_opened(prompt: list[int], controls: Mapping[int, str]) -> str:
+    """Give the thought that *prompt* ends by opening, as some templates do for the model."""
+    last = [controls[token] for token in prompt[-_OPENING_TOKENS:] if token in controls]
+    return last[-1] if last and last[-1] in _THOUGHTS else ""

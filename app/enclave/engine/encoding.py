@@ -6,9 +6,10 @@ time are encoded, each conversation in turn; a tokenizer must let other threads 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+from app.enclave.engine.grammar import Grammar
 from app.enclave.engine.turns import Turns
 from app.protocol.errors import AppError, EngineError, TooLongError
 from app.protocol.question import Question
@@ -16,6 +17,9 @@ from app.protocol.question import Question
 SHORT_BYTES: Final = 16 * 1024  # some milliseconds' work
 SHORT_TURNS: Final = 128
 _LONG_REST: Final = 3  # long ones take a quarter of one processor's time at most
+# Of the engine's places those that long ones take while they are encoded: a third, so that whoever
+# sends many, which are then refused, takes none from the short ones.
+MOST_LONG: Final = 16
 
 
 class Tokenizer(Protocol):
@@ -23,6 +27,9 @@ class Tokenizer(Protocol):
 
     def encode(self, question: Question) -> list[int]:
         """Give the tokens of the prompt."""
+
+    def grammar(self, question: Question) -> Grammar | None:
+        """Give what the answer to *question* has to be; None where it may be anything."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""
@@ -58,11 +65,21 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
         self._short_turns = Turns()
-        self._long_turns = Turns(rest=_LONG_REST)
+        self._long_turns = Turns(rest=_LONG_REST, most_places=MOST_LONG)
 
-    def encode(self, question: Question, conversation: object, *, deadline: float) -> list[int]:
+    def encode(
+        self,
+        question: Question,
+        conversation: object,
+        *,
+        deadline: float,
+        require_wanted: Callable[[], None] = lambda: None,
+    ) -> list[int]:
         """
         Give the prompt of *question*, when it is the turn of *conversation*.
+
+        Args:
+            require_wanted: Called now and then while it waits; what it raises ends that.
 
         Raises:
             TooLongError: It leaves no room for an answer; numbers are (prompt tokens, or the
@@ -72,15 +89,24 @@ class PromptEncoder:
 
             EngineError: Template or tokenizer fail on this question, or give no token.
 
+            BusyError: It is long, and long ones take as many places as they may.
+
             DeadlineError: Its turn did not come before *deadline*.
         """
         size = sum(len(message.text.encode()) for message in question.messages)
         # Every message has a token at least, and every token is so long at most.
         fewest = math.ceil(size / self._tokenizer.most_token_bytes)
         self._require_room(max(len(question.messages), fewest))
-        short = size <= SHORT_BYTES and len(question.messages) <= SHORT_TURNS
+        work = size + _count_other_bytes(question)
+        short = work <= SHORT_BYTES and len(question.messages) <= SHORT_TURNS
         turns = self._short_turns if short else self._long_turns
-        with turns.turn(conversation, size, deadline=deadline):
+        with turns.turn(
+            conversation,
+            work,
+            deadline=deadline,
+            places=question.options.n,
+            require_wanted=require_wanted,
+        ):
             prompt = self._encode(question)
         if not prompt:
             raise EngineError
@@ -101,3 +127,13 @@ class PromptEncoder:
             raise
         except Exception:  # noqa: BLE001 - whatever a template or a tokenizer raises
             raise EngineError from None
+
+
+def _count_other_bytes(question: Question) -> int:
+    """Count what a template may write besides the messages' texts, as it is or in other words."""
+    calls = (call for message in question.messages for call in message.calls)
+    return (
+        len((question.options.tools or "").encode())
+        + sum(len(message.reasoning.encode()) for message in question.messages)
+        + sum(len(call.arguments.encode()) for call in calls)
+    )

@@ -7,17 +7,32 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from app.enclave.engine.cache import CachedTokens, PrefixName
+from app.enclave.engine.cache import BLOCK_TOKENS, CachedTokens, PrefixName
 from app.enclave.engine.completion import Completion
+from app.enclave.engine.constraint import Constraint
 from app.enclave.engine.interface import Finish
-from app.enclave.engine.sampling import Sampler
+from app.enclave.engine.lookup import Lookup
+from app.enclave.engine.sampling import Logits, Sampler
 from app.protocol.piece import Piece
 from app.protocol.question import FinishReason, Options
 
 
 @dataclass(eq=False, slots=True)
 class TokenSequence:
-    """What the engine's thread alone touches of one answer."""
+    """
+    What the engine's thread alone touches of one answer.
+
+    Attributes:
+        ahead: Tokens that the model has not seen, or not in the blocks that are its now.
+
+        begun: Which answer it was to begin, of all; 0 before it has.
+
+        grammar: What it has to be of, None for anything; *constraint* then says what may come next.
+
+        held: What the model thinks of the next token, while what may come is being computed.
+
+        keeps: Whether it is the one that its conversation's next turn goes on from.
+    """
 
     prompt: list[int] = field(repr=False)
     options: Options
@@ -25,13 +40,47 @@ class TokenSequence:
     prefix: PrefixName | None
     sampler: Sampler
     completion: Completion = field(repr=False)
-    ahead: list[int] = field(default_factory=list, repr=False)  # what the model has not seen
+    ahead: list[int] = field(default_factory=list, repr=False)
     cached: CachedTokens | None = field(default=None, repr=False)
+    lookup: Lookup | None = field(default=None, repr=False)
+    grammar: str | None = field(default=None, repr=False)
+    constraint: Constraint | None = field(default=None, repr=False)
+    held: Logits | None = field(default=None, repr=False)
+    begun: int = 0
+    keeps: bool = True
+
+    def __post_init__(self) -> None:
+        """Have all of the prompt ahead."""
+        self.ahead = list(self.prompt)
 
     @property
     def conversation(self) -> object:
         """What is taken in turn: those of one conversation, or this one alone."""
         return self.prefix.name if self.prefix else self
+
+    @property
+    def tokens(self) -> list[int]:
+        """Those of the prompt, and all that were made."""
+        return [*self.cached.tokens, *self.ahead] if self.cached else self.ahead
+
+    @property
+    def length(self) -> int:
+        """How many those are."""
+        return len(self.cached.tokens if self.cached else ()) + len(self.ahead)
+
+    @property
+    def guessable(self) -> bool:
+        """Whether guesses at what comes next tell nobody what it copies, if it is alone."""
+        return self.options.padding == "constant" and self.grammar is None
+
+    @property
+    def whole(self) -> int:
+        """How many blocks the prompt fills, its last token aside, which every answer has to see."""
+        return (len(self.prompt) - 1) // BLOCK_TOKENS
+
+    def is_full(self) -> bool:
+        """Tell whether it has as many tokens as it may."""
+        return self.completion.tokens >= self.most_tokens
 
 
 class Owner(Protocol):
@@ -67,6 +116,11 @@ class BatchedGeneration:
         return self._engine.place(self)
 
     @property
+    def question(self) -> object:
+        """What it has in common with the other answers to its question."""
+        return self._answers
+
+    @property
     def ended(self) -> bool:
         """Whether it makes nothing more, though pieces may be left to take."""
         return self.reason is not None
@@ -84,6 +138,8 @@ class BatchedGeneration:
             if self.reason is None:
                 self.reason = reason
                 self._answers.changed.notify_all()
+        if self.sequence.constraint is not None:
+            self.sequence.constraint.end()
 
     def cancel(self) -> None:
         """Stop generating and free the slot at once."""
