@@ -159,6 +159,7 @@ class _Request(Body):
         return self.input
 
     def options(self, defaults: Options) -> Options:
+        encode_tools(self.tools, "tools[{}].name")  # all have to be right, shown or not
         tools, choice = choose(self.tools, self.tool_choice)
         logprobs = (self.top_logprobs or 0) if self._wants_logprobs() else None
         effort = self.reasoning.effort
