@@ -97,7 +97,12 @@ def test_an_assistants_turn_is_one_message() -> None:
 
 def test_options() -> None:
     """Each parameter that an enclave honours becomes its option."""
-    schema = {"type": "json_schema", "name": "n", "schema": {"b": 1, "a": 2.5}, "strict": True}
+    schema = {
+        "type": "json_schema",
+        "name": "n",
+        "schema": {"required": ["b"], "type": "object"},
+        "strict": True,
+    }
     asked = ask(
         max_output_tokens=8.0,
         temperature=1,
@@ -118,7 +123,7 @@ def test_options() -> None:
         top_p=0.5,
         logprobs=2,
         thinking="off",
-        schema='{"b":1,"a":2.5}',
+        schema='{"required":["b"],"type":"object"}',
         tools=json.dumps([{"type": "function", "function": function}], separators=(",", ":")),
         tool_choice="function:look",
         tool_calls="one",
