@@ -216,6 +216,17 @@ def test_what_is_not_served(more: dict[str, object], parameter: str, code: str, 
     assert words in str(error)
 
 
+def test_schemas_that_cannot_be_held_to() -> None:
+    """What an answer or a call could not be held to is refused by its place."""
+    schema = {"type": "object", "properties": {"a": {"not": {}}}}
+    error = refuse(text={"format": {"type": "json_schema", "name": "n", "schema": schema}})
+    assert (error.parameter, error.code) == ("text.format.schema", "unsupported_value")
+    assert "#/properties/a/not" in str(error)
+    tool = LOOK | {"parameters": schema}
+    assert refuse(tools=[tool], tool_choice="required").parameter == "tools[0].parameters"
+    assert ask(tools=[tool]).question.options.tool_choice == "auto"
+
+
 def test_a_refusal_names_all_the_callers_own_first() -> None:
     """One refusal names whatever is refused; what clients add by themselves comes last."""
     error = refuse(store=5, background=True, tools=[{"type": "mcp"}], prompt={})
