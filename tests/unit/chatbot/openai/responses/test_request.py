@@ -308,3 +308,36 @@ def test_any_body_is_a_request_or_a_refusal(body: dict[str, Any]) -> None:
     """Whatever is sent, it is understood or refused, and nothing else is raised."""
     with suppress(RequestError):
         parse(json.dumps({"model": "m", **body}).encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"input": [{"role": "canary", "content": "x"}]},
+        {"input": [{"type": "canary"}]},
+        {"input": [{"role": "user", "content": [{"type": "canary", "text": "x"}]}]},
+        {
+            "input": [
+                {"role": "user", "content": [{"type": "input_text", "text": 5, "x": "canary"}]}
+            ]
+        },
+        {"input": [CALL | {"name": "canary canary"}]},
+        {"input": [{"type": "item_reference", "id": "canary"}]},
+        {"input": [OUTPUT | {"call_id": "canary"}]},
+        {"input": "x", "previous_response_id": "canary"},
+        {"input": "x", "include": ["canary"]},
+        {"input": "x", "tools": [{"type": "canary"}]},
+        {"input": "x", "tools": [LOOK], "tool_choice": {"type": "function", "name": "canary"}},
+        {"input": "x", "tools": [LOOK | {"name": "canary"}, LOOK | {"name": "canary"}]},
+        {"input": "x", "reasoning": {"effort": "canary"}},
+        {"input": "x", "text": {"format": {"type": "canary"}}},
+        {"input": "x", "metadata": {"a": ["canary"]}},
+        {"input": "x", "max_output_tokens": "canary"},
+        {"input": {"canary": 1}},
+    ],
+)
+def test_refusals_quote_nothing(body: dict[str, Any]) -> None:
+    """A refusal has names and words of the API's, never what was said."""
+    with pytest.raises(RequestError) as raised:
+        parse(json.dumps({"model": "m", **body}).encode())
+    assert "canary" not in f"{raised.value}{raised.value.parameter}"
