@@ -322,7 +322,7 @@ def test_a_reader_that_stops_reading_holds_no_session(api: Api) -> None:
                 stuck.set()
                 await asyncio.Event().wait()
 
-        serving = cast("Coroutine[None, None, None]", api.application(scope, receive, send))  # type: ignore[arg-type]
+        serving = cast("Coroutine[None, None, None]", api.application(scope, receive, send))
         reading = asyncio.create_task(serving)
         await asyncio.wait_for(stuck.wait(), PATIENCE_SECONDS)
         transport = httpx2.ASGITransport(api.application)
