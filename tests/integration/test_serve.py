@@ -429,7 +429,7 @@ def test_a_model_that_knows_no_tools(api: Api, expected: str, *, stream: bool) -
 def test_an_answer_of_a_schema(api: Api) -> None:
     """Whatever the model, an answer that ends is of the schema; one that cannot be is refused."""
     properties: Json = {"topic": {"enum": ["leave", "e-mail"]}, "days": {"enum": [1, 2, 30]}}
-    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    schema: Json = {"type": "object", "properties": properties, "required": list(properties)}
     told = {"type": "json_schema", "json_schema": {"name": "form", "schema": schema}}
     asked: Json = {"model": MODEL, "messages": ASKED, "response_format": told, "max_tokens": 200}
     schema["additionalProperties"] = False
