@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.enclave.nsm import NsmClient
 from image.debian.archive import run
-from image.eif.cpio import file_entry, write_cpio
+from image.eif.cpio import file_entry, folder_entry, write_cpio
 from image.eif.kit import BootKit
 from image.eif.pack import pack_eif
 
@@ -31,6 +31,7 @@ def pack_probe(folder: Path, kit: BootKit, *, authorities: str = AUTHORITIES) ->
         file_entry("rootfs/probe", binary.read_bytes(), 0o755),
         file_entry(f"rootfs/{authorities}", b"AWS's authorities\n"),
         file_entry("rootfs/more", b""),
+        *(folder_entry(f"rootfs/{name}") for name in ("dev", "proc", "run", "sys", "tmp")),
     ]
     application = folder / "application.cpio"
     with application.open("wb") as out:
