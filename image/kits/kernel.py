@@ -18,7 +18,7 @@ from image.errors import ImageError
 
 SOURCE_PACKAGE: Final = "linux-source-6.12=6.12.117-1"
 SOURCE_SHA256: Final = "9141325315c7f1eca682113d185a8c77c82814aa6e32f7e127e61d6106403835"
-KERNEL_SHA256: Final = "914d20bbce705245111b3784c45b3236560ce409dcf017c1b0b062a7d0c521d7"
+KERNEL_SHA256: Final = "46bc9ab62b711bcf6407e5539685a7abaa043dd602b5b955d413acf50273e696"
 CONFIG: Final = Path(__file__).with_name("kernel.config")
 _SOURCE_SUITES: Final = (("deb", "trixie", "main"),)
 _COMPILER: Final = (
