@@ -6,8 +6,10 @@ SPEC.md sections 4 to 6.
 """
 
 import hashlib
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import Final, Literal, Protocol
 
@@ -34,7 +36,7 @@ from app.protocol.constants import (
 from app.protocol.envelope import open_question
 from app.protocol.errors import AppError, DeadlineError, UnsupportedError
 from app.protocol.messages import encode_hint
-from app.protocol.question import Message, Options, Padding, Question
+from app.protocol.question import Options, Padding, Question
 from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.sealing import digest_request, parse_sealed_request
 
@@ -42,7 +44,7 @@ _GRACE_SECONDS: Final = 5  # the engine keeps the deadline itself; this is for o
 _POLL_SECONDS: Final = 0.25  # how soon a silent hang-up is noticed without padding
 _PACE_SECONDS: Final = 0.02  # of frames without padding: quicker text shares one, and its cost
 _PREFIX_LABEL: Final = LABEL + b"prefix"
-_CARRIED: Final = {"tools", "tool_choice", "tool_calls", "schema", "thinking"}  # not served yet
+_CARRIED: Final = {"tools", "tool_choice", "tool_calls", "schema"}  # not served yet
 _MOST_RECEIPT_FRAMES: Final = 13  # the NSM's device answers at most 12,288 bytes
 _MOST_FRAMES: Final = FRAME_COUNT_BUCKETS[-1] - _MOST_RECEIPT_FRAMES  # of pieces
 
@@ -100,7 +102,10 @@ class Answerer:
             outcome = "failed"
             sealer, header = self._make_sealer(authorization, digest)
             generation = self.engine.start(
-                question, deadline=deadline, prefix=_name_prefix(question_key)
+                question,
+                deadline=deadline,
+                prefix=_name_prefix(question_key),
+                require_wanted=lambda: _require_there(peer),
             )
         except AppError as error:
             secret = authorization.answer_secret
@@ -109,10 +114,11 @@ class Answerer:
         answers = question.options.n
         stream = _AnswerStream(sealer, generation, peer, answers=answers, deadline=deadline)
         try:
-            peer.send(header)
-            finish = stream.send_pieces(question.options.padding)
-            receipt = self._receipt(authorization, question, stream, finish)
-            stream.send_receipt(sign_receipt(receipt, self._attest), question.options.padding)
+            with _punctual(question.options.padding):
+                peer.send(header)
+                finish = stream.send_pieces(question.options.padding)
+                receipt = self._receipt(authorization, question, stream, finish)
+                stream.send_receipt(sign_receipt(receipt, self._attest), question.options.padding)
         except AppError:  # no receipt, so no final frame: the asker sees an answer cut off
             return "failed"
         finally:
@@ -178,14 +184,34 @@ def _require_served(question: Question) -> None:
         for number, option in enumerate(fields(Options), 1)
         if option.name in _CARRIED and getattr(question.options, option.name) != option.default
     ]
-    if question.messages[-1].role != "user" or not all(map(_is_plain, question.messages)):
+    if any(message.role == "tool" or message.calls for message in question.messages):
         unusual.insert(0, 0)
     if unusual:
         raise UnsupportedError(numbers=tuple(unusual))
 
 
-def _is_plain(message: Message) -> bool:
-    return message.role != "tool" and message == Message(message.role, message.text)
+def _require_there(peer: Peer) -> None:
+    if peer.gone():
+        raise BrokenPipeError
+
+
+@contextmanager
+def _punctual(padding: Padding) -> Iterator[None]:
+    """
+    Have this thread run whenever it is due, whatever the engine computes, while it sends on a beat.
+
+    Beats that came late while an answer is made would tell how long it is (benchmarks/beats).
+    """
+    before = os.sched_getscheduler(0)
+    if padding == "constant":
+        with suppress(PermissionError):  # of a twin that its user runs
+            policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+            os.sched_setscheduler(0, policy, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):
+            os.sched_setscheduler(0, before, os.sched_param(0))
 
 
 def _name_prefix(key: QuestionKey) -> PrefixName:
@@ -274,8 +300,8 @@ class _AnswerStream:
         if messages:
             self._peer.send(*messages)
             self._beat = time.monotonic()
-        elif self._peer.gone():
-            raise BrokenPipeError
+        else:
+            _require_there(self._peer)
 
     def _take(self, seconds: float) -> None:
         """Take what was made; an answer that outgrows what frames can hold ends in error."""

@@ -4,6 +4,7 @@ The batching engine: many answers under way in one model, a token each in every 
 A question is encoded in its asker's thread, joins the schedule, and the runner's thread answers.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,8 +19,11 @@ from app.enclave.engine.runner import Runner
 from app.enclave.engine.sampling import Sampler
 from app.enclave.engine.schedule import Schedule
 from app.protocol.errors import UnsupportedError
-from app.protocol.question import FIELDS, Options, Question
+from app.protocol.question import FIELDS, Question
 
+_CONTEXT_TOKENS: Final = 8  # by which a decoder tells how a text goes on
+_OPENING_TOKENS: Final = 4  # the mark of a thought, and blanks
+_THOUGHTS: Final = frozenset({"<think>", "[THINK]"})
 _LOGIT_BIAS: Final = FIELDS.index("logit_bias")
 
 
@@ -50,7 +54,12 @@ class BatchingEngine:
         self._runner = Runner(model, cache, self._schedule, end_ids=limits.end_ids)
 
     def start(
-        self, question: Question, *, deadline: float, prefix: PrefixName | None = None
+        self,
+        question: Question,
+        *,
+        deadline: float,
+        prefix: PrefixName | None = None,
+        require_wanted: Callable[[], None] = lambda: None,
     ) -> BatchedAnswers:
         """
         Begin to answer *question*; returns when its prompt is encoded.
@@ -64,8 +73,8 @@ class BatchingEngine:
 
             EngineError: Template or tokenizer fail on this question, or give no token.
 
-            BusyError: With these, more answers than may would be under way and wait, or the engine
-                is closed.
+            BusyError: With these, more answers than may would be under way and wait, too many long
+                prompts wait to be encoded, or the engine is closed.
 
             DeadlineError: Its turn to be encoded did not come before *deadline*.
         """
@@ -74,9 +83,11 @@ class BatchingEngine:
 
         def prepare() -> BatchedAnswers:
             conversation = prefix.name if prefix else object()
-            prompt = self._encoder.encode(question, conversation, deadline=deadline)
+            prompt = self._encoder.encode(
+                question, conversation, deadline=deadline, require_wanted=require_wanted
+            )
             sequences = [
-                self._make_sequence(prompt, question.options, prefix, index)
+                self._make_sequence(question, prompt, prefix, index)
                 for index in range(question.options.n)
             ]
             return BatchedAnswers(self._schedule, sequences, deadline=deadline)
@@ -93,14 +104,16 @@ class BatchingEngine:
         self._runner.wait_until_gone()
 
     def _make_sequence(
-        self, prompt: list[int], options: Options, prefix: PrefixName | None, index: int
+        self, question: Question, prompt: list[int], prefix: PrefixName | None, index: int
     ) -> TokenSequence:
+        options, continued = question.options, question.messages[-1].role == "assistant"
         seed = None if options.seed is None else (options.seed, index)
         return TokenSequence(
             prompt=prompt,
             options=options,
             most_tokens=min(options.max_tokens, self._context_tokens - len(prompt)),
             prefix=prefix,
+            keeps=index == 0,
             sampler=Sampler(
                 options,
                 prompt=prompt,
@@ -110,8 +123,16 @@ class BatchingEngine:
             completion=Completion(
                 self._tokenizer.decode,
                 stops=(*options.stop, *self._tokenizer.stops),
-                strip_start=self._tokenizer.strip_start,
+                strip_start=self._tokenizer.strip_start and not continued,
+                before=prompt[-_CONTEXT_TOKENS:] if continued else (),
                 controls=self._tokenizer.controls,
                 index=index,
+                opened="" if continued else _find_opened(prompt, self._tokenizer.controls),
             ),
         )
+
+
+def _find_opened(prompt: list[int], controls: Mapping[int, str]) -> str:
+    """Give the thought that *prompt* ends by opening, as some templates do for the model."""
+    last = [controls[token] for token in prompt[-_OPENING_TOKENS:] if token in controls]
+    return last[-1] if last and last[-1] in _THOUGHTS else ""

@@ -12,10 +12,10 @@ import tokenizers
 from app.enclave.engine.control import SPACES, PromptTokenizer
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS, plain_transcript
 from app.enclave.engine.spelling import Speller
-from app.enclave.engine.template import ChatTemplate
+from app.enclave.engine.template import THINKING, ChatTemplate
 from app.enclave.engine.weights import Weights
 from app.protocol.constants import MAX_CONTROL_BYTES
-from app.protocol.errors import WeightsError
+from app.protocol.errors import UnsupportedError, WeightsError
 from app.protocol.question import Question
 
 TOKENIZER_NAME: Final = "tokenizer.json"
@@ -82,15 +82,18 @@ class Tokenizer:
             TooLongError: It leaves no room for an answer; numbers are (prompt tokens, context
                 length).
 
-            UnsupportedError: The model's chat template refuses these roles in this order.
+            UnsupportedError: The model's chat template refuses these roles in this order, or such
+                thinking.
         """
         plain = self._template is None
+        if plain and question.options.thinking != "auto":
+            raise UnsupportedError("the model has no template", numbers=(THINKING,))
         text = plain_transcript(question.messages) if plain else self._render(question)
         return self._prompts.encode(text, add_special_tokens=plain, limit=self._context_tokens)
 
     def _render(self, question: Question) -> str:
         assert self._template is not None  # noqa: S101 - asked before
-        return self._template.render(question.messages)
+        return self._template.render(question.messages, thinking=question.options.thinking)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""

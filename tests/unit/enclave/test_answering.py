@@ -1,5 +1,8 @@
+import os
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -25,7 +28,7 @@ from app.protocol.errors import (
 )
 from app.protocol.messages import Kind, encode_hint
 from app.protocol.piece import Piece, TokenLogprob
-from app.protocol.question import Message, Options, Padding, Question
+from app.protocol.question import Message, Options, Padding, Question, ToolCall
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import ARN, AUTHORIZATION, CONVERSATION, DATA_KEY, changed, make_question
 from tests.scripted import Asker, ScriptedEngine, ScriptedKms, make_answerer
@@ -322,7 +325,7 @@ def test_more_than_frames_hold(
     text, receipt = asker.read(peer.messages)
     assert (receipt.finish, receipt.code) == ("error", "internal")
     assert len(text) >= 1020 * 10
-    assert len(peer.messages) - 1 <= 96
+    assert len(peer.messages) - 1 <= (96 if padding == "constant" else 192)
 
 
 @pytest.mark.parametrize("padding", ["constant", "off"])
@@ -459,20 +462,19 @@ def test_question_that_is_none(answerer: Answerer, monkeypatch: pytest.MonkeyPat
     assert type(asker.read_error(peer.messages)) is ProtocolError
 
 
+CALL = ToolCall("1", "search", "{}")
 TOOLS = {"tools": "[]", "tool_choice": "required"}
 
 
 @pytest.mark.parametrize(
     ("messages", "options", "numbers"),
     [
-        ((), {"schema": "{}", "thinking": "on"}, (4, 5)),
+        ((), {"schema": "{}", "tool_calls": "one"}, (3, 4)),
         ((), TOOLS, (1, 2)),
-        ((Message("user", "a", name="Ada"),), {}, (0,)),
         ((Message("tool", "a", call_id="b"),), {"tool_calls": "one"}, (0, 3)),
-        ((Message("assistant", "a", reasoning="b"), Message("user", "c")), {}, (0,)),
-        ((Message("assistant", "to be continued"),), {}, (0,)),
+        ((Message("assistant", "a", calls=(CALL,)), Message("user", "c")), {}, (0,)),
     ],
-    ids=["schema", "tools", "name", "tool", "reasoning", "continue"],
+    ids=["schema", "tools", "tool", "call"],
 )
 def test_what_is_only_carried_is_refused_by_number(
     answerer: Answerer,
@@ -606,6 +608,52 @@ def test_silent_hang_up(answerer: Answerer, engine: ScriptedEngine) -> None:
         answerer.answer(asker.request, ListPeer(hung_up=True))
     assert time.monotonic() - started < PATIENCE_SECONDS
     assert engine.generations[0].cancelled.is_set()
+
+
+def scheduler_if_allowed() -> int:
+    """Give how a thread is scheduled that may ask to be first."""
+    found = []
+
+    def ask_for_it() -> None:
+        with suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        found.append(os.sched_getscheduler(0))
+
+    thread = threading.Thread(target=ask_for_it)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.mark.parametrize("padding", ["constant", "off"])
+def test_beats_come_first(answerer: Answerer, padding: Padding) -> None:
+    """
+    While it sends on a beat, a thread runs before all that computes, where it may; and afterwards
+    as it did before.
+    """
+
+    class LookingPeer(ListPeer):
+        def send(self, *messages: bytes) -> None:
+            super().send(*messages)
+            found.add(os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK)
+
+    found: set[int] = set()
+    before = os.sched_getscheduler(0)
+    asker = Asker(answerer.key_ring.public_key(), make_question(options=Options(padding=padding)))
+    answerer.answer(asker.request, LookingPeer())
+    assert found == {scheduler_if_allowed() if padding == "constant" else before}
+    assert os.sched_getscheduler(0) == before
+
+
+def test_hang_up_before_it_begins(answerer: Answerer, engine: ScriptedEngine) -> None:
+    """
+    The engine is told how to see that whoever asked has gone, while the prompt waits.
+    """
+    engine.waits = True
+    asker = Asker(answerer.key_ring.public_key(), make_question())
+    with pytest.raises(BrokenPipeError):
+        answerer.answer(asker.request, ListPeer(hung_up=True))
+    assert engine.generations == []
 
 
 def test_two_questions_share_nothing(answerer: Answerer) -> None:
