@@ -18,8 +18,8 @@ import numpy as np
 
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import blocks_for
-from app.enclave.engine.load import require_check
 from app.enclave.engine.cpu import has_tiles
+from app.enclave.engine.load import require_check
 from app.enclave.engine.model import OpenVinoModel, Settings
 from app.enclave.engine.schedule import PREFILL_TOKENS
 from app.enclave.engine.step import Rows
