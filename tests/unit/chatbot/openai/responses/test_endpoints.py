@@ -226,6 +226,19 @@ def test_what_is_not_served_of_a_held_response(api: Api) -> None:
     assert "background" in error_of(cancelled)["message"]
 
 
+def test_what_is_not_served_at_all(api: Api) -> None:
+    """Other methods and paths are answered in a sentence that says what is served."""
+    for how, path, status in (
+        ("GET", "/v1/responses", 405),
+        ("POST", "/v1/responses/compact", 405),
+        ("POST", "/v1/responses/input_tokens", 405),
+        ("POST", "/v1/conversations", 404),
+    ):
+        [answer] = api.call((how, path, {}))
+        assert answer.status_code == status
+        assert "/v1/responses" in error_of(answer)["message"]
+
+
 def test_failures_before_anything_came(api: Api) -> None:
     """They have a status, as for a chat; what is too long names the input."""
     api.session.parts = []
