@@ -81,9 +81,6 @@ class Numbers:
     vocabulary = 2**31
     controls: Mapping[int, str] = MappingProxyType({})
 
-    def grammar(self, question: Question) -> None:
-        """Hold answers to nothing."""
-
     def encode(self, question: Question) -> list[int]:
         """Give the tokens of the prompt."""
         return [int(word) for word in question.messages[-1].text.split()]
