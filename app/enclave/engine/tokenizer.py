@@ -17,12 +17,14 @@ from app.enclave.engine.spelling import Speller
 from app.enclave.engine.template import THINKING, ChatTemplate
 from app.enclave.engine.tools import find_grammar, is_held, read_tools
 from app.enclave.engine.weights import Weights
-from app.protocol.constants import MAX_CONTROL_BYTES
-from app.protocol.errors import UnsupportedError, WeightsError
+from app.protocol.constants import MAX_CONTROL_BYTES, QUESTION_BUCKETS
+from app.protocol.errors import QuestionError, UnsupportedError, WeightsError
 from app.protocol.question import Question, Thinking
 
 TOKENIZER_NAME: Final = "tokenizer.json"
 TEMPLATE_NAME: Final = "chat_template.jinja"
+# Four times what a question can hold. A tokenizer takes 170 times the memory of what it encodes.
+MOST_CHARACTERS: Final = 4 * QUESTION_BUCKETS[-1]
 
 
 class Tokenizer:
@@ -95,12 +97,15 @@ class Tokenizer:
             UnsupportedError: The model's chat template refuses these roles in this order, or such
                 thinking.
 
-            QuestionError: The tools are malformed.
+            QuestionError: The tools are malformed, or the template makes far more of the question
+                than it is.
         """
         plain = self._template is None
         if plain and question.options.thinking != "auto":
             raise UnsupportedError("the model has no template", numbers=(THINKING,))
         text = plain_transcript(question.messages) if plain else self._render(question)
+        if len(text) > MOST_CHARACTERS:
+            raise QuestionError(f"the prompt has over {MOST_CHARACTERS} characters")
         return self._prompts.encode(text, add_special_tokens=plain, limit=self._context_tokens)
 
     def _render(self, question: Question) -> str:
