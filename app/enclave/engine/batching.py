@@ -14,6 +14,7 @@ from app.enclave.engine.cache import KvCache, PrefixName
 from app.enclave.engine.completion import Completion
 from app.enclave.engine.constraint import Constraints
 from app.enclave.engine.encoding import PromptEncoder, Tokenizer
+from app.enclave.engine.forms import THOUGHTS
 from app.enclave.engine.generation import BatchedAnswers, TokenSequence
 from app.enclave.engine.grammar import Grammar
 from app.enclave.engine.model import Model
@@ -27,7 +28,6 @@ from app.protocol.question import FIELDS, Question
 _REST: Final = 3  # grammars are compiled in a quarter of one processor's time at most
 _CONTEXT_TOKENS: Final = 8  # by which a decoder tells how a text goes on
 _OPENING_TOKENS: Final = 4  # the mark of a thought, and blanks
-_THOUGHTS: Final = frozenset({"<think>", "[THINK]"})
 _LOGIT_BIAS: Final = FIELDS.index("logit_bias")
 
 
@@ -179,4 +179,4 @@ class BatchingEngine:
 def _find_opened(prompt: list[int], controls: Mapping[int, str]) -> str:
     """Give the thought that *prompt* ends by opening, as some templates do for the model."""
     last = [controls[token] for token in prompt[-_OPENING_TOKENS:] if token in controls]
-    return last[-1] if last and last[-1] in _THOUGHTS else ""
+    return last[-1] if last and last[-1] in THOUGHTS else ""

@@ -20,6 +20,7 @@ _QUESTION: Final = Message("user", _TEXT)
 _IDS: Final = ("probeid01", "probeid02")  # as Mistral's templates want them
 _ARGUMENTS: Final = '{"probe_key": "probe_value"}'
 _WRITTEN: Final = re.compile(r'\{\s*"probe_key"\s*:\s*"probe_value"\s*\}')
+THOUGHTS: Final = {"<think>": "</think>", "[THINK]": "[/THINK]"}  # what begins one, and ends it
 _ID: Final = re.compile(r',\s*"id"\s*:\s*"probeid0\d"')
 _TOOLS: Final = [
     {
@@ -111,7 +112,13 @@ class _Prober:
     def find_answer(self) -> Pieces:
         """Give what comes between a prompt and an answer's text."""
         before, found, _ = self._written(Message("assistant", _TEXT)).partition(_TEXT)
-        return self._split(before) if found else ()
+        return self._split(before) if found else self._end_thought()
+
+    def _end_thought(self) -> Pieces:
+        """End the thought that a prompt begins, and that past answers are written without."""
+        spelled = self._controls.findall(self._render([_QUESTION], self._thinking))
+        end = self._numbers.get(THOUGHTS.get(spelled[-1], "")) if spelled else None
+        return () if end is None else (end, "\n\n")
 
     def shows_tools(self) -> bool:
         """Tell whether a prompt has the name of a tool that there is."""

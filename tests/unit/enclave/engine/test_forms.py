@@ -153,6 +153,19 @@ def test_hermes_without_a_switch() -> None:
     assert forms.answer == (NUMBERS["<think>"], "\n\n", NUMBERS["</think>"], "\n\n")
 
 
+def test_a_thought_that_past_answers_do_not_have() -> None:
+    """
+    Where prompts begin a thought and past answers have none, what is held ends the thought first:
+    else all of it would count as one.
+    """
+    source = (
+        "{% for m in messages %}<u>{{ m.content.split('</think>')[-1] }}<e>{% endfor %}"
+        "{% if add_generation_prompt %}<u><think>\n{% endif %}"
+    )
+    forms = find_forms(ChatTemplate(source, NAMES), CONTROLS, ends=ENDS, thinking="auto")
+    assert shown(forms.answer) == "</think>\n\n"
+
+
 @pytest.mark.parametrize(("source", "shows"), [(SILENT, False), (REFUSING, True)])
 def test_unknown(source: str, *, shows: bool) -> None:
     """
