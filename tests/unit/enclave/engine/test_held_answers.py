@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import blocks_for
-from app.enclave.engine.constraint import Constraints
+from app.enclave.engine.constraint import Constraint, Constraints
 from app.enclave.engine.generation import BatchedAnswers, BatchedGeneration
 from app.enclave.engine.interface import Finish
 from app.enclave.engine.schedule import Schedule
@@ -295,6 +295,29 @@ def test_cancelled(make: Make, constraints: Constraints) -> None:
     held = begin(make(slow=0.001))
     assert children(constraints) != []
     held.cancel()
+    wait_until(lambda: children(constraints) == [])
+
+
+def test_cancelled_before_its_process_is_made(
+    make: Make, constraints: Constraints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    No process is left of an answer that is cancelled while the model sees its prompt.
+    """
+    begun, opened = [], constraints.open
+
+    def open_late(grammar: str) -> Constraint:
+        if begun:
+            begun[0].cancel()
+            made.append(opened(grammar))
+            return made[-1]
+        return opened(grammar)
+
+    made: list[Constraint] = []
+    monkeypatch.setattr(constraints, "open", open_late)
+    engine = make(slow=0.2)
+    begun.append(start(engine, ask(schema=LONG)))
+    wait_until(lambda: made != [])
     wait_until(lambda: children(constraints) == [])
 
 
