@@ -25,7 +25,9 @@ from app.enclave.engine.turns import Turns
 from app.protocol.errors import UnsupportedError
 from app.protocol.question import FIELDS, Question
 
-_REST: Final = 3  # grammars are compiled in a quarter of one processor's time at most
+_QUICK_REST: Final = 1  # grammars are tried in half of one processor's time at most
+_SLOW_REST: Final = 3  # and those that take long in a quarter
+_MOST_SLOW: Final = 8  # that may wait for that
 _CONTEXT_TOKENS: Final = 8  # by which a decoder tells how a text goes on
 _OPENING_TOKENS: Final = 4  # the mark of a thought, and blanks
 _LOGIT_BIAS: Final = FIELDS.index("logit_bias")
@@ -57,7 +59,8 @@ class BatchingEngine:
         constraints: Constraints | None = None,
     ) -> None:
         self._constraints = constraints
-        self._turns = Turns(rest=_REST)
+        self._quick_turns = Turns(rest=_QUICK_REST)
+        self._slow_turns = Turns(rest=_SLOW_REST, most_places=_MOST_SLOW)
         self._tokenizer = tokenizer
         self._context_tokens = limits.context_tokens
         self._encoder = PromptEncoder(tokenizer, context_tokens=limits.context_tokens)
@@ -98,15 +101,14 @@ class BatchingEngine:
         def prepare() -> BatchedAnswers:
             conversation = prefix.name if prefix else object()
             grammar = self._tokenizer.grammar(question)
-            if grammar is not None:
-                self._require_grammar(
-                    grammar, conversation, deadline=deadline, require_wanted=require_wanted
-                )
+            slow = grammar is not None and self._is_slow(
+                grammar, conversation, deadline=deadline, require_wanted=require_wanted
+            )
             prompt = self._encoder.encode(
                 question, conversation, deadline=deadline, require_wanted=require_wanted
             )
             sequences = [
-                self._make_sequence(question, prompt, prefix, index, grammar)
+                self._make_sequence(question, prompt, prefix, index, grammar, slow=slow)
                 for index in range(question.options.n)
             ]
             return BatchedAnswers(self._schedule, sequences, deadline=deadline)
@@ -124,21 +126,29 @@ class BatchingEngine:
         if self._constraints is not None:
             self._constraints.close()
 
-    def _require_grammar(
+    def _is_slow(
         self,
         grammar: Grammar,
         conversation: object,
         *,
         deadline: float,
         require_wanted: Callable[[], None],
-    ) -> None:
-        """Require that an answer can be of *grammar*, when it is the turn of *conversation*."""
+    ) -> bool:
+        """
+        Tell whether *grammar* takes long to compile, when it is the turn of *conversation*.
+
+        So whoever asks for one that takes long waits for others of that kind, and holds up nobody
+        else for longer than it takes to see that.
+        """
         if self._constraints is None:
             raise UnsupportedError(numbers=(grammar.option,))
-        with self._turns.turn(
-            conversation, len(grammar.text), deadline=deadline, require_wanted=require_wanted
-        ):
-            self._constraints.require(grammar)
+        for turns, slow in ((self._quick_turns, False), (self._slow_turns, True)):
+            with turns.turn(
+                conversation, len(grammar.text), deadline=deadline, require_wanted=require_wanted
+            ):
+                if self._constraints.compiles(grammar, slow=slow):
+                    return slow
+        raise UnsupportedError("the schema takes too long", numbers=(grammar.option,))
 
     def _make_sequence(
         self,
@@ -147,6 +157,8 @@ class BatchingEngine:
         prefix: PrefixName | None,
         index: int,
         grammar: Grammar | None,
+        *,
+        slow: bool,
     ) -> TokenSequence:
         options, continued = question.options, question.messages[-1].role == "assistant"
         seed = None if options.seed is None else (options.seed, index)
@@ -156,6 +168,7 @@ class BatchingEngine:
             most_tokens=min(options.max_tokens, self._context_tokens - len(prompt)),
             prefix=prefix,
             grammar=grammar.text if grammar else None,
+            slow=slow,
             keeps=index == 0,
             sampler=Sampler(
                 options,

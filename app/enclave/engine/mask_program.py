@@ -26,9 +26,9 @@ GOES_ON: Final = b"\x00"  # before a mask
 COMPLETE: Final = b"\x01"  # nothing can follow
 REFUSED: Final = b"\x02"  # the library does not compile the grammar
 TOKEN: Final = struct.Struct("<I")
+HOW: Final = struct.Struct("<fb")  # with a grammar: seconds to compile it, and how nice to be
 LENGTH: Final = struct.Struct("<H")  # before each token of a vocabulary
 
-_COMPILE_SECONDS: Final = 1.0  # of a processor
 _MASK_SECONDS: Final = 0.5  # of a processor
 _PATIENCE: Final = 10  # so many times as long where processors are busy
 _ANSWER_SECONDS: Final = 60  # of a processor, for all masks of an answer
@@ -44,13 +44,17 @@ def main(channel: socket.socket, vocabulary: bytes) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel forgets those that have ended
     channel.send(GOES_ON)
     while True:
-        _, descriptors, _, _ = socket.recv_fds(channel, 1, 2)
+        how, descriptors, _, _ = socket.recv_fds(channel, HOW.size, 2)
         if not descriptors:
             return
         if os.fork() == 0:
             try:
                 channel.close()
-                _serve(tokenizer, socket.socket(fileno=descriptors[0]), descriptors[1])
+                seconds, nice = HOW.unpack(how)
+                os.nice(nice)
+                matcher = _compile(tokenizer, _read(descriptors[1]), seconds)
+                mask_seconds = min(seconds, _MASK_SECONDS)
+                _serve(matcher, socket.socket(fileno=descriptors[0]), mask_seconds)
             finally:
                 os._exit(0)
         for descriptor in descriptors:
@@ -95,14 +99,12 @@ def _load(vocabulary: bytes) -> "LLTokenizer":
     return tokenizer
 
 
-def _serve(tokenizer: "LLTokenizer", peer: socket.socket, grammar: int) -> None:
+def _serve(matcher: "LLMatcher", peer: socket.socket, mask_seconds: float) -> None:
     """Send a mask for each token that comes, the first at once, until nothing can follow."""
-    _limit()
-    matcher = _compile(tokenizer, os.pread(grammar, os.fstat(grammar).st_size, 0).decode())
     if matcher.is_error():
         peer.send(REFUSED)
         return
-    _allow(_MASK_SECONDS)
+    _allow(mask_seconds)
     while not matcher.is_stopped():
         began = time.process_time()
         mask = matcher.compute_bitmask()
@@ -113,16 +115,21 @@ def _serve(tokenizer: "LLTokenizer", peer: socket.socket, grammar: int) -> None:
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         peer.send(GOES_ON + mask)
         token = peer.recv(TOKEN.size)
-        _allow(_MASK_SECONDS)
+        _allow(mask_seconds)
         if not token or not matcher.consume_token(*TOKEN.unpack(token)):
             return
     peer.send(COMPLETE)
 
 
-def _compile(tokenizer: "LLTokenizer", grammar: str) -> "LLMatcher":
+def _read(grammar: int) -> str:
+    return os.pread(grammar, os.fstat(grammar).st_size, 0).decode()
+
+
+def _compile(tokenizer: "LLTokenizer", grammar: str, seconds: float) -> "LLMatcher":
     import llguidance  # noqa: PLC0415 - as above
 
-    _allow(_COMPILE_SECONDS)
+    _limit()
+    _allow(seconds)
     limits = llguidance.LLParserLimits(verbose_errors=False)
     return llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
 
