@@ -19,8 +19,8 @@ def fill(mode: instructor.Mode) -> Leave:
 
 report(
     schema=schema,
-    tools=lambda: fill(instructor.Mode.TOOLS),
-    json=lambda: fill(instructor.Mode.JSON),
-    json_schema=lambda: fill(instructor.Mode.JSON_SCHEMA),
+    tool_mode=lambda: fill(instructor.Mode.TOOLS),
+    json_mode=lambda: fill(instructor.Mode.JSON),
+    json_schema_mode=lambda: fill(instructor.Mode.JSON_SCHEMA),
     responses=lambda: fill(instructor.Mode.RESPONSES_TOOLS),
 )

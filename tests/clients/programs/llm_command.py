@@ -21,6 +21,7 @@ def run(*arguments: str) -> str:
         "model_id": "enclave",
         "model_name": MODEL,
         "api_base": os.environ["OPENAI_BASE_URL"],
+        "api_key_name": "openai",
         "supports_tools": True,
         "supports_schema": True,
     }
@@ -48,4 +49,4 @@ def schema() -> Leave:
     return Leave.model_validate_json(told)
 
 
-report(chat=lambda: run("--no-stream"), stream=lambda: [run()], tools=tools, schema=schema)
+report(chat=lambda: run("--no-stream"), stream=run, tools=tools, schema=schema)

@@ -33,12 +33,12 @@ async def chat_stream() -> list[str]:
 
 
 report(
-    chat=by_chat,
-    stream=chat_stream,
-    tools=lambda: by_chat(tools=[function_tool(book_leave)]),
-    schema=lambda: by_chat(output_type=Leave),
     responses=ask,
     responses_stream=stream,
     responses_tools=lambda: ask(tools=[function_tool(book_leave)]),
     responses_schema=lambda: ask(output_type=Leave),
+    chat=by_chat,
+    stream=chat_stream,
+    tools=lambda: by_chat(tools=[function_tool(book_leave)]),
+    schema=lambda: by_chat(output_type=Leave),
 )

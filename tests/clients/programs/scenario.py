@@ -1,8 +1,8 @@
 """
 What every client program does alike: the question, the tool, the form, and how it reports.
 
-A program has a function for each way of asking, and ends with `report`. It is run with the name of
-one, prints what that gave as one line of JSON, and fails as its client fails.
+A program has a function for each way of asking, and ends with `report`. It is run with the names of
+some, and prints what each gave, or how it failed, as a line of JSON.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pydantic import BaseModel
 
@@ -40,13 +40,22 @@ def book_leave(days: int) -> str:
 
 
 def report(**ways: Callable[[], object]) -> None:
-    """Run the way that the command line names."""
-    got = ways[sys.argv[1]]()
-    got = asyncio.run(got) if inspect.iscoroutine(got) else got
-    got = got.model_dump() if isinstance(got, BaseModel) else got
-    print(json.dumps({"got": got, "called": calls}))
+    """Run the ways that the command line names, and say of each what it gave."""
+    with asyncio.Runner() as runner:
+        for name in sys.argv[1:]:
+            calls.clear()
+            print(json.dumps({"way": name, **_try(ways[name], runner), "called": calls}), flush=True)
 
 
-def pieces(texts: object) -> list[str]:
+def _try(way: Callable[[], object], runner: asyncio.Runner) -> dict[str, object]:
+    try:
+        got = way()
+        got = runner.run(got) if inspect.iscoroutine(got) else got
+        return {"got": got.model_dump() if isinstance(got, BaseModel) else got}
+    except Exception as error:  # noqa: BLE001 - whatever a client makes of an answer is told
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def pieces(texts: Iterable[str | None]) -> list[str]:
     """Give the pieces of a stream that have text."""
     return [text for text in texts if text]
