@@ -25,6 +25,7 @@ from typing import Final, NoReturn
 ROOT: Final = Path(__file__).resolve().parent.parent
 REQUIREMENTS: Final = ROOT / "requirements"
 _TORCH: Final = REQUIREMENTS / "torch.txt"
+_WITH_TORCH: Final = frozenset(("bench", "convert"))
 _NOTE_SECONDS: Final = 10
 _FETCHED_MB_A_MINUTE: Final = 600  # at 80 Mbit/s
 _UNPACKED_MB_A_MINUTE: Final = 1500  # measured on one core of a cloud machine
@@ -167,7 +168,7 @@ def _install_group(environment: Environment, lock: int) -> None:
         for path, what in (first, second):
             if path.stat().st_size:
                 _pip(environment, lock, what, "--require-hashes", "-r", str(path))
-    if environment.group == "convert":
+    if environment.group in _WITH_TORCH:
         what = f"{_TORCH.read_text().strip()}, large where it is not on disk"
         _pip(environment, lock, what, "-r", str(_TORCH))
     environment.installed.write_text(environment.wanted())

@@ -29,6 +29,7 @@ from app.chatbot.terminal.conversation import ask_once, converse
 from app.chatbot.terminal.prompt_line import read_all, read_secret
 from app.chatbot.terminal.transcript import open_transcript
 from app.chatbot.web.command import add_web_arguments, serve_page
+from app.protocol.asker.constants import AS_MANY_TOKENS
 from app.protocol.constants import DEFAULT_MAX_TOKENS
 from app.protocol.errors import AppError, ConfigError
 from app.protocol.question import Options
@@ -97,7 +98,7 @@ def _run(options: argparse.Namespace, connect: Callable[[], Session], terminal: 
     if options.command == "serve":
         return serve_sessions(
             connect,
-            answer_options(options),
+            answer_options(options, most=AS_MANY_TOKENS),
             terminal,
             port=options.port,
             path=options.socket,
@@ -134,7 +135,12 @@ def _read_question(terminal: Terminal) -> str:
 def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that shape an answer."""
     group = parser.add_argument_group("the answer")
-    group.add_argument("--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, metavar="N")
+    group.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help=f"default: {DEFAULT_MAX_TOKENS}; with serve, as many as the context leaves",
+    )
     group.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 to 2")
     group.add_argument("--seed", type=int, metavar="N", help="repeatable sampling")
     group.add_argument(
@@ -146,15 +152,18 @@ def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def answer_options(options: argparse.Namespace) -> Options:
+def answer_options(options: argparse.Namespace, *, most: int = DEFAULT_MAX_TOKENS) -> Options:
     """
     Give the answer options that were asked for.
+
+    Args:
+        most: Tokens of an answer, where that was not asked for.
 
     Raises:
         ProtocolError: One is out of range.
     """
     return Options(
-        max_tokens=options.max_tokens,
+        max_tokens=most if options.max_tokens is None else options.max_tokens,
         temperature=options.temperature,
         seed=options.seed,
         padding=options.padding,
@@ -272,7 +281,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Verify the enclave, then serve OpenAI's API on 127.0.0.1 until Ctrl-C. Prints two lines "
         "to export, which most clients take as they are. Answer options before serve are the "
-        "defaults of what a request leaves out. docs/clients.md says what is honoured."
+        "defaults of what a request leaves out. Tools, schemas of answers, reasoning and "
+        "log-probabilities are honoured as far as the model can; what is not is refused by name. "
+        "docs/clients.md says what is honoured, what changes nothing, and what is refused."
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(

@@ -34,14 +34,15 @@ from app.protocol.constants import (
 from app.protocol.envelope import open_question
 from app.protocol.errors import AppError, DeadlineError, UnsupportedError
 from app.protocol.messages import encode_hint
-from app.protocol.question import Message, Options, Padding, Question
+from app.protocol.question import Options, Padding, Question
 from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.sealing import digest_request, parse_sealed_request
 
 _GRACE_SECONDS: Final = 5  # the engine keeps the deadline itself; this is for one that hangs
 _POLL_SECONDS: Final = 0.25  # how soon a silent hang-up is noticed without padding
+_PACE_SECONDS: Final = 0.02  # of frames without padding: quicker text shares one, and its cost
 _PREFIX_LABEL: Final = LABEL + b"prefix"
-_SERVED: Final = {"max_tokens", "temperature", "top_p", "top_k", "n", "seed", "stop", "padding"}
+_CARRIED: Final = {"tools", "tool_choice", "tool_calls", "schema"}  # not served yet
 _MOST_RECEIPT_FRAMES: Final = 13  # the NSM's device answers at most 12,288 bytes
 _MOST_FRAMES: Final = FRAME_COUNT_BUCKETS[-1] - _MOST_RECEIPT_FRAMES  # of pieces
 
@@ -53,9 +54,9 @@ Outcome = Literal["answered", "failed", "refused"]
 class Peer(Protocol):
     """The other end of one connection."""
 
-    def send(self, message: bytes) -> None:
+    def send(self, *messages: bytes) -> None:
         """
-        Send one message in a frame.
+        Send messages, each in a frame, in as few writes as hold them.
 
         Raises:
             OSError: Nobody is there any more, or nobody reads.
@@ -175,16 +176,12 @@ def _require_served(question: Question) -> None:
     unusual = [
         number
         for number, option in enumerate(fields(Options), 1)
-        if option.name not in _SERVED and getattr(question.options, option.name) != option.default
+        if option.name in _CARRIED and getattr(question.options, option.name) != option.default
     ]
-    if question.messages[-1].role != "user" or not all(map(_is_plain, question.messages)):
+    if any(message.role == "tool" or message.calls for message in question.messages):
         unusual.insert(0, 0)
     if unusual:
         raise UnsupportedError(numbers=tuple(unusual))
-
-
-def _is_plain(message: Message) -> bool:
-    return message.role != "tool" and message == Message(message.role, message.text)
 
 
 def _name_prefix(key: QuestionKey) -> PrefixName:
@@ -264,11 +261,16 @@ class _AnswerStream:
 
     def _send_at_once(self) -> None:
         self._take(_POLL_SECONDS)
-        if told := self._seal_place():
-            self._peer.send(told)
+        if self._queue and (early := self._beat + _PACE_SECONDS - time.monotonic()) > 0:
+            time.sleep(early)
+            self._take(0)
+        messages = [told] if (told := self._seal_place()) else []
         while self._queue:
-            self._peer.send(self.sealer.seal(self._queue.take()))
-        if self._peer.gone():
+            messages.append(self.sealer.seal(self._queue.take()))
+        if messages:
+            self._peer.send(*messages)
+            self._beat = time.monotonic()
+        elif self._peer.gone():
             raise BrokenPipeError
 
     def _take(self, seconds: float) -> None:
@@ -301,7 +303,10 @@ class _AnswerStream:
         if padding == "constant":
             count = self.sealer.frames + len(parts)
             frames += [(self.sealer.seal_text, b"")] * (round_up_frames(count) - count)
-        for left, (seal, data) in zip(reversed(range(len(frames))), frames, strict=True):
-            if padding == "constant":
+        sealed = (seal(data, final=at == len(frames)) for at, (seal, data) in enumerate(frames, 1))
+        if padding == "off":
+            self._peer.send(*sealed)
+        else:
+            for message in sealed:
                 self._wait()
-            self._peer.send(seal(data, final=left == 0))
+                self._peer.send(message)

@@ -49,18 +49,18 @@ class Connection:
         self._end = time.monotonic() + MAX_CONNECTION_SECONDS
         stream.settimeout(_SEND_SECONDS)
 
-    def send(self, message: bytes) -> None:
+    def send(self, *messages: bytes) -> None:
         """
-        Send one message, at most `MAX_WRITE_BYTES` a write.
+        Send *messages* as if they were one, at most `MAX_WRITE_BYTES` a write.
 
         Raises:
             OSError: The peer has gone, or reads nothing.
         """
         if time.monotonic() > self._end:
             raise TimeoutError  # a peer that reads just fast enough holds its place no longer
-        frame = memoryview(encode_frame(message))
-        for start in range(0, len(frame), MAX_WRITE_BYTES):
-            self._stream.sendall(frame[start : start + MAX_WRITE_BYTES])
+        frames = memoryview(b"".join(map(encode_frame, messages)))
+        for start in range(0, len(frames), MAX_WRITE_BYTES):
+            self._stream.sendall(frames[start : start + MAX_WRITE_BYTES])
 
     def gone(self) -> bool:
         """Say whether the peer has hung up; after its one request it has nothing to send."""

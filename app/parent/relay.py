@@ -60,7 +60,7 @@ def health(connect: Connect) -> HealthReport:
 
 def _ask(connect: Connect, kind: Kind, body: bytes, expected: Kind, seconds: float) -> bytes:
     with _Exchange(connect, encode_message(kind, body), seconds=seconds) as exchange:
-        payload = exchange.first()
+        payload = exchange.first()[0]
         if payload[0] != expected:
             raise UnavailableError(f"enclave answered with kind {payload[0]:#x}")
         return payload[1:]
@@ -101,18 +101,18 @@ def open_chat(
 
 class Answer:
     """
-    An answer under way: raw frames, each as soon as it is there.
+    An answer under way: raw frames, as soon as they are there; those that come together in one.
 
     Closing it hangs up on the enclave, which stops answering.
     """
 
-    def __init__(self, exchange: "_Exchange", first: bytes) -> None:
+    def __init__(self, exchange: "_Exchange", first: list[bytes]) -> None:
         self._exchange = exchange
         self._first = first
 
     def __iter__(self) -> Iterator[bytes]:
         """
-        Give each frame up to the last.
+        Give the frames up to the last.
 
         Raises:
             TruncatedError: The enclave hung up or broke the wire format before that.
@@ -121,20 +121,35 @@ class Answer:
 
             ConnectionAbortedError: The client has hung up.
         """
-        payload = self._first
-        while payload[0] in _GOING_ON:
-            yield encode_frame(payload)
+        payloads = self._first
+        while True:
+            kind, frames = _join(payloads)
+            if frames:
+                yield frames
+            if kind in _LAST:
+                return
+            if kind not in _GOING_ON:
+                raise TruncatedError(f"kind {kind:#x} in an answer")
             try:
-                payload = self._exchange.next()
+                payloads = self._exchange.next()
             except UnavailableError as error:
                 raise TruncatedError(str(error)) from None
-        if payload[0] not in _LAST:
-            raise TruncatedError(f"kind {payload[0]:#x} in an answer")
-        yield encode_frame(payload)
 
     def close(self) -> None:
         """Hang up on the enclave; closing again does nothing."""
         self._exchange.close()
+
+
+def _join(payloads: list[bytes]) -> tuple[int, bytes]:
+    """Give the kind of the last payload that belongs to the answer, and the frames up to it."""
+    frames, kind = bytearray(), 0
+    for payload in payloads:
+        kind = payload[0]
+        if kind in _GOING_ON or kind in _LAST:
+            frames += encode_frame(payload)
+        if kind not in _GOING_ON:
+            break
+    return kind, bytes(frames)
 
 
 class _Exchange:
@@ -156,9 +171,10 @@ class _Exchange:
         if client is not None:
             # A hang-up shows whether or not the client has sent more, and under TLS, too.
             self._poll.register(client, select.POLLRDHUP)
-        self._payloads = self._receive()
+        self._received = self._receive()
         try:
             self._send(encode_frame(message))
+            self._stream.settimeout(0)  # `_read` waits, for the client, too
         except BaseException:
             self.close()
             raise
@@ -173,20 +189,20 @@ class _Exchange:
         """Hang up."""
         self._stream.close()
 
-    def first(self) -> bytes:
-        """Give the first payload; a hint is raised as the error it names."""
-        payload = self.next()
-        kind, body = parse_message(payload)
+    def first(self) -> list[bytes]:
+        """Give the first payload, of a known kind, and those with it; a hint is raised as error."""
+        payloads = self.next()
+        with _wire_format():
+            kind, body = parse_message(payloads[0])
         if kind == Kind.HINT:
             raise parse_hint(body)
-        return payload
+        return payloads
 
-    def next(self) -> bytes:
-        """Give the next payload, its kind a known one."""
+    def next(self) -> list[bytes]:
+        """Give the payloads that come together next, one or more."""
         with _reachable(), _wire_format():
-            for payload in self._payloads:
-                parse_message(payload)
-                return payload
+            for payloads in self._received:
+                return payloads
         raise UnavailableError("enclave hung up")
 
     def _send(self, frame: bytes) -> None:
@@ -197,10 +213,15 @@ class _Exchange:
                 self._stream.settimeout(self._left())
                 self._stream.sendall(view[start : start + MAX_WRITE_BYTES])
 
-    def _receive(self) -> Iterator[bytes]:
+    def _receive(self) -> Iterator[list[bytes]]:
         reader = FrameReader()
         while data := self._read():
-            yield from reader.feed(data)
+            payloads: list[bytes] = []
+            try:
+                payloads.extend(reader.feed(data))
+            finally:  # what came whole before a frame that is broken is given first
+                if payloads:
+                    yield payloads
 
     def _read(self) -> bytes:
         ready = dict(self._poll.poll(self._left() * 1000))

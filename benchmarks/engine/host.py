@@ -38,7 +38,10 @@ class Desk:
         root = x509.load_pem_x509_certificate((folder / _ROOT_FILE).read_bytes())
         releases = parse_releases((folder / "releases.json").read_bytes(), kits=frozenset({KIT}))
         self._trust = Trust(root, ROOT_NAME, releases)
-        self._settings = folder / "aws.config"
+        asker = botocore.session.Session(profile="twin")
+        asker.set_config_variable("config_file", str(folder / "aws.config"))
+        asker.set_config_variable("credentials_file", os.devnull)
+        self._asker = boto3.Session(botocore_session=asker)  # one a program, as in bin/chat
 
     def connect(self) -> Session:
         """
@@ -48,10 +51,7 @@ class Desk:
             AppError: As `app.chatbot.session.session.connect`.
         """
         config = self._config
-        asker = botocore.session.Session(profile="twin")
-        asker.set_config_variable("config_file", str(self._settings))
-        asker.set_config_variable("credentials_file", os.devnull)
-        access = Access(config, session=boto3.Session(botocore_session=asker))
+        access = Access(config, session=self._asker)
         transport = Transport(config.url, tls_ca=config.tls_ca)
         return connect(transport, access, key_arn=config.key_arn, trust=self._trust)
 

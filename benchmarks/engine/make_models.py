@@ -1,13 +1,12 @@
 """
-Make the random models: safetensors for all, and llama.cpp's files from the same numbers.
+Make llama.cpp's files of the random models from their safetensors, which `make_sources` made.
 
 `.venv-bench/bin/python -m benchmarks.engine.make_models SHAPE` writes below .cache/, some
-6 GB a shape; what is there already is left as it is. `python -m benchmarks.engine` calls it.
+6 GB a shape; what is there already is left as it is. `benchmarks.engine.set_up` calls it.
 """
 
 import argparse
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -15,19 +14,15 @@ from typing import Final
 import gguf
 import llama_cpp
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from benchmarks.engine.made_tokenizer import write_tokenizer
-from benchmarks.engine.shapes import SHAPES, SPECIAL_TOKENS, Shape, gguf_of, source_of
+from benchmarks.engine.shapes import SHAPES, Shape, gguf_of, source_of
 
 KINDS: Final = {
     "Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
     "Q4_K_M": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M,
 }
-_SEED: Final = 20261125
 
 
 def main() -> None:
@@ -35,31 +30,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shape", choices=SHAPES)
     shape = SHAPES[parser.parse_args().shape]
-    source = source_of(shape)
-    if not source.exists():
-        _write_source(shape, source)
     missing = [kind for kind in KINDS if not gguf_of(shape, kind).exists()]
     if missing:
         plain = gguf_of(shape, "F32")
-        _write_gguf(shape, source / "model.safetensors", plain)
+        _write_gguf(shape, source_of(shape) / "model.safetensors", plain)
         for kind in missing:
             _quantise(plain, gguf_of(shape, kind), KINDS[kind])
         plain.unlink()
-
-
-def _write_source(shape: Shape, folder: Path) -> None:
-    """Write random weights in 32 bits, as transformers makes them for this configuration."""
-    unfinished = folder.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    torch.manual_seed(_SEED)
-    config = AutoConfig.for_model(shape.architecture, **shape.config)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    with torch.no_grad():  # of special tokens every one is as unlikely as the other: never made
-        model.get_input_embeddings().weight[: len(SPECIAL_TOKENS)] = 0
-    model.save_pretrained(unfinished, max_shard_size="100GB")
-    write_tokenizer(unfinished, shape.vocabulary)
-    unfinished.rename(folder)
 
 
 def _write_gguf(shape: Shape, safetensors: Path, path: Path) -> None:

@@ -33,9 +33,30 @@ CHECK_TOKENS: Final = 48
 # model's check by 0.001 at int8 and 0.005 at int4. Chosen well above that; a processor whose 8-bit
 # sums saturate has not been measured.
 CHECK_TOLERANCE_MILLIONTHS: Final = 100_000
-INT4_GROUP: Final = 64  # weights that share a scale; smaller where the model's width needs it
+INT4_GROUP: Final = 64  # weights that share a scale
 _BLOCK_TOKENS: Final = 32  # of keys and values; OpenVINO's paged attention on CPUs
 _SCALE_BYTES: Final = 8  # a scale and a zero point of 32 bits each
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """
+    How matrices are quantized.
+
+    Attributes:
+        group: Weights that share a scale, or fewer where the model's width needs it; None is a
+            whole row.
+    """
+
+    mode: nncf.CompressWeightsMode
+    group: int | None = None
+
+
+# docs/engine.md has what decided.
+RECIPES: Final = {
+    "int8": Recipe(nncf.CompressWeightsMode.INT8_ASYM),
+    "int4": Recipe(nncf.CompressWeightsMode.INT4_ASYM, INT4_GROUP),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +92,14 @@ def convert(
         exported = export_model(source, folder, narrow=narrow, dequantize=dequantize, length=length)
         gc.collect()
         graph = openvino.Core().read_model(folder / GRAPH_NAME)
-        if precision in {"int8", "int4"}:
+        if precision in RECIPES:
             tell(f"compressing weights to {precision}")
-            graph = _compress(graph, precision)
-        _save(graph, out / GRAPH_NAME)
+            graph = compress(graph, RECIPES[precision])
+        save(graph, out / GRAPH_NAME)
         tell("comparing the graph with transformers")
         # After all is written: what a graph compiles counts in the names of the next.
         require_faithful(folder, exported, narrow=narrow)
-    _strip(out / GRAPH_NAME)
+    strip(out / GRAPH_NAME)
     tell("computing the check")
     sizes = _measure(graph, exported.parameters, (out / NUMBERS_NAME).stat().st_size)
     _require_vocabulary(source / TOKENIZER_NAME, sizes.vocabulary)
@@ -86,7 +107,13 @@ def convert(
     return Converted(check=make_check(out, source / TOKENIZER_NAME), sizes=sizes)
 
 
-def _save(graph: openvino.Model, path: Path) -> None:
+def save(graph: openvino.Model, path: Path) -> None:
+    """
+    Write a graph and its numbers.
+
+    Raises:
+        SaveError: The disk is full, or cannot be written.
+    """
     try:
         openvino.save_model(graph, path, compress_to_fp16=False)
     except RuntimeError as error:
@@ -125,23 +152,23 @@ def make_check(folder: Path, tokenizer: Path) -> Check:
     )
 
 
-def _compress(graph: openvino.Model, precision: str) -> openvino.Model:
-    """Quantize every matrix; embeddings and the last layer stay at 8 bits in any case."""
-    if precision == "int8":
-        return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_ASYM)
+def compress(graph: openvino.Model, recipe: Recipe) -> openvino.Model:
+    """Quantize every matrix; with 4 bits embeddings and the last layer stay at 8."""
+    if recipe.group is None:
+        return nncf.compress_weights(graph, mode=recipe.mode)
     fallback = nncf.AdvancedCompressionParameters(
         group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST
     )
     return nncf.compress_weights(
         graph,
-        mode=nncf.CompressWeightsMode.INT4_ASYM,
-        group_size=INT4_GROUP,
+        mode=recipe.mode,
+        group_size=recipe.group,
         ratio=1.0,
         advanced_parameters=fallback,
     )
 
 
-def _strip(path: Path) -> None:
+def strip(path: Path) -> None:
     """Take versions, settings and paths of the converter out of the graph: they compute nothing."""
     tree = ET.parse(path)  # noqa: S314 - written by us just now
     for info in tree.getroot().findall("rt_info"):

@@ -77,9 +77,9 @@ class MoreSettings(Settings):
 
     more: Mapping[str, str] = field(default_factory=dict)
 
-    def for_library(self) -> dict[str, str]:
+    def for_library(self, widths: Sequence[int]) -> dict[str, str]:
         """Give the library's own names."""
-        return {**Settings.for_library(self), **self.more}
+        return {**Settings.for_library(self, widths), **self.more}
 
 
 class GuardedModel(OpenVinoModel):

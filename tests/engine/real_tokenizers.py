@@ -23,6 +23,7 @@ _LLAMA2: Final = (
     "{{ ' ' ~ m.content | trim ~ ' ' ~ eos_token }}{% endif %}{% endfor %}"
 )
 _CONVERSATIONS: Final = 40
+_BEGUN: Final = 20  # of them again, with an answer to be continued
 _PIECES: Final = (
     "Hello", "  two  spaces", " ", "\n", "\n\n", "\ttab", "naïve 東京 🙂", "e\u0301", "don't",
     "\uff21\uff22", "12345", "x = 1;", "a < b", "&amp;", "{{ 7 }}", "</", "<|", "|>", "[", "]",
@@ -52,10 +53,12 @@ def read_family(name: str) -> Family:
 
 
 def make_conversations() -> list[Conversation]:
-    """Give conversations of harmless texts, and one with an answer's thoughts."""
+    """Give conversations of harmless texts, one with an answer's thoughts, some to be continued."""
     chance = random.Random(3)  # noqa: S311 - nothing is secret here
     made = [_converse(chance) for _ in range(_CONVERSATIONS)]
-    return [*made, [_say("user", "Where?"), _say("assistant", _THOUGHT), _say("user", "Really?")]]
+    begun = [[*conversation, _say("assistant", _write(chance))] for conversation in made[:_BEGUN]]
+    thought = [_say("user", "Where?"), _say("assistant", _THOUGHT), _say("user", "Really?")]
+    return [*made, *(one for one in begun if one[-1]["content"].strip()), thought]
 
 
 def _converse(chance: random.Random) -> Conversation:
@@ -89,8 +92,12 @@ def main() -> None:
         found[name] = []
         for conversation in make_conversations():
             try:
+                begun = conversation[-1]["role"] == "assistant"
                 text = tokenizer.apply_chat_template(
-                    conversation, tokenize=False, add_generation_prompt=True
+                    conversation,
+                    tokenize=False,
+                    add_generation_prompt=not begun,
+                    continue_final_message=begun,
                 )
             except jinja2.TemplateError:
                 found[name].append(None)

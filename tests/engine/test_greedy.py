@@ -32,6 +32,7 @@ class Numbers:
     stops: tuple[str, ...] = ()
     strip_start = False
     most_token_bytes = 8
+    vocabulary = 2**31
     controls = MappingProxyType[int, str]({})
 
     def encode(self, question: Question) -> list[int]:
@@ -39,6 +40,9 @@ class Numbers:
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(f"{token} " for token in ids)
+
+    def spell(self, token: int) -> bytes:
+        return f"{token} ".encode()
 
 
 @contextmanager

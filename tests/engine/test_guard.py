@@ -21,6 +21,10 @@ SETTINGS: Final = {
     "half precision": ("--set=KV_CACHE_PRECISION=f16",),
     "narrow groups of keys": ("--set=KEY_CACHE_GROUP_SIZE=16",),
     "narrow groups of products": ("--set=DYNAMIC_QUANTIZATION_GROUP_SIZE=32",),
+    "wide groups of products": ("--set=DYNAMIC_QUANTIZATION_GROUP_SIZE=256",),
+    "sums in half precision": ("--set=INFERENCE_PRECISION_HINT=bf16",),
+    "no shape remembered": ("--set=CPU_RUNTIME_CACHE_CAPACITY=0",),
+    "threads not pinned": ("--set=ENABLE_CPU_PINNING=NO",),
 }
 BROKEN: Final = """
 import random, sys
@@ -94,6 +98,16 @@ def test_settings(converted_models: dict[str, Path], setting: str) -> None:
     The same holds whatever the library is told about precisions, groups and threads.
     """
     walk(converted_models["llama"], STEPS["random"], setting)
+
+
+def test_half_bytes_are_refused(converted_models: dict[str, Path]) -> None:
+    """
+    Keys and values of 4 bits, two in a byte, are refused: blocks of them cannot be wiped.
+    """
+    package = converted_models["llama"]
+    done = run("-m", "tests.engine.guard", package, "--steps=1", "--set=KV_CACHE_PRECISION=u4")
+    assert done.returncode == 1
+    assert "keys and values of less than 8 bits are not served" in done.stderr
 
 
 @pytest.mark.parametrize(

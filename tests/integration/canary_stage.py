@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 import app.chatbot.session.sealed as chatbot
 from app.chatbot.evidence.advice import advise
+from app.chatbot.reading.parts import Text
 from app.chatbot.session.exchange import Exchange
 from app.chatbot.session.session import Session
 from app.protocol.asker.answer import AnswerOpener
@@ -165,7 +166,7 @@ class Stage:
         exchange = Exchange(time.monotonic())
         answer = self.session._answer(question, exchange)
         assert isinstance(answer, Generator)
-        return self.note(answer)
+        return self.note(part.text for part in answer if isinstance(part, Text))
 
     def post_sealed(self, sealed: bytes) -> str:
         """Post sealed bytes; give the code of the hint that comes first."""

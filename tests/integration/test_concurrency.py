@@ -10,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from app.chatbot.reading.parts import Text
 from app.chatbot.session.exchange import Exchange
 from app.chatbot.session.sealed import SealedQuestion
 from app.chatbot.session.session import Session
@@ -93,7 +94,7 @@ def follow(
     coming = messages()
     header = sealed.open_header(next(coming, None))
     opened = session._open(header, coming, sealed, exchange or Exchange(time.monotonic()))
-    return (piece.text for piece in opened)
+    return (part.text for part in opened if isinstance(part, Text))
 
 
 def at_once(number: int, work: Callable[[int], list[Stamped] | AppError]) -> list[object]:

@@ -39,7 +39,6 @@ from local.aws.http_endpoint import HttpResponse
 from local.aws.sigv4 import HttpRequest
 from local.twin.twin import DEMO_WEIGHTS, Twin, run_twin, start_enclave
 from tests.patience import PATIENCE_SECONDS, wait_until
-from tests.pieces import text_of
 
 FAST: Final = Options(padding="off")
 PADDED: Final = Options(padding="constant")  # 32 frames or more, whatever the machine does
@@ -156,8 +155,9 @@ def recorded(twin: Twin) -> Iterator[tuple[Session, Recorded]]:
     ends = tuple(sum(map(len, frames[: number + 1])) for number in range(len(frames)))
     coming = iter(messages)
     header = sealed.open_header(next(coming))
-    text = text_of(session._open(header, coming, sealed, Exchange(time.monotonic())))
-    yield session, Recorded(sealed, b"".join(frames), ends, text)
+    exchange = Exchange(time.monotonic())
+    list(session._open(header, coming, sealed, exchange))
+    yield session, Recorded(sealed, b"".join(frames), ends, exchange.text)
     session.close()
 
 

@@ -180,10 +180,10 @@ def test_what_is_only_carried_is_refused_by_name(session: Session) -> None:
     """
     Options that this enclave cannot honour are refused, all by name, and the session goes on.
     """
-    options = Options(thinking="on", logprobs=3, padding="off")
-    with pytest.raises(UnsupportedError, match="cannot honour thinking, logprobs") as raised:
+    options = Options(tool_calls="one", schema="{}", padding="off")
+    with pytest.raises(UnsupportedError, match="cannot honour tool_calls, schema") as raised:
         ask(session, EMAIL, options)
-    assert raised.value.numbers == (15, 16)
+    assert raised.value.numbers == (3, 4)
     assert ask(session, EMAIL)
 
 

@@ -5,6 +5,7 @@ Left out, null, and the value that changes nothing are all the same. One refusal
 refused.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Final, TypeVar
 
@@ -13,6 +14,7 @@ from pydantic_core import from_json
 
 _MOST_NAMED: Final = 8  # parameters in one refusal, and the length of each name
 _MAX_NAME: Final = 64
+_TAG: Final = re.compile(r"str|list\[.*\]|<[a-z_]+>")  # of an alternative, by pydantic or by us
 
 
 class RequestError(Exception):
@@ -36,7 +38,7 @@ class Body(BaseModel):
     An object of a request, or the whole of it.
 
     Attributes:
-        neutral: What has a value that changes nothing, and that value.
+        neutral: What has a value that changes nothing, and that value; a tuple has several.
 
         companions: What a refusal names last: what clients add by themselves, or what means
             nothing without another parameter, is seldom what the caller meant.
@@ -56,10 +58,16 @@ class Body(BaseModel):
     @classmethod
     def _is_neutral(cls, name: str, value: object) -> bool:
         """Tell whether *value* changes nothing; 0.0 is 0 here, and false is not."""
-        neutral = cls.neutral.get(name)
-        return value is None or (
+        return value is None or any(
             value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+            for neutral in cls.neutral_values(name)
         )
+
+    @classmethod
+    def neutral_values(cls, name: str) -> tuple[object, ...]:
+        """Give the values of the member *name* that change nothing, null aside."""
+        value = cls.neutral.get(name, ())
+        return value if isinstance(value, tuple) else (value,)
 
 
 def _to_whole(value: object) -> object:
@@ -105,7 +113,7 @@ def _refuse(
 
 def _named(place: _Place) -> _Place:
     """Give *place* without which alternative of a union was tried, which is no part of a name."""
-    return tuple(item for item in place if item not in {"str", "list[str]", "list[_Part]"})
+    return tuple(item for item in place if not (isinstance(item, str) and _TAG.fullmatch(item)))
 
 
 def _names(body: bytes) -> dict[str, int]:
@@ -125,10 +133,12 @@ def _refusal(kind: type[Body], flaw: str, message: str, place: _Place) -> Reques
     name = "".join(f"[{item}]" if isinstance(item, int) else f".{item}" for item in place)[1:]
     name = name[:_MAX_NAME]
     if flaw == "extra_forbidden":
-        neutral = f", other than {kind.neutral[name]!r}" if name in kind.neutral else ""
+        values = " or ".join(map(repr, kind.neutral_values(name)))
+        neutral = f", other than {values}" if values else ""
         return RequestError(
             f"{name} is not supported{neutral}: leave it out", name, "unsupported_parameter"
         )
     if flaw == "missing":
         return RequestError(f"{name} is missing", name, "missing_required_parameter")
-    return RequestError(f"{name}: {message}", name, "invalid_value")
+    code = "unsupported_value" if flaw == "unsupported" else "invalid_value"
+    return RequestError(f"{name}: {message}", name, code)

@@ -2,19 +2,22 @@
 Conversations: sessions with one deployment, each found by the history that it holds.
 
 For interfaces whose clients send the whole history with each question. A question whose history
-continues what a session holds goes on in its conversation; any other begins a new one.
+continues what a session holds, and that shows the model the same tools, goes on in its
+conversation; any other begins a new one.
 """
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from app.chatbot.errors import FullError
 from app.chatbot.session.session import Session
 from app.protocol.errors import AttestationError, ReceiptError
 from app.protocol.manifest import Manifest
-from app.protocol.question import Message
+from app.protocol.question import Message, Question
 
 MAX_SESSIONS: Final = 16  # as many answers at a time; each has a connection of its own
 
@@ -55,9 +58,9 @@ class Conversations:
             return (*self._busy, *self._idle)[-1].enclave.manifest
 
     @contextmanager
-    def take(self, history: tuple[Message, ...]) -> Iterator[Session]:
+    def take(self, question: Question) -> Iterator[Session]:
         """
-        Give a session that has *history*, which nobody else gets while the block runs.
+        Give a session to ask *question*, which nobody else gets while the block runs.
 
         Raises:
             FullError: All sessions answer.
@@ -65,7 +68,7 @@ class Conversations:
             AppError: As *connect*; and AttestationError or ReceiptError of the block has every
                 session verify its enclave again before anything more is sent.
         """
-        session = self._find(history) or self._open(history)
+        session = self._find(question) or self._open(question)
         try:
             yield session
         except (AttestationError, ReceiptError):
@@ -82,24 +85,29 @@ class Conversations:
             for session in self._idle:
                 session.close()
 
-    def _find(self, history: tuple[Message, ...]) -> Session | None:
+    def _find(self, question: Question) -> Session | None:
         """Give the idle session to take, or reserve room for a new one and give None."""
         with self._lock:
-            session = self._continued(history)
+            session = self._continued(question)
             if session is None:
                 session = self._forgetful()
                 if session is None:
                     self._opening += 1
                     return None
                 session.new_conversation()
-            session.history = history
+                session.tools = question.options.tools
             self._idle.remove(session)
             self._busy.append(session)
             return session
 
-    def _continued(self, history: tuple[Message, ...]) -> Session | None:
-        """Give the one that holds the most of *history* and nothing else."""
-        held = [item for item in self._idle if _continues(history, item.history)]
+    def _continued(self, question: Question) -> Session | None:
+        """Give the one that holds the most of *question* and nothing else."""
+        tools, messages = question.options.tools, tuple(map(_normalise, question.messages))
+        held = [
+            item
+            for item in self._idle
+            if item.tools == tools and _continues(messages, item.history)
+        ]
         return max(held, key=lambda item: len(item.history), default=None)
 
     def _forgetful(self) -> Session | None:
@@ -111,7 +119,7 @@ class Conversations:
             raise FullError(f"{self._limit} answers are under way here already")
         return self._idle[0]
 
-    def _open(self, history: tuple[Message, ...]) -> Session:
+    def _open(self, question: Question) -> Session:
         try:
             session = self._connect()
         except AttestationError:
@@ -120,7 +128,7 @@ class Conversations:
         finally:
             with self._lock:
                 self._opening -= 1
-        session.new_conversation(history)
+        session.tools = question.options.tools
         with self._lock:
             self._busy.append(session)
         return session
@@ -131,7 +139,22 @@ class Conversations:
                 session.doubt()
 
 
-def _continues(history: tuple[Message, ...], held: tuple[Message, ...]) -> bool:
-    """Tell whether *history* goes on after *held*, which has to end with an answer."""
+def _continues(messages: tuple[Message, ...], held: tuple[Message, ...]) -> bool:
+    """Tell whether *messages*, normalised, go on after *held*, which has to end with an answer."""
     answered = bool(held) and held[-1].role == "assistant"
-    return answered and history[: len(held)] == held
+    return answered and messages[: len(held)] == tuple(map(_normalise, held))
+
+
+def _normalise(message: Message) -> Message:
+    """Give *message* without what clients change when they send an answer back."""
+    if message.role != "assistant":
+        return message
+    calls = tuple(replace(call, arguments=_reorder(call.arguments)) for call in message.calls)
+    return replace(message, text=message.text.strip(), reasoning="", calls=calls)
+
+
+def _reorder(arguments: str) -> str:
+    try:
+        return json.dumps(json.loads(arguments), sort_keys=True)
+    except (ValueError, RecursionError):
+        return arguments

@@ -1,32 +1,45 @@
 """
-A request of the OpenAI API, as far as an enclave can honour it.
+A request of the OpenAI API, chat completion or completion, as far as an enclave can honour it.
 
 What it cannot honour is refused by name. Left out, null, and the value that changes nothing are
 all the same.
 """
 
-from dataclasses import dataclass, field, replace
+import re
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from app.chatbot.openai.body import Body, RequestError, Whole, parse
-from app.protocol.errors import QuestionError
-from app.protocol.question import Message, Options
+from app.chatbot.openai.messages import GivenMessage, to_messages
+from app.chatbot.openai.options import make_options
+from app.chatbot.openai.tools import (
+    Choice,
+    Format,
+    GivenTool,
+    encode_choice,
+    encode_parallel,
+    encode_tools,
+)
+from app.protocol.question import SCALE, Message, Options, Question, Thinking
 
-# What has a value that changes nothing, and that value.
+MAX_ANSWERS: Final = 4  # to one question
+_MAX_PROMPTS: Final = 16
+_TOKEN: Final = re.compile("[0-9]{1,10}")
+_LEAST_TOP_P: Final = 1 / SCALE
+# What has a value that changes nothing, and that value, or those.
 _NEUTRAL: Final[dict[str, object]] = {
-    "n": 1,
     "best_of": 1,
     "echo": False,
-    "frequency_penalty": 0,
+    "function_call": ("none", "auto"),
+    "functions": [],
     "logit_bias": {},
     "logprobs": False,
     "modalities": ["text"],
-    "presence_penalty": 0,
-    "response_format": {"type": "text"},
-    "store": False,
-    "tool_choice": "none",
+    "service_tier": ("auto", "default"),
+    "suffix": "",
+    "verbosity": "medium",
 }
 # What clients and agents add by themselves, or what means nothing without another parameter: seldom
 # what the caller meant, so a refusal names it last.
@@ -34,7 +47,26 @@ _COMPANIONS: Final = frozenset(
     {"metadata", "parallel_tool_calls", "service_tier", "store", "stream_options", "tool_choice"}
     | {"top_logprobs", "user"}
 )
-_OPTIONS: Final = ("max_tokens", "temperature", "top_p", "seed", "stop")
+_THINKING: Final[dict[str, Thinking]] = {
+    "none": "off",
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+    "max": "high",
+}
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+# What options are called here, where that is another name.
+NAMES: Final = {
+    "tool_calls": "parallel_tool_calls",
+    "schema": "response_format",
+    "thinking": "reasoning_effort",
+}
+_SAME: Final = (
+    *("max_tokens", "temperature", "top_k", "min_p", "presence_penalty", "frequency_penalty"),
+    *("repetition_penalty", "n"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,40 +75,38 @@ class Asked:
     What a request asks for.
 
     Attributes:
-        unused: Names of what was accepted and is not part of the prompt.
+        questions: A completion may have several; each has as many answers as its `n`.
     """
 
     model: str
-    history: tuple[Message, ...] = field(repr=False)
-    text: str = field(repr=False)
-    options: Options
+    questions: tuple[Question, ...] = field(repr=False)
     stream: bool
     include_usage: bool
-    unused: tuple[str, ...] = ()
 
 
 class _StreamOptions(Body):
     include_usage: bool = False
+    include_obfuscation: bool = False  # there is none: what is streamed does not leave this machine
 
 
-class _Part(Body):
-    type: Literal["text"]
-    text: str
+class _TemplateOptions(Body):
+    enable_thinking: bool | None = None
+    thinking: bool | None = None
 
 
-class _Message(Body):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str | list[_Part] | None, Field(union_mode="smart")] = None
-    name: str | None = None
+class _Nowhere(Body):
+    """What is taken and goes nowhere: it names the caller to OpenAI, or is for its stores."""
 
-    def to_message(self) -> Message:
-        text = self.content
-        if not isinstance(text, str):
-            text = "".join(part.text for part in text or ())
-        return Message("system" if self.role == "developer" else self.role, text)
+    metadata: dict[str, object] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, object] | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    store: bool | None = None
+    user: str | None = None
 
 
-class _Request(Body):
+class _Request(_Nowhere):
     neutral: ClassVar = _NEUTRAL
     companions: ClassVar = _COMPANIONS
 
@@ -86,6 +116,13 @@ class _Request(Body):
     max_tokens: Whole | None = None
     temperature: float | None = None
     top_p: float | None = None
+    top_k: Whole | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    n: Annotated[Whole, Field(ge=1, le=MAX_ANSWERS)] | None = None
     seed: Whole | None = None
     stop: str | list[str] | None = None
 
@@ -96,22 +133,53 @@ class _Request(Body):
         return self
 
     def options(self, defaults: Options) -> Options:
-        given = {name: getattr(self, name) for name in _OPTIONS}
-        if given["stop"] is not None:
-            stop = given["stop"]
-            given["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-        try:
-            return replace(
-                defaults, **{name: value for name, value in given.items() if value is not None}
-            )
-        except QuestionError as error:
-            named = next((name for name in _OPTIONS if name in str(error)), None)
-            raise RequestError(str(error), named, "invalid_value") from None
+        return make_options(defaults, self.given(), NAMES)
+
+    def given(self) -> dict[str, object]:
+        """Give options by name, None for what was left out."""
+        given: dict[str, object] = {name: getattr(self, name) for name in _SAME}
+        if self.top_k == -1:  # how others say that all are kept
+            given["top_k"] = 0
+        if self.top_p is not None:  # 0 keeps the likeliest alone, and so does the least there is
+            given["top_p"] = _LEAST_TOP_P if self.top_p == 0 else self.top_p
+        if self.seed is not None and self.seed != -1:  # how others say that there is none
+            given["seed"] = self.seed % 2**63
+        if self.stop is not None:
+            stops = [self.stop] if isinstance(self.stop, str) else self.stop
+            given["stop"] = tuple(stop for stop in stops if stop)
+        given["logit_bias"] = self._biases()
+        return given
+
+    def _biases(self) -> tuple[int, ...] | None:
+        if self.logit_bias is None:
+            return None
+        if not all(_TOKEN.fullmatch(token) for token in self.logit_bias):
+            words = "logit_bias: its members are not numbers of tokens"
+            raise RequestError(words, "logit_bias", "invalid_value")
+        biases = sorted((int(token), bias) for token, bias in self.logit_bias.items())
+        return tuple(n for token, bias in biases for n in (token, round(bias * SCALE)))
+
+    def asked(self, defaults: Options, *questions: tuple[Message, ...]) -> Asked:
+        options, wanted = self.options(defaults), self.stream_options
+        return Asked(
+            model=self.model,
+            questions=tuple(Question(messages, options) for messages in questions),
+            stream=self.stream,
+            include_usage=wanted is not None and wanted.include_usage,
+        )
 
 
 class _ChatRequest(_Request):
-    messages: list[_Message] = Field(min_length=1)
+    messages: list[GivenMessage] = Field(min_length=1)
     max_completion_tokens: Whole | None = None
+    tools: list[GivenTool] = Field(default_factory=list)
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: Format | None = None
+    reasoning_effort: Effort | None = None
+    chat_template_kwargs: _TemplateOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: Whole | None = None
 
     @model_validator(mode="after")
     def _join_limits(self) -> Self:
@@ -121,11 +189,39 @@ class _ChatRequest(_Request):
                 "max_completion_tokens and max_tokens differ", "max_tokens", "invalid_value"
             )
         self.max_tokens = self.max_tokens if newer is None else newer
+        if self.top_logprobs and not self.logprobs:
+            raise RequestError("top_logprobs needs logprobs", "top_logprobs", "invalid_value")
         return self
+
+    def given(self) -> dict[str, object]:
+        """Give options by name, None for what was left out."""
+        return super().given() | {
+            "tools": encode_tools(self.tools),
+            "tool_choice": encode_choice(self.tool_choice, self.tools),
+            "tool_calls": encode_parallel(self.parallel_tool_calls, self.tools),
+            "schema": self.response_format.to_schema() if self.response_format else None,
+            "thinking": self._thinking(),
+            "logprobs": (self.top_logprobs or 0) if self.logprobs else None,
+        }
+
+    def _thinking(self) -> Thinking | None:
+        effort = _THINKING[self.reasoning_effort] if self.reasoning_effort else None
+        wanted = self.chat_template_kwargs
+        switch = None
+        if wanted is not None:
+            switch = wanted.thinking if wanted.enable_thinking is None else wanted.enable_thinking
+        if switch is False:
+            return "off"
+        return (effort if effort != "off" else None) or "on" if switch else effort
 
 
 class _CompletionRequest(_Request):
     prompt: str | list[str]
+    logprobs: Annotated[Whole, Field(ge=0, le=5)] | None = None
+
+    def given(self) -> dict[str, object]:
+        """Give options by name, None for what was left out."""
+        return super().given() | {"logprobs": self.logprobs}
 
 
 def parse_chat(body: bytes, defaults: Options) -> Asked:
@@ -136,41 +232,19 @@ def parse_chat(body: bytes, defaults: Options) -> Asked:
         RequestError: It is malformed, or asks for what an enclave cannot give.
     """
     request = parse(_ChatRequest, body)
-    for number, message in enumerate(request.messages):
-        if message.content is None and message.role != "assistant":
-            name = f"messages[{number}].content"
-            raise RequestError(f"{name} is missing", name, "missing_required_parameter")
-    *history, last = (message.to_message() for message in request.messages)
-    if last.role != "user" or not last.text.strip():
-        raise RequestError(
-            "the last message is not a user's with text in it", "messages", "invalid_value"
-        )
-    asked = _asked(request, tuple(history), last.text, defaults)
-    named = any(message.name is not None for message in request.messages)
-    return replace(asked, unused=("messages.name",) if named else ())
+    return request.asked(defaults, to_messages(request.messages))
 
 
 def parse_completion(body: bytes, defaults: Options) -> Asked:
     """
-    Parse the body of a completion; its prompt becomes the one message of a conversation.
+    Parse the body of a completion; each prompt becomes the one message of a conversation.
 
     Raises:
         RequestError: It is malformed, or asks for what an enclave cannot give.
     """
     request = parse(_CompletionRequest, body)
     prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
-    if len(prompts) != 1 or not prompts[0].strip():
-        raise RequestError("prompt is not one text", "prompt", "invalid_value")
-    return _asked(request, (), prompts[0], defaults)
-
-
-def _asked(request: _Request, history: tuple[Message, ...], text: str, defaults: Options) -> Asked:
-    wanted = request.stream_options
-    return Asked(
-        model=request.model,
-        history=history,
-        text=text,
-        options=request.options(defaults),
-        stream=request.stream,
-        include_usage=wanted is not None and wanted.include_usage,
-    )
+    if not 1 <= len(prompts) <= _MAX_PROMPTS or not all(prompt.strip() for prompt in prompts):
+        words = f"prompt is not one text, or up to {_MAX_PROMPTS}"
+        raise RequestError(words, "prompt", "invalid_value")
+    return request.asked(defaults, *((Message("user", prompt),) for prompt in prompts))

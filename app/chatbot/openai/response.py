@@ -7,7 +7,7 @@ One member is of our own: `receipt`, which says which enclave made the answer.
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Literal
@@ -15,6 +15,9 @@ from typing import Final, Literal
 from app.chatbot.errors import CertificateError, FullError, LoginError
 from app.chatbot.evidence.advice import advise
 from app.chatbot.openai.body import RequestError
+from app.chatbot.openai.choices import ChatChoice, Choice, TextChoice
+from app.chatbot.openai.request import NAMES
+from app.chatbot.reading.parts import Part
 from app.chatbot.session.exchange import Evidence
 from app.protocol.errors import (
     AppError,
@@ -32,6 +35,7 @@ from app.protocol.errors import (
     UnsupportedError,
     VersionError,
 )
+from app.protocol.question import FIELDS
 
 Json = Mapping[str, object]
 Endpoint = Literal["chat", "completion"]
@@ -72,21 +76,30 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class Limit:
     """
-    What a question may be too long for.
+    What a question may be too long for, or ask too much of.
 
     Attributes:
         parameter: Where the question stands in a request.
 
         context_tokens: How many tokens the model reads and writes at most.
+
+        names: What options are called in a request, where that is another name.
     """
 
     parameter: str
     context_tokens: int
+    names: Mapping[str, str] = field(default_factory=lambda: NAMES)
 
     def explain(self, error: TooLongError) -> str:
         """Say it in words by which clients know this error, then in our own."""
         known = f"This model's maximum context length is {self.context_tokens} tokens. "
         return known + advise(error)
+
+    def name_options(self, error: AppError) -> list[str]:
+        """Give what a request calls the options that cannot be honoured, which *error* numbers."""
+        numbers = error.numbers if isinstance(error, UnsupportedError) else ()
+        names = [FIELDS[number] for number in numbers if 0 <= number < len(FIELDS)]
+        return [self.parameter if n == "messages" else self.names.get(n, n) for n in names]
 
 
 def fail(error: AppError | RequestError, limit: Limit) -> Failure:
@@ -100,10 +113,13 @@ def fail(error: AppError | RequestError, limit: Limit) -> Failure:
     headers = {"x-should-retry": "false"} if isinstance(error, _FINAL) else {}
     if status is HTTPStatus.TOO_MANY_REQUESTS:
         headers["retry-after"] = "2"
+    words, parameter = advise(error), None
     if isinstance(error, TooLongError):
-        body = error_body(limit.explain(error), kind, code, limit.parameter)
-        return Failure(status, headers, body)
-    return Failure(status, headers, error_body(advise(error), kind, code))
+        words, parameter = limit.explain(error), limit.parameter
+    if names := limit.name_options(error):
+        parameter = names[0]
+        words = words.replace(str(error), f"the enclave cannot honour {', '.join(names)}")
+    return Failure(status, headers, error_body(words, kind, code, parameter))
 
 
 def error_body(message: str, kind: str, code: str | None, parameter: str | None = None) -> Json:
@@ -121,83 +137,87 @@ def event(body: Json) -> str:
     return f"data: {json.dumps(body, separators=(',', ':'))}\n\n"
 
 
-@dataclass(frozen=True, slots=True)
 class Shape:
     """
-    How the answers of one request look.
+    How the answers to one request look, and what they have come to so far.
 
     Attributes:
         include_usage: A stream ends with a chunk that has the usage.
     """
 
-    endpoint: Endpoint
-    model: str
-    limit: Limit
-    include_usage: bool = False
-    id: str = field(default_factory=lambda: secrets.token_hex(_ID_BYTES))
-    created: int = field(default_factory=lambda: int(time.time()))
+    def __init__(
+        self, endpoint: Endpoint, model: str, limit: Limit, *, include_usage: bool, answers: int
+    ) -> None:
+        make = ChatChoice if endpoint == "chat" else TextChoice
+        self._endpoint = endpoint
+        self._limit = limit
+        self._include_usage = include_usage
+        self._choices: list[Choice] = [make(index) for index in range(answers)]
+        self._id = secrets.token_hex(_ID_BYTES)
+        self._created = int(time.time())
+        self.model = model
 
-    def whole(self, text: str, evidence: Evidence) -> Json:
-        """Give the object of an answer that is not streamed."""
-        content: Json = {"text": text}
-        if self.endpoint == "chat":
-            content = {"message": {"role": "assistant", "content": text, "refusal": None}}
-        kind = "chat.completion" if self.endpoint == "chat" else "text_completion"
-        choice = self._choice(content, evidence.receipt.finish)
+    def take(self, part: Part) -> Json | None:
+        """Take *part*, and give what a stream tells of it, None where that is nothing."""
+        return self._choices[part.index].add(part)
+
+    def add(self, part: Part) -> str:
+        """Take *part*, and give the event that tells of it, "" where none does."""
+        return self._chunk(self.take(part))
+
+    def whole(self, evidence: Sequence[Evidence]) -> Json:
+        """Give the object of answers that are not streamed."""
+        choices = [choice.whole(end) for choice, end in self._ends(evidence)]
+        kind = "chat.completion" if self._endpoint == "chat" else "text_completion"
         return self._head(kind) | {
-            "choices": [choice],
+            "choices": choices,
             "usage": _usage(evidence),
-            "receipt": _receipt(evidence),
+            **_receipts(evidence),
         }
 
     def first(self) -> str:
-        """Give the event that begins a stream, "" where there is none."""
-        if self.endpoint == "completion":
-            return ""
-        return self._chunk({"delta": {"role": "assistant", "content": ""}})
+        """Give the events that begin a stream, "" where there are none."""
+        return "".join(self._chunk(choice.first()) for choice in self._choices)
 
-    def piece(self, text: str) -> str:
-        """Give the event of a piece of text."""
-        if self.endpoint == "completion":
-            return self._chunk({"text": text})
-        return self._chunk({"delta": {"content": text}})
-
-    def last(self, evidence: Evidence) -> str:
-        """Give the events that end a stream: only a whole and verified answer has them."""
-        content: Json = {"text": ""} if self.endpoint == "completion" else {"delta": {}}
-        end = self._chunk(content, evidence.receipt.finish, receipt=_receipt(evidence))
-        if self.include_usage:
+    def last(self, evidence: Sequence[Evidence]) -> str:
+        """Give the events that end a stream: only whole and verified answers have them."""
+        *others, final = [choice.last(end) for choice, end in self._ends(evidence)]
+        end = "".join(map(self._chunk, others)) + self._chunk(final, **_receipts(evidence))
+        if self._include_usage:
             end += event(self._head(self._chunk_kind) | {"choices": [], "usage": _usage(evidence)})
         return end + DONE
 
     def failed(self, error: AppError) -> str:
         """Give the event that ends a stream which fails."""
-        return event(fail(error, self.limit).body)
+        return event(fail(error, self._limit).body)
+
+    def _ends(self, evidence: Sequence[Evidence]) -> Iterator[tuple[Choice, str]]:
+        finishes = [reason for one in evidence for reason in one.receipt.finishes]
+        return zip(self._choices, finishes, strict=True)
 
     @property
     def _chunk_kind(self) -> str:
-        return "chat.completion.chunk" if self.endpoint == "chat" else "text_completion"
+        return "chat.completion.chunk" if self._endpoint == "chat" else "text_completion"
 
-    def _chunk(self, content: Json, finish: str | None = None, **more: Json) -> str:
-        usage = {"usage": None} if self.include_usage else {}
-        choices = {"choices": [self._choice(content, finish)]}
-        return event(self._head(self._chunk_kind) | choices | usage | more)
-
-    def _choice(self, content: Json, finish: str | None) -> Json:
-        return {"index": 0, **content, "logprobs": None, "finish_reason": finish}
+    def _chunk(self, choice: Json | None, **more: object) -> str:
+        if choice is None:
+            return ""
+        usage = {"usage": None} if self._include_usage else {}
+        return event(self._head(self._chunk_kind) | {"choices": [choice]} | usage | more)
 
     def _head(self, kind: str) -> dict[str, object]:
-        prefix = "chatcmpl" if self.endpoint == "chat" else "cmpl"
+        prefix = "chatcmpl" if self._endpoint == "chat" else "cmpl"
         return {
-            "id": f"{prefix}-{self.id}",
+            "id": f"{prefix}-{self._id}",
             "object": kind,
-            "created": self.created,
+            "created": self._created,
             "model": self.model,
         }
 
 
-def _usage(evidence: Evidence) -> Json:
-    prompt, completion = evidence.receipt.prompt_tokens, evidence.receipt.completion_tokens
+def _usage(evidence: Sequence[Evidence]) -> Json:
+    prompt = sum(one.receipt.prompt_tokens for one in evidence)
+    completion = sum(one.receipt.completion_tokens for one in evidence)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -205,7 +225,14 @@ def _usage(evidence: Evidence) -> Json:
     }
 
 
-def _receipt(evidence: Evidence) -> Json:
+def _receipts(evidence: Sequence[Evidence]) -> dict[str, object]:
+    """Give the receipt; where there were several prompts, each has its own."""
+    shown = list(map(show_receipt, evidence))
+    return {"receipt": shown[0]} | ({"receipts": shown} if len(shown) > 1 else {})
+
+
+def show_receipt(evidence: Evidence) -> Json:
+    """Give what an API tells of an answer's receipt."""
     release = evidence.enclave.release
     return {
         "release": release.name,

@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Final
 
 from starlette.applications import Starlette
@@ -32,8 +31,8 @@ from app.chatbot.openai.response import (
     error_body,
     fail,
 )
-from app.chatbot.openai.running import Running, ending, watch
-from app.chatbot.reading.parts import Part, Text
+from app.chatbot.openai.running import Running, ending, unused_header, watch
+from app.chatbot.reading.parts import Part
 from app.protocol.errors import AppError, TooLongError
 from app.protocol.question import Options
 
@@ -42,7 +41,10 @@ _MAX_BODY_BYTES: Final = 2 * 1024 * 1024
 # More than there are sessions, so that one that finds none is told so instead of queued.
 _THREADS: Final = 4 * MAX_SESSIONS
 _COMPLETIONS: Final = "/v1/completions"
-_UNUSED_HEADER: Final = "x-not-in-the-prompt"
+_NOT_SERVED: Final = (
+    "this is not served here; GET /v1/models, POST /v1/chat/completions and POST /v1/completions "
+    "are, for text alone"
+)
 _CODES: Final = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}
 _PARSERS: Final[dict[Endpoint, Callable[[bytes, Options], Asked]]] = {
     "chat": parse_chat,
@@ -128,24 +130,31 @@ class _Server:
     async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
         asked = _PARSERS[endpoint](await _read(request), self._defaults)
         self._require_model(asked.model)
-        shape = Shape(endpoint, asked.model, self._limit(endpoint), asked.include_usage)
-        unused = {_UNUSED_HEADER: ", ".join(asked.unused)} if asked.unused else {}
-        running = Running(self._conversations, asked, self._threads)
+        shape = Shape(
+            endpoint,
+            asked.model,
+            self._limit(endpoint),
+            include_usage=asked.include_usage,
+            answers=sum(question.options.n for question in asked.questions),
+        )
+        running = Running(self._conversations, *asked.questions, threads=self._threads)
         parts = running.parts()
         watching = watch(request, running)
         if not asked.stream:
             async with ending(watching):
-                text = "".join([part.text async for part in parts if isinstance(part, Text)])
-            shape = replace(shape, model=running.model)
-            return JSONResponse(shape.whole(text, running.evidence()), headers=unused)
+                async for part in parts:
+                    shape.take(part)
+            shape.model = running.model
+            return JSONResponse(shape.whole(running.evidence()), headers=unused_header(running))
         try:
             first = await anext(parts, None)  # what fails so early has a status of its own
         except BaseException:
             watching.cancel()
             raise
+        shape.model = running.model
         return StreamingResponse(
-            _events(replace(shape, model=running.model), first, parts, running, watching),
-            headers={"cache-control": "no-store", **unused},
+            _events(shape, first, parts, running, watching),
+            headers={"cache-control": "no-store", **unused_header(running)},
             media_type="text/event-stream",
         )
 
@@ -175,11 +184,10 @@ async def _events(
     async with ending(watching):
         try:
             yield shape.first()
-            if isinstance(first, Text):
-                yield shape.piece(first.text)
+            if first is not None:
+                yield shape.add(first)
             async for part in parts:
-                if isinstance(part, Text):
-                    yield shape.piece(part.text)
+                yield shape.add(part)
             yield shape.last(running.evidence())
         except AppError as error:
             yield shape.failed(error)
@@ -196,7 +204,8 @@ async def _read(request: Request) -> bytes:
 
 def _answer_http(_: Request, error: HTTPException) -> Response:
     code = "model_not_found" if isinstance(error, _NoModelError) else _CODES.get(error.status_code)
-    body = error_body(error.detail, "invalid_request_error", code)
+    words = _NOT_SERVED if code == "unknown_url" else error.detail
+    body = error_body(words, "invalid_request_error", code)
     return JSONResponse(body, error.status_code, error.headers)
 
 

@@ -66,14 +66,46 @@ def parse_plain(text: str, tools: Tools) -> tuple[ToolCall, ...]:
     return calls if all(call.name in tools for call in calls) else ()
 
 
+def find_calls(text: str, tools: Tools) -> tuple[ToolCall, ...]:
+    """
+    Give the calls in *text*, an answer that has to be calls, however it writes them.
+
+    Each is an object, which either is a call or stands after the name of a tool that there is.
+    """
+    calls: list[ToolCall] = []
+    told = 0
+    for start, end, value in _find_objects(text):
+        try:
+            calls.append(_parse_call(value))
+        except ValueError:
+            names = [(text.rfind(name, told, start), len(name), name) for name in tools]
+            at, _, name = max(names, default=(-1, 0, ""))
+            calls += [_make(name, value)] if at >= 0 else []
+        told = end
+    return tuple(call for call in calls if call.name in tools)
+
+
+def _find_objects(text: str) -> Iterator[tuple[int, int, object]]:
+    """Give where the objects in *text* begin and end, and what they are."""
+    at = text.find("{")
+    for _ in range(_MAX_CALLS):
+        if at < 0:
+            return
+        try:
+            value, end = _DECODER.raw_decode(text, at)
+            yield at, end, value
+        except (ValueError, RecursionError):
+            end = at + 1
+        at = text.find("{", end)
+
+
 def _split(text: str) -> Iterator[object]:
     """Give the calls in *text*: one object, several one after the other, or a list of them."""
-    decoder = json.JSONDecoder(parse_constant=_refuse)
     at, count = _skip(text, 0), 0
     if at == len(text):
         raise ValueError("nothing")
     while at < len(text):
-        value, at = decoder.raw_decode(text, at)
+        value, at = _DECODER.raw_decode(text, at)
         for item in value if isinstance(value, list) else [value]:
             count += 1
             if count > _MAX_CALLS:
@@ -137,3 +169,6 @@ def _parse_json(text: str) -> object:
 
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse)

@@ -5,9 +5,11 @@ All ways to talk tell of these, each in its own way. The `index` of a part says 
 question's answers it belongs to.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from app.protocol.piece import TokenLogprob
+from app.protocol.question import ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +54,15 @@ class Tokens:
 
 
 Part = Text | Reasoning | Call | Arguments | Tokens
+
+
+def collect_calls(parts: Iterable[Part]) -> tuple[ToolCall, ...]:
+    """Give the calls that *parts*, all of one answer, tell of."""
+    calls: list[tuple[Call, list[str]]] = []
+    for part in parts:
+        match part:
+            case Call():
+                calls.append((part, []))
+            case Arguments(text):
+                calls[-1][1].append(text)
+    return tuple(ToolCall(call.id, call.name, "".join(texts)) for call, texts in calls)

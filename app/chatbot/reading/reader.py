@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from app.chatbot.reading.calls import Tools, may_be_plain, parse_calls, parse_plain
+from app.chatbot.reading.calls import Tools, find_calls, may_be_plain, parse_calls, parse_plain
 from app.chatbot.reading.parts import Arguments, Call, Part, Reasoning, Text
 from app.protocol.question import ToolCall
 
@@ -31,11 +31,6 @@ _BODY: Final = "<|message|>"
 _ENDS: Final = frozenset({"<|end|>", "<|return|>"})
 _CALLED: Final = frozenset({"</tool_call>", "<|/tool_call|>"})
 MARKS: Final = _THINK | _THOUGHT | _CALL | _CALLED | _INSIDE | _HEAD | _ENDS | {_BODY}
-# Control tokens that are text all the same: Gemma's vocabulary adds them.
-_TEXTUAL: Final = re.compile(
-    r"\s+|</?(?:table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|[biu]|su[bp]"
-    r"|code)>"
-)
 _RECIPIENT: Final = re.compile(r"\bto=functions\.([!-~]{1,64}?)(?=\s|<\||$)")
 _CHANNEL: Final = re.compile(r"<\|channel\|>\s*(\w+)")
 _PLAIN_THINK: Final = "<think>"
@@ -60,6 +55,8 @@ class Reader:
     Args:
         tools: Those that the model may call; where there are none, nothing is a call.
 
+        must_call: The answer has to be calls: then they are read however it writes them.
+
         most_calls: How many calls count; what comes after them is left out.
 
         index: Of the answer.
@@ -69,6 +66,7 @@ class Reader:
     """
 
     tools: Tools = field(default_factory=dict)
+    must_call: bool = False
     most_calls: int | None = None
     index: int = 0
     mode: Mode = "start"
@@ -80,9 +78,7 @@ class Reader:
 
     def feed(self, text: str, *, control: bool = False) -> Iterator[Part]:
         """Read what comes next, and give what is certain to be said by it."""
-        if control and not _TEXTUAL.fullmatch(text):
-            return self._mark(text)
-        return self._write(text)
+        return self._mark(text) if control else self._write(text)
 
     def end(self) -> Iterator[Part]:
         """Give what was held back; the answer is over."""
@@ -136,12 +132,14 @@ class Reader:
 
     def _may_be_mark(self, start: str) -> bool:
         thinks = self._fresh and _PLAIN_THINK.startswith(start)
-        return thinks or (bool(self.tools) and may_be_plain(start, self.tools))
+        calls = self.must_call or may_be_plain(start, self.tools)
+        return thinks or (bool(self.tools) and calls)
 
     def _settle(self) -> Iterator[Part]:
         """Take what stands at the beginning for what it is, since no more of it will come."""
         text = self._take()
-        calls = parse_plain(text, self.tools) if text.strip() else ()
+        parse = find_calls if self.must_call else parse_plain
+        calls = parse(text, self.tools) if text.strip() else ()
         self.mode = "content"
         yield from self._call(calls) if calls else self._say(text)
 

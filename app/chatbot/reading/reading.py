@@ -41,8 +41,9 @@ class Reading:
             yield from reader.end()
 
     def _make(self, index: int) -> Reader:
+        must = self.options.tool_choice not in {"auto", "none"}
         most = 1 if self.options.tool_calls == "one" else None
-        return Reader(callable_tools(self.options), most, index)
+        return Reader(callable_tools(self.options), must, most, index)
 
     def _is_content(self, token: TokenLogprob, index: int) -> bool:
         """Tell whether *token* is content, by reading it as it was made."""

@@ -6,18 +6,17 @@ the enclave, cut down to one key, one conversation, one image and 15 minutes.
 """
 
 import json
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import boto3
-import botocore.config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app.chatbot.aws import own_settings
 from app.chatbot.config import ChatbotConfig
+from app.chatbot.session.clients import find_clients
 from app.protocol.asker.constants import (
     MAX_SESSION_POLICY_CHARACTERS,
     RENEW_SECONDS,
@@ -36,13 +35,8 @@ from app.protocol.errors import DeniedError, KmsError
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
-    from mypy_boto3_sts import STSClient
     from mypy_boto3_sts.type_defs import AssumeRoleRequestTypeDef
 
-_NETWORK: Final = botocore.config.Config(
-    connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 3, "mode": "standard"}
-)
-_STS_FIPS: Final = "us-"  # no other Regions have it; AWS, "FIPS endpoints by service"
 _STRING_EQUALS: Final = "StringEquals"
 _PURPOSE_KEY: Final = f"kms:EncryptionContext:{PURPOSE}"
 _DENIALS: Final = frozenset(
@@ -56,7 +50,6 @@ _DENIALS: Final = frozenset(
         "UnrecognizedClientException",
     }
 )
-_MAKING_CLIENTS: Final = threading.Lock()  # boto3 sessions, which may be shared, are for one thread
 _Answer = TypeVar("_Answer")
 
 
@@ -97,18 +90,11 @@ class Access:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
-        self._session = session or boto3.Session()
         self._clock = clock
         self._leases: dict[str, _Lease] = {}
         self._answer_keys: dict[tuple[bytes, bytes], tuple[bytes, float]] = {}
         self._question_key: QuestionKey | None = None
-        with _MAKING_CLIENTS, own_settings():
-            self._sts: STSClient = self._session.client(
-                "sts",
-                region_name=config.region,
-                config=_network(fips=config.fips and config.region.startswith(_STS_FIPS)),
-            )
-        self._kms: tuple[Credentials, KMSClient] | None = None
+        self._clients = find_clients(session or boto3.Session(), config.region, fips=config.fips)
 
     @property
     def fips(self) -> bool:
@@ -141,9 +127,9 @@ class Access:
         if held and held.conversation == conversation and self._clock() < held.expires:
             return held
         expires = self._clock() + DATA_KEY_CACHE_SECONDS
-        answer = _call(
+        answer = self._call_kms(
             "kms:GenerateDataKey",
-            lambda: self._kms_client().generate_data_key(
+            lambda kms: kms.generate_data_key(
                 KeyId=self._config.key_arn,
                 KeySpec="AES_256",
                 EncryptionContext=_context(PURPOSE_QUESTION, conversation),
@@ -167,9 +153,9 @@ class Access:
         if self._clock() < expires:
             return key
         expires = self._clock() + DATA_KEY_CACHE_SECONDS
-        answer = _call(
+        answer = self._call_kms(
             "kms:Decrypt",
-            lambda: self._kms_client().decrypt(
+            lambda kms: kms.decrypt(
                 KeyId=self._config.key_arn,
                 CiphertextBlob=wrapped,
                 EncryptionContext=_context(PURPOSE_ANSWER, conversation),
@@ -185,31 +171,12 @@ class Access:
         return data_key
 
     def close(self) -> None:
-        """Forget credentials and keys, and close the connections to AWS."""
+        """Forget credentials and keys; the connections to AWS are all sessions'."""
         self._leases, self._answer_keys, self._question_key = {}, {}, None
-        self._sts.close()
-        self._close_kms()
 
-    def _close_kms(self) -> None:
-        if self._kms is not None:
-            self._kms[1].close()
-            self._kms = None
-
-    def _kms_client(self) -> "KMSClient":
+    def _call_kms(self, action: str, call: Callable[["KMSClient"], _Answer]) -> _Answer:
         credentials = self._assume("chatbot", _chatbot_policy(self._config.key_arn))
-        if self._kms is None or self._kms[0] is not credentials:
-            self._close_kms()
-            with _MAKING_CLIENTS, own_settings():
-                client = self._session.client(
-                    "kms",
-                    region_name=self._config.region,
-                    aws_access_key_id=credentials.access_key_id,
-                    aws_secret_access_key=credentials.secret_access_key,
-                    aws_session_token=credentials.session_token,
-                    config=_network(fips=self._config.fips),
-                )
-            self._kms = credentials, client
-        return self._kms[1]
+        return _call(action, lambda: self._clients.call_kms(credentials, call))
 
     def _assume(self, name: str, policy: str) -> Credentials:
         lease = self._leases.get(name)
@@ -224,20 +191,15 @@ class Access:
         }
         if self._config.source_identity:
             request["SourceIdentity"] = self._config.source_identity
-        answer = _call("sts:AssumeRole", lambda: self._sts.assume_role(**request))["Credentials"]
+        answer = _call("sts:AssumeRole", lambda: self._clients.sts.assume_role(**request))[
+            "Credentials"
+        ]
         credentials = Credentials(
             answer["AccessKeyId"], answer["SecretAccessKey"], answer["SessionToken"]
         )
         # One for each use: a conversation that is over leaves none behind.
         self._leases[name] = _Lease(policy, credentials, expires)
         return credentials
-
-
-def _network(*, fips: bool) -> botocore.config.Config:
-    # Only where it is wanted: with an endpoint of one's own, botocore refuses either word on FIPS.
-    if not fips:
-        return _NETWORK
-    return _NETWORK.merge(botocore.config.Config(use_fips_endpoint=True))
 
 
 def _context(purpose: str, conversation: bytes) -> dict[str, str]:

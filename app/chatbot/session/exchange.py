@@ -10,17 +10,20 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal
 
+from app.chatbot.reading.parts import Part, Reasoning, Text, collect_calls
+from app.chatbot.reading.reading import Reading
 from app.chatbot.session.cut_off import Stop
 from app.chatbot.session.trust import VerifiedEnclave
 from app.protocol.errors import TruncatedError
 from app.protocol.messages import Kind
 from app.protocol.piece import Piece
+from app.protocol.question import Message, Options
 from app.protocol.receipt import Receipt
 from app.protocol.releases import Release
 
 # `sealing` asks KMS for keys; `sent` until the enclave has opened the question; `waiting` until
-# its first word.
-State = Literal["sealing", "sent", "waiting", "answering", "whole"]
+# its first word; `thinking` while the model writes for itself.
+State = Literal["sealing", "sent", "waiting", "thinking", "answering", "whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +101,18 @@ class Exchange:
     Attributes:
         started: Monotonic seconds.
 
+        reading: Of the answers.
+
+        parts: What has come of them, in order.
+
         enclave: The one that the question is sealed to; None before it has been verified.
 
         replaced: As in `Evidence`.
     """
 
     started: float
-    pieces: list[Piece] = field(default_factory=list, repr=False)
+    reading: Reading = field(default_factory=lambda: Reading(Options()), repr=False)
+    parts: list[Part] = field(default_factory=list, repr=False)
     seen: Seen = field(default_factory=Seen)
     stop: Stop = field(default_factory=Stop)
     state: State = "sealing"
@@ -147,17 +155,31 @@ class Exchange:
             self.state = "waiting"
         self.seen.messages.append(SeenMessage(self.seconds, kind, body))
 
+    def add(self, piece: Piece) -> Iterator[Part]:
+        """Note a piece of the answers, and give what it says."""
+        return map(self._note, self.reading.feed(piece))
+
+    def flush(self) -> Iterator[Part]:
+        """Give what the answers said last, once all pieces have come."""
+        return map(self._note, self.reading.end())
+
+    def _note(self, part: Part) -> Part:
+        if not self.parts:
+            self.first_text_seconds = self.seconds
+        self.state = "thinking" if isinstance(part, Reasoning) else "answering"
+        self.parts.append(part)
+        return part
+
     @property
     def text(self) -> str:
-        """What has come of the first answer's text, control tokens left out."""
-        return "".join(map(_first_text, self.pieces))
+        """What the first answer says so far, without reasoning."""
+        return "".join(map(_first_text, self.parts))
 
-    def add(self, piece: Piece) -> None:
-        """Note a piece of the answer."""
-        if not self.pieces:
-            self.first_text_seconds = self.seconds
-        self.state = "answering"
-        self.pieces.append(piece)
+    def message(self) -> Message:
+        """Give the first answer as a message of a conversation."""
+        parts = [part for part in self.parts if part.index == 0]
+        reasoning = "".join(part.text for part in parts if isinstance(part, Reasoning))
+        return Message("assistant", self.text, "", reasoning, collect_calls(parts))
 
     def end(self, evidence: Evidence) -> None:
         """Note that it is whole."""
@@ -165,16 +187,16 @@ class Exchange:
         self.evidence = evidence
 
 
-def _first_text(piece: Piece) -> str:
-    return piece.text if piece.index == 0 and not piece.control else ""
+def _first_text(part: Part) -> str:
+    return part.text if isinstance(part, Text) and part.index == 0 else ""
 
 
 class Answer(Generator[str]):
     """
     One answer as it comes; made by `Session.ask`. Iterate over it for its text, piece by piece.
 
-    Of several answers to one question that is the first one's, and never a control token; iterate
-    over `pieces` for everything.
+    That is the first answer's, where there are several, and neither reasoning nor a call of a tool:
+    `parts` gives everything.
 
     It is whole only when the iterator ends without raising; `evidence` then holds its receipt.
     `close` ends it early, in the thread that iterates; `stop` from any other. What else is here
@@ -184,20 +206,20 @@ class Answer(Generator[str]):
         seen: What the parent saw of it so far.
     """
 
-    def __init__(self, pieces: Generator[Piece], exchange: Exchange) -> None:
-        self._pieces = pieces
+    def __init__(self, parts: Generator[Part], exchange: Exchange) -> None:
+        self._parts = parts
         self._exchange = exchange
         self.seen = exchange.seen
 
     def send(self, value: None, /) -> str:
-        """Give the next text, as `next` does."""
-        while not (text := _first_text(self._pieces.send(value))):
+        """Give the next piece of text, as `next` does."""
+        while not (text := _first_text(self._parts.send(value))):
             pass
         return text
 
-    def pieces(self) -> Iterator[Piece]:
-        """Give all pieces of all answers as they come; what iterating over it raises, this does."""
-        yield from self._pieces
+    def parts(self) -> Iterator[Part]:
+        """Give all parts of all answers as they come; it raises what iterating for text does."""
+        yield from self._parts
 
     def throw(
         self,
@@ -208,8 +230,8 @@ class Answer(Generator[str]):
     ) -> str:
         """End the answer by an error; `close` uses it, for the thread that iterates."""
         del value, traceback  # of the form with three arguments, which Python gives up
-        piece = self._pieces.throw(kind if isinstance(kind, BaseException) else kind())
-        return _first_text(piece)
+        part = self._parts.throw(kind if isinstance(kind, BaseException) else kind())
+        return _first_text(part)
 
     def stop(self) -> None:
         """Stop the answer, from any thread: the iterator raises `TruncatedError`, at once."""
@@ -222,7 +244,7 @@ class Answer(Generator[str]):
 
     @property
     def text(self) -> str:
-        """What has come so far."""
+        """What has come of its text so far."""
         return self._exchange.text
 
     @property

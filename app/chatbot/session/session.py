@@ -7,11 +7,14 @@ session may speak. SPEC.md sections 3 to 6, the chatbot's side.
 
 import secrets
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
+from app.chatbot.reading.parts import Part
+from app.chatbot.reading.reading import Reading
 from app.chatbot.session.access import Access
 from app.chatbot.session.exchange import Answer, Evidence, Exchange
 from app.chatbot.session.sealed import SealedQuestion, seal
@@ -31,7 +34,6 @@ from app.protocol.errors import (
     UnknownKeyError,
 )
 from app.protocol.messages import Kind
-from app.protocol.piece import Piece
 from app.protocol.question import Message, Options, Question
 
 _ATTEMPTS: Final = 3  # at sealing, each after a full verification
@@ -60,6 +62,10 @@ class Session:
     For one thread at a time, but for `Answer.stop`.
 
     Attributes:
+        history: The conversation so far.
+
+        tools: Shown to the model in it, JSON text; for whoever has several sessions to choose from.
+
         evidence: Of the last answer; None before one has come whole.
     """
 
@@ -88,6 +94,7 @@ class Session:
         self.conversation = secrets.token_bytes(CONVERSATION_BYTES)
         self.turn = 0
         self.history = history
+        self.tools: str | None = None
 
     def ask(self, text: str, options: Options | None = None) -> Answer:
         """
@@ -123,8 +130,20 @@ class Session:
 
         Those that end an answer that had begun have `incomplete` set.
         """
-        exchange = Exchange(time.monotonic())
-        return Answer(self._ask(text, options or Options(), exchange), exchange)
+        return self._begin(lambda: (*self.history, Message("user", text)), options or Options())
+
+    def ask_question(self, question: Question) -> Answer:
+        """
+        Ask *question*, which has all of its conversation; the history is then that and the answer.
+
+        Otherwise as `ask`. Where *question* ends with an assistant's message, the answer goes on
+        from there, and both are one message of the history.
+        """
+        return self._begin(lambda: question.messages, question.options)
+
+    def _begin(self, messages: Callable[[], tuple[Message, ...]], options: Options) -> Answer:
+        exchange = Exchange(time.monotonic(), Reading(options))
+        return Answer(self._ask(messages, options, exchange), exchange)
 
     def doubt(self) -> None:
         """Have the enclave verified again before anything more is sent."""
@@ -156,8 +175,10 @@ class Session:
         self._transport.close()
         self._access.close()
 
-    def _ask(self, text: str, options: Options, exchange: Exchange) -> Generator[Piece]:
-        question = Question((*self.history, Message("user", text)), options)
+    def _ask(
+        self, messages: Callable[[], tuple[Message, ...]], options: Options, exchange: Exchange
+    ) -> Generator[Part]:
+        question = Question(messages(), options)
         self.evidence = None
         try:
             yield from self._answer(question, exchange)
@@ -169,9 +190,9 @@ class Session:
             stopped.incomplete, stopped.sent = error.incomplete, error.sent
             raise stopped from None
         self.evidence = exchange.evidence
-        self.history = (*question.messages, Message("assistant", exchange.text))
+        self.history = _add(question.messages, exchange.message())
 
-    def _answer(self, question: Question, exchange: Exchange) -> Iterator[Piece]:
+    def _answer(self, question: Question, exchange: Exchange) -> Iterator[Part]:
         """Send the question until an enclave knows the key it is sealed to."""
         for attempt in range(_ATTEMPTS):
             if self._closed:
@@ -209,7 +230,7 @@ class Session:
         messages: Iterator[tuple[Kind, bytes]],
         sealed: SealedQuestion,
         exchange: Exchange,
-    ) -> Iterator[Piece]:
+    ) -> Iterator[Part]:
         """Open frames as they come, then verify the receipt."""
         opener = sealed.make_opener(header, self._access)
         exchange.receive(Kind.ANSWER_HEADER, header)
@@ -219,10 +240,10 @@ class Session:
             pieces = opener.open(kind, body)
             exchange.place = opener.place
             for piece in pieces:
-                exchange.add(piece)
-                yield piece
+                yield from exchange.add(piece)
         if not opener.finished:
             raise TruncatedError("the answer ended before its final frame")
+        yield from exchange.flush()
         exchange.end(self._check(opener, sealed, exchange))
 
     def _check(self, opener: AnswerOpener, sealed: SealedQuestion, exchange: Exchange) -> Evidence:
@@ -240,6 +261,14 @@ class Session:
         return Evidence(
             receipt, sealed.enclave, sealed.request, received, first, total, exchange.replaced
         )
+
+
+def _add(messages: tuple[Message, ...], answer: Message) -> tuple[Message, ...]:
+    """Give *messages* and *answer*, which goes on where they end with an assistant's."""
+    *before, last = messages
+    if last.role != "assistant":
+        return (*messages, answer)
+    return (*before, replace(answer, name=last.name, text=last.text + answer.text))
 
 
 @contextmanager

@@ -27,6 +27,8 @@ def describe_progress(answer: Answer) -> str:
             doing = f"place {answer.place} in the queue"
         case "waiting":
             doing = "the enclave has opened it; no word yet"
+        case "thinking":
+            doing = "thinking"
         case _:
             doing = f"answering, {len(answer.text):,} characters so far"
     return f"{doing} ({answer.seconds:.0f} s)"

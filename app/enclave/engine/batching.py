@@ -5,6 +5,7 @@ A question is encoded in its asker's thread, joins the schedule, and the runner'
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -14,8 +15,13 @@ from app.enclave.engine.encoding import PromptEncoder, Tokenizer
 from app.enclave.engine.generation import BatchedAnswers, TokenSequence
 from app.enclave.engine.model import Model
 from app.enclave.engine.runner import Runner
+from app.enclave.engine.sampling import Sampler
 from app.enclave.engine.schedule import Schedule
-from app.protocol.question import Options, Question
+from app.protocol.errors import UnsupportedError
+from app.protocol.question import FIELDS, Question
+
+_CONTEXT_TOKENS: Final = 8  # by which a decoder tells how a text goes on
+_LOGIT_BIAS: Final = FIELDS.index("logit_bias")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,8 @@ class BatchingEngine:
             TooLongError: Its prompt does not fit; numbers are (prompt tokens, or the fewest that
                 they can be, and context length).
 
-            UnsupportedError: The model's chat template refuses these roles in this order.
+            UnsupportedError: The model's chat template refuses these roles in this order, or a bias
+                is of a token that there is not.
 
             EngineError: Template or tokenizer fail on this question, or give no token.
 
@@ -63,12 +70,14 @@ class BatchingEngine:
 
             DeadlineError: Its turn to be encoded did not come before *deadline*.
         """
+        if max(question.options.logit_bias[::2], default=-1) >= self._tokenizer.vocabulary:
+            raise UnsupportedError("a bias is of no token", numbers=(_LOGIT_BIAS,))
 
         def prepare() -> BatchedAnswers:
             conversation = prefix.name if prefix else object()
             prompt = self._encoder.encode(question, conversation, deadline=deadline)
             sequences = [
-                self._make_sequence(prompt, question.options, prefix, index)
+                self._make_sequence(question, prompt, prefix, index)
                 for index in range(question.options.n)
             ]
             return BatchedAnswers(self._schedule, sequences, deadline=deadline)
@@ -85,19 +94,26 @@ class BatchingEngine:
         self._runner.wait_until_gone()
 
     def _make_sequence(
-        self, prompt: list[int], options: Options, prefix: PrefixName | None, index: int
+        self, question: Question, prompt: list[int], prefix: PrefixName | None, index: int
     ) -> TokenSequence:
+        options, continued = question.options, question.messages[-1].role == "assistant"
         seed = None if options.seed is None else (options.seed, index)
         return TokenSequence(
             prompt=prompt,
             options=options,
             most_tokens=min(options.max_tokens, self._context_tokens - len(prompt)),
             prefix=prefix,
-            random=np.random.default_rng(seed),  # without one, the system's randomness
+            sampler=Sampler(
+                options,
+                prompt=prompt,
+                random=np.random.default_rng(seed),  # without one, the system's randomness
+                spell=self._tokenizer.spell,
+            ),
             completion=Completion(
                 self._tokenizer.decode,
                 stops=(*options.stop, *self._tokenizer.stops),
-                strip_start=self._tokenizer.strip_start,
+                strip_start=self._tokenizer.strip_start and not continued,
+                before=prompt[-_CONTEXT_TOKENS:] if continued else (),
                 controls=self._tokenizer.controls,
                 index=index,
             ),

@@ -37,6 +37,8 @@ class Completion:
 
         controls: Control tokens and their spellings.
 
+        before: The last tokens of a text that it continues.
+
         index: Which of the question's answers this is.
 
     Attributes:
@@ -50,6 +52,7 @@ class Completion:
         stops: Sequence[str],
         strip_start: bool,
         controls: Mapping[int, str] | None = None,
+        before: Sequence[int] = (),
         index: int = 0,
     ) -> None:
         self._decode = decode
@@ -58,11 +61,11 @@ class Completion:
         self._controls = controls or {}
         self._index = index
         self.tokens = 0
-        self._texts: list[int] = []  # the tokens of text
+        self._texts = list(before)  # the tokens of text
         # Tokens before `_known` only give the decoder context, since many decoders drop a
         # space at the start; the text of those before `_read` is out.
         self._known = 0
-        self._read = 0
+        self._read = len(before)
         self._held = ""
         self._made = 0  # characters decoded
         self._pending: list[_Told] = []  # of tokens that have no text yet

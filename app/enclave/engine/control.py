@@ -45,7 +45,9 @@ class PromptTokenizer:
             for at, token in enumerate(added.values())
             if not SPACES.fullmatch(token.content)
         }
-        self.tokenizer = tokenizers.Tokenizer.from_str(_hide_all(tokenizer.to_str(), names))
+        parts = cast("dict[str, dict[str, object]]", json.loads(tokenizer.to_str()))
+        others = _hide_all(parts["model"], names)
+        self.tokenizer = tokenizers.Tokenizer.from_str(_without_added(parts))
         # All at once: each time the library makes its search anew.
         self.tokenizer.add_tokens([_rename(token, names) for token in added.values()])
         self._numbers = {  # by those that the renamed tokens have
@@ -53,16 +55,14 @@ class PromptTokenizer:
             for number, token in added.items()
         }
         self._named = {self._number(name) for name in names.values()}
-        hidden = {_hide(token, names) for token in names}
-        vocabulary = self.tokenizer.get_vocab(with_added_tokens=False)
-        if any(n in self._named for token, n in vocabulary.items() if token not in hidden):
+        if not self._named.isdisjoint(others):
             raise ValueError("a control token has the number of another: the vocabulary has gaps")
         words = {token.content for token in added.values() if token.single_word}
         self._every = _Spellings(names, words)
         # Whether others are found depends on what normalising makes of the text about them.
         normalized = {token.content for token in added.values() if token.normalized}
-        others = {spelling: name for spelling, name in names.items() if spelling not in normalized}
-        self._not_normalized = _Spellings(others, words)
+        rest = {spelling: name for spelling, name in names.items() if spelling not in normalized}
+        self._not_normalized = _Spellings(rest, words)
 
     def encode(self, text: str, *, add_special_tokens: bool, limit: int | None = None) -> list[int]:
         """
@@ -152,25 +152,31 @@ def _rename(token: tokenizers.AddedToken, names: Mapping[str, str]) -> tokenizer
     )
 
 
-def _hide_all(source: str, names: Mapping[str, str]) -> str:
-    """Give the tokenizer of *source* without added tokens, its model unable to make *names*."""
-    parts = cast("dict[str, object]", json.loads(source))
-    model = cast("dict[str, object]", parts["model"])
+def _hide_all(model: dict[str, object], names: Mapping[str, str]) -> Collection[int]:
+    """Make *model* unable to make *names*; give the numbers of all its other tokens."""
+    hidden = {token: f"{name}'" for token, name in names.items()}  # spellings that no text has
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):
-        model["vocab"] = {_hide(token, names): n for token, n in vocabulary.items()}
+        numbers = [
+            (hidden[token], vocabulary.pop(token)) for token in hidden if token in vocabulary
+        ]
+        others = set(vocabulary.values())
+        vocabulary.update(numbers)
     else:
         scored = cast("list[tuple[str, float]]", vocabulary)
-        model["vocab"] = [(_hide(token, names), score) for token, score in scored]
+        others = {number for number, (token, _) in enumerate(scored) if token not in hidden}
+        model["vocab"] = [(hidden.get(token, token), score) for token, score in scored]
     if "merges" in model:
         merges = cast("list[tuple[str, str]]", model["merges"])
-        model["merges"] = [pair for pair in merges if not {*pair, "".join(pair)} & names.keys()]
+        model["merges"] = [
+            (left, right) for left, right in merges
+            if not (left in names or right in names or left + right in names)
+        ]  # fmt: skip
     unknown = model.get("unk_token")
     if isinstance(unknown, str):
-        model["unk_token"] = _hide(unknown, names)
+        model["unk_token"] = hidden.get(unknown, unknown)
+    return others
+
+
+def _without_added(parts: Mapping[str, object]) -> str:
     return json.dumps({**parts, "added_tokens": [], "truncation": None, "padding": None})
-
-
-def _hide(token: str, names: Mapping[str, str]) -> str:
-    """Give a spelling of *token* that no text has, if it is one of *names*."""
-    return f"{names[token]}'" if token in names else token

@@ -27,6 +27,13 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""
 
+    def spell(self, token: int) -> bytes:
+        """Give the bytes of *token*, which need not be whole characters."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens are below it."""
+
     @property
     def most_token_bytes(self) -> int:
         """The bytes of the longest token."""
@@ -71,6 +78,7 @@ class PromptEncoder:
         # Every message has a token at least, and every token is so long at most.
         fewest = math.ceil(size / self._tokenizer.most_token_bytes)
         self._require_room(max(len(question.messages), fewest))
+        size += sum(len(message.reasoning.encode()) for message in question.messages)
         short = size <= SHORT_BYTES and len(question.messages) <= SHORT_TURNS
         turns = self._short_turns if short else self._long_turns
         with turns.turn(conversation, size, deadline=deadline):

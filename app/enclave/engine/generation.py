@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
 from app.enclave.engine.cache import CachedTokens, PrefixName
 from app.enclave.engine.completion import Completion
 from app.enclave.engine.interface import Finish
+from app.enclave.engine.sampling import Sampler
 from app.protocol.piece import Piece
 from app.protocol.question import FinishReason, Options
 
@@ -24,7 +23,7 @@ class TokenSequence:
     options: Options
     most_tokens: int
     prefix: PrefixName | None
-    random: np.random.Generator
+    sampler: Sampler
     completion: Completion = field(repr=False)
     ahead: list[int] = field(default_factory=list, repr=False)  # what the model has not seen
     cached: CachedTokens | None = field(default=None, repr=False)

@@ -2,6 +2,7 @@
 The OpenVINO engine: a weights package, checked on this processor and ready to answer.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -35,12 +36,15 @@ def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
         WeightsError: OpenVINO cannot load it; memory does not hold one context; or the model
             computes something else on this processor than where the package was made.
     """
-    model = OpenVinoModel(
-        weights,
-        Settings(threads, exact=weights.precision == _EXACT),
-        most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
-        most_bytes=_free_bytes() // _MEMORY_SHARE,
-    )
+    with ThreadPoolExecutor(1) as beside:  # the library compiles without the interpreter's lock
+        reading = beside.submit(Tokenizer, weights)
+        model = OpenVinoModel(
+            weights,
+            Settings(threads, exact=weights.precision == _EXACT),
+            most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
+            most_bytes=_free_bytes() // _MEMORY_SHARE,
+        )
+        tokenizer = reading.result()
     if model.blocks < blocks_for(weights.context_length):
         needed = blocks_for(weights.context_length) * model.block_bytes * _MEMORY_SHARE
         raise WeightsError(
@@ -49,7 +53,7 @@ def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
         )
     require_check(model, weights.check)
     limits = Limits(weights.context_length, weights.end_ids)
-    return BatchingEngine(model, Tokenizer(weights), limits)
+    return BatchingEngine(model, tokenizer, limits)
 
 
 def require_check(model: Model, check: Check) -> None:

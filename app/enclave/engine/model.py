@@ -7,13 +7,14 @@ when it is loaded, so that each answer's keys and values lie in blocks that we h
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-# Read when the library is imported: it may ask nobody and write nothing.
-os.environ.update(OPENVINO_LOG_LEVEL="0", OV_TELEMETRY="0")
+# Read when the library is imported: it may ask nobody and write nothing, and what it keeps of the
+# shapes that steps have had stays small.
+os.environ.update(OPENVINO_LOG_LEVEL="0", OV_TELEMETRY="0", ONEDNN_PRIMITIVE_CACHE_CAPACITY="256")
 
 import numpy as np
 import openvino
@@ -34,6 +35,9 @@ from app.protocol.errors import EngineError, WeightsError
 
 _MODEL_NAME: Final = "openvino_model.xml"
 _EXACT: Final = {"KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+_MOST_GROUP: Final = 256  # activations that share a scale
+_LEAST_GROUP: Final = 32
+_LEAST_BITS: Final = 8  # of keys and values: two in one byte are no array, to be lent and wiped
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +54,25 @@ class Settings:
     threads: int
     exact: bool
 
-    def for_library(self) -> dict[str, str]:
+    def for_library(self, widths: Sequence[int]) -> dict[str, str]:
         """
-        Give the library's own names.
+        Give the library's own names; docs/engine.md has the figure that decided each.
 
         It computes in 32 bits: r5 has no 16-bit floats, and a hint of its own would make answers
         depend on the machine.
+
+        Args:
+            widths: Of the activations that meet weights. A group that is wider than one would
+                switch 8-bit products off; one that divides all leaves no part of a group.
         """
         return {
+            "CPU_RUNTIME_CACHE_CAPACITY": "64",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(
+                max(_LEAST_GROUP, math.gcd(_MOST_GROUP, *widths))
+            ),
             "INFERENCE_NUM_THREADS": str(self.threads),
             "INFERENCE_PRECISION_HINT": "f32",
+            "KV_CACHE_PRECISION": "u8",
             "PERFORMANCE_HINT": "LATENCY",
             **(_EXACT if self.exact else {}),
         }
@@ -110,6 +123,8 @@ class OpenVinoModel:
         caches = [port for port in self._compiled.inputs if "cache." in port.any_name]
         if not caches:
             raise WeightsError("the model keeps no keys and values")
+        if any(port.element_type.bitwidth < _LEAST_BITS for port in caches):
+            raise WeightsError("keys and values of less than 8 bits are not served")
         self.block_bytes = sum(map(_block_bytes, caches))
         self.blocks = min(most_blocks, most_bytes // self.block_bytes)
         vocabulary = min(width, weights.sizes.vocabulary)
@@ -169,7 +184,19 @@ def _compile(path: Path, settings: Settings) -> openvino.CompiledModel:
     model = core.read_model(path)
     paged_attention_transformation(model)
     _choose_logits(model)
-    return core.compile_model(model, "CPU", settings.for_library())
+    return core.compile_model(model, "CPU", settings.for_library(list(_widths(model))))
+
+
+def _widths(model: openvino.Model) -> Iterator[int]:
+    """Give the widths of the activations that *model* multiplies with weights."""
+    for operation in model.get_ops():
+        if (
+            operation.get_type_name() == "MatMul"
+            and operation.input_value(1).partial_shape.is_static
+        ):
+            width = operation.input_value(0).partial_shape[-1]
+            if width.is_static:
+                yield width.get_length()
 
 
 def _choose_logits(model: openvino.Model) -> None:

@@ -5,7 +5,7 @@ A model made for chat brings its own template, which its tokenizer renders; this
 for every other model, such as bloom.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from app.protocol.question import Message
@@ -14,8 +14,11 @@ from app.protocol.question import Message
 TRANSCRIPT_STOPS: Final = ("\n\nQuestion:", "\nQuestion:")
 
 
-def plain_transcript(messages: Iterable[Message]) -> str:
-    """Write *messages* as a transcript that ends where the next answer begins."""
+def plain_transcript(messages: Sequence[Message]) -> str:
+    """Write *messages* as a transcript that ends where the next answer begins, or goes on."""
+    *before, last = messages
+    if last.role == "assistant":
+        return "".join(map(_paragraph, before)) + f"Answer: {last.text.lstrip()}"
     return "".join(map(_paragraph, messages)) + "Answer:"
 
 

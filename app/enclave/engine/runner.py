@@ -13,7 +13,7 @@ from typing import Final
 from app.enclave.engine.cache import KvCache
 from app.enclave.engine.generation import BatchedGeneration
 from app.enclave.engine.model import Model
-from app.enclave.engine.sampling import Logits, choose_token
+from app.enclave.engine.sampling import Choice, Logits
 from app.enclave.engine.schedule import Part, Schedule
 from app.enclave.engine.step import Rows
 
@@ -112,17 +112,17 @@ class Runner:
         sequence.cached.tokens += sequence.ahead[: part.tokens]
         del sequence.ahead[: part.tokens]
         if logits is not None and not part.generation.ended:
-            self._add(part.generation, choose_token(logits, sequence.options, sequence.random))
+            self._add(part.generation, sequence.sampler.choose(logits))
 
-    def _add(self, generation: BatchedGeneration, token: int) -> None:
-        """Add *token* to the answer and see whether it ends there."""
-        sequence = generation.sequence
+    def _add(self, generation: BatchedGeneration, choice: Choice) -> None:
+        """Add what was chosen to the answer and see whether it ends there."""
+        sequence, token = generation.sequence, choice.token
         completion = sequence.completion
         if token in self._end_ids:
             generation.put(completion.end())
             generation.end("stop")
             return
-        generation.put(completion.push(token))
+        generation.put(completion.push(token, choice.logprob))
         sequence.ahead = [token]
         if completion.has_stopped():
             generation.end("stop")

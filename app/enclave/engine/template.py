@@ -5,18 +5,24 @@ Rendered in jinja2's immutable sandbox, with the settings and helpers that trans
 """
 
 import json
+import secrets
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final, NoReturn
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, meta, nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from app.enclave.engine.own_text import OwnText, join
 from app.protocol.errors import UnsupportedError, WeightsError
-from app.protocol.question import Message
+from app.protocol.question import FIELDS, Message, Thinking
 
+THINKING: Final = FIELDS.index("thinking")
+# The variables that templates have for it: Qwen and others; DeepSeek and Granite; gpt-oss.
+_SWITCHES: Final = ("enable_thinking", "thinking")
+_EFFORT: Final = "reasoning_effort"
+_MARK_BYTES: Final = 16  # what no message has by chance
 _LOOPS: Final = "jinja2.ext.loopcontrols"
 
 
@@ -34,28 +40,85 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, names: dict[str, str]) -> None:
+        environment = _Environment()
         try:
-            self._template = _Environment().from_string(source)
+            self._template = environment.from_string(source)
+            self._asks = meta.find_undeclared_variables(environment.parse(source))
         except (TemplateError, SyntaxError) as error:
             raise WeightsError("the chat template cannot be read") from error
         self._names = {name: OwnText.whole(text) for name, text in names.items()}
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], *, thinking: Thinking = "auto") -> str:
         """
-        Give the text of *messages*, up to where an answer begins.
+        Give the text of *messages*, up to where an answer begins, or goes on.
 
         Raises:
-            UnsupportedError: The template refuses these roles in this order.
+            UnsupportedError: The template refuses these roles in this order, does not write the
+                message that is to be continued, or does not know such *thinking*; numbers say
+                which.
         """
-        given = [{"role": OwnText.whole(m.role), "content": m.text} for m in messages]
+        given = [_describe(message) for message in messages]
+        switches = self._switch(thinking)
+        mark = secrets.token_hex(_MARK_BYTES)
+        continued = messages[-1].role == "assistant"
+        if continued:
+            given[-1]["content"] = f"{messages[-1].text}{mark} "
         try:
-            return self._template.render(
-                messages=given, add_generation_prompt=True, tools=None, **self._names
+            text = self._template.render(
+                messages=given,
+                add_generation_prompt=not continued,
+                tools=None,
+                **self._names,
+                **switches,
             )
         except TemplateError:
             raise UnsupportedError(
                 "the model's template refuses these roles", numbers=(0,)
             ) from None
+        return _cut_at(mark, text) if continued else text
+
+    def _switch(self, thinking: Thinking) -> dict[str, object]:
+        """Give the variables by which the template is told of *thinking*."""
+        if thinking == "auto":
+            return {}
+        wanted = thinking != "off"
+        switches: dict[str, object] = {name: wanted for name in _SWITCHES if name in self._asks}
+        has_efforts = _EFFORT in self._asks
+        if thinking in {"low", "medium", "high"} and has_efforts:
+            return {**switches, _EFFORT: OwnText.whole(thinking)}
+        # A template that asks for the effort alone is of a model that always thinks.
+        if (switches and thinking in {"on", "off"}) or (thinking == "on" and has_efforts):
+            return switches
+        raise UnsupportedError(
+            f"the model's template does not know thinking {thinking}", numbers=(THINKING,)
+        )
+
+
+def _describe(message: Message) -> dict[str, object]:
+    """Give *message* as templates know it; what they do not read is left out of the prompt."""
+    optional = {
+        "name": message.name,
+        "reasoning_content": message.reasoning,
+        "thinking": message.reasoning,
+    }
+    return {
+        "role": OwnText.whole(message.role),
+        "content": message.text,
+        **{name: text for name, text in optional.items() if text},
+    }
+
+
+def _cut_at(mark: str, text: str) -> str:
+    """
+    Cut *text* at *mark*, which stands where the last message ends.
+
+    Where the template has trimmed the blank after it, it would have trimmed blanks before it.
+    """
+    at = text.rfind(mark)
+    if at < 0:
+        raise UnsupportedError("the model's template does not write the message", numbers=(0,))
+    trimmed = not text.startswith(" ", at + len(mark))
+    return text[:at].rstrip() if trimmed else text[:at]
 
 
 class _Marking(CodeGenerator):

@@ -11,10 +11,11 @@ import tokenizers
 
 from app.enclave.engine.control import SPACES, PromptTokenizer
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS, plain_transcript
-from app.enclave.engine.template import ChatTemplate
+from app.enclave.engine.spelling import Speller
+from app.enclave.engine.template import THINKING, ChatTemplate
 from app.enclave.engine.weights import Weights
 from app.protocol.constants import MAX_CONTROL_BYTES
-from app.protocol.errors import WeightsError
+from app.protocol.errors import UnsupportedError, WeightsError
 from app.protocol.question import Question
 
 TOKENIZER_NAME: Final = "tokenizer.json"
@@ -27,6 +28,8 @@ class Tokenizer:
 
     Attributes:
         most_token_bytes: The bytes of the longest token.
+
+        vocabulary: Tokens are below it.
 
         controls: The control tokens that an answer may have, and their spellings.
 
@@ -46,13 +49,15 @@ class Tokenizer:
         _forget_words(self._tokenizer)
         _forget_words(self._prompts.tokenizer)
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-        self.most_token_bytes = max((len(token.encode()) for token in vocabulary), default=1)
+        self.most_token_bytes = max(map(len, map(str.encode, vocabulary)), default=1)
         # A model gives for a token that it does not have what was left by the last step.
-        largest = max(vocabulary.values(), default=0)
-        if largest >= weights.sizes.vocabulary:
+        self.vocabulary = max(vocabulary.values(), default=0) + 1
+        if self.vocabulary > weights.sizes.vocabulary:
             raise WeightsError(
-                f"the tokenizer has token {largest}, the model {weights.sizes.vocabulary} of them"
+                f"the tokenizer has token {self.vocabulary - 1}, the model "
+                f"{weights.sizes.vocabulary} of them"
             )
+        self._spell = Speller(self._tokenizer)
         path = weights.folder / TEMPLATE_NAME
         source = path.read_text("utf-8") if path.is_file() else ""
         names = {"bos_token": weights.bos_text, "eos_token": weights.eos_text}
@@ -77,19 +82,26 @@ class Tokenizer:
             TooLongError: It leaves no room for an answer; numbers are (prompt tokens, context
                 length).
 
-            UnsupportedError: The model's chat template refuses these roles in this order.
+            UnsupportedError: The model's chat template refuses these roles in this order, or such
+                thinking.
         """
         plain = self._template is None
+        if plain and question.options.thinking != "auto":
+            raise UnsupportedError("the model has no template", numbers=(THINKING,))
         text = plain_transcript(question.messages) if plain else self._render(question)
         return self._prompts.encode(text, add_special_tokens=plain, limit=self._context_tokens)
 
     def _render(self, question: Question) -> str:
         assert self._template is not None  # noqa: S101 - asked before
-        return self._template.render(question.messages)
+        return self._template.render(question.messages, thinking=question.options.thinking)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""
         return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+    def spell(self, token: int) -> bytes:
+        """Give the bytes of *token*, which need not be whole characters."""
+        return self._spell(token)
 
 
 def _control_tokens(tokenizer: tokenizers.Tokenizer, template: str) -> dict[int, str]:

@@ -51,7 +51,7 @@ Operation = Callable[["KMSClient"], Mapping[str, object]]
 CONNECT_SECONDS: Final = 5.0  # the TLS handshake; dialling is bounded by `Connect` itself
 READ_SECONDS: Final = 10.0
 MAX_ATTEMPTS: Final = 3
-POOLED_CONNECTIONS: Final = 8  # kept open a Region
+POOLED_CONNECTIONS: Final = 16  # kept open a Region: one for each answer that is under way
 
 # "Common errors" of the KMS API reference, in the JSON and in the Query protocol's spelling.
 _DENIED: Final = re.compile(

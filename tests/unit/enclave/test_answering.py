@@ -25,7 +25,7 @@ from app.protocol.errors import (
 )
 from app.protocol.messages import Kind, encode_hint
 from app.protocol.piece import Piece, TokenLogprob
-from app.protocol.question import Message, Options, Padding, Question
+from app.protocol.question import Message, Options, Padding, Question, ToolCall
 from tests.patience import PATIENCE_SECONDS
 from tests.samples import ARN, AUTHORIZATION, CONVERSATION, DATA_KEY, changed, make_question
 from tests.scripted import Asker, ScriptedEngine, ScriptedKms, make_answerer
@@ -37,17 +37,17 @@ RECEIPT_FRAMES = answering._MOST_RECEIPT_FRAMES
 
 @dataclass
 class ListPeer:
-    """Keeps what is sent; hangs up after *most* messages, or when told to."""
+    """Keeps what is sent, a time a write; hangs up after *most* messages, or when told to."""
 
     messages: list[bytes] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     most: int = 100_000
     hung_up: bool = False
 
-    def send(self, message: bytes) -> None:
+    def send(self, *messages: bytes) -> None:
         if len(self.messages) >= self.most:
             raise BrokenPipeError
-        self.messages.append(message)
+        self.messages.extend(messages)
         self.times.append(time.monotonic())
 
     def gone(self) -> bool:
@@ -190,8 +190,8 @@ def test_beat(monkeypatch: pytest.MonkeyPatch, answerer: Answerer, work: float) 
     left: list[float] = []
 
     class Peer(ListPeer):
-        def send(self, message: bytes) -> None:
-            super().send(message)
+        def send(self, *messages: bytes) -> None:
+            super().send(*messages)
             left.append(fake.now)
             fake.now += work
 
@@ -259,6 +259,20 @@ def test_unpadded(answerer: Answerer, engine: ScriptedEngine) -> None:
     assert len(peer.messages) < 1 + 3 + RECEIPT_FRAMES
 
 
+def test_quick_text_shares_frames(answerer: Answerer, engine: ScriptedEngine) -> None:
+    """
+    Without padding, text that comes quicker than 50 times a second shares frames, and the receipt
+    leaves in one write.
+    """
+    engine.pieces, engine.seconds = ["x"] * 200, 0.002
+    asker, peer, _ = ask(answerer, OFF)
+    assert asker.read(peer.messages)[0] == "x" * 200
+    text_writes = peer.times[1:-1]
+    assert len(text_writes) <= 1 + 200 * engine.seconds / 0.02
+    assert len(peer.messages) - 1 - len(text_writes) > 1  # the receipt's
+    assert all(later - earlier >= 0.02 for earlier, later in pairwise(text_writes))
+
+
 @pytest.mark.parametrize("padding", ["constant", "off"])
 def test_characters_across_frames(
     answerer: Answerer, engine: ScriptedEngine, padding: Padding
@@ -302,7 +316,8 @@ def test_more_than_frames_hold(
     all that was taken until then.
     """
     monkeypatch.setattr(answering, "_MOST_FRAMES", 96 - RECEIPT_FRAMES)
-    engine.pieces, engine.reason, engine.seconds = ["a" * 1020] * 10_000, None, 0.0005
+    engine.pieces, engine.reason = ["a" * 1020] * 10_000, None
+    engine.seconds = 0.0005 if padding == "constant" else 0.002
     asker, peer, _ = ask(answerer, Options(padding=padding))
     text, receipt = asker.read(peer.messages)
     assert (receipt.finish, receipt.code) == ("error", "internal")
@@ -315,7 +330,7 @@ def test_place(answerer: Answerer, engine: ScriptedEngine, padding: Padding) -> 
     """
     Each change of the place in the queue is told, in frames that replace dummies.
     """
-    engine.places, engine.seconds = [2, 1], 0.01
+    engine.places, engine.seconds = [2, 1], 0.03
     asker, peer, _ = ask(answerer, Options(padding=padding))
     assert asker.read(peer.messages)[0] == "Nobody but you."
     assert asker.places == [2, 1, 0]
@@ -444,21 +459,19 @@ def test_question_that_is_none(answerer: Answerer, monkeypatch: pytest.MonkeyPat
     assert type(asker.read_error(peer.messages)) is ProtocolError
 
 
+CALL = ToolCall("1", "search", "{}")
 TOOLS = {"tools": "[]", "tool_choice": "required"}
 
 
 @pytest.mark.parametrize(
     ("messages", "options", "numbers"),
     [
-        ((), {"logprobs": 2, "thinking": "on"}, (5, 15)),
-        ((), {"logprobs": 0}, (15,)),
+        ((), {"schema": "{}", "tool_calls": "one"}, (3, 4)),
         ((), TOOLS, (1, 2)),
-        ((Message("user", "a", name="Ada"),), {}, (0,)),
-        ((Message("tool", "a", call_id="b"),), {"min_p": 0.5}, (0, 10)),
-        ((Message("assistant", "a", reasoning="b"), Message("user", "c")), {}, (0,)),
-        ((Message("assistant", "to be continued"),), {}, (0,)),
+        ((Message("tool", "a", call_id="b"),), {"tool_calls": "one"}, (0, 3)),
+        ((Message("assistant", "a", calls=(CALL,)), Message("user", "c")), {}, (0,)),
     ],
-    ids=["several", "none told", "tools", "name", "tool", "reasoning", "continue"],
+    ids=["schema", "tools", "tool", "call"],
 )
 def test_what_is_only_carried_is_refused_by_number(
     answerer: Answerer,

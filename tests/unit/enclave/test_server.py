@@ -139,6 +139,19 @@ def test_attest(enclave: Enclave) -> None:
     assert parse_manifest(manifest) == MANIFEST
 
 
+def test_messages_sent_together_are_one_write() -> None:
+    """
+    Messages that are there at the same time cost one system call, in writes of at most 32 KiB.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # a write a packet
+    with ours, theirs:
+        messages = [bytes([number]) * 1041 for number in range(40)]
+        Connection(ours).send(*messages)
+        packets = [theirs.recv(MAX_WRITE_BYTES + 1) for _ in range(2)]
+    assert [len(packet) for packet in packets] == [MAX_WRITE_BYTES, 40 * 1045 - MAX_WRITE_BYTES]
+    assert list(FrameReader().feed(b"".join(packets))) == messages
+
+
 @pytest.mark.parametrize("padding", ["constant", "off"])
 def test_chat(enclave: Enclave, padding: Padding) -> None:
     """

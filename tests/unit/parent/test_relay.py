@@ -2,6 +2,7 @@ import socket
 import threading
 from collections import deque
 from contextlib import closing
+from functools import partial
 
 import pytest
 
@@ -118,9 +119,40 @@ def test_frames_come_as_sent(enclave: FakeEnclave) -> None:
     A frame is given while the enclave still works on the next.
     """
     with closing(open_chat(enclave.connect, b"silent 2", seconds=60)) as answer:
-        frames = iter(answer)
-        assert [next(frames), next(frames)] == [encode_frame(HEADER)] * 2
+        frames, came = iter(answer), b""
+        while len(came) < 2 * len(encode_frame(HEADER)):
+            came += next(frames)
+        assert came == encode_frame(HEADER) * 2
     assert enclave.hung_up.wait(PATIENCE_SECONDS)
+
+
+def test_frames_that_come_together_are_given_together() -> None:
+    """
+    What one read brings leaves in one write, up to the end of the answer and no further.
+    """
+    whole = encode_answer(20)
+    stream = answer_with(whole + encode_frame(HEADER))
+    with closing(open_chat(lambda: stream, b"any", seconds=60)) as answer:
+        assert list(answer) == [whole]
+
+
+def test_what_came_whole_before_a_broken_frame_is_given() -> None:
+    """
+    A frame that breaks the wire format takes none with it that came in the same read.
+    """
+    good = encode_frame(HEADER) + encode_frame(FRAME)
+    for bad in (*TINY_FRAMES.values(), "0000000101"):
+        stream, received = answer_with(good + bytes.fromhex(bad)), list[bytes]()
+        with (
+            closing(open_chat(partial(_same, stream), b"any", seconds=60)) as answer,
+            pytest.raises(TruncatedError),
+        ):
+            received.extend(answer)
+        assert b"".join(received) == good
+
+
+def _same(stream: socket.socket) -> socket.socket:
+    return stream
 
 
 def test_sealed_error(enclave: FakeEnclave) -> None:
@@ -151,7 +183,7 @@ def test_broken_off(enclave: FakeEnclave) -> None:
         pytest.raises(TruncatedError),
     ):
         received.extend(answer)
-    assert received == [encode_frame(HEADER), encode_frame(FRAME)]
+    assert b"".join(received) == encode_frame(HEADER) + encode_frame(FRAME)
 
 
 @pytest.mark.parametrize("what", TINY_FRAMES)

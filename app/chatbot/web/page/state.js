@@ -84,6 +84,7 @@ export function tell({ type, outcome, state, place, seconds }) {
     sealing: "Sealing the question",
     sent: "Sealed and sent; the enclave has not opened it yet",
     waiting: `Opened inside the enclave; ${queue}`,
+    thinking: "Thinking",
     answering: "Answering",
     whole: "Checking the receipt",
   };

@@ -1,6 +1,8 @@
 import json
+import re
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.chatbot.openai.body import RequestError
 from app.chatbot.openai.request import Asked, parse_chat, parse_completion
-from app.protocol.question import Message, Options
+from app.protocol.question import Message, Options, ToolCall
 
 DEFAULTS = Options(max_tokens=99, padding="off")
 JSON = st.recursive(
@@ -54,23 +56,25 @@ def chat(**more: Any) -> Asked:
 def test_messages_and_options() -> None:
     """Messages become history and question; what is left out is the program's default."""
     asked = chat(temperature=1, stop="x", stream=True, stream_options={"include_usage": True})
-    assert asked.history == (
+    [question] = asked.questions
+    assert question.messages == (
         Message("system", "Be short."),
         Message("user", "Hello?"),
         Message("assistant", "Hey."),
+        Message("user", "Who reads this?"),
     )
-    assert asked.text == "Who reads this?"
-    assert asked.options == Options(max_tokens=99, temperature=1, stop=("x",), padding="off")
+    assert question.options == Options(max_tokens=99, temperature=1, stop=("x",), padding="off")
     assert asked.stream
     assert asked.include_usage
 
 
 def test_prompts() -> None:
-    """A prompt, alone or in a list, is a question without history; more than one is refused."""
-    for prompt in ("Who?", ["Who?"]):
+    """Each prompt is a question without history; tokens are none."""
+    for prompt, texts in (("Who?", ["Who?"]), (["Who?"], ["Who?"]), (["a", "b"], ["a", "b"])):
         asked = parse_completion(encode(model="m", prompt=prompt), DEFAULTS)
-        assert (asked.history, asked.text) == ((), "Who?")
-    for wrong in (["a", "b"], [], [1, 2], [[1]], " "):
+        expected = [(Message("user", text),) for text in texts]
+        assert [question.messages for question in asked.questions] == expected
+    for wrong in (["a", " "], [], [1, 2], [[1]], " ", ["a"] * 17):
         with pytest.raises(RequestError) as raised:
             parse_completion(encode(model="m", prompt=wrong), DEFAULTS)
         assert (raised.value.parameter or "").startswith("prompt")
@@ -78,7 +82,7 @@ def test_prompts() -> None:
 
 def test_neutral_values_are_of_their_own_type() -> None:
     """1 is not true: what only looks like the value that changes nothing is refused."""
-    assert chat(n=1, logprobs=False, presence_penalty=0.0).text
+    assert options(n=1, logprobs=False, presence_penalty=0.0) == DEFAULTS
     cases: list[dict[str, object]] = [{"n": True}, {"logprobs": 0}, {"logit_bias": []}]
     for wrong in cases:
         with pytest.raises(RequestError) as raised:
@@ -90,7 +94,7 @@ def test_only_an_assistant_may_say_nothing() -> None:
     """A message without content is refused by its place, but for an assistant's."""
     question = {"role": "user", "content": "Who?"}
     asked = chat(messages=[question, {"role": "assistant", "content": None}, question])
-    assert asked.history[1] == Message("assistant", "")
+    assert asked.questions[0].messages[1] == Message("assistant", "")
     for role in ("system", "developer", "user"):
         for empty in ({"role": role}, {"role": role, "content": None}):
             with pytest.raises(RequestError) as raised:
@@ -101,7 +105,7 @@ def test_only_an_assistant_may_say_nothing() -> None:
 
 def test_neutral_names_are_of_the_whole() -> None:
     """What may stand beside the messages, since it changes nothing, may not stand in one."""
-    for name, value in (("n", 1), ("store", False)):
+    for name, value in (("n", 1), ("functions", [])):
         with pytest.raises(RequestError) as raised:
             chat(messages=[{"role": "user", "content": "Who?", name: value}])
         assert raised.value.parameter == f"messages[0].{name}"
@@ -116,15 +120,16 @@ def refuse(**more: Any) -> RequestError:
 def test_a_refusal_names_all_that_is_refused() -> None:
     """All are named in the caller's order, and last what clients add by themselves."""
     error = refuse(
-        user="jdoe", response_format={"type": "json_object"}, tool_choice="auto", top_k=5
+        service_tier="flex", prediction={"type": "content"}, functions=[{"name": "f"}], audio={}
     )
-    assert (error.parameter, error.code) == ("response_format", "unsupported_parameter")
+    assert (error.parameter, error.code) == ("prediction", "unsupported_parameter")
     named = [part.split(" ")[0] for part in str(error).split("; ")]
-    assert named == ["response_format", "top_k", "user", "tool_choice"]
+    assert named == ["prediction", "functions", "audio", "service_tier"]
+    assert "other than 'auto' or 'default'" in str(error)
     question = {"role": "user", "content": [{"type": "image_url", "text": "x"}], "x": 1}
     error = refuse(messages=[question], temperature="warm", model=None)
     assert error.parameter == "model"
-    for name in ("messages[0].content[0].type", "messages[0].x", "temperature"):
+    for name in ("messages[0].content[0]: only parts of type text", "messages[0].x", "temperature"):
         assert name in str(error)
 
 
@@ -145,16 +150,197 @@ def test_a_refusal_of_very_much_is_quick() -> None:
 
 def test_whole_numbers() -> None:
     """An integer may be written as 8.0; neither 8.5 nor true is one."""
-    assert chat(max_tokens=8.0, seed=3.0).options == Options(max_tokens=8, seed=3, padding="off")
+    assert options(max_tokens=8.0, seed=3.0) == replace(DEFAULTS, max_tokens=8, seed=3)
     for wrong in (8.5, True, "8", 1e300):
         assert refuse(max_tokens=wrong).parameter == "max_tokens"
 
 
+def messages_of(*given: Any) -> tuple[Message, ...]:
+    return chat(messages=list(given)).questions[0].messages
+
+
 def test_names_of_speakers() -> None:
-    """A name is taken, is no part of the prompt, and is told as that."""
-    asked = chat(messages=[{"role": "user", "content": "Who?", "name": "jdoe"}])
-    assert (asked.text, asked.unused) == ("Who?", ("messages.name",))
-    assert chat().unused == ()
+    """A name goes with its message; one that no template could tell from text is refused."""
+    [message] = messages_of({"role": "user", "content": "Who?", "name": "jdoe"})
+    assert message == Message("user", "Who?", "jdoe")
+    wrong = {"role": "user", "content": "Who?", "name": "John Doe"}
+    assert refuse(messages=[wrong]).parameter == "messages[0].name"
+
+
+ASKED = {"role": "user", "content": "Weather?"}
+GIVEN_CALL = {
+    "id": "call_0123456789",
+    "type": "function",
+    "function": {"name": "get_weather", "arguments": '{"city":"Bonn"}'},
+}
+RESULT = {"role": "tool", "tool_call_id": "call_0123456789", "content": [part("18"), part(" °C")]}
+
+
+def test_calls_and_their_results() -> None:
+    """What an assistant called, and what came of it, is part of the conversation."""
+    calling = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [GIVEN_CALL],
+        "reasoning_content": "Hm.",
+        "refusal": None,
+        "annotations": [],
+    }
+    _, called, result = messages_of(ASKED, calling, RESULT)
+    [call] = called.calls
+    assert (call.name, call.arguments, called.reasoning) == (
+        "get_weather",
+        '{"city":"Bonn"}',
+        "Hm.",
+    )
+    assert (result.role, result.text, result.call_id) == ("tool", "18 °C", call.id)
+    assert re.fullmatch("[A-Za-z0-9]{9}", call.id)
+    ours = {**GIVEN_CALL, "id": "aB3456789", "function": {"name": "f", "arguments": ""}}
+    _, called, _ = messages_of(
+        ASKED, {"role": "assistant", "tool_calls": [ours]}, {**RESULT, "tool_call_id": "aB3456789"}
+    )
+    assert called.calls == (ToolCall("aB3456789", "f", "{}"),)
+
+
+@pytest.mark.parametrize(
+    ("messages", "parameter"),
+    [
+        ([ASKED, {"role": "tool", "content": "18"}], "messages[1].tool_call_id"),
+        ([ASKED, {"role": "tool", "tool_call_id": "a"}], "messages[1].content"),
+        ([{**ASKED, "tool_calls": [GIVEN_CALL]}], "messages[0].tool_calls"),
+        ([{**ASKED, "tool_call_id": "a"}], "messages[0].tool_call_id"),
+        ([ASKED, {"role": "assistant", "tool_calls": [GIVEN_CALL]}], "messages"),
+        ([ASKED, {"role": "assistant", "content": " "}], "messages"),
+        ([ASKED, {"role": "system", "content": "Be short."}], "messages"),
+        ([{"role": "function", "content": "18", "name": "f"}], "messages[0].role"),
+        ([{**ASKED, "content": [{"type": "image_url"}]}], "messages[0].content[0]"),
+        ([{**ASKED, "content": 5}], "messages[0].content"),
+    ],
+)
+def test_messages_that_do_not_fit(messages: list[object], parameter: str) -> None:
+    """What a role cannot have, or lacks, and what leaves nothing to answer, is named."""
+    assert refuse(messages=messages).parameter == parameter
+
+
+def test_an_assistants_last_message_is_continued() -> None:
+    """A conversation may end with the beginning of an answer."""
+    begun = {"role": "assistant", "content": "The weather"}
+    assert messages_of(ASKED, begun)[-1] == Message("assistant", "The weather")
+
+
+def tool(name: str, **more: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, **more}}
+
+
+def schema(told: dict[str, Any]) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": told}}
+
+
+def thinking(*, enabled: bool) -> dict[str, Any]:
+    return {"chat_template_kwargs": {"enable_thinking": enabled}}
+
+
+TOOL = tool("f", description="Does f.", parameters={"type": "object"})
+OTHER_TOOL = tool("g", strict=True)
+
+
+def options(**more: Any) -> Options:
+    [question] = chat(**more).questions
+    return question.options
+
+
+def test_tools() -> None:
+    """Tools travel as JSON, as templates know them; so does the choice among them."""
+    got = options(tools=[TOOL, OTHER_TOOL], tool_choice="required", parallel_tool_calls=False)
+    assert got.tools is not None
+    g = {"name": "g", "parameters": {"type": "object", "properties": {}}}
+    assert json.loads(got.tools) == [TOOL, {"type": "function", "function": g}]
+    assert (got.tool_choice, got.tool_calls) == ("required", "one")
+    assert options(tools=[TOOL, OTHER_TOOL], tool_choice=tool("g")).tool_choice == "function:g"
+    assert options(tools=[TOOL], tool_choice="none").tool_choice == "none"
+
+
+@pytest.mark.parametrize(
+    ("change", "parameter"),
+    [
+        ({"tools": [TOOL, TOOL]}, "tools[1].function.name"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0]"),
+        ({"tools": [tool("a b")]}, "tools[0].function.name"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": tool("f")}, "tool_choice"),
+        ({"tool_choice": {"type": "allowed_tools"}, "tools": [TOOL]}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": tool("g")}, "tool_choice"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": {"type": "grammar"}}, "response_format.type"),
+        (schema({"schema": {"a": "a" * 40_000}}), "response_format"),
+        ({"tools": [tool("f", description="a" * 140_000)]}, "tools"),
+        ({"logit_bias": {"a": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"n": 5}, "n"),
+        ({"n": 0}, "n"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"top_logprobs": 21, "logprobs": True}, "logprobs"),
+        ({"reasoning_effort": "huge"}, "reasoning_effort"),
+        ({"chat_template_kwargs": {"add_vision_id": True}}, "chat_template_kwargs.add_vision_id"),
+        ({"presence_penalty": 3}, "presence_penalty"),
+        ({"min_p": 2}, "min_p"),
+    ],
+)
+def test_options_out_of_range(change: dict[str, object], parameter: str) -> None:
+    """Each is named as the caller knows it."""
+    assert refuse(**change).parameter == parameter
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"response_format": {"type": "json_object"}}, {"schema": '{"type":"object"}'}),
+        (
+            schema({"name": "x", "strict": True, "schema": {"b": 1, "a": "é"}}),
+            {"schema": '{"b":1,"a":"é"}'},
+        ),
+        (schema({"name": "x"}), {"schema": '{"type":"object"}'}),
+        ({"logprobs": True}, {"logprobs": 0}),
+        ({"logprobs": True, "top_logprobs": 3}, {"logprobs": 3}),
+        ({"n": 4}, {"n": 4}),
+        ({"presence_penalty": 0.5}, {"presence_penalty": 0.5}),
+        ({"frequency_penalty": -1}, {"frequency_penalty": -1}),
+        ({"logit_bias": {"7": -100, "5": 1.5}}, {"logit_bias": (5, 1_500_000, 7, -100_000_000)}),
+        ({"min_p": 0.1, "top_k": 5}, {"min_p": 0.1, "top_k": 5}),
+        ({"repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
+        ({"top_k": -1, "seed": -1}, {}),
+        ({"seed": -2}, {"seed": 2**63 - 2}),
+        ({"top_p": 0}, {"top_p": 0.000001}),
+        ({"stop": ["", "x"]}, {"stop": ("x",)}),
+        ({"stop": ""}, {}),
+        ({"reasoning_effort": "none"}, {"thinking": "off"}),
+        ({"reasoning_effort": "minimal"}, {"thinking": "low"}),
+        ({**thinking(enabled=False), "reasoning_effort": "high"}, {"thinking": "off"}),
+        ({"chat_template_kwargs": {"thinking": True}}, {"thinking": "on"}),
+        ({**thinking(enabled=True), "reasoning_effort": "low"}, {"thinking": "low"}),
+        ({**thinking(enabled=True), "reasoning_effort": "none"}, {"thinking": "on"}),
+        ({"max_completion_tokens": 5}, {"max_tokens": 5}),
+        # What clients send by default, or for OpenAI alone.
+        ({"tools": [], "tool_choice": "auto", "parallel_tool_calls": True}, {}),
+        ({"tools": [], "tool_choice": "none", "parallel_tool_calls": False}, {}),
+        ({"functions": [], "function_call": "none"}, {}),
+        ({"function_call": "auto", "service_tier": "default", "verbosity": "medium"}, {}),
+        ({"user": "jdoe", "metadata": {"a": "b"}, "store": True, "service_tier": "auto"}, {}),
+        ({"safety_identifier": "x", "prompt_cache_key": "y", "prompt_cache_retention": "24h"}, {}),
+        ({"stream": True, "stream_options": {"include_obfuscation": True}}, {}),
+        ({"modalities": ["text"], "response_format": {"type": "text"}, "logit_bias": {}}, {}),
+    ],
+)  # fmt: skip
+def test_options(change: dict[str, object], expected: dict[str, Any]) -> None:
+    """What is asked for becomes an option of the question; what changes nothing, nothing."""
+    assert options(**change) == replace(DEFAULTS, **expected)
+
+
+def test_completions_have_their_own() -> None:
+    """`logprobs` is a number there; `suffix`, `echo` and `best_of` may say what is so anyway."""
+    given = {"logprobs": 2, "suffix": "", "echo": False, "best_of": 1, "n": 2}
+    [question] = parse_completion(encode(model="m", prompt="a", **given), DEFAULTS).questions
+    assert question.options == replace(DEFAULTS, logprobs=2, n=2)
 
 
 @given(body=st.binary() | JSON.map(lambda value: json.dumps(value).encode()))

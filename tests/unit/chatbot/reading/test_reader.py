@@ -24,10 +24,14 @@ def control(token: str) -> tuple[str]:
 
 
 def read(
-    parts: Iterable[Part], tools: dict[str, dict[str, Any]] | None = None, most: int | None = None
+    parts: Iterable[Part],
+    tools: dict[str, dict[str, Any]] | None = None,
+    *,
+    must: bool = False,
+    most: int | None = None,
 ) -> list[tuple[str, Any]]:
     """Give what is said: content and reasoning joined where they meet, calls without ids."""
-    reader = Reader(TOOLS if tools is None else tools, most)
+    reader = Reader(TOOLS if tools is None else tools, must, most)
     said = [
         item
         for part in parts
@@ -190,9 +194,7 @@ BOOK = ("book", {"days": [1, 2.5, True, None]})
             id="no thought",
         ),
         pytest.param(
-            ["a", control("\n\n"), "b ", control("<table>"), control("<|fim_pad|>"), " "],
-            [("text", "a\n\nb <table> ")],
-            id="some control tokens are text, others nothing",
+            ["a ", control("<|fim_pad|>"), "b "], [("text", "a b ")], id="other tokens are nothing"
         ),
     ],
 )
@@ -249,6 +251,29 @@ def test_nothing_is_a_call_where_there_are_no_tools() -> None:
     assert read([CALL], {}) == [("text", CALL)]
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [f"<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{OTHER}\n</tool_call>"],
+        [f"```json\n[{CALL}, {OTHER}]\n```"],
+        [f'<function=get_weather>{{"city": "Köln"}}</function>{OTHER}'],
+        [control("<|calls|>"), 'function<|sep|>get_weather\n```json\n{"city": "Köln"}\n```', OTHER],
+        [control("<think>"), "Two.", control("</think>"), "\n", f"{CALL} {OTHER}"],
+        [control("<tool_call>"), CALL, control("</tool_call>"), control("<tool_call>"), OTHER],
+    ],
+)
+def test_where_calls_must_be_any_way_will_do(parts: list[Part]) -> None:
+    """An answer that was held to be calls has no other text."""
+    said = read(parts, must=True)
+    assert [item for item in said if item[0] != "reasoning"] == [WEATHER, BOOK]
+
+
+def test_where_calls_must_be_and_none_is() -> None:
+    """What is no call, as one that was cut short, is text even there."""
+    for text in ('{"name": "get_weather", "arguments": {"ci', "{" * 5000, '{"a": 1}', "Hello."):
+        assert read([text], must=True) == [("text", text)]
+
+
 def test_calls_beyond_the_most() -> None:
     """Where one call at a time is wanted, the others are left out."""
     parts: list[Part] = [control("<tool_call>"), CALL, control("</tool_call>")] * 2
@@ -266,7 +291,7 @@ def test_text_comes_at_once() -> None:
     assert join(list(reader.feed('ob"'))) == [("text", '{"name": "Bob"')]
 
 
-TOKENS = st.sampled_from([*sorted(MARKS), "<|call|>", "\n\n", "<|other|>", "<table>"])
+TOKENS = st.sampled_from([*sorted(MARKS), "<|call|>", "<|other|>"])
 TEXTS = st.sampled_from(
     [
         *(CALL, OTHER, "<think>", "</think>", " ", "\n", "analysis", "final", "Yes. ", "{", "book"),
@@ -276,9 +301,16 @@ TEXTS = st.sampled_from(
 PARTS = st.lists(TEXTS | st.tuples(TOKENS), max_size=12)
 
 
-@given(parts=PARTS, cuts=st.lists(st.integers(0, 60), max_size=8), has_tools=st.booleans())
-@example(parts=["<think>", "</thi", "nk>", " x"], cuts=[3, 9], has_tools=True)
-def test_cutting_changes_nothing(parts: list[Part], cuts: list[int], *, has_tools: bool) -> None:
+@given(
+    parts=PARTS,
+    cuts=st.lists(st.integers(0, 60), max_size=8),
+    has_tools=st.booleans(),
+    must=st.booleans(),
+)
+@example(parts=["<think>", "</thi", "nk>", " x"], cuts=[3, 9], has_tools=True, must=False)
+def test_cutting_changes_nothing(
+    parts: list[Part], cuts: list[int], *, has_tools: bool, must: bool
+) -> None:
     """However text is cut on its way, the same is said; and no control token is ever told."""
     cut: list[Part] = []
     for part in parts:
@@ -288,8 +320,8 @@ def test_cutting_changes_nothing(parts: list[Part], cuts: list[int], *, has_tool
         places = sorted({0, len(part), *(at for at in cuts if at < len(part))})
         cut += [part[a:b] for a, b in pairwise(places)]
     tools = TOOLS if has_tools else {}
-    said = read(cut, tools)
-    assert said == read(merge(parts), tools)
+    said = read(cut, tools, must=must)
+    assert said == read(merge(parts), tools, must=must)
     told = "".join(str(value) for kind, value in said if kind in {"text", "reasoning"})
     written = "".join(part for part in parts if isinstance(part, str))
     for mark in ("<|start|>", "<|message|>", "[TOOL_CALLS]", "<|other|>"):

@@ -16,7 +16,6 @@ from botocore.exceptions import (
 from app.chatbot.config import ChatbotConfig
 from app.chatbot.errors import CertificateError, LoginError
 from app.chatbot.session.access import Access
-from app.protocol.authorization import Credentials
 from app.protocol.errors import AppError, DeniedError, KmsError
 from app.protocol.regions import REGIONS
 from tests.support import Clock
@@ -27,14 +26,21 @@ CONVERSATION = bytes(range(16))
 PCR0 = b"\xab" * 48
 
 
-@dataclass
+class Events:
+    """Takes handlers, and never calls them."""
+
+    def register(self, name: str, handler: object) -> None:
+        """Take one."""
+
+
+@dataclass(eq=False)
 class Aws:
     """A boto3 session whose STS and KMS answer from here, and count."""
 
     assumed: list[dict[str, str]] = field(default_factory=list)
     asked: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
     clients: list[dict[str, str]] = field(default_factory=list)
-    closed: int = 0
+    credentials: object = "somebody's"
     key_id: str = KEY
     data_key: bytes = bytes(32)
     failure: Exception | None = None
@@ -43,8 +49,16 @@ class Aws:
         self.clients.append({"name": name, **settings})
         return self
 
-    def close(self) -> None:
-        self.closed += 1
+    @property
+    def meta(self) -> "Aws":
+        return self
+
+    @property
+    def events(self) -> Events:
+        return Events()
+
+    def get_credentials(self) -> object:
+        return self.credentials
 
     def assume_role(self, **request: str) -> dict[str, dict[str, str]]:
         if self.failure:
@@ -229,7 +243,7 @@ def test_closing_forgets(access: Access, aws: Aws) -> None:
     """After closing, nothing held serves any more."""
     access.question_key(CONVERSATION)
     access.close()
-    assert aws.closed == 2
+    assert not access._leases
     access.question_key(CONVERSATION)
     assert len(aws.assumed) == 2
 
@@ -246,7 +260,7 @@ def test_closing_forgets(access: Access, aws: Aws) -> None:
         ("eu-central-1", "sts.eu-central-1.amazonaws.com", "kms-fips.eu-central-1.amazonaws.com"),
     ],
 )
-def test_fips_endpoints(monkeypatch: pytest.MonkeyPatch, region: str, sts: str, kms: str) -> None:
+def test_fips_endpoints(region: str, sts: str, kms: str) -> None:
     """
     With FIPS the asker's own calls go to FIPS endpoints, too, of STS where that has one.
     """
@@ -258,8 +272,6 @@ def test_fips_endpoints(monkeypatch: pytest.MonkeyPatch, region: str, sts: str, 
         fips=True,
     )
     access = Access(config, session=boto3.Session("id", "secret"))
-    monkeypatch.setattr(access, "_assume", lambda *_: Credentials("id", "secret", "token"))
     assert access.fips
-    assert access._sts.meta.endpoint_url == f"https://{sts}"
-    assert access._kms_client().meta.endpoint_url == f"https://{kms}"
-    access.close()
+    assert access._clients.sts.meta.endpoint_url == f"https://{sts}"
+    assert access._clients.kms.meta.endpoint_url == f"https://{kms}"

@@ -9,22 +9,22 @@ import pytest
 
 from app.chatbot.console import Terminal
 from app.chatbot.errors import OutputError
+from app.chatbot.reading.parts import Part
 from app.chatbot.session.exchange import Answer, Exchange
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.conversation import _Conversation
 from app.protocol.errors import AppError, BusyError, TooLongError
-from app.protocol.piece import Piece
 from app.protocol.question import Message, Options
 
 SAID = (Message("user", "Who?"), Message("assistant", "Nobody."))
 
 
 def failing(error: AppError) -> Answer:
-    def pieces() -> Generator[Piece]:
+    def parts() -> Generator[Part]:
         yield from ()
         raise error
 
-    return Answer(pieces(), Exchange(time.monotonic()))
+    return Answer(parts(), Exchange(time.monotonic()))
 
 
 def conversation(

@@ -6,9 +6,9 @@ from collections.abc import Generator
 import pytest
 
 from app.chatbot.console import Terminal
+from app.chatbot.reading.parts import Part, Text
 from app.chatbot.session.exchange import Answer, Exchange, State
 from app.chatbot.terminal.progress import describe_progress, showing_progress
-from app.protocol.piece import Piece
 from tests.patience import wait_until
 
 
@@ -19,13 +19,13 @@ class Tty(io.StringIO):
         return True
 
 
-def no_pieces() -> Generator[Piece]:
+def no_parts() -> Generator[Part]:
     yield from ()
 
 
 def make_answer(state: State, *, place: int | None = None, text: str = "") -> Answer:
-    exchange = Exchange(time.monotonic() - 3, [Piece(text)], state=state, place=place)
-    return Answer(no_pieces(), exchange)
+    exchange = Exchange(time.monotonic() - 3, parts=[Text(text)], state=state, place=place)
+    return Answer(no_parts(), exchange)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,7 @@ def make_answer(state: State, *, place: int | None = None, text: str = "") -> An
         ("sent", None, "the enclave is opening it"),
         ("waiting", None, "no word yet"),
         ("waiting", 4, "place 4 in the queue"),
+        ("thinking", 0, "thinking"),
         ("answering", 0, "1,234 characters so far"),
     ],
 )

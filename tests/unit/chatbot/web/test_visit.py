@@ -7,12 +7,12 @@ from typing import cast
 import pytest
 
 from app.chatbot.evidence.finding import Json
+from app.chatbot.reading.parts import Part, Text
 from app.chatbot.session.exchange import Answer, Exchange
 from app.chatbot.session.session import Session
 from app.chatbot.web import visit as visit_module
 from app.chatbot.web.visit import Visit
 from app.protocol.errors import ProtocolError, UnavailableError
-from app.protocol.piece import Piece
 from app.protocol.question import Options
 
 
@@ -29,13 +29,13 @@ class FakeSession:
     def ask(self, text: str, options: Options) -> Answer:
         del options
 
-        def pieces() -> Generator[Piece]:
+        def parts() -> Generator[Part]:
             self.asked.append(text)
             if self.raised:
                 raise self.raised
-            yield Piece("sent")
+            yield Text("sent")
 
-        return Answer(pieces(), Exchange(time.monotonic()))
+        return Answer(parts(), Exchange(time.monotonic()))
 
     def close(self) -> None:
         self.closed = True

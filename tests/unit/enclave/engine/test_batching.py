@@ -1,3 +1,4 @@
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +17,11 @@ from app.enclave.engine.cache import BLOCK_TOKENS, PrefixName, blocks_for
 from app.enclave.engine.generation import BatchedAnswers
 from app.enclave.engine.interface import Engine, Finish
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS
-from app.enclave.engine.sampling import choose_token
+from app.enclave.engine.sampling import Choice, Sampler
 from app.enclave.engine.schedule import PREFILL_TOKENS
 from app.enclave.engine.step import Rows
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
-from app.protocol.errors import BusyError, EngineError, TooLongError
+from app.protocol.errors import BusyError, EngineError, TooLongError, UnsupportedError
 from app.protocol.question import Message, Options, Question
 from tests.patience import wait_until
 from tests.pieces import take_all, text_of
@@ -37,6 +38,7 @@ class BytesTokenizer:
     stops = TRANSCRIPT_STOPS
     strip_start = True
     most_token_bytes = 30
+    vocabulary = VOCABULARY
     controls = MappingProxyType({1: "<s>", 3: "<pad>"})
 
     def __init__(self) -> None:
@@ -59,6 +61,9 @@ class BytesTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids))
+
+    def spell(self, token: int) -> bytes:
+        return str(self.tokenizer.id_to_token(token)).encode()
 
 
 @dataclass(slots=True)
@@ -296,6 +301,34 @@ def test_several_answers_take_as_many_places(make: Make) -> None:
     assert [text_of(pieces, index) for index in range(16)] == ["ab"] * 16
 
 
+def test_log_probabilities(make: Make) -> None:
+    """
+    With each token come its own log-probability and those of the likeliest, after its text.
+    """
+    engine, _ = make("abc")
+    pieces, finish = take_all(start(engine, ask("hello", logprobs=2)))
+    told = [one for piece in pieces for one in piece.logprobs]
+    assert [one.token for one in told] == [b"a", b"b", b"c"]
+    expected = 1 - math.log(math.e + VOCABULARY - 1)
+    assert [one.logprob for one in told] == pytest.approx([expected] * 3)
+    assert [one.alternatives[0].token for one in told] == [b"a", b"b", b"c"]
+    assert {len(one.alternatives) for one in told} == {2}
+    assert finish.completion_tokens == 3
+
+
+def test_a_bias_of_no_token(make: Make) -> None:
+    """
+    A bias of a token that the vocabulary does not have is refused by its number.
+    """
+    engine, _ = make("abc")
+    with pytest.raises(UnsupportedError) as caught:
+        start(engine, ask("hello", logit_bias=(VOCABULARY, 1)))
+    assert caught.value.numbers == (14,)
+    banned = engine._tokenizer.encode(ask("a"))[0]
+    text, _ = read(start(engine, ask("hello", logit_bias=(banned, -(10**8)), max_tokens=1)))
+    assert text != "a"
+
+
 def test_context_ends(make: Make) -> None:
     """
     An answer ends with `length` where the context does, whatever max_tokens allows.
@@ -514,12 +547,14 @@ def test_failure_of_one(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Semaphore(0)
     engine, _ = make("abc", gate=gate)
 
-    def fail(logits: NDArray[np.float32], options: Options, random: np.random.Generator) -> int:
-        if options.seed == 13:
-            raise ValueError
-        return choose_token(logits, options, random)
+    straight = Sampler.choose
 
-    monkeypatch.setattr(runner, "choose_token", fail)
+    def fail(sampler: Sampler, logits: NDArray[np.float32]) -> Choice:
+        if sampler._options.seed == 13:
+            raise ValueError
+        return straight(sampler, logits)
+
+    monkeypatch.setattr(Sampler, "choose", fail)
     one, other = (start(engine, ask("hello", seed=seed)) for seed in (13, 14))
     gate.release(1000)
     assert read(one)[1].reason == "error"
@@ -619,7 +654,7 @@ def test_panic(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         raise Panic
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "choose_token", panic)
+        patch.setattr(Sampler, "choose", panic)
         assert read(start(engine, ask("hello")))[1].reason == "error"
     assert read(start(engine, ask("hello")))[0] == "abc"
 

@@ -135,6 +135,20 @@ def test_strip_and_stop(text: str, stop: str) -> None:
     assert "".join(pieces) + end == text.partition(stop)[0].lstrip()
 
 
+def test_a_text_that_goes_on() -> None:
+    """
+    The space with which a text goes on stays, though the decoder drops one at the start; and what
+    it continues is none of it.
+    """
+
+    def decode_words(tokens: Sequence[int]) -> str:
+        return "".join(f" {token}" for token in tokens).removeprefix(" ")
+
+    completion = Completion(decode_words, stops=(), strip_start=False, before=(1, 2))
+    pieces = completion.push(3) + completion.push(4) + completion.end()
+    assert (text_of(pieces), completion.tokens) == (" 3 4", 2)
+
+
 THINK, DONE = 256, 257
 CONTROLS = {THINK: "<think>", DONE: "</think>"}
 Made = bytes | int  # of a script: text, byte by byte, or a control token

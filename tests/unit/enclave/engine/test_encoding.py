@@ -19,6 +19,7 @@ class Bytes:
     stops: tuple[str, ...] = ()
     strip_start = False
     most_token_bytes = 10
+    vocabulary = 256
     controls = MappingProxyType[int, str]({})
 
     def __init__(self) -> None:
@@ -30,6 +31,9 @@ class Bytes:
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode()
+
+    def spell(self, token: int) -> bytes:
+        return bytes([token])
 
 
 def ask(*texts: str) -> Question:

@@ -1,3 +1,4 @@
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -62,6 +63,43 @@ def read(generation: BatchedAnswers) -> str:
 def start(engine: BatchingEngine, question: Question, name: str | None = None) -> BatchedAnswers:
     prefix = PrefixName(name.encode(), time.monotonic() + 600) if name else None
     return engine.start(question, deadline=time.monotonic() + 60, prefix=prefix)
+
+
+@pytest.mark.parametrize(
+    ("widths", "group"),
+    [((1024, 4096), "256"), ((2048, 768), "256"), ((2880, 4096), "64"), ((192, 768), "64"),
+     ((100,), "32"), ((), "256")],
+)  # fmt: skip
+def test_groups_divide_every_width(widths: tuple[int, ...], group: str) -> None:
+    """
+    Activations share a scale in the largest group that leaves no rest in any of the model's
+    matrices: one wider than a matrix would switch its 8-bit products off.
+    """
+    served = Settings(threads=3, exact=False).for_library(widths)
+    assert served == {
+        "CPU_RUNTIME_CACHE_CAPACITY": "64",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
+        "INFERENCE_NUM_THREADS": "3",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "KV_CACHE_PRECISION": "u8",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    exact = Settings(threads=3, exact=True).for_library(widths)
+    assert exact == served | {
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32",
+    }  # fmt: skip
+
+
+def test_the_library_takes_the_settings(model: OpenVinoModel) -> None:
+    """
+    What is asked of the library is what the compiled model says of itself: the demo model's
+    matrices are 192 and 768 wide.
+    """
+    compiled = model._compiled
+    assert compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") == 64
+    assert compiled.get_property("KV_CACHE_PRECISION").to_string() == "u8"
+    assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "256"
 
 
 def test_pieces(model: OpenVinoModel, weights: Weights) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from app.enclave.engine.cache import KvCache, PrefixName
 from app.enclave.engine.completion import Completion
 from app.enclave.engine.generation import BatchedAnswers, TokenSequence
+from app.enclave.engine.sampling import Sampler
 from app.enclave.engine.schedule import PREFILL_TOKENS, Schedule, plan
 from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
 from app.protocol.errors import BusyError, TooLongError
@@ -24,7 +25,7 @@ def make(schedule: Schedule, name: bytes = b"", ahead: int = 1) -> BatchedAnswer
         options=Options(),
         most_tokens=1,
         prefix=PrefixName(name, FOREVER) if name else None,
-        random=np.random.default_rng(1),
+        sampler=Sampler(Options(), prompt=[], random=np.random.default_rng(1), spell=lambda _: b""),
         completion=Completion(lambda _: "", stops=(), strip_start=False),
     )
     sequence.ahead = list(sequence.prompt)

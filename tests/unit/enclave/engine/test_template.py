@@ -3,7 +3,7 @@ import pytest
 from app.enclave.engine.own_text import own_spans
 from app.enclave.engine.template import ChatTemplate
 from app.protocol.errors import UnsupportedError, WeightsError
-from app.protocol.question import Message
+from app.protocol.question import Message, Thinking
 
 NAMES = {"bos_token": "<s>", "eos_token": "</s>"}
 TURNS = (Message("user", "<U>"), Message("assistant", " <A> "), Message("user", "<V>"))
@@ -92,3 +92,102 @@ def test_refused() -> None:
     with pytest.raises(UnsupportedError) as caught:
         ChatTemplate("{{ raise_exception('no ' + messages[0].content) }}", NAMES).render(TURNS)
     assert "<U>" not in str(caught.value)
+
+
+BEGUN = (Message("user", "<U>"), Message("assistant", "It is <A> "))
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}>CONTENT<end>\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "end"),
+    [
+        ("{{ m.content }}", "<assistant>It is <A> "),
+        ("{{ m.content | trim }}", "<assistant>It is <A>"),
+        ("{{ m.content.rstrip() }}{{ m.content | length }}", "<assistant>It is <A>"),
+        ("{% if loop.last %}<think></think>{% endif %}{{ m['content'] }}",
+         "<assistant><think></think>It is <A> "),
+    ],
+)  # fmt: skip
+def test_an_answer_is_continued(content: str, end: str) -> None:
+    """
+    Where the last message is the assistant's, the prompt ends where it does: nothing that the
+    template writes behind it is there, nor blanks that it trims; and it stays content.
+    """
+    text = ChatTemplate(CHAT.replace("CONTENT", content), NAMES).render(BEGUN)
+    assert text.endswith(end)
+    assert "<end>" not in text.removeprefix("<user>").partition("<assistant>")[2]
+    assert all("It is" not in text[begin:stop] for begin, stop in own_spans(text))
+
+
+@pytest.mark.parametrize("content", ["", "{{ m.content | upper }}", "{{ m.content[:5] }}"])
+def test_an_answer_that_is_not_written_is_not_continued(content: str) -> None:
+    """
+    A template that does not write the message cannot continue it, and says so.
+    """
+    with pytest.raises(UnsupportedError) as caught:
+        ChatTemplate(CHAT.replace("CONTENT", content), NAMES).render(BEGUN)
+    assert caught.value.numbers == (0,)
+
+
+SWITCH = "{% if enable_thinking is defined %}{{ 'on' if enable_thinking else 'off' }}{% endif %}"
+DEEPSEEK = "{{ 'on' if thinking else 'off' }}"
+EFFORT = "{% if not reasoning_effort %}{% set reasoning_effort = 'way' %}{% endif %}"
+EFFORT += "{{ reasoning_effort }}"
+
+
+@pytest.mark.parametrize(
+    ("source", "thinking", "expected"),
+    [
+        (SWITCH, "auto", ""),
+        (SWITCH, "on", "on"),
+        (SWITCH, "off", "off"),
+        (SWITCH, "low", None),
+        (DEEPSEEK, "auto", "off"),
+        (DEEPSEEK, "on", "on"),
+        (DEEPSEEK, "off", "off"),
+        (EFFORT, "auto", "way"),
+        (EFFORT, "on", "way"),
+        (EFFORT, "off", None),
+        (EFFORT, "high", "high"),
+        (SWITCH + EFFORT, "low", "onlow"),
+        (SWITCH + EFFORT, "off", "offway"),
+        ("no word of it", "auto", "no word of it"),
+        ("no word of it", "off", None),
+        ("no word of it", "medium", None),
+    ],
+)
+def test_thinking(source: str, thinking: Thinking, expected: str | None) -> None:
+    """
+    A template is told how to think in the words that it knows, and of what it does not know
+    nothing is promised.
+    """
+    template = ChatTemplate(source, NAMES)
+    if expected is not None:
+        assert template.render(TURNS, thinking=thinking) == expected
+        return
+    with pytest.raises(UnsupportedError) as caught:
+        template.render(TURNS, thinking=thinking)
+    assert caught.value.numbers == (5,)
+
+
+def test_names_and_reasoning() -> None:
+    """
+    A template that writes names, or what was thought, has them, as content; one that does not
+    leaves them out.
+    """
+    messages = (
+        Message("user", "Hello", name="<Ada>"),
+        Message("assistant", "Hi.", reasoning="<why>"),
+        Message("user", "And?"),
+    )
+    source = (
+        "{% for m in messages %}{{ m.name or 'nobody' }}:{{ m.reasoning_content }}{{ m.thinking }} "
+        "{% endfor %}"
+    )
+    text = ChatTemplate(source, NAMES).render(messages)
+    assert text == "<Ada>: nobody:<why><why> nobody: "
+    assert all("<" not in text[begin:stop] for begin, stop in own_spans(text))
+    assert ChatTemplate("{{ messages[0].content }}", NAMES).render(messages) == "Hello"

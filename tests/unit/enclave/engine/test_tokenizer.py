@@ -10,8 +10,9 @@ from app.enclave.engine import tokenizer as engine_tokenizer
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS, plain_transcript
 from app.enclave.engine.tokenizer import TEMPLATE_NAME, TOKENIZER_NAME, Tokenizer
 from app.enclave.engine.weights import Weights, load_weights
+from app.protocol.constants import MAX_CONTROL_BYTES
 from app.protocol.errors import TooLongError, UnsupportedError, WeightsError
-from app.protocol.question import Message, Question
+from app.protocol.question import Message, Options, Question
 
 DEMO = Path(__file__).parents[4] / "local" / "demo_model" / "weights"
 TURNS = (Message("user", "Hello"), Message("assistant", "Hi."), Message("user", "Where am I?"))
@@ -48,6 +49,54 @@ def test_plain(weights: Weights) -> None:
     ids = tokenizer.encode(Question(TURNS))
     assert tokenizer.decode(ids) == plain_transcript(TURNS)
     assert (tokenizer.stops, tokenizer.strip_start) == (TRANSCRIPT_STOPS, True)
+
+
+def test_plain_goes_on(weights: Weights) -> None:
+    """
+    A plain transcript that ends with the assistant's words goes on where they end.
+    """
+    messages = (*TURNS, Message("assistant", " You are in "))
+    tokenizer = Tokenizer(weights)
+    text = tokenizer.decode(tokenizer.encode(Question(messages)))
+    assert text.endswith("Question: Where am I?\nAnswer: You are in ")
+
+
+def test_thinking_without_a_template(weights: Weights) -> None:
+    """
+    A model without a template knows no thinking.
+    """
+    with pytest.raises(UnsupportedError) as caught:
+        Tokenizer(weights).encode(Question(TURNS, Options(thinking="off")))
+    assert caught.value.numbers == (5,)
+
+
+def test_control_tokens(weights: Weights) -> None:
+    """
+    Control tokens are the special ones, and those that the template spells; other words that a
+    vocabulary adds are text, and so are spaces.
+    """
+    path = weights.folder / TOKENIZER_NAME
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    before = {t.content for t in tokenizer.get_added_tokens_decoder().values() if t.special}
+    tokenizer.add_special_tokens(["<|end|>", "  "])
+    tokenizer.add_tokens(["<tool_call>", "<table>"])
+    tokenizer.save(str(path))
+    sizes = replace(weights.sizes, vocabulary=tokenizer.get_vocab_size())
+    made = with_template(replace(weights, sizes=sizes), "{{ '<tool_call>' }}")
+    assert set(made.controls.values()) == {*before, "<|end|>", "<tool_call>"}
+
+
+def test_a_control_token_that_no_frame_holds(weights: Weights) -> None:
+    """
+    A package whose control token has more bytes than any real one's is refused.
+    """
+    path = weights.folder / TOKENIZER_NAME
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    tokenizer.add_special_tokens(["<" + "x" * MAX_CONTROL_BYTES + ">"])
+    tokenizer.save(str(path))
+    sizes = replace(weights.sizes, vocabulary=tokenizer.get_vocab_size())
+    with pytest.raises(WeightsError, match="a control token has 258 bytes"):
+        Tokenizer(replace(weights, sizes=sizes))
 
 
 def test_template(weights: Weights) -> None:

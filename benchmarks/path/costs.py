@@ -15,54 +15,64 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 from app.chatbot.session.session import Session
 from app.protocol.question import Options, Padding
 from benchmarks.engine.hollow_enclave import PROFILE
 from benchmarks.engine.host import Desk
-from benchmarks.engine.machine import describe_machine, process_seconds, write_report
+from benchmarks.engine.machine import process_seconds
 from benchmarks.engine.rivals import HOLLOW, start_host
-from benchmarks.engine.shapes import CACHE, NEW_TOKENS, ROOT
+from benchmarks.engine.shapes import CACHE, NEW_TOKENS
 from local.twin.twin import DEMO_WEIGHTS
 
-_RESULT: Final = ROOT / "benchmarks" / "engine" / "results" / "privacy.json"
 _TEXT: Final = "What does the dental plan pay for a crown, and whom do I ask? " * 8
-_ENDS: Final = ("chatbot", "enclave")
 _STEPS: Final = {
     "chatbot": (
         "connect", "verify_enclave", "question_key", "credentials_for_enclave", "seal_question",
         "seal_request", "post_chat", "open_answer_key", "verify_receipt",
     ),
     "enclave": (
-        "answer", "key_ring", "question_key", "answer_key", "open_question", "send_text",
-        "seal_text", "sign_receipt", "send_receipt",
+        "answer", "key_ring", "question_key", "answer_key", "open_question", "send_pieces", "seal",
+        "sign_receipt", "send_receipt",
     ),
 }  # fmt: skip
 
 Seconds = dict[str, float]
 
 
-def main() -> int:
-    """Measure each situation with padding off and on; print and write."""
-    parser = argparse.ArgumentParser(
-        prog=".venv/bin/python -m benchmarks.engine.privacy",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--questions", type=int, default=20, help="a situation; default: 20")
-    parser.add_argument("--result", type=Path, default=_RESULT, help="default: %(default)s")
-    options = parser.parse_args()
-    report: dict[str, object] = {"machine": describe_machine(), "questions": options.questions}
+class Row(TypedDict):
+    """One situation: processor milliseconds a question of every party, and how long one lasts."""
+
+    situation: str
+    padding: Padding
+    chatbot: float
+    enclave: float
+    both_ends: float
+    parent: float
+    aws: float
+    wall: float
+
+
+def measure_costs(questions: int) -> list[Row]:
+    """Give processor milliseconds a question of every party, in each situation."""
     with start_host(CACHE / "twins" / "hollow", DEMO_WEIGHTS, HOLLOW) as pids:
         desk = Desk(CACHE / "twins" / "hollow")
-        report["milliseconds"] = [
-            {"situation": name, "padding": padding, **_measure(ask, pids, options.questions)}
+        return [
+            _measure(name, padding, ask, pids, questions)
             for padding, name, ask in _situations(desk)
         ]
-    report["profile"] = _profile(options.questions)
-    print("\n".join(_table(report)))
-    write_report(options.result, report)
+
+
+def main() -> int:
+    """Print where the time of a new session goes, by step, as profiled at both ends."""
+    parser = argparse.ArgumentParser(
+        prog=".venv/bin/python -m benchmarks.path.costs", description=main.__doc__
+    )
+    parser.add_argument("--questions", type=int, default=20, help="default: 20")
+    for end, steps in _profile(parser.parse_args().questions).items():
+        print(f"{end}, by step, processor ms a question, profiled:")
+        print("\n".join(f"  {name:32} {value:6.2f}" for name, value in steps.items()))
     return 0
 
 
@@ -74,6 +84,7 @@ def _situations(desk: Desk) -> Iterator[tuple[Padding, str, Callable[[], None]]]
     yield "off", "next turn of a conversation", lambda: _ask(session)
     padded = "new conversation of a verified session"
     yield "constant", padded, lambda: _ask(session, new=True, padding="constant")
+    yield "constant", "next turn of a conversation", lambda: _ask(session, padding="constant")
     session.close()
 
 
@@ -93,8 +104,9 @@ def _ask(session: Session, *, new: bool = False, padding: Padding = "off") -> No
         raise SystemExit("an answer did not come whole")
 
 
-def _measure(ask: Callable[[], None], pids: Mapping[str, int], questions: int) -> Seconds:
-    """Give processor milliseconds a question of every party, *ask* called once before."""
+def _measure(
+    name: str, padding: Padding, ask: Callable[[], None], pids: Mapping[str, int], questions: int
+) -> Row:
     ask()
     before = _used(pids)
     wall = []
@@ -102,9 +114,17 @@ def _measure(ask: Callable[[], None], pids: Mapping[str, int], questions: int) -
         started = time.perf_counter()
         ask()
         wall.append(time.perf_counter() - started)
-    used = {name: 1000 * (after - before[name]) / questions for name, after in _used(pids).items()}
-    both = sum(used[end] for end in _ENDS)
-    return {**used, "both_ends": both, "wall": 1000 * statistics.median(wall)}
+    used = {end: 1000 * (after - before[end]) / questions for end, after in _used(pids).items()}
+    return {
+        "situation": name,
+        "padding": padding,
+        "chatbot": used["chatbot"],
+        "enclave": used["enclave"],
+        "both_ends": used["chatbot"] + used["enclave"],
+        "parent": used["parent"],
+        "aws": used["aws"],
+        "wall": 1000 * statistics.median(wall),
+    }
 
 
 def _used(pids: Mapping[str, int]) -> Seconds:
@@ -148,24 +168,6 @@ def _by_step(stats: pstats.Stats, questions: int, steps: tuple[str, ...]) -> Sec
             key = f"{Path(path).stem}.{name}"
             found[key] = found.get(key, 0) + 1000 * cumulative / questions
     return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-
-def _table(report: Mapping[str, object]) -> Iterator[str]:
-    heads = ("chatbot", "enclave", "both ends", "parent", "KMS, STS, NSM", "wall")
-    yield "| padding | situation | " + " | ".join(f"{head} ms" for head in heads) + " |"
-    yield "|---" * (2 + len(heads)) + "|"
-    rows = report["milliseconds"]
-    assert isinstance(rows, list)  # noqa: S101 - made above
-    for row in rows:
-        cells = [
-            f"{row[name]:.1f}" for name in ("chatbot", "enclave", "both_ends", "parent", "aws")
-        ]
-        yield f"| {row['padding']} | {row['situation']} | {' | '.join(cells)} | {row['wall']:.0f} |"
-    profile = report["profile"]
-    assert isinstance(profile, dict)  # noqa: S101 - made above
-    for end, steps in profile.items():
-        yield f"\n{end}, by step, processor ms a question, profiled:"
-        yield from (f"  {name:32} {value:6.2f}" for name, value in steps.items())
 
 
 if __name__ == "__main__":

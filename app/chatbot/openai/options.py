@@ -1,0 +1,32 @@
+"""
+Options of a question, as parameters of a request give them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from app.chatbot.openai.body import RequestError
+from app.protocol.errors import QuestionError
+from app.protocol.question import Options
+
+
+def make_options(
+    defaults: Options, given: Mapping[str, object], names: Mapping[str, str] | None = None
+) -> Options:
+    """
+    Give *defaults* with what is *given* in its place; None is what was left out.
+
+    Args:
+        names: What the parameter is called that an option comes from, where that is another name.
+
+    Raises:
+        RequestError: A value is out of range.
+    """
+    chosen = {option: value for option, value in given.items() if value is not None}
+    try:
+        return replace(defaults, **chosen)  # type: ignore[arg-type] # `Options` checks
+    except QuestionError as error:
+        option = next((option for option in given if str(error).startswith(option)), "")
+        name = (names or {}).get(option, option)
+        words = name + str(error).removeprefix(option)
+        raise RequestError(words, name or None, "invalid_value") from None
