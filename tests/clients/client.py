@@ -3,15 +3,16 @@ A client: a program that talks to OpenAI's API, as its users set it up, and what
 """
 
 import json
-import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-NODE: Final = ROOT / "tests" / "clients" / "node"
-_PROGRAMS: Final = ROOT / "tests" / "clients" / "programs"
+FOLDER: Final = ROOT / "tests" / "clients"
+_OF_NODE: Final = frozenset({"node", "coding"})  # folders here, with packages of their own
+_STARTED: Final = frozenset({"coding", "webui"})  # environments with programs, for ours to start
 # Each way that a program has of asking is of one of these kinds, by the words in its name.
 KINDS: Final = ("chat", "stream", "tools", "schema", "Responses")
 
@@ -24,7 +25,7 @@ class Client:
     Attributes:
         package: What is locked and installed, unmodified.
 
-        environment: Of `bin/setup`, without `clients-`; "node" is `tests/clients/node`.
+        environment: Of `bin/setup`, without `clients-`, or a folder here with a package.json.
 
         program: A file in the folder of programs, which asks by way of the client.
 
@@ -49,8 +50,8 @@ class Client:
     @property
     def version(self) -> str:
         """The version that is locked."""
-        if self.environment == "node":
-            lock = json.loads((NODE / "package-lock.json").read_text())
+        if self.environment in _OF_NODE:
+            lock = json.loads((FOLDER / self.environment / "package-lock.json").read_text())
             return str(lock["packages"][f"node_modules/{self.package}"]["version"])
         lines = (ROOT / "requirements" / f"clients-{self.environment}.txt").read_text()
         found = re.search(rf"^{re.escape(self.package)}==(\S+)", lines, re.MULTILINE)
@@ -60,17 +61,23 @@ class Client:
     @property
     def command(self) -> tuple[str, ...]:
         """What runs its program; the names of ways follow."""
-        if self.environment == "node":
-            return ("node", str(NODE / self.program))
-        python = ROOT / f".venv-clients-{self.environment}" / "bin" / "python"
-        return (str(python), str(_PROGRAMS / self.program))
+        if self.program.endswith(".mjs"):
+            return ("node", str(FOLDER / self.environment / self.program))
+        return (str(self._python), str(FOLDER / "programs" / self.program))
+
+    @property
+    def _python(self) -> Path:
+        """Its environment's Python, or ours for a program that only starts it."""
+        if self.environment in _STARTED:
+            return Path(sys.executable)
+        return ROOT / f".venv-clients-{self.environment}" / "bin" / "python"
 
     @property
     def is_installed(self) -> bool:
         """Whether its environment is there."""
-        if self.environment == "node":
-            return (NODE / "node_modules" / self.package).is_dir()
-        return os.access(self.command[0], os.X_OK)
+        if self.environment in _OF_NODE:
+            return (FOLDER / self.environment / "node_modules" / self.package).is_dir()
+        return self._python.exists()
 
 
 def kind_of(way: str) -> str:
@@ -193,5 +200,22 @@ CLIENTS: Final = (
         _CHAT,
         "an entry of `extra-openai-models.yaml` with `api_base`, `api_key_name: openai`, "
         "`supports_tools` and `supports_schema`",
+    ),
+    Client(
+        "Open WebUI",
+        "open-webui",
+        "webui",
+        "open_webui_page.py",
+        ("chat", "stream", "tools"),
+        "`OPENAI_API_BASE_URL` and `OPENAI_API_KEY`, or the same under Connections",
+        seconds=420,
+    ),
+    Client(
+        "opencode",
+        "opencode-ai",
+        "coding",
+        "opencode_command.py",
+        ("tools",),
+        "a provider in `opencode.json`: `npm: @ai-sdk/openai-compatible`, `baseURL`, `apiKey`",
     ),
 )

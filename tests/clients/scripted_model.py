@@ -13,11 +13,16 @@ from typing import Final
 from app.protocol.piece import Piece
 from app.protocol.question import Question
 
+Json = Mapping[str, object]
 LINE: Final = "Leave is booked in the staff portal, under Time off."
 FORM: Final = {"name": "leave", "days": 3, "paid": True}  # that the clients' programs ask for
 TOLD: Final = "The tool said: "
-ORDER: Final = "CALL "  # a line of the user's that begins so is a call to be made, in JSON
-Json = Mapping[str, object]
+TITLE: Final = '{"title": "Booking leave"}'
+_TITLED: Final = re.compile(r"\{ ?\"title\":")  # how Open WebUI asks for a title
+ANY: Final[Json] = {"type": "object"}
+# What orders a call of the user's choice, or none: CALL write path=note.txt content=leave
+_ORDER: Final = re.compile(r"\bCALL (\w+)((?: \w+=[^\s\"]+)*)")
+_GIVEN: Final = re.compile(r" (\w+)=([^\s\"]+)")
 
 
 def script(question: Question) -> Sequence[Piece]:
@@ -31,32 +36,43 @@ def script(question: Question) -> Sequence[Piece]:
 
 def _answer(question: Question) -> Iterator[Piece]:
     options, last = question.options, question.messages[-1]
-    tools: list[Json] = json.loads(options.tools or "[]")
-    functions = [_mapping(tool["function"]) for tool in tools]
-    if options.tool_choice.startswith("function:"):
-        name = options.tool_choice.removeprefix("function:")
-        functions = [item for item in functions if item["name"] == name]
-    must = options.tool_choice == "required" or options.tool_choice.startswith("function:")
-    if functions and options.tool_choice != "none" and (must or last.role != "tool"):
-        yield from _call(_choose(question, functions))
+    call = _choose(question)
+    if call is not None:
+        yield from _call(call)
     elif options.schema is not None:
         schema: Json = json.loads(options.schema)
-        yield Piece(json.dumps(FORM if schema == {"type": "object"} else instance(schema)))
+        yield Piece(json.dumps(FORM if schema == ANY else instance(schema)))
     elif last.role == "tool":
         yield Piece(TOLD + last.text)
     else:
-        yield Piece(LINE)
+        yield Piece(TITLE if _TITLED.search(last.text) else LINE)
 
 
-def _choose(question: Question, functions: Sequence[Json]) -> Json:
-    """Give the call that the user has ordered, or else one of the first function."""
-    asked = [message.text for message in question.messages if message.role == "user"]
-    for line in (line for text in reversed(asked) for line in text.splitlines()):
-        if line.startswith(ORDER):
-            return _mapping(json.loads(line.removeprefix(ORDER)))
-    first = functions[0]
-    arguments = instance(_mapping(first.get("parameters") or {"type": "object"}))
-    return {"name": first["name"], "arguments": arguments}
+def _choose(question: Question) -> Json | None:
+    """Give the call to make, None for none: what the user ordered, or else the first function."""
+    options = question.options
+    required = options.tool_choice == "required" or options.tool_choice.startswith("function:")
+    functions = _functions(question)
+    if not functions or (question.messages[-1].role == "tool" and not required):
+        return None
+    texts = [message.text for message in question.messages if message.role == "user"]
+    for name, given in reversed(_ORDER.findall(texts[-1]) if texts else []):
+        if name in functions:
+            return {"name": name, "arguments": dict(_GIVEN.findall(given))}
+        if not required:
+            return None
+    name, parameters = next(iter(functions.items()))
+    return {"name": name, "arguments": instance(parameters)}
+
+
+def _functions(question: Question) -> Mapping[str, Json]:
+    """Give the parameters of the functions that may be called, by name."""
+    chosen = question.options.tool_choice
+    tools: list[Json] = json.loads(question.options.tools or "[]") if chosen != "none" else []
+    functions = [_mapping(tool["function"]) for tool in tools]
+    given = {str(one["name"]): _mapping(one.get("parameters") or ANY) for one in functions}
+    name = chosen.removeprefix("function:")
+    return {name: given[name]} if name in given else given
 
 
 def _call(call: Json) -> Iterator[Piece]:

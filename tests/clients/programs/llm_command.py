@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from scenario import BOOKED, MODEL, QUESTION, Leave, calls, report
+from scenario import BOOKED, MODEL, QUESTION, Leave, report, results
 
 TOOL = f'''
 def book_leave(days: int) -> str:
@@ -40,7 +40,7 @@ def run(*arguments: str) -> str:
 
 def tools() -> str:
     said = run("--functions", TOOL, "--td")
-    calls.append("book_leave")
+    results.append(BOOKED)  # which the model can only have of the tool
     return said
 
 

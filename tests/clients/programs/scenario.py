@@ -16,8 +16,8 @@ from pydantic import BaseModel
 
 MODEL = os.environ.get("CLIENT_MODEL", "")
 QUESTION = os.environ.get("CLIENT_QUESTION", "How do I book leave?")
-BOOKED = "booking 7431"  # what the tool says, and no model knows
-calls: list[str] = []
+BOOKED = "booking-7431"  # what the tool says, and no model knows
+results: list[str] = []  # of calls of the tool
 
 
 class Leave(BaseModel):
@@ -35,7 +35,8 @@ def book_leave(days: int) -> str:
     Args:
         days: How many working days.
     """
-    calls.append(json.dumps({"days": days}))
+    assert days > 0
+    results.append(BOOKED)
     return BOOKED
 
 
@@ -43,8 +44,8 @@ def report(**ways: Callable[[], object]) -> None:
     """Run the ways that the command line names, and say of each what it gave."""
     with asyncio.Runner() as runner:
         for name in sys.argv[1:]:
-            calls.clear()
-            print(json.dumps({"way": name, **_try(ways[name], runner), "called": calls}), flush=True)
+            results.clear()
+            print(json.dumps({"way": name, **_try(ways[name], runner), "results": results}), flush=True)
 
 
 def _try(way: Callable[[], object], runner: asyncio.Runner) -> dict[str, object]:
