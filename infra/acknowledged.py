@@ -76,8 +76,9 @@ ACKNOWLEDGED: Final = (
         "Fleet/Group",
         _SOLUTIONS,
         "AS3",
-        "Scaling happens only in deployments, which wait for each instance's signal and roll "
-        "back. The TooFewParents alarm tells of instances that went otherwise.",
+        "Deployments wait for each instance's signal and roll back; a fleet that scales does so by "
+        "design, and the dashboard shows it. The TooFewParents alarm tells of instances that went "
+        "otherwise.",
     ),
     Acknowledged(
         "Fleet/Group",
@@ -126,12 +127,15 @@ ACKNOWLEDGED: Final = (
 def acknowledge(stack: Stack) -> None:
     """Record on the constructs of *stack* what is acknowledged, for rule packs to read."""
     for item in ACKNOWLEDGED:
-        rules = [Acknowledgment(id=rule, reason=item.reason) for rule in item.ids()]
-        Validations.of(_find(stack, item.at)).acknowledge(*rules)
+        if (construct := _find(stack, item.at)) is not None:
+            rules = [Acknowledgment(id=rule, reason=item.reason) for rule in item.ids()]
+            Validations.of(construct).acknowledge(*rules)
 
 
-def _find(stack: Stack, path: str) -> IConstruct:
-    construct: IConstruct = stack
+def _find(stack: Stack, path: str) -> IConstruct | None:
+    """Give the construct at *path*; None where this stack makes none, as in an existing VPC."""
+    construct: IConstruct | None = stack
     for name in path.split("/"):
-        construct = construct.node.find_child(name)
+        if construct is not None:
+            construct = construct.node.try_find_child(name)
     return construct

@@ -25,14 +25,13 @@ from constructs import Construct
 from app.parent.config import (
     ANSWER_ERRORS_METRIC,
     ENCLAVE_UP_METRIC,
-    METRICS_NAMESPACE,
-    STACK_DIMENSION,
 )
 from infra.fleet import Fleet
 from infra.front import Front
 from infra.key import EnclaveKey
 from infra.key_events import KeyEvent, key_events
 from infra.logs import Logs
+from infra.metrics import host_metric
 from infra.place import arn_of
 from infra.policy_json import Json, document, service, statement
 
@@ -54,6 +53,9 @@ class Alarms(Construct):
     Args:
         email: Subscribed to the topic, once its owner has agreed; others may be at any time.
 
+    Attributes:
+        seen: How often each kind of event of the key was seen, by its name.
+
     Rules keep the events themselves in the log group of key events, as evidence.
     """
 
@@ -70,6 +72,7 @@ class Alarms(Construct):
     ) -> None:
         super().__init__(scope, name)
         self._topic = self._make_topic(email, logs)
+        self.seen: dict[str, cloudwatch.Metric] = {}
         self._let_events_in(logs)
         for event in key_events(key.arn, key.key_id):
             self._watch_event(event, logs)
@@ -158,13 +161,14 @@ class Alarms(Construct):
             period=_MINUTE,
         )
         self._alarm(event.name, event.meaning, triggered, threshold=1, missing=_MISSING_IS_GOOD)
+        self.seen[event.name] = triggered.with_(label=event.name)
 
     def _watch_enclaves(self, fleet: Fleet, front: Front) -> None:
         down = self._alarm(
             "EnclaveDown",
             "An enclave does not run or answer, and its supervisor could not bring it back: read "
             "the host's log group.",
-            self._metric(ENCLAVE_UP_METRIC, "Minimum", _MINUTE),
+            host_metric(self, ENCLAVE_UP_METRIC, "Minimum", _MINUTE),
             threshold=1,
             below=True,
             minutes=_DOWN_MINUTES,
@@ -174,8 +178,8 @@ class Alarms(Construct):
             "TooFewParents",
             "Fewer instances say that their enclave is up than there should be.",
             # Each says 1 or 0 once a minute. The load balancer's own count may be one a zone.
-            self._metric(ENCLAVE_UP_METRIC, "Sum", _MINUTE),
-            threshold=fleet.size,
+            host_metric(self, ENCLAVE_UP_METRIC, "Sum", _MINUTE),
+            threshold=fleet.size.least,
             below=True,
             minutes=_DOWN_MINUTES,
             missing=_MISSING_IS_BAD,
@@ -197,18 +201,9 @@ class Alarms(Construct):
         self._alarm(
             "AnswerErrors",
             f"{_MOST_ERRORS} answers or more failed inside enclaves in five minutes.",
-            self._metric(ANSWER_ERRORS_METRIC, "Sum", _FIVE_MINUTES),
+            host_metric(self, ANSWER_ERRORS_METRIC, "Sum", _FIVE_MINUTES),
             threshold=_MOST_ERRORS,
             missing=_MISSING_IS_GOOD,
-        )
-
-    def _metric(self, name: str, statistic: str, period: Duration) -> cloudwatch.Metric:
-        return cloudwatch.Metric(
-            namespace=METRICS_NAMESPACE,
-            metric_name=name,
-            dimensions_map={STACK_DIMENSION: Stack.of(self).stack_name},
-            statistic=statistic,
-            period=period,
         )
 
     def _alarm(

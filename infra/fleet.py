@@ -11,14 +11,16 @@ from aws_cdk import aws_autoscaling as autoscaling
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
-from app.parent.config import HostConfig
+from app.parent.config import AT_ONCE_METRIC, HostConfig
 from infra.enclave_image import EnclaveImage
 from infra.host_role import HostRole
 from infra.host_software import HostSoftware
 from infra.instances import Sizes
 from infra.logs import Logs
+from infra.metrics import host_metric
 from infra.network import Network
-from infra.rolling import batch_size
+from infra.parameters import FleetSize
+from infra.rolling import ANSWERS_AN_ENCLAVE, batch_size
 from infra.user_data import SHEBANG, user_data
 
 # The newest AL2023 with its default kernel; AWS keeps this public parameter.
@@ -49,7 +51,11 @@ class Cargo:
 
 class Fleet(Construct):
     """
-    *size* parent instances, each with one enclave of *sizes*.
+    Parent instances, each with one enclave of *sizes*: a fixed number, or as many as answers need.
+
+    Where it scales, the group keeps the answers under way and waiting, of an enclave on average, at
+    `ANSWERS_AN_ENCLAVE`. An instance that is not needed any more leaves the load balancer, finishes
+    its answers, and ends.
 
     An update starts new instances, a fifth of the fleet at a time, waits until their enclaves have
     proven themselves, drains and ends as many old ones, and so on; a new one that fails rolls
@@ -65,7 +71,7 @@ class Fleet(Construct):
         role: HostRole,
         cargo: Cargo,
         sizes: Sizes,
-        size: int,
+        size: FleetSize,
         fips: bool,
     ) -> None:
         super().__init__(scope, name)
@@ -75,11 +81,21 @@ class Fleet(Construct):
         self._user_data = ec2.UserData.for_linux(shebang=SHEBANG)
         template = self._launch_template(network, role, sizes, cargo.image)
         self.group = self._group(network, template, size)
+        if size.scales:
+            self._scale()
         resource = self.group.node.default_child
         assert isinstance(resource, autoscaling.CfnAutoScalingGroup)  # noqa: S101
         signalled = Stack.of(self).get_logical_id(resource)
         script = _boot_script(Stack.of(self), cargo, sizes, signalled, fips=fips)
         self._user_data.add_commands(script.removeprefix(f"{SHEBANG}\n"))
+
+    def _scale(self) -> None:
+        self.group.scale_to_track_metric(
+            "AnswersAtOnce",
+            metric=host_metric(self, AT_ONCE_METRIC, "Average", Duration.minutes(1)),
+            target_value=ANSWERS_AN_ENCLAVE,
+            estimated_instance_warmup=BOOT_TIME,  # it takes no questions before
+        )
 
     def _launch_template(
         self, network: Network, role: HostRole, sizes: Sizes, image: EnclaveImage
@@ -111,22 +127,25 @@ class Fleet(Construct):
         )
 
     def _group(
-        self, network: Network, template: ec2.LaunchTemplate, size: int
+        self, network: Network, template: ec2.LaunchTemplate, size: FleetSize
     ) -> autoscaling.AutoScalingGroup:
+        batch = batch_size(size.most)
         return autoscaling.AutoScalingGroup(
             self,
             "Group",
             vpc=network.vpc,
-            vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
+            vpc_subnets=network.private,
             launch_template=template,
-            min_capacity=size,
-            max_capacity=size + batch_size(size),  # so that a batch is replaced without a gap
+            min_capacity=size.least,
+            # One that stays has room for a batch more, which is so replaced without a gap. One that
+            # scales is never larger than its operator wants.
+            max_capacity=size.most if size.scales else size.most + batch,
             # EC2's own: an instance whose enclave is down is repaired by its supervisor.
             health_checks=autoscaling.HealthChecks.ec2(),
-            signals=autoscaling.Signals.wait_for_count(size, timeout=BOOT_TIME),
+            signals=autoscaling.Signals.wait_for_count(size.least, timeout=BOOT_TIME),
             update_policy=autoscaling.UpdatePolicy.rolling_update(
-                max_batch_size=batch_size(size),
-                min_instances_in_service=size,
+                max_batch_size=batch,
+                min_instances_in_service=size.least,
                 pause_time=BOOT_TIME,
                 wait_on_resource_signals=True,
                 suspend_processes=_QUIET_DURING_UPDATES,

@@ -18,6 +18,9 @@ from aws_cdk import (
 from aws_cdk import (
     aws_elasticloadbalancingv2 as elb,
 )
+from aws_cdk import (
+    aws_iam as iam,
+)
 from constructs import Construct
 
 from app.protocol.constants import MAX_CONNECTION_SECONDS, PARENT_HTTP_PORT
@@ -35,6 +38,13 @@ class Front(Construct):
     Args:
         certificate_arn: TLS ends here and starts anew towards the instance; None passes TLS
             through to it. Neither is trusted with anything: what crosses is sealed.
+
+        hostname: What askers call the balancer; None is its own name.
+
+        privatelink_principals: Who may connect through PrivateLink; with none there is no such way.
+
+    Attributes:
+        service: What they connect to; None without them.
     """
 
     def __init__(
@@ -47,18 +57,24 @@ class Front(Construct):
         public: bool,
         certificate_arn: str | None,
         group: autoscaling.AutoScalingGroup,
+        hostname: str | None,
+        privatelink_principals: Sequence[str],
     ) -> None:
         super().__init__(scope, name)
-        kind = ec2.SubnetType.PUBLIC if public else ec2.SubnetType.PRIVATE_ISOLATED
+        front = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC)
         self.balancer = elb.NetworkLoadBalancer(
             self,
             "Balancer",
             vpc=network.vpc,
-            vpc_subnets=ec2.SubnetSelection(subnet_type=kind),
+            vpc_subnets=front if public else network.private,
             internet_facing=public,
             # A zone without an instance still answers: clients may resolve to either.
             cross_zone_enabled=True,
             security_groups=[self._security_group(network, client_cidrs)],
+            # Consumers of PrivateLink come with addresses of their own networks, which mean nothing
+            # here: who they are is checked when they make their endpoint, and these rules are for
+            # everybody else.
+            enforce_security_group_inbound_rules_on_private_link_traffic=not privatelink_principals,
         )
         # Becoming public replaces the balancer, and while both are there neither may have the
         # other's targets: one balancer a target group, Elastic Load Balancing quotas.
@@ -69,7 +85,17 @@ class Front(Construct):
             tls=certificate_arn is not None,
         )
         self._listen(certificate_arn)
-        self.url = f"https://{self.balancer.load_balancer_dns_name}:{PARENT_HTTP_PORT}"
+        self.url = f"https://{hostname or self.balancer.load_balancer_dns_name}:{PARENT_HTTP_PORT}"
+        self.service = self._offer(privatelink_principals) if privatelink_principals else None
+
+    def _offer(self, principals: Sequence[str]) -> ec2.VpcEndpointService:
+        return ec2.VpcEndpointService(
+            self,
+            "Service",
+            vpc_endpoint_service_load_balancers=[self.balancer],
+            acceptance_required=False,  # who may is in the list
+            allowed_principals=[iam.ArnPrincipal(arn) for arn in principals],
+        )
 
     def _security_group(self, network: Network, client_cidrs: Sequence[str]) -> ec2.SecurityGroup:
         port = ec2.Port.tcp(PARENT_HTTP_PORT)

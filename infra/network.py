@@ -5,6 +5,7 @@ The network: private subnets without a way out, and endpoints to what the host n
 from collections.abc import Sequence
 from typing import Final
 
+from aws_cdk import Fn
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3_assets as assets
@@ -13,6 +14,7 @@ from constructs import Construct
 from infra.logs import Logs
 from infra.place import place_of
 from infra.policy_json import Json, statement
+from infra.vpc import ExistingVpc
 
 HTTPS_PORT: Final = 443
 ZONES: Final = 2
@@ -42,25 +44,29 @@ _HOST_SERVICES: Final = {
 
 class Network(Construct):
     """
-    The VPC, its flow logs, security groups and endpoints.
+    The VPC with its flow logs, or one that is there; security groups and endpoints.
 
-    Nothing in it reaches the internet: there is no NAT, and an internet gateway only, for the
-    load balancer alone, when *public*.
+    Nothing in one of the stack's own reaches the internet: there is no NAT, and an internet gateway
+    only, for the load balancer alone, when *public*.
+
+    Args:
+        vpc: Addresses for one of the stack's own, or one that is there.
+
+    Attributes:
+        private: Where instances and endpoints lie.
     """
 
-    def __init__(self, scope: Construct, name: str, *, cidr: str, public: bool, logs: Logs) -> None:
+    def __init__(
+        self, scope: Construct, name: str, *, vpc: str | ExistingVpc, public: bool, logs: Logs
+    ) -> None:
         super().__init__(scope, name)
-        self.vpc = ec2.Vpc(
-            self,
-            "Vpc",
-            ip_addresses=ec2.IpAddresses.cidr(cidr),
-            max_azs=ZONES,
-            nat_gateways=0,
-            subnet_configuration=_subnets(public=public),
-        )
-        self.vpc.add_flow_log(
-            "FlowLog", destination=ec2.FlowLogDestination.to_cloud_watch_logs(logs.flows)
-        )
+        if isinstance(vpc, ExistingVpc):
+            self.vpc: ec2.IVpc = _find_vpc(self, vpc)
+            self._existing = vpc.endpoints
+        else:
+            self.vpc = _make_vpc(self, vpc, public=public, logs=logs)
+            self._existing = frozenset[str]()
+        self.private = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED)
         self.hosts = self._security_group("Hosts", "enclave-llm: parent instances")
         self._endpoints = self._security_group("Endpoints", "enclave-llm: endpoints of AWS")
         # Endpoints and S3 are all that routes lead to.
@@ -101,13 +107,15 @@ class Network(Construct):
         resource: str,
         condition: Json,
     ) -> None:
+        if service.short_name in self._existing:
+            return
         endpoint = self.vpc.add_interface_endpoint(
             name,
             service=service,
             open=False,
             private_dns_enabled=True,
             security_groups=[self._endpoints],
-            subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
+            subnets=self.private,
         )
         _allow(endpoint, f"{name}Only", actions, [resource], condition)
 
@@ -115,10 +123,10 @@ class Network(Construct):
         self, *, host_role_arn: str, files: Sequence[assets.Asset], packages_bucket: str
     ) -> None:
         """Let the host fetch the stack's own assets, and anybody AL2023's packages."""
+        if "s3" in self._existing:
+            return
         endpoint = self.vpc.add_gateway_endpoint(
-            "S3",
-            service=ec2.GatewayVpcEndpointAwsService.S3,
-            subnets=[ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED)],
+            "S3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[self.private]
         )
         arns = [asset_arn(asset) for asset in files]
         only_hosts: Json = {"ArnEquals": {"aws:PrincipalArn": host_role_arn}}
@@ -126,6 +134,33 @@ class Network(Construct):
         # dnf signs no requests, so there is no principal to name.
         repositories = f"arn:{place_of(self).partition}:s3:::{packages_bucket}/*"
         _allow(endpoint, "Packages", ("s3:GetObject",), [repositories], None)
+
+
+def _make_vpc(network: Construct, cidr: str, *, public: bool, logs: Logs) -> ec2.Vpc:
+    vpc = ec2.Vpc(
+        network,
+        "Vpc",
+        ip_addresses=ec2.IpAddresses.cidr(cidr),
+        max_azs=ZONES,
+        nat_gateways=0,
+        subnet_configuration=_subnets(public=public),
+    )
+    vpc.add_flow_log("FlowLog", destination=ec2.FlowLogDestination.to_cloud_watch_logs(logs.flows))
+    return vpc
+
+
+def _find_vpc(network: Construct, vpc: ExistingVpc) -> ec2.IVpc:
+    """Give a VPC that is there; which zones its subnets lie in, synth need not know."""
+    count = len(vpc.subnet_ids)
+    tables = list(vpc.route_table_ids)
+    return ec2.Vpc.from_vpc_attributes(
+        network,
+        "Vpc",
+        vpc_id=vpc.vpc_id,
+        availability_zones=[Fn.select(n, Fn.get_azs()) for n in range(count)],
+        isolated_subnet_ids=list(vpc.subnet_ids),
+        isolated_subnet_route_table_ids=tables * (count // len(tables)) if tables else None,
+    )
 
 
 def asset_arn(asset: assets.Asset) -> str:

@@ -15,6 +15,8 @@ from typing import Final
 from app.protocol.errors import ConfigError, ProtocolError
 from app.protocol.regions import REGIONS
 from infra.instances import MAX_ENCLAVE_VCPUS, Sizes, parse_instance_type
+from infra.values import parse_flag, parse_list, parse_network, parse_number
+from infra.vpc import OF_VPC, ExistingVpc, parse_vpc
 
 PROFILES: Final[Mapping[str, Mapping[str, str]]] = {
     # The sizes of the AWS sample that this design answers: 8 of 32 vCPUs, 70,000 MiB of 262,144.
@@ -33,6 +35,8 @@ PROFILES: Final[Mapping[str, Mapping[str, str]]] = {
 _DEFAULTS: Final[Mapping[str, str]] = {
     "profile": "default",
     "fleet_size": "1",
+    "fleet_min": "",
+    "fleet_max": "",
     "certificate_arn": "",
     "public": "false",
     "fips": "false",
@@ -40,7 +44,10 @@ _DEFAULTS: Final[Mapping[str, str]] = {
     "allow_any_client": "false",
     "require_source_identity": "false",
     "alarm_email": "",
-    "vpc_cidr": "10.88.0.0/24",
+    "vpc_cidr": "",
+    "hostname": "",
+    "privatelink_principals": "",
+    **dict.fromkeys(OF_VPC, ""),
     "releases": "releases.json",
     "eif": "build/enclave.eif",
     "host": "build/host",
@@ -63,6 +70,10 @@ _PRINCIPAL: Final = re.compile(
 _CERTIFICATE: Final = re.compile(
     r"arn:[a-z-]{3,16}:acm:([a-z0-9-]{1,32}):[0-9]{12}:certificate/[0-9a-f-]{36}", re.ASCII
 )
+_HOSTNAME: Final = re.compile(
+    r"(?=.{4,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]",
+    re.ASCII | re.IGNORECASE,
+)
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _EMAIL: Final = re.compile(r"[^\s@,]{1,64}@[^\s@,]{1,255}", re.ASCII)
 EVERYONE: Final = IPv4Network("0.0.0.0/0")
@@ -72,12 +83,25 @@ _MAX_PRINCIPALS: Final = 20  # IAM quotas: a role's trust policy has 2,048 chara
 
 
 @dataclass(frozen=True, slots=True)
+class FleetSize:
+    """How many parent instances there are: as many as are needed, from *least* to *most*."""
+
+    least: int
+    most: int
+
+    @property
+    def scales(self) -> bool:
+        """Whether their number follows what there is to do."""
+        return self.least < self.most
+
+
+@dataclass(frozen=True, slots=True)
 class Parameters:
     """
     One deployment, as its operator wants it.
 
     Attributes:
-        fleet_size: Parent instances, each with one enclave.
+        fleet: How many parent instances, each with one enclave.
 
         chat_principals: ARNs of IAM roles, users, or `root` of an account: whoever may ask.
 
@@ -91,6 +115,12 @@ class Parameters:
 
         alarm_email: Is told of alarms; None tells nobody.
 
+        vpc: The addresses of one of the stack's own, or one that is there.
+
+        hostname: Askers' name for the load balancer; None is the balancer's own.
+
+        privatelink_principals: ARNs that may connect through PrivateLink; none offers it to nobody.
+
         fips: KMS is reached at its FIPS endpoint, by enclave and askers alike.
 
         packages_bucket: The S3 bucket that AL2023's package repositories of the Region lie in.
@@ -99,14 +129,16 @@ class Parameters:
     """
 
     sizes: Sizes
-    fleet_size: int
+    fleet: FleetSize
     chat_principals: tuple[str, ...]
     client_cidrs: tuple[str, ...]
     certificate_arn: str | None
     public: bool
     require_source_identity: bool
     alarm_email: str | None
-    vpc_cidr: str
+    vpc: str | ExistingVpc
+    hostname: str | None
+    privatelink_principals: tuple[str, ...]
     fips: bool
     packages_bucket: str
     releases: Path
@@ -135,22 +167,26 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
     values = {**_DEFAULTS, **PROFILES[profile], **given}
     sizes = Sizes(
         parse_instance_type(values["instance_type"]),
-        _parse_number(values, "enclave_vcpus", 2, MAX_ENCLAVE_VCPUS),
-        _parse_number(values, "enclave_memory_mib", 64, 1024 * 1024),
+        parse_number(values, "enclave_vcpus", 2, MAX_ENCLAVE_VCPUS),
+        parse_number(values, "enclave_memory_mib", 64, 1024 * 1024),
     )
-    public = _parse_flag(values, "public")
+    public = parse_flag(values, "public")
     return Parameters(
         sizes=sizes,
-        fleet_size=_parse_number(values, "fleet_size", 1, _MAX_FLEET),
+        fleet=_parse_fleet(values, given),
         chat_principals=_parse_principals(values["chat_principals"], REGIONS[region].partition),
         client_cidrs=_parse_client_cidrs(
-            values["client_cidrs"], any_client=_parse_flag(values, "allow_any_client")
+            values["client_cidrs"], any_client=parse_flag(values, "allow_any_client")
         ),
         certificate_arn=_parse_certificate(values["certificate_arn"], region),
         public=public,
-        require_source_identity=_parse_flag(values, "require_source_identity"),
+        require_source_identity=parse_flag(values, "require_source_identity"),
         alarm_email=_parse_email(values["alarm_email"]),
-        vpc_cidr=_parse_vpc_cidr(values["vpc_cidr"]),
+        vpc=parse_vpc(values, public=public),
+        hostname=_parse_hostname(values["hostname"]),
+        privatelink_principals=_parse_consumers(
+            values["privatelink_principals"], REGIONS[region].partition
+        ),
         fips=_parse_fips(values, region),
         packages_bucket=_parse_bucket(values["packages_bucket"], region),
         releases=root / values["releases"],
@@ -191,48 +227,43 @@ def _to_text(name: str, value: object) -> str:
             raise ConfigError(f"{name} is neither text, a number, true or false, nor a list")
 
 
-def _parse_list(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
+def _parse_fleet(values: Mapping[str, str], given: Mapping[str, str]) -> FleetSize:
+    bounds = {name: values[name] for name in ("fleet_min", "fleet_max") if values[name]}
+    if not bounds:
+        size = parse_number(values, "fleet_size", 1, _MAX_FLEET)
+        return FleetSize(size, size)
+    if "fleet_size" in given or len(bounds) == 1:
+        raise ConfigError(
+            "give fleet_size for a fleet that stays, or fleet_min and fleet_max for one that scales"
+        )
+    least = parse_number(values, "fleet_min", 1, _MAX_FLEET)
+    return FleetSize(least, parse_number(values, "fleet_max", least, _MAX_FLEET))
 
 
-def _parse_number(values: Mapping[str, str], name: str, least: int, most: int) -> int:
-    text = values[name]
-    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
-        raise ConfigError(f"{name} is {text!r}, expected a number from {least:,} to {most:,}")
-    return int(text)
-
-
-def _parse_flag(values: Mapping[str, str], name: str) -> bool:
-    text = values[name].lower()
-    if text not in {"true", "false"}:
-        raise ConfigError(f"{name} is {values[name]!r}, expected true or false")
-    return text == "true"
-
-
-def _parse_principals(text: str, partition: str) -> tuple[str, ...]:
-    principals = _parse_list(text)
+def _parse_principals(text: str, partition: str, name: str = "chat_principals") -> tuple[str, ...]:
+    principals = parse_list(text)
     for principal in principals:
         arn = _PRINCIPAL.fullmatch(principal)
         if arn is None:
             raise ConfigError(
-                f"chat_principals has {principal!r}, expected the ARN of an IAM role or user, "
+                f"{name} has {principal!r}, expected the ARN of an IAM role or user, "
                 "not of a session, and no wildcard"
             )
         if arn[1] != partition:
             raise ConfigError(
-                f"chat_principals has {principal!r} of partition {arn[1]}, and the Region is of "
+                f"{name} has {principal!r} of partition {arn[1]}, and the Region is of "
                 f"{partition}: nobody asks across partitions"
             )
     if not 1 <= len(principals) <= _MAX_PRINCIPALS:
         raise ConfigError(
-            f"chat_principals has {len(principals)} ARNs, expected 1 to {_MAX_PRINCIPALS}: let "
+            f"{name} has {len(principals)} ARNs, expected 1 to {_MAX_PRINCIPALS}: let "
             "more people share a role"
         )
     return principals
 
 
 def _parse_client_cidrs(text: str, *, any_client: bool) -> tuple[str, ...]:
-    given = [_parse_network("client_cidrs", item) for item in _parse_list(text)]
+    given = [parse_network("client_cidrs", item) for item in parse_list(text)]
     # Without overlaps, so that everyone is everyone however it is written.
     networks = list(collapse_addresses(given))
     if not networks:
@@ -250,24 +281,18 @@ def _parse_client_cidrs(text: str, *, any_client: bool) -> tuple[str, ...]:
     return tuple(str(network) for network in networks)
 
 
-def _parse_network(name: str, text: str) -> IPv4Network:
-    try:
-        return IPv4Network(text)
-    except ValueError as error:
-        raise ConfigError(f"{name} has {text!r}: {error}, expected such as 10.0.0.0/8") from None
+def _parse_hostname(text: str) -> str | None:
+    if text and not _HOSTNAME.fullmatch(text):
+        raise ConfigError(f"hostname is {text!r}, expected such as ask.example.org, no address")
+    return text or None
 
 
-def _parse_vpc_cidr(text: str) -> str:
-    network = _parse_network("vpc_cidr", text)
-    # Amazon VPC user guide, "VPC CIDR blocks": /16 to /28. In a /25, two private subnets of /27
-    # or more have room for the largest fleet beside endpoints and what AWS keeps.
-    if not 16 <= network.prefixlen <= 25:
-        raise ConfigError(f"vpc_cidr is /{network.prefixlen}, expected /16 to /25")
-    return str(network)
+def _parse_consumers(text: str, partition: str) -> tuple[str, ...]:
+    return _parse_principals(text, partition, "privatelink_principals") if text else ()
 
 
 def _parse_fips(values: Mapping[str, str], region: str) -> bool:
-    fips = _parse_flag(values, "fips")
+    fips = parse_flag(values, "fips")
     try:
         REGIONS[region].kms_host(fips=fips)
     except ProtocolError as error:

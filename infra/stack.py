@@ -10,6 +10,7 @@ from constructs import Construct
 from infra.alarms import Alarms
 from infra.approved_image import ApprovedImage
 from infra.chat_role import ChatRole
+from infra.dashboard import Dashboard
 from infra.enclave_image import EnclaveImage
 from infra.fleet import Cargo, Fleet
 from infra.front import Front
@@ -67,24 +68,17 @@ class EnclaveStack(Stack):
             require_source_identity=parameters.require_source_identity,
         )
         key = EnclaveKey(self, "Key", account=account, chat_role=chat_role, releases=image.releases)
+        host_name = f"{name}-host-{region}"
         host_role = HostRole(
-            self,
-            "HostRole",
-            role_name=f"{name}-host-{region}",
-            key_arn=key.arn,
-            logs=logs,
-            files=files,
+            self, "HostRole", role_name=host_name, key_arn=key.arn, logs=logs, files=files
         )
 
-        network = Network(
-            self, "Network", cidr=parameters.vpc_cidr, public=parameters.public, logs=logs
-        )
+        network = Network(self, "Network", vpc=parameters.vpc, public=parameters.public, logs=logs)
         network.add_kms_endpoint(key_arn=key.arn, chat_role_arn=chat_role.arn, fips=parameters.fips)
         network.add_host_endpoints(host_role.arn)
         network.add_s3_endpoint(
             host_role_arn=host_role.arn, files=files, packages_bucket=parameters.packages_bucket
         )
-
         fleet = Fleet(
             self,
             "Fleet",
@@ -92,14 +86,15 @@ class EnclaveStack(Stack):
             role=host_role,
             cargo=Cargo(eif, software, logs),
             sizes=image.require_sizes(parameters.sizes),
-            size=parameters.fleet_size,
+            size=parameters.fleet,
             fips=parameters.fips,
         )
         # An image is approved before it runs, and a host's first calls find their way.
         fleet.group.node.add_dependency(key, network, host_role)
         front = self._front(parameters, network, fleet)
         email = parameters.alarm_email
-        Alarms(self, "Alarms", key=key, logs=logs, fleet=fleet, front=front, email=email)
+        alarms = Alarms(self, "Alarms", key=key, logs=logs, fleet=fleet, front=front, email=email)
+        Dashboard(self, "Dashboard", release=image.release, key_events=alarms.seen)
         self._tell(front, key, chat_role, parameters)
 
     @property
@@ -116,6 +111,8 @@ class EnclaveStack(Stack):
             public=parameters.public,
             certificate_arn=parameters.certificate_arn,
             group=fleet.group,
+            hostname=parameters.hostname,
+            privatelink_principals=parameters.privatelink_principals,
         )
 
     def _tell(
@@ -128,6 +125,20 @@ class EnclaveStack(Stack):
             "fips": parameters.fips,
         }
         CfnOutput(self, "Url", value=front.url)
+        if parameters.hostname:
+            CfnOutput(
+                self,
+                "BalancerName",
+                value=front.balancer.load_balancer_dns_name,
+                description=f"What {parameters.hostname} has to be an alias of",
+            )
+        if front.service:
+            CfnOutput(
+                self,
+                "EndpointService",
+                value=front.service.vpc_endpoint_service_name,
+                description="What consumers make their PrivateLink endpoint to",
+            )
         CfnOutput(self, "KeyArn", value=key.arn)
         CfnOutput(self, "ChatRoleArn", value=chat_role.arn)
         CfnOutput(

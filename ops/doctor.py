@@ -17,7 +17,8 @@ from app.chatbot.console import Terminal, leave_quietly
 from app.chatbot.errors import CertificateError, LoginError
 from app.protocol.errors import ConfigError
 from app.protocol.regions import REGIONS
-from infra.parameters import Parameters, parse_parameters
+from infra.parameters import FleetSize, Parameters, parse_parameters
+from infra.vpc import ExistingVpc
 from ops.askers import check_asker, check_principals, find_missing
 from ops.aws import AwsError, NotAllowedError
 from ops.bootstrap import check_bootstrap, check_bucket_key, read_bootstrap, read_bucket_key
@@ -30,6 +31,7 @@ from ops.deployment import (
     add_deployment_arguments,
     read_deployment,
 )
+from ops.existing_vpc import check_endpoints, check_subnets, read_endpoints, read_subnets
 from ops.finding import Finding, Level, counted, has_problem, ok, problem, warning
 from ops.first_deploy import (
     check_fixed_names,
@@ -56,11 +58,14 @@ from ops.placement import (
     read_offerings,
     read_quota,
     read_zones,
+    services,
 )
 from ops.principal import Principal, check_principal, read_principal
 from ops.trail import check_trails, read_trails
 from ops.volume_key import check_volume_key
 
+# Of each subnet: the load balancer's eight and an endpoint to each of five services.
+LEAST_FREE_ADDRESSES: Final = 13
 EXIT_PROBLEMS: Final = 1
 EXIT_USAGE: Final = 2
 _EPILOG: Final = """\
@@ -148,10 +153,14 @@ def read_parameters(deployment: Deployment, region: str) -> tuple[Parameters | N
     sizes = parameters.sizes
     return parameters, ok(
         "parameters",
-        f"stack {deployment.name}: {parameters.fleet_size} of {sizes.instance_type.name}, "
+        f"stack {deployment.name}: {_say_fleet(parameters.fleet)} of {sizes.instance_type.name}, "
         f"asked by {', '.join(parameters.chat_principals)} from "
         f"{', '.join(parameters.client_cidrs)}",
     )
+
+
+def _say_fleet(fleet: FleetSize) -> str:
+    return f"{fleet.least} to {fleet.most}" if fleet.scales else str(fleet.most)
 
 
 def diagnose_place(
@@ -189,7 +198,10 @@ def diagnose_place(
     if parameters:
         yield from _diagnose_askers(session, parameters, principal, asker)
         yield from _diagnose_fleet(session, parameters)
-    yield from diagnose_room(deployment, session)
+        if isinstance(parameters.vpc, ExistingVpc):
+            yield from _diagnose_vpc(session, parameters, parameters.vpc, deployment.name)
+    own_vpc = parameters is None or isinstance(parameters.vpc, str)
+    yield from diagnose_room(deployment, session, own_vpc=own_vpc)
 
 
 def _check_region(region: str) -> Finding:
@@ -249,7 +261,9 @@ def _diagnose_askers(
     )
 
 
-def diagnose_room(deployment: Deployment, session: boto3.Session) -> Iterator[Finding]:
+def diagnose_room(
+    deployment: Deployment, session: boto3.Session, *, own_vpc: bool = True
+) -> Iterator[Finding]:
     """Check what a stack that is not there yet needs room for."""
     name, region = deployment.name, session.region_name
     try:
@@ -258,16 +272,37 @@ def diagnose_room(deployment: Deployment, session: boto3.Session) -> Iterator[Fi
     except AwsError as error:
         yield _not_checked("names", error)
         return
-    yield _make("VPC quota", lambda: check_vpcs(read_vpcs(session), region))
+    if own_vpc:
+        yield _make("VPC quota", lambda: check_vpcs(read_vpcs(session), region))
     yield _make(
         "log resource policies", lambda: check_log_policies(read_log_policies(session), region)
     )
     yield _make("names", lambda: check_fixed_names(session, name))
 
 
+def _diagnose_vpc(
+    session: boto3.Session, parameters: Parameters, vpc: ExistingVpc, name: str
+) -> Iterator[Finding]:
+    wanted = (*services(fips=parameters.fips), "s3")
+    room = LEAST_FREE_ADDRESSES + parameters.fleet.most
+    yield _make("subnets", lambda: check_subnets(read_subnets(session, vpc), vpc, least_free=room))
+    yield _make(
+        "VPC endpoints",
+        lambda: check_endpoints(
+            read_endpoints(session, vpc), vpc, wanted, ours=is_there(session, name)
+        ),
+    )
+
+
+def _zones(session: boto3.Session, vpc: str | ExistingVpc) -> tuple[str, ...]:
+    if isinstance(vpc, ExistingVpc):
+        return tuple(subnet.zone for subnet in read_subnets(session, vpc))
+    return read_zones(session)
+
+
 def _diagnose_fleet(session: boto3.Session, parameters: Parameters) -> Iterator[Finding]:
     region, instance = session.region_name, parameters.sizes.instance_type
-    zones = cache(lambda: read_zones(session))
+    zones = cache(lambda: _zones(session, parameters.vpc))
 
     def offered() -> Finding:
         offering = read_offerings(session, instance.name)
@@ -286,7 +321,7 @@ def _diagnose_fleet(session: boto3.Session, parameters: Parameters) -> Iterator[
     yield _make(
         "vCPU quota",
         lambda: check_quota(
-            read_quota(session), fleet_size=parameters.fleet_size, instance=instance, region=region
+            read_quota(session), fleet=parameters.fleet, instance=instance, region=region
         ),
     )
 

@@ -9,6 +9,7 @@ from typing import Final
 import boto3
 
 from infra.instances import InstanceType
+from infra.parameters import FleetSize
 from infra.rolling import batch_size
 from ops.aws import AwsError, asking
 from ops.finding import Finding, ok, problem
@@ -194,11 +195,11 @@ def read_quota(session: boto3.Session) -> int:
     return int(quota["Quota"]["Value"])
 
 
-def check_quota(quota: int, *, fleet_size: int, instance: InstanceType, region: str) -> Finding:
+def check_quota(quota: int, *, fleet: FleetSize, instance: InstanceType, region: str) -> Finding:
     """Check that the fleet fits, and what is started first during an update."""
-    batch = batch_size(fleet_size)
-    check, needed = "vCPU quota", (fleet_size + batch) * instance.vcpus
-    reckoning = f"{fleet_size} + {batch} of {instance.name} need {needed} vCPUs"
+    batch = 0 if fleet.scales else batch_size(fleet.most)
+    check, needed = "vCPU quota", (fleet.most + batch) * instance.vcpus
+    reckoning = f"{fleet.most} + {batch} of {instance.name} need {needed} vCPUs"
     if quota < needed:
         return problem(
             check,

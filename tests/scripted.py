@@ -5,7 +5,7 @@ Scripted parts of an enclave, and an asker to it: a model and a KMS that do as a
 import hashlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -56,11 +56,19 @@ class ScriptedEngine:
     closed: bool = False
     alive: bool = True
     keeps_deadline: bool = True
+    waits: bool = False  # as a prompt that is to be encoded does
 
     def start(
-        self, question: Question, *, deadline: float, prefix: PrefixName | None = None
+        self,
+        question: Question,
+        *,
+        deadline: float,
+        prefix: PrefixName | None = None,
+        require_wanted: Callable[[], None] = lambda: None,
     ) -> "ScriptedGeneration":
         """Begin, or refuse."""
+        if self.waits:
+            require_wanted()
         self.questions.append(question)
         self.prefixes.append(prefix)
         if self.refusal is not None:

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,9 +34,15 @@ class ScriptEngine:
         self._folder = folder
 
     def start(
-        self, question: Question, *, deadline: float, prefix: PrefixName | None = None
+        self,
+        question: Question,
+        *,
+        deadline: float,
+        prefix: PrefixName | None = None,
+        require_wanted: Callable[[], None] = lambda: None,
     ) -> ScriptedGeneration:
         """Begin, or refuse, as the rule says; and note the question."""
+        del require_wanted
         with (self._folder / ASKED).open("a") as asked:
             asked.write(json.dumps(dataclasses.asdict(question)) + "\n")
         rule = self._find(question)

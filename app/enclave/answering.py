@@ -6,8 +6,10 @@ SPEC.md sections 4 to 6.
 """
 
 import hashlib
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import Final, Literal, Protocol
 
@@ -100,7 +102,10 @@ class Answerer:
             outcome = "failed"
             sealer, header = self._make_sealer(authorization, digest)
             generation = self.engine.start(
-                question, deadline=deadline, prefix=_name_prefix(question_key)
+                question,
+                deadline=deadline,
+                prefix=_name_prefix(question_key),
+                require_wanted=lambda: _require_there(peer),
             )
         except AppError as error:
             secret = authorization.answer_secret
@@ -109,10 +114,11 @@ class Answerer:
         answers = question.options.n
         stream = _AnswerStream(sealer, generation, peer, answers=answers, deadline=deadline)
         try:
-            peer.send(header)
-            finish = stream.send_pieces(question.options.padding)
-            receipt = self._receipt(authorization, question, stream, finish)
-            stream.send_receipt(sign_receipt(receipt, self._attest), question.options.padding)
+            with _punctual(question.options.padding):
+                peer.send(header)
+                finish = stream.send_pieces(question.options.padding)
+                receipt = self._receipt(authorization, question, stream, finish)
+                stream.send_receipt(sign_receipt(receipt, self._attest), question.options.padding)
         except AppError:  # no receipt, so no final frame: the asker sees an answer cut off
             return "failed"
         finally:
@@ -182,6 +188,30 @@ def _require_served(question: Question) -> None:
         unusual.insert(0, 0)
     if unusual:
         raise UnsupportedError(numbers=tuple(unusual))
+
+
+def _require_there(peer: Peer) -> None:
+    if peer.gone():
+        raise BrokenPipeError
+
+
+@contextmanager
+def _punctual(padding: Padding) -> Iterator[None]:
+    """
+    Have this thread run whenever it is due, whatever the engine computes, while it sends on a beat.
+
+    Beats that came late while an answer is made would tell how long it is (benchmarks/beats).
+    """
+    before = os.sched_getscheduler(0)
+    if padding == "constant":
+        with suppress(PermissionError):  # of a twin that its user runs
+            policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+            os.sched_setscheduler(0, policy, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):
+            os.sched_setscheduler(0, before, os.sched_param(0))
 
 
 def _name_prefix(key: QuestionKey) -> PrefixName:
@@ -270,8 +300,8 @@ class _AnswerStream:
         if messages:
             self._peer.send(*messages)
             self._beat = time.monotonic()
-        elif self._peer.gone():
-            raise BrokenPipeError
+        else:
+            _require_there(self._peer)
 
     def _take(self, seconds: float) -> None:
         """Take what was made; an answer that outgrows what frames can hold ends in error."""

@@ -21,6 +21,10 @@ METRICS_NAMESPACE: Final = "EnclaveLLM"
 ENCLAVE_UP_METRIC: Final = "EnclaveUp"  # 1 when the approved enclave runs and answers, else 0
 ANSWER_ERRORS_METRIC: Final = "AnswerErrors"  # answers that failed inside since the last minute
 REFUSED_METRIC: Final = "RequestsRefused"  # before a question opened; anybody can bring these
+ANSWERED_METRIC: Final = "Answered"  # answers that ended since the last minute
+AT_ONCE_METRIC: Final = "AnswersAtOnce"  # under way and waiting, the most that a look has found
+WAITING_METRIC: Final = "AnswersWaiting"  # for one of the engine's places, likewise
+STARTS_METRIC: Final = "EnclaveStarts"  # of enclaves since the last minute
 STACK_DIMENSION: Final = "Stack"  # their one dimension; its value is the stack's name
 
 _MIN_CID: Final = 4  # 0 to 3 are reserved; Nitro Enclaves user guide, "enclave CID", vsock(7)

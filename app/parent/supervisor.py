@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +24,12 @@ from typing import Final
 from app.parent.allocator import SYSFS, read_reserved, require_reserved
 from app.parent.config import (
     ANSWER_ERRORS_METRIC,
+    ANSWERED_METRIC,
+    AT_ONCE_METRIC,
     ENCLAVE_UP_METRIC,
     REFUSED_METRIC,
+    STARTS_METRIC,
+    WAITING_METRIC,
     HostConfig,
 )
 from app.parent.emf import encode_metrics
@@ -45,6 +50,15 @@ _FIRST_PAUSE_SECONDS: Final = 5
 _LONGEST_PAUSE_SECONDS: Final = 300
 _RUNNING: Final = "RUNNING"
 _UNNAMED: Final = ""  # its id is seen at the first look
+_NOTHING_YET: Final = HealthReport(0, 0, 0, 0)
+_COUNTED: Final = (
+    ANSWERED_METRIC,
+    ANSWER_ERRORS_METRIC,
+    REFUSED_METRIC,
+    AT_ONCE_METRIC,
+    WAITING_METRIC,
+    STARTS_METRIC,
+)
 _STATUS: Final = Path("/run/enclave-llm/status.json")
 
 
@@ -135,7 +149,7 @@ class Supervisor:
         self._next_start = clock()
         self._lock = threading.Lock()
         self._up = False
-        self._errors = self._refused = 0
+        self._counts = Counter[str]()  # since the last report
 
     def look(self) -> None:
         """Look once, and do what is to be done."""
@@ -160,13 +174,8 @@ class Supervisor:
     def take_counts(self) -> dict[str, int]:
         """Give the metrics since the last call."""
         with self._lock:
-            counts = {
-                ENCLAVE_UP_METRIC: int(self._up),
-                ANSWER_ERRORS_METRIC: self._errors,
-                REFUSED_METRIC: self._refused,
-            }
-            self._errors = self._refused = 0
-        return counts
+            counts, self._counts = self._counts, Counter()
+            return {ENCLAVE_UP_METRIC: int(self._up)} | {name: counts[name] for name in _COUNTED}
 
     def stop(self) -> None:
         """End the enclave: without its supervisor nobody would look after it."""
@@ -219,11 +228,20 @@ class Supervisor:
         if not known.spoke:
             log("enclave_ready", seconds=round(self._clock() - known.seen_at))
         known.spoke, known.heard_at = True, self._clock()
-        with self._lock:
-            self._errors += max(0, report.failed - known.failed)
-            self._refused += max(0, report.refused - known.refused)
-        known.failed, known.refused = report.failed, report.refused
+        self._count(report, known.report)
+        known.report = report
         return report
+
+    def _count(self, report: HealthReport, before: HealthReport) -> None:
+        """Count what has ended since *before*, and how many there are at once."""
+        with self._lock:
+            counts = self._counts
+            counts[ANSWERED_METRIC] += max(0, report.answered - before.answered)
+            counts[ANSWER_ERRORS_METRIC] += max(0, report.failed - before.failed)
+            counts[REFUSED_METRIC] += max(0, report.refused - before.refused)
+            at_once = report.active + report.waiting
+            counts[AT_ONCE_METRIC] = max(counts[AT_ONCE_METRIC], at_once)
+            counts[WAITING_METRIC] = max(counts[WAITING_METRIC], report.waiting)
 
     def _replace(self) -> None:
         """Start an enclave where there is none, when it is time to."""
@@ -242,6 +260,8 @@ class Supervisor:
             self._fail()
         else:
             log("enclave_started", release=self._config.release)
+            with self._lock:
+                self._counts[STARTS_METRIC] += 1
             now = self._clock()
             # Known from now on, so that one which ends before the next look is missed.
             self._known = _Known(_UNNAMED, now, now, head_start_seconds=0)
@@ -276,8 +296,7 @@ class _Known:
     heard_at: float
     head_start_seconds: int
     spoke: bool = False
-    failed: int = 0
-    refused: int = 0
+    report: HealthReport = _NOTHING_YET
 
 
 def supervise(supervisor: Supervisor, stack_name: str, stop: threading.Event) -> None:

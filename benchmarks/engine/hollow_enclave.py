@@ -35,10 +35,15 @@ class HollowEngine:
     """Answers every question with as many pieces as it allows tokens."""
 
     def start(
-        self, question: Question, *, deadline: float, prefix: PrefixName | None = None
+        self,
+        question: Question,
+        *,
+        deadline: float,
+        prefix: PrefixName | None = None,
+        require_wanted: Callable[[], None] = lambda: None,
     ) -> "HollowGeneration":
         """Begin; nothing can go wrong."""
-        del deadline, prefix
+        del deadline, prefix, require_wanted
         return HollowGeneration(question.options.max_tokens)
 
     def is_alive(self) -> bool:

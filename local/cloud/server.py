@@ -25,6 +25,7 @@ _handlers: Final = provisioners._RESOURCE_HANDLERS  # noqa: SLF001 - there is no
 _sg_permissions: Final = provisioners._ec2_sg_permissions  # noqa: SLF001
 _security_groups: Final = ec2._security_groups  # noqa: SLF001
 _flow_logs: Final = ec2._flow_logs  # noqa: SLF001
+_services: Final[dict[str, object]] = {}
 
 
 def _rule_handlers(direction: str) -> Mapping[str, Callable[..., object]]:
@@ -61,11 +62,43 @@ def _delete_flow_log(physical_id: str, _properties: Properties) -> None:
     _flow_logs.pop(physical_id, None)
 
 
+def _create_service(_logical_id: str, properties: Properties, _stack_name: str) -> Created:
+    """Make what PrivateLink's consumers connect to; it exists by its number alone."""
+    balancers = properties["NetworkLoadBalancerArns"]
+    if not isinstance(balancers, list) or not all(map(str, balancers)):
+        raise ValueError("an endpoint service has no load balancer")
+    service_id = f"vpce-svc-{next(_numbers):017x}"
+    _services[service_id] = []
+    return service_id, {"ServiceId": service_id}
+
+
+def _delete_service(physical_id: str, _properties: Properties) -> None:
+    del _services[physical_id]
+
+
+def _allow_principals(_logical_id: str, properties: Properties, _stack_name: str) -> Created:
+    service_id = str(properties["ServiceId"])
+    _services[service_id] = properties["AllowedPrincipals"]
+    return f"{service_id}-permissions", {}
+
+
+def _forbid_principals(_physical_id: str, properties: Properties) -> None:
+    _services[str(properties["ServiceId"])] = []
+
+
 def main() -> None:
     """Serve on the port that the environment names, until ended."""
     _handlers["AWS::EC2::SecurityGroupIngress"] = _rule_handlers("IpPermissions")
     _handlers["AWS::EC2::SecurityGroupEgress"] = _rule_handlers("IpPermissionsEgress")
     _handlers["AWS::EC2::FlowLog"] = {"create": _create_flow_log, "delete": _delete_flow_log}
+    _handlers["AWS::EC2::VPCEndpointService"] = {
+        "create": _create_service,
+        "delete": _delete_service,
+    }
+    _handlers["AWS::EC2::VPCEndpointServicePermissions"] = {
+        "create": _allow_principals,
+        "delete": _forbid_principals,
+    }
     end_with_supervisor()
     app.main()
 

@@ -23,6 +23,7 @@ Json = Mapping[str, object]
 
 _KEY: Final = "AWS::KMS::Key"
 _VPC: Final = "AWS::EC2::VPC"
+_ENDPOINT: Final = "AWS::EC2::VPCEndpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +107,14 @@ def read_endpoints(admin: boto3.Session, assembly: Path, *, stack: str, key_arn:
     filled = Placeholders(resources, partition, account, region)
     ids = {
         kind: [item.physical_id for item in resources.values() if item.kind == kind]
-        for kind in (_KEY, _VPC)
+        for kind in (_KEY, _VPC, _ENDPOINT)
     }
     foreign = [one for one in ids[_KEY] if not key.endswith(f"/{one}")]
-    vpcs = ids[_VPC]
-    if not foreign or len(vpcs) != 1:
+    if not foreign or len(ids[_VPC]) > 1:
         raise ConfigError(f"stack {stack} is none of ours: give another name")
     return Endpoints(
         expected=_by_service(_expected(template, filled)),
-        live=_by_service(_live(admin, vpcs[0])),
+        live=_by_service(_live(admin, ids)),
         foreign_key_arn=_key_arn(partition, region, account, foreign[0]),
     )
 
@@ -136,10 +136,11 @@ def _expected(template: Json, filled: Placeholders) -> Iterator[tuple[str, objec
                 yield service, filled.fill_in(properties.get("PolicyDocument"))
 
 
-def _live(admin: boto3.Session, vpc: str) -> Iterator[tuple[str, object]]:
-    """Give every endpoint of the network, whoever made it."""
+def _live(admin: boto3.Session, ids: Mapping[str, list[str]]) -> Iterator[tuple[str, object]]:
+    """Give every endpoint of the stack's own network, whoever made it; in another, its own."""
+    name = "vpc-id" if ids[_VPC] else "vpc-endpoint-id"
     pages = admin.client("ec2").get_paginator("describe_vpc_endpoints")
     with asking("ec2:DescribeVpcEndpoints"):
-        for page in pages.paginate(Filters=[{"Name": "vpc-id", "Values": [vpc]}]):
+        for page in pages.paginate(Filters=[{"Name": name, "Values": ids[_VPC] or ids[_ENDPOINT]}]):
             for item in page["VpcEndpoints"]:
                 yield item["ServiceName"], json.loads(item.get("PolicyDocument", "null"))

@@ -142,7 +142,7 @@ class GuardedModel(OpenVinoModel):
         self._given.append(guard)
 
     def _require_blocks_kept(self, batch: Sequence[Rows], before: list[NDArray[np.uint8]]) -> None:
-        begun = [block for rows in batch for block in rows.used_blocks[rows.past // 32 :]]
+        begun = [block for rows in batch for block in rows.written_blocks]
         kept = np.setdiff1d(np.arange(self.blocks), begun)
         for cache, was in zip(self._by_block, before, strict=True):
             assert np.array_equal(cache[kept], was[kept]), "another block was written"

@@ -49,8 +49,12 @@ def test_life(fake: Path, tmp_path: Path) -> None:
     supervisor.look()
     assert supervisor.take_counts() == {
         "EnclaveUp": 1,
+        "Answered": 0,
         "AnswerErrors": 0,
         "RequestsRefused": 0,
+        "AnswersAtOnce": 0,
+        "AnswersWaiting": 0,
+        "EnclaveStarts": 1,
     }
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "RUNNING"
     supervisor.stop()

@@ -33,9 +33,10 @@ VARIANTS: Final[dict[str, dict[str, object]]] = {
     "identity": {"require_source_identity": True, "chat_principals": [DESK, ALICE]},
     "alarmed": {"alarm_email": "oncall@example.com"},
     "fleet-of-3": {"fleet_size": 3},
+    "scales": {"fleet_min": 2, "fleet_max": 6},
     "anyone": {"client_cidrs": "0.0.0.0/0", "allow_any_client": "true", "public": "true"},
 }
-# Elsewhere: another partition, and KMS by its FIPS names.
+# Elsewhere: another partition, KMS by its FIPS names, a VPC that is there.
 PLACES: Final[dict[str, dict[str, object]]] = {
     "fips": {"fips": "true"},
     "gov": {"region": "us-gov-west-1", "chat_principals": DESK.replace("aws", "aws-us-gov", 1)},
@@ -46,6 +47,15 @@ PLACES: Final[dict[str, dict[str, object]]] = {
         "packages_bucket": "packages-of-their-own",
     },
     "china": {"region": "cn-north-1", "chat_principals": DESK.replace("aws", "aws-cn", 1)},
+    "their-network": {
+        "vpc_id": "vpc-0123456789abcdef0",
+        "subnet_ids": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
+        "route_table_ids": "rtb-0123456789abcdef0",
+        "existing_endpoints": "ssm,ssmmessages",
+        "hostname": "ask.example.org",
+        "certificate_arn": CERTIFICATE,
+        "privatelink_principals": "arn:aws:iam::444455556666:root",
+    },
 }
 # Differs in numbers alone: no test of each needs it.
 LARGEST: Final[dict[str, dict[str, object]]] = {"fleet-of-20": {"fleet_size": 20}}

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from app.parent.config import HostConfig
+from app.parent.config import (
+    AT_ONCE_METRIC,
+    METRICS_NAMESPACE,
+    STACK_DIMENSION,
+    HostConfig,
+)
+from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.releases import Release
 from infra.fleet import AMI_PARAMETER
-from infra.rolling import batch_size
+from infra.rolling import ANSWERS_AN_ENCLAVE, batch_size
 from infra.user_data import MAX_USER_DATA_BYTES, UserDataError, user_data
 from tests.infra.deployment import ACCOUNT, REGION, WEIGHTS_SHA256, Files, Json, Template
 
@@ -285,3 +291,32 @@ def test_the_account_is_in_no_user_data_but_in_the_buckets_name(each: Template) 
     """
     lines = [line for line in script_of(each).splitlines() if ACCOUNT in line]
     assert [line.partition("=")[0] for line in lines] == ["host_url", "eif_url"]
+
+
+def test_a_fleet_that_scales(variant: Callable[[str], Template]) -> None:
+    """
+    It stays within its bounds, and follows the answers at once, of an enclave on average.
+    """
+    template = variant("scales")
+    group = template.one(GROUP)
+    assert (group["MinSize"], group["MaxSize"]) == ("2", "6")
+    rolling = template.resources[template.id(GROUP)]["UpdatePolicy"]["AutoScalingRollingUpdate"]
+    assert (rolling["MinInstancesInService"], rolling["MaxBatchSize"]) == (2, 2)
+    assert "AlarmNotification" in rolling["SuspendProcesses"]
+    policy = template.one("AutoScaling::ScalingPolicy")
+    assert policy["PolicyType"] == "TargetTrackingScaling"
+    tracked = policy["TargetTrackingConfiguration"]
+    assert tracked["TargetValue"] == ANSWERS_AN_ENCLAVE < MAX_ACTIVE_ANSWERS
+    assert tracked["CustomizedMetricSpecification"] == {
+        "Dimensions": [{"Name": STACK_DIMENSION, "Value": "enclave-llm"}],
+        "MetricName": AT_ONCE_METRIC,
+        "Namespace": METRICS_NAMESPACE,
+        "Statistic": "Average",
+    }
+
+
+def test_a_fleet_that_stays_has_no_policy(variant: Callable[[str], Template]) -> None:
+    """
+    Nothing scales what its operator has counted.
+    """
+    assert variant("fleet-of-3").ids("AutoScaling::ScalingPolicy") == []

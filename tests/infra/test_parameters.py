@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from app.protocol.errors import ConfigError
 from infra.instances import Sizes, parse_instance_type
-from infra.parameters import PROFILES, Parameters, parse_parameters
+from infra.parameters import PROFILES, FleetSize, Parameters, parse_parameters
+from infra.vpc import ExistingVpc
 from tests.infra.deployment import ALICE, CERTIFICATE, DESK, REGION
 
 ROOT = Path("/project")
@@ -21,16 +22,24 @@ NAMES = (
     "eif",
     "enclave_memory_mib",
     "enclave_vcpus",
+    "existing_endpoints",
     "fips",
+    "fleet_max",
+    "fleet_min",
     "fleet_size",
     "host",
+    "hostname",
     "instance_type",
     "packages_bucket",
+    "privatelink_principals",
     "profile",
     "public",
     "releases",
     "require_source_identity",
+    "route_table_ids",
+    "subnet_ids",
     "vpc_cidr",
+    "vpc_id",
 )
 
 
@@ -45,14 +54,16 @@ def test_what_is_not_said_is_so() -> None:
     """
     assert parse() == Parameters(
         sizes=Sizes(parse_instance_type("r5.8xlarge"), 8, 70_000),
-        fleet_size=1,
+        fleet=FleetSize(1, 1),
         chat_principals=(DESK,),
         client_cidrs=("10.0.0.0/8",),
         certificate_arn=None,
         public=False,
         require_source_identity=False,
         alarm_email=None,
-        vpc_cidr="10.88.0.0/24",
+        vpc="10.88.0.0/24",
+        hostname=None,
+        privatelink_principals=(),
         fips=False,
         packages_bucket="al2023-repos-eu-central-1-de612dc2",
         releases=ROOT / "releases.json",
@@ -80,14 +91,14 @@ def test_everything_can_be_said() -> None:
         eif="/images/enclave.eif",
     )
     assert given.sizes == Sizes(parse_instance_type("m5.xlarge"), 2, 8000)
-    assert given.fleet_size == 3
+    assert given.fleet == FleetSize(3, 3)
     assert given.chat_principals == (DESK, ALICE)
     assert given.client_cidrs == ("10.0.0.0/8", "192.0.2.7/32")
     assert given.certificate_arn == CERTIFICATE
     assert given.public
     assert given.require_source_identity
     assert given.alarm_email == "oncall@example.com"
-    assert given.vpc_cidr == "10.1.0.0/16"
+    assert given.vpc == "10.1.0.0/16"
     assert (given.releases, given.eif) == (ROOT / "other.json", Path("/images/enclave.eif"))
 
 
@@ -366,3 +377,103 @@ def test_any_context_is_parameters_or_refused(
     assert all("*" not in arn for arn in parameters.chat_principals)
     if "0.0.0.0/0" in parameters.client_cidrs:
         assert str(named["allow_any_client"]).lower() == "true"
+
+
+THEIRS: dict[str, object] = {
+    "vpc_id": "vpc-0123456789abcdef0",
+    "subnet_ids": "subnet-01234567,subnet-89abcdef",
+    "route_table_ids": "rtb-0123456789abcdef0",
+    "existing_endpoints": "ssm, ssmmessages",
+}
+
+
+def test_a_vpc_that_is_there() -> None:
+    """
+    Four names describe it; a list is a list, and endpoints that are there are left alone.
+    """
+    assert parse(**THEIRS).vpc == ExistingVpc(
+        "vpc-0123456789abcdef0",
+        ("subnet-01234567", "subnet-89abcdef"),
+        ("rtb-0123456789abcdef0",),
+        frozenset({"ssm", "ssmmessages"}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"vpc_cidr": "10.0.0.0/24"}, "vpc_cidr is for a VPC of the stack's own"),
+        ({"public": "true"}, "public=true is for a VPC of the stack's own"),
+        ({"vpc_id": ""}, "vpc_id is '', expected 1 such as vpc-"),
+        ({"vpc_id": "vpc-1,vpc-2"}, "vpc_id is"),
+        ({"subnet_ids": "subnet-01234567"}, "subnet_ids is .*, expected 2 to 6 such as subnet-"),
+        ({"subnet_ids": "subnet-01234567,mine"}, "subnet_ids is"),
+        ({"route_table_ids": ""}, "route_table_ids is '', expected 1 to 6 such as rtb-"),
+        (
+            {
+                "subnet_ids": "subnet-01234567,subnet-89abcdef,subnet-00000000",
+                "route_table_ids": "rtb-01234567,rtb-89abcdef",
+            },
+            "route_table_ids has 2 and subnet_ids 3: give one table for all, or one for each",
+        ),
+        ({"existing_endpoints": "kms,sts"}, "existing_endpoints has sts, expected some of"),
+    ],
+)
+def test_a_vpc_that_is_described_wrongly(given: dict[str, object], message: str) -> None:
+    """
+    What is missing, malformed or contradicts the rest is named, with what to give.
+    """
+    with pytest.raises(ConfigError, match=message):
+        parse(**{**THEIRS, **given})
+
+
+def test_s3_needs_no_route_table_where_its_endpoint_is_there() -> None:
+    """
+    Route tables are for the endpoint to S3 alone.
+    """
+    given = {**THEIRS, "route_table_ids": "", "existing_endpoints": "s3"}
+    assert parse(**given).vpc.route_table_ids == ()  # type: ignore[union-attr]  # it is one that is there
+
+
+@pytest.mark.parametrize("name", ["ask", "10.0.0.1", "https://ask.example.org", "-a.example.org"])
+def test_a_hostname_is_a_name(name: str) -> None:
+    """
+    The balancer's name is a DNS name of several labels: no address and no URL.
+    """
+    with pytest.raises(ConfigError, match=r"expected such as ask\.example\.org"):
+        parse(hostname=name)
+
+
+def test_consumers_are_principals() -> None:
+    """
+    Who may connect through PrivateLink is named as askers are, without a wildcard.
+    """
+    assert parse(privatelink_principals=DESK).privatelink_principals == (DESK,)
+    with pytest.raises(ConfigError, match=r"privatelink_principals has '\*', expected the ARN"):
+        parse(privatelink_principals="*")
+
+
+def test_a_fleet_that_scales() -> None:
+    """
+    It has two bounds; the same twice is a fleet that stays.
+    """
+    scales = parse(fleet_min=2, fleet_max="6").fleet
+    assert (scales, scales.scales) == (FleetSize(2, 6), True)
+    assert not parse(fleet_min=2, fleet_max=2).fleet.scales
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"fleet_min": 2}, "give fleet_size for a fleet that stays, or fleet_min and fleet_max"),
+        ({"fleet_size": 2, "fleet_min": 2, "fleet_max": 3}, "give fleet_size for a fleet that"),
+        ({"fleet_min": 3, "fleet_max": 2}, "fleet_max is '2', expected a number from 3 to 20"),
+        ({"fleet_min": 0, "fleet_max": 2}, "fleet_min is '0', expected a number from 1 to 20"),
+    ],
+)
+def test_fleets_that_are_none(given: dict[str, object], message: str) -> None:
+    """
+    One bound alone, both ways at once, or bounds in the wrong order are refused.
+    """
+    with pytest.raises(ConfigError, match=message):
+        parse(**given)

@@ -1,6 +1,7 @@
 """What `bin/smoke` expects of a network's endpoints, from the template that the CDK synthesised."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,16 @@ def test_another_stack(template: Template, aws: StubbedAws, tmp_path: Path) -> N
     aws.answers("cloudformation", "list_stack_resources", {"StackResourceSummaries": []})
     with pytest.raises(ConfigError, match="none of ours"):
         read_endpoints(aws.session, tmp_path, stack="s", key_arn=KEY_ARN)
+
+
+def test_another_network(
+    variant: Callable[[str], Template], aws: StubbedAws, tmp_path: Path
+) -> None:
+    """In a VPC that is not the stack's own, its own endpoints are looked at and no others."""
+    template = variant("their-network")
+    expected = as_deployed(read(template, aws, tmp_path, []))
+    found = read(template, aws, tmp_path, expected)
+    assert found.live == found.expected
+    assert [service for service, _ in found.live] == sorted(
+        f"com.amazonaws.{REGION}.{name}" for name in ("cloudformation", "kms", "logs", "s3")
+    )

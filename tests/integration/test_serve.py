@@ -142,7 +142,7 @@ def test_chat_streams(api: Api, expected: str) -> None:
     *parts, end, usage = chunks
     assert "".join(part.choices[0].delta.content or "" for part in parts) == expected
     assert parts[0].choices[0].delta.role == "assistant"
-    assert len([part for part in parts if part.choices[0].delta.content]) > 2
+    assert len([part for part in parts if part.choices[0].delta.content]) > 1
     assert end.choices[0].finish_reason == "stop"
     assert all(part.choices[0].finish_reason is None and part.usage is None for part in parts)
     assert usage.choices == []
@@ -402,18 +402,11 @@ def test_longer_than_the_model_reads(
 
 
 def test_names_are_taken(api: Api, expected: str) -> None:
-    """A message may name who speaks; where the template has no place for it, a header says so."""
+    """A message may name who speaks; a model whose prompt has no place for it does not see it."""
     named = [{"role": "user", "content": QUESTION, "name": "jdoe"}]
-    for stream in (False, True):
-        answer = api.client.chat.completions.with_raw_response.create(
-            model=MODEL,
-            messages=named,  # type: ignore[arg-type]  # as it is sent
-            stream=stream,
-        )
-        assert answer.headers["x-not-in-the-prompt"] == "messages.name"
-    plain = api.client.chat.completions.with_raw_response.create(model=MODEL, messages=ASKED)
-    assert "x-not-in-the-prompt" not in plain.headers
-    assert json.loads(plain.text)["choices"][0]["message"]["content"] == expected
+    status, answer = api.post({"model": MODEL, "messages": named})
+    assert status == 200
+    assert answer["choices"][0]["message"]["content"] == expected
 
 
 TOOL: Json = {"type": "function", "function": {"name": "book", "parameters": {"type": "object"}}}
@@ -462,11 +455,13 @@ def test_several_prompts(api: Api, expected: str) -> None:
     assert streamed == [expected, texts[2]]
 
 
-def test_the_end_of_an_answer_can_be_asked_for(api: Api) -> None:
-    """A conversation that ends with the assistant's words is no fault of the client's."""
-    begun = [*ASKED, {"role": "assistant", "content": "You"}]
-    status, answer = api.post({"model": MODEL, "messages": begun})
-    assert status == 200 or answer["error"]["code"] == "unsupported_parameter"
+def test_an_answer_that_has_begun_is_continued(api: Api, expected: str) -> None:
+    """A conversation may end with the assistant's words; the answer is what comes after them."""
+    words = expected.split(" ")
+    begun = {"role": "assistant", "content": " ".join(words[:4])}
+    status, answer = api.post({"model": MODEL, "messages": [*ASKED, begun]})
+    assert status == 200
+    assert answer["choices"][0]["message"]["content"] == " " + " ".join(words[4:])
 
 
 def test_whole_numbers_in_any_spelling(api: Api) -> None:

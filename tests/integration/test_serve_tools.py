@@ -1,14 +1,17 @@
 """Tools, schemas, reasoning, log-probabilities as OpenAI's client gets them; a scripted model."""
 
+import io
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from openai import BadRequestError
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
-from tests.integration.test_serve import MODEL, Api, conversations_asked, serve
+from app.chatbot.console import Terminal
+from app.chatbot.terminal.conversation import ask_once
+from tests.integration.test_serve import FAST, MODEL, Api, conversations_asked, serve
 from tests.scripted_twin import ScriptedTwin, control, run_scripted_twin, token
 
 ASKED: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Weather in Bonn?"}]
@@ -176,6 +179,22 @@ def test_log_probabilities(scripted: ScriptedTwin, api: Api) -> None:
     assert old is not None
     assert (old.tokens, old.token_logprobs) == (["Yes", " €"], [-0.25, -1.5])
     assert (old.text_offset, old.top_logprobs) == ([0, 3], [{"No": -2.0}, {"no": -1.75}])
+
+
+def test_people_are_shown_the_text_alone(scripted: ScriptedTwin) -> None:
+    """A terminal, a page and the library give the text; marks and reasoning are no part of it."""
+    scripted.script({"says": [*CALLING[:4], "\n\nIt ", "rains."]})
+    with scripted.twin.connect() as session:
+        answer = session.ask("Weather?", FAST)
+        assert "".join(answer) == answer.text == "It rains."
+        said = session.history[-1]
+        assert (said.text, said.reasoning, said.calls) == ("It rains.", "The weather, then.", ())
+        terminal = Terminal(io.StringIO(), io.StringIO(), io.StringIO())
+        ask_once(session, "And now?", FAST, terminal, as_json=False)
+        assert cast("io.StringIO", terminal.answers).getvalue().strip() == "It rains."
+    scripted.script({"says": [*CALLING[:2]], "finish": "length"})
+    with scripted.twin.connect() as session:
+        assert not list(session.ask("Weather?", FAST))
 
 
 def test_what_a_model_cannot_do(scripted: ScriptedTwin, api: Api) -> None:

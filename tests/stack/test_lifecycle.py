@@ -321,6 +321,7 @@ def left_over(session: boto3.Session, endpoint: str) -> list[str]:
         *(group["logGroupName"] for group in logs.describe_log_groups()["logGroups"]),
         *(policy["policyName"] for policy in logs.describe_resource_policies()["resourcePolicies"]),
         *(rule["Name"] for rule in events.list_rules()["Rules"]),
+        *(board["DashboardName"] for board in alarms.list_dashboards()["DashboardEntries"]),
         *(alarm["AlarmName"] for alarm in alarms.describe_alarms()["MetricAlarms"]),
         *(
             group["AutoScalingGroupName"]

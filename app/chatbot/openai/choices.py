@@ -45,7 +45,7 @@ class ChatChoice:
                 self._calls[-1][1].append(text)
                 return self._call({"function": {"arguments": text}})
             case Tokens(tokens):
-                shown = list(map(_show_token, tokens))
+                shown = list(map(show_token, tokens))
                 self._tokens += shown
                 return self._show({"delta": {"content": ""}}, tokens=shown)
 
@@ -126,7 +126,8 @@ def _show_call(call: Call, arguments: str) -> Json:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _show_token(told: TokenLogprob) -> Json:
+def show_token(told: TokenLogprob) -> Json:
+    """Give a token and those in whose place it stands, with their log-probabilities."""
     return {**_show_logprob(told), "top_logprobs": list(map(_show_logprob, told.alternatives))}
 
 

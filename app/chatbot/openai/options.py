@@ -4,10 +4,22 @@ Options of a question, as parameters of a request give them.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final, Literal
 
 from app.chatbot.openai.body import RequestError
 from app.protocol.errors import QuestionError
-from app.protocol.question import Options
+from app.protocol.question import SCALE, Options, Thinking
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+THINKING: Final[dict[str, Thinking]] = {
+    "none": "off",
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+    "max": "high",
+}
 
 
 def make_options(
@@ -30,3 +42,8 @@ def make_options(
         name = (names or {}).get(option, option)
         words = name + str(error).removeprefix(option)
         raise RequestError(words, name or None, "invalid_value") from None
+
+
+def raise_top_p(given: float | None) -> float | None:
+    """Give *given*, or the least there is for 0: either keeps the likeliest token alone."""
+    return 1 / SCALE if given == 0 else given

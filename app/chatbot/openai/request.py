@@ -7,13 +7,13 @@ all the same.
 
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 
 from app.chatbot.openai.body import Body, RequestError, Whole, parse
 from app.chatbot.openai.messages import GivenMessage, to_messages
-from app.chatbot.openai.options import make_options
+from app.chatbot.openai.options import THINKING, Effort, make_options, raise_top_p
 from app.chatbot.openai.tools import (
     Choice,
     Format,
@@ -27,7 +27,6 @@ from app.protocol.question import SCALE, Message, Options, Question, Thinking
 MAX_ANSWERS: Final = 4  # to one question
 _MAX_PROMPTS: Final = 16
 _TOKEN: Final = re.compile("[0-9]{1,10}")
-_LEAST_TOP_P: Final = 1 / SCALE
 # What has a value that changes nothing, and that value, or those.
 _NEUTRAL: Final[dict[str, object]] = {
     "best_of": 1,
@@ -47,16 +46,6 @@ _COMPANIONS: Final = frozenset(
     {"metadata", "parallel_tool_calls", "service_tier", "store", "stream_options", "tool_choice"}
     | {"top_logprobs", "user"}
 )
-_THINKING: Final[dict[str, Thinking]] = {
-    "none": "off",
-    "minimal": "low",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "high",
-    "max": "high",
-}
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 # What options are called here, where that is another name.
 NAMES: Final = {
     "tool_calls": "parallel_tool_calls",
@@ -140,8 +129,7 @@ class _Request(_Nowhere):
         given: dict[str, object] = {name: getattr(self, name) for name in _SAME}
         if self.top_k == -1:  # how others say that all are kept
             given["top_k"] = 0
-        if self.top_p is not None:  # 0 keeps the likeliest alone, and so does the least there is
-            given["top_p"] = _LEAST_TOP_P if self.top_p == 0 else self.top_p
+        given["top_p"] = raise_top_p(self.top_p)
         if self.seed is not None and self.seed != -1:  # how others say that there is none
             given["seed"] = self.seed % 2**63
         if self.stop is not None:
@@ -196,7 +184,7 @@ class _ChatRequest(_Request):
     def given(self) -> dict[str, object]:
         """Give options by name, None for what was left out."""
         return super().given() | {
-            "tools": encode_tools(self.tools),
+            "tools": encode_tools([tool.function for tool in self.tools]),
             "tool_choice": encode_choice(self.tool_choice, self.tools),
             "tool_calls": encode_parallel(self.parallel_tool_calls, self.tools),
             "schema": self.response_format.to_schema() if self.response_format else None,
@@ -205,7 +193,7 @@ class _ChatRequest(_Request):
         }
 
     def _thinking(self) -> Thinking | None:
-        effort = _THINKING[self.reasoning_effort] if self.reasoning_effort else None
+        effort = THINKING.get(self.reasoning_effort or "")
         wanted = self.chat_template_kwargs
         switch = None
         if wanted is not None:

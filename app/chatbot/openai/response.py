@@ -72,6 +72,13 @@ class Failure:
     headers: dict[str, str]
     body: Json
 
+    @property
+    def error(self) -> Json:
+        """The error object in the body."""
+        error = self.body["error"]
+        assert isinstance(error, Mapping)  # noqa: S101 - `error_body` made it
+        return error
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:

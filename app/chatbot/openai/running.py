@@ -17,9 +17,8 @@ from app.chatbot.session.exchange import Answer, Evidence
 from app.protocol.errors import UnsupportedError
 from app.protocol.question import FIELDS, Question
 
-# What may be left out where a model cannot honour it: who speaks and what was thought before;
-# tools that may be called and need not, with what belongs to them; the order not to think.
-_MESSAGES: Final = FIELDS.index("messages")
+# What may be left out where a model cannot honour it: tools that may be called and need not, with
+# what belongs to them; the order not to think.
 _UNUSED_HEADER: Final = "x-not-in-the-prompt"
 _TOOLS: Final = FIELDS.index("tools")
 _WITH_TOOLS: Final = frozenset(map(FIELDS.index, ("tools", "tool_choice", "tool_calls")))
@@ -118,12 +117,8 @@ class Running:
 
 def _leave_out(question: Question, error: UnsupportedError) -> tuple[Question, tuple[str, ...]]:
     """Give *question* without what cannot be honoured, and what that is; none if it has to be."""
-    options, messages = question.options, question.messages
+    options = question.options
     numbers, left_out = set(error.numbers), []
-    if _MESSAGES in numbers:
-        messages = tuple(replace(message, name="", reasoning="") for message in messages)
-        left_out += ["messages.name"] if messages != question.messages else []
-        numbers -= {_MESSAGES} if left_out else set()
     if _TOOLS in numbers and options.tool_choice in {"auto", "none"}:
         options = replace(options, tools=None, tool_choice="auto", tool_calls="many")
         numbers -= _WITH_TOOLS
@@ -132,7 +127,7 @@ def _leave_out(question: Question, error: UnsupportedError) -> tuple[Question, t
         options = replace(options, thinking="auto")
         numbers -= {_THINKING}
         left_out.append("reasoning_effort")
-    return Question(messages, options), () if numbers else tuple(left_out)
+    return replace(question, options=options), () if numbers else tuple(left_out)
 
 
 def _retrieve(work: "asyncio.Future[None]") -> None:

@@ -19,9 +19,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.chatbot.local_http import bearer, is_token, read_body
+from app.chatbot.local_http import bearer, is_token
 from app.chatbot.openai.body import RequestError
 from app.chatbot.openai.conversations import MAX_SESSIONS, Conversations
+from app.chatbot.openai.http import NotFoundError, read
 from app.chatbot.openai.request import Asked, parse_chat, parse_completion
 from app.chatbot.openai.response import (
     Endpoint,
@@ -31,19 +32,19 @@ from app.chatbot.openai.response import (
     error_body,
     fail,
 )
+from app.chatbot.openai.responses.endpoints import PATH, Responses
 from app.chatbot.openai.running import Running, ending, unused_header, watch
 from app.chatbot.reading.parts import Part
-from app.protocol.errors import AppError, TooLongError
+from app.protocol.errors import AppError
 from app.protocol.question import Options
 
-# JSON may write each byte of a text in six; the enclave's own limit says what is too long.
-_MAX_BODY_BYTES: Final = 2 * 1024 * 1024
+_MAX_NAME: Final = 64  # characters of a name that is told back
 # More than there are sessions, so that one that finds none is told so instead of queued.
 _THREADS: Final = 4 * MAX_SESSIONS
 _COMPLETIONS: Final = "/v1/completions"
 _NOT_SERVED: Final = (
-    "this is not served here; GET /v1/models, POST /v1/chat/completions and POST /v1/completions "
-    "are, for text alone"
+    "this is not served here; GET /v1/models and POST /v1/chat/completions, /v1/completions and "
+    "/v1/responses are, for text alone"
 )
 _CODES: Final = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}
 _PARSERS: Final[dict[Endpoint, Callable[[bytes, Options], Asked]]] = {
@@ -69,6 +70,7 @@ def make_application(
         Route("/v1/models/{name:path}", server.show_model, methods=["GET"]),
         Route("/v1/chat/completions", server.chat, methods=["POST"]),
         Route(_COMPLETIONS, server.complete, methods=["POST"]),
+        *server.responses.routes,
     ]
     handlers: dict[object, Callable[..., object]] = {
         AppError: server.answer_error,
@@ -77,10 +79,6 @@ def make_application(
         Exception: _answer_fault,
     }
     return _RequireToken(Starlette(routes=routes, exception_handlers=handlers), token)  # type: ignore[arg-type]
-
-
-class _NoModelError(HTTPException):
-    """A request names a model that is not served here."""
 
 
 class _RequireToken:
@@ -108,6 +106,7 @@ class _Server:
         self._defaults = defaults
         self._created = int(time.time())
         self._threads = ThreadPoolExecutor(_THREADS, "answer")
+        self.responses = Responses(conversations, defaults, self._threads, self._require_model)
 
     async def list_models(self, _: Request) -> Response:
         """Answer `GET /v1/models`."""
@@ -128,12 +127,12 @@ class _Server:
         return await self._answer(request, "completion")
 
     async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
-        asked = _PARSERS[endpoint](await _read(request), self._defaults)
+        asked = _PARSERS[endpoint](await read(request), self._defaults)
         self._require_model(asked.model)
         shape = Shape(
             endpoint,
             asked.model,
-            self._limit(endpoint),
+            self._limit(request),
             include_usage=asked.include_usage,
             answers=sum(question.options.n for question in asked.questions),
         )
@@ -160,17 +159,19 @@ class _Server:
 
     async def answer_error(self, request: Request, error: AppError | RequestError) -> Response:
         """Answer what is raised on purpose."""
-        completion = request.url.path == _COMPLETIONS
-        failure = fail(error, self._limit("completion" if completion else "chat"))
+        failure = fail(error, self._limit(request))
         return JSONResponse(failure.body, failure.status, failure.headers)
 
-    def _limit(self, endpoint: Endpoint) -> Limit:
-        context_tokens = self._conversations.context_tokens
-        return Limit("prompt" if endpoint == "completion" else "messages", context_tokens)
+    def _limit(self, request: Request) -> Limit:
+        if request.url.path == PATH:
+            return self.responses.limit
+        parameter = "prompt" if request.url.path == _COMPLETIONS else "messages"
+        return Limit(parameter, self._conversations.context_tokens)
 
     def _require_model(self, name: str) -> None:
         if name != self._conversations.model:
-            raise _NoModelError(404, f"the model {name} is not served here, see /v1/models")
+            words = f"the model {name[:_MAX_NAME]} is not served here, see /v1/models"
+            raise NotFoundError(words, "model_not_found")
 
 
 async def _events(
@@ -195,15 +196,8 @@ async def _events(
             running.stop()
 
 
-async def _read(request: Request) -> bytes:
-    try:
-        return await read_body(request, _MAX_BODY_BYTES)
-    except TooLongError as error:
-        raise HTTPException(413, str(error)) from None
-
-
 def _answer_http(_: Request, error: HTTPException) -> Response:
-    code = "model_not_found" if isinstance(error, _NoModelError) else _CODES.get(error.status_code)
+    code = error.code if isinstance(error, NotFoundError) else _CODES.get(error.status_code)
     words = _NOT_SERVED if code == "unknown_url" else error.detail
     body = error_body(words, "invalid_request_error", code)
     return JSONResponse(body, error.status_code, error.headers)

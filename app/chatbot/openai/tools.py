@@ -17,13 +17,16 @@ _NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:/-]{1,64}$")]
 
 
-class _Function(Body):
+class Function(Body):
+    """What a function is for, and which arguments it takes."""
+
     name: Word
     description: str | None = None
     parameters: Json | None = None
     strict: bool | None = None
 
     def to_json(self) -> Json:
+        """Give it as a model is shown it."""
         told = {"description": self.description} if self.description is not None else {}
         return {"name": self.name, **told, "parameters": self.parameters or _NO_PARAMETERS}
 
@@ -32,7 +35,7 @@ class Tool(Body):
     """A function of the client's."""
 
     type: Literal["function"]
-    function: _Function
+    function: Function
 
 
 GivenTool = Annotated[
@@ -101,21 +104,26 @@ class Format(Body):
         return to_text(given, "response_format.json_schema.schema")
 
 
-def encode_tools(tools: Sequence[Tool]) -> str | None:
+def encode_tools(
+    functions: Sequence[Function], place: str = "tools[{}].function.name"
+) -> str | None:
     """
-    Give *tools* as a question has them, None where there are none.
+    Give *functions* as a question has them, None where there are none.
+
+    Args:
+        place: Where the name of each stands.
 
     Raises:
         RequestError: Two have one name.
     """
     names: set[str] = set()
-    for number, tool in enumerate(tools):
-        if tool.function.name in names:
-            place = f"tools[{number}].function.name"
-            raise RequestError(f"{place}: another tool has it, too", place, "invalid_value")
-        names.add(tool.function.name)
-    functions = [{"type": "function", "function": tool.function.to_json()} for tool in tools]
-    return to_text(functions, "tools") if functions else None
+    for number, function in enumerate(functions):
+        if function.name in names:
+            name = place.format(number)
+            raise RequestError(f"{name}: another tool has it, too", name, "invalid_value")
+        names.add(function.name)
+    shown = [{"type": "function", "function": function.to_json()} for function in functions]
+    return to_text(shown, "tools") if shown else None
 
 
 def encode_choice(choice: Choice | None, tools: Sequence[Tool]) -> str | None:
@@ -136,7 +144,7 @@ def encode_choice(choice: Choice | None, tools: Sequence[Tool]) -> str | None:
     return f"function:{choice.function.name}"
 
 
-def encode_parallel(parallel: bool | None, tools: Sequence[Tool]) -> ToolCalls | None:  # noqa: FBT001 - as the API has it
+def encode_parallel(parallel: bool | None, tools: Sequence[object]) -> ToolCalls | None:  # noqa: FBT001 - as the API has it
     """Give how many calls may come at once, None where nothing was said of it."""
     return "one" if tools and parallel is False else None
 

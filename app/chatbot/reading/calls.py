@@ -23,6 +23,8 @@ _BETWEEN: Final = re.compile(r"[\s;,]*")  # what models write between calls
 _MAX_CALLS: Final = 128
 _FUNCTION: Final = re.compile(r"\s*<function=([^<>\s]+)>(.*?)</function>\s*", re.DOTALL)
 _PARAMETER: Final = re.compile(r"<parameter=([^<>\s]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+# What DeepSeek writes after the word "function": the name, and arguments as a block of code.
+_FENCED: Final = re.compile(r"(\S+)\n```json\n(.*)\n```\s*", re.DOTALL)
 # How a call begins that no control token begins, blanks left out.
 _PLAIN: Final = ('{"name":"', '{"type":"function",')
 _LONGEST_START: Final = 200  # characters, blanks and all
@@ -43,7 +45,7 @@ def parse_calls(parts: Sequence[str], tools: Tools) -> tuple[ToolCall, ...]:
     """
     try:
         if len(parts) > 1:
-            return (_make(parts[0].strip(), _parse_json(parts[-1])),)
+            return (_parse_parts(parts[0].strip(), parts[-1]),)
         if found := _FUNCTION.fullmatch(parts[0]):
             return (_make(found[1], _parse_parameters(found[2], tools.get(found[1]))),)
         return tuple(map(_parse_call, _split(parts[0])))
@@ -117,6 +119,12 @@ def _split(text: str) -> Iterator[object]:
 def _skip(text: str, at: int) -> int:
     found = _BETWEEN.match(text, at)
     return found.end() if found else at
+
+
+def _parse_parts(name: str, arguments: str) -> ToolCall:
+    if fenced := _FENCED.fullmatch(arguments):
+        name, arguments = fenced[1], fenced[2]
+    return _make(name, _parse_json(arguments))
 
 
 def _parse_call(value: object) -> ToolCall:

@@ -21,15 +21,23 @@ from app.protocol.question import ToolCall
 # What begins and ends reasoning: Qwen, DeepSeek and others; Mistral.
 _THINK: Final = frozenset({"<think>", "[THINK]"})
 _THOUGHT: Final = frozenset({"</think>", "[/THINK]"})
-# What begins calls: Qwen and hermes; Phi and Granite; Llama 3; Mistral.
-_CALL: Final = frozenset({"<tool_call>", "<|tool_call|>", "<|python_tag|>", "[TOOL_CALLS]"})
-# What stands inside of a Mistral call, between name, id and arguments.
-_INSIDE: Final = frozenset({"[CALL_ID]", "[ARGS]"})
+# What begins calls: Qwen and hermes; Phi and Granite; Llama 3; Mistral; DeepSeek.
+_CALL: Final = frozenset(
+    {
+        "<tool_call>",
+        "<|tool_call|>",
+        "<|python_tag|>",
+        "[TOOL_CALLS]",
+        "<\uff5ctool▁call▁begin\uff5c>",
+    }
+)
+# What stands inside of a call, between name, id and arguments: Mistral; DeepSeek.
+_INSIDE: Final = frozenset({"[CALL_ID]", "[ARGS]", "<\uff5ctool▁sep\uff5c>"})
 # Harmony: <|start|> and <|channel|> begin a header, <|message|> what it is the header of.
 _HEAD: Final = frozenset({"<|start|>", "<|channel|>"})
 _BODY: Final = "<|message|>"
 _ENDS: Final = frozenset({"<|end|>", "<|return|>"})
-_CALLED: Final = frozenset({"</tool_call>", "<|/tool_call|>"})
+_CALLED: Final = frozenset({"</tool_call>", "<|/tool_call|>", "<\uff5ctool▁call▁end\uff5c>"})
 MARKS: Final = _THINK | _THOUGHT | _CALL | _CALLED | _INSIDE | _HEAD | _ENDS | {_BODY}
 _RECIPIENT: Final = re.compile(r"\bto=functions\.([!-~]{1,64}?)(?=\s|<\||$)")
 _CHANNEL: Final = re.compile(r"<\|channel\|>\s*(\w+)")
@@ -154,8 +162,9 @@ class Reader:
 
     def _open(self, mode: Mode, text: str = "") -> None:
         """Begin what *mode* says."""
+        goes_on = mode == "call" and self.mode == "content"  # if that turns out to be no call
         self._parts, self.mode, self._fresh = [text], mode, False
-        if mode != "call":  # which may turn out to be content that goes on
+        if not goes_on:
             self._blanks, self._trims = "", True
 
     def _close(self) -> Iterator[Part]:

@@ -4,6 +4,7 @@ The batching engine: many answers under way in one model, a token each in every 
 A question is encoded in its asker's thread, joins the schedule, and the runner's thread answers.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +22,8 @@ from app.protocol.errors import UnsupportedError
 from app.protocol.question import FIELDS, Question
 
 _CONTEXT_TOKENS: Final = 8  # by which a decoder tells how a text goes on
+_OPENING_TOKENS: Final = 4  # the mark of a thought, and blanks
+_THOUGHTS: Final = frozenset({"<think>", "[THINK]"})
 _LOGIT_BIAS: Final = FIELDS.index("logit_bias")
 
 
@@ -51,7 +54,12 @@ class BatchingEngine:
         self._runner = Runner(model, cache, self._schedule, end_ids=limits.end_ids)
 
     def start(
-        self, question: Question, *, deadline: float, prefix: PrefixName | None = None
+        self,
+        question: Question,
+        *,
+        deadline: float,
+        prefix: PrefixName | None = None,
+        require_wanted: Callable[[], None] = lambda: None,
     ) -> BatchedAnswers:
         """
         Begin to answer *question*; returns when its prompt is encoded.
@@ -65,8 +73,8 @@ class BatchingEngine:
 
             EngineError: Template or tokenizer fail on this question, or give no token.
 
-            BusyError: With these, more answers than may would be under way and wait, or the engine
-                is closed.
+            BusyError: With these, more answers than may would be under way and wait, too many long
+                prompts wait to be encoded, or the engine is closed.
 
             DeadlineError: Its turn to be encoded did not come before *deadline*.
         """
@@ -75,7 +83,9 @@ class BatchingEngine:
 
         def prepare() -> BatchedAnswers:
             conversation = prefix.name if prefix else object()
-            prompt = self._encoder.encode(question, conversation, deadline=deadline)
+            prompt = self._encoder.encode(
+                question, conversation, deadline=deadline, require_wanted=require_wanted
+            )
             sequences = [
                 self._make_sequence(question, prompt, prefix, index)
                 for index in range(question.options.n)
@@ -116,5 +126,12 @@ class BatchingEngine:
                 before=prompt[-_CONTEXT_TOKENS:] if continued else (),
                 controls=self._tokenizer.controls,
                 index=index,
+                opened="" if continued else _find_opened(prompt, self._tokenizer.controls),
             ),
         )
+
+
+def _find_opened(prompt: list[int], controls: Mapping[int, str]) -> str:
+    """Give the thought that *prompt* ends by opening, as some templates do for the model."""
+    last = [controls[token] for token in prompt[-_OPENING_TOKENS:] if token in controls]
+    return last[-1] if last and last[-1] in _THOUGHTS else ""

@@ -1,14 +1,19 @@
 """
 The cache of keys and values: blocks of one pool, and the prefixes that conversations left there.
 
-A block belongs to one answer or to one kept prefix, never to two, so nothing is shared between
+A block belongs to one answer or to one kept prefix. Only the answers to one question share the
+blocks that their prompt fills, which nobody writes to any more; so nothing is shared between
 conversations. A prefix is found by a name that only those can make who hold its question key.
 Pure: what lies in the blocks is the model's business.
 """
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+from app.protocol.errors import EngineError
 
 BLOCK_TOKENS: Final = 32  # OpenVINO's paged attention on CPUs, fixed by its kernels
 
@@ -30,7 +35,7 @@ class PrefixName:
 
 @dataclass(slots=True)
 class CachedTokens:
-    """Tokens whose keys and values lie in *blocks*, which have room for more."""
+    """Tokens whose keys and values lie in *blocks*, which may have room for more."""
 
     tokens: list[int] = field(default_factory=list, repr=False)
     blocks: list[int] = field(default_factory=list)
@@ -49,10 +54,10 @@ def blocks_for(tokens: int) -> int:
 
 class KvCache:
     """
-    All blocks of the model: free, lent to an answer, or kept as a conversation's prefix.
+    All blocks of the model: free, lent to answers, or kept as a conversation's prefix.
 
-    Used by one thread. What it frees and the model had written is listed in `freed` until the
-    model has wiped it.
+    Used by one thread. What nobody holds any more and the model had written is listed in `freed`
+    until the model has wiped it.
 
     Args:
         blocks: How many there are.
@@ -61,51 +66,76 @@ class KvCache:
     def __init__(self, blocks: int) -> None:
         self.blocks = blocks
         self._free = list(reversed(range(blocks)))  # the last freed is the first lent
+        self._holders: Counter[int] = Counter()
         self._kept: dict[bytes, _Kept] = {}  # the longest unused first
         self._written: set[int] = set()
         self.freed: list[int] = []
 
     @property
     def available(self) -> int:
-        """How many blocks an answer could get, kept prefixes given up."""
-        return len(self._free) + sum(len(kept.cached.blocks) for kept in self._kept.values())
+        """How many blocks answers could get, kept prefixes given up."""
+        kept = (block for kept in self._kept.values() for block in kept.cached.blocks)
+        return len(self._free) + sum(self._holders[block] == 1 for block in kept)
 
     @property
     def next_end(self) -> float | None:
         """When the first kept prefix is over; None while there is none."""
         return min((kept.ends for kept in self._kept.values()), default=None)
 
-    def lend(self, prompt: list[int], tokens: int, prefix: PrefixName | None) -> CachedTokens:
+    def lend(self, prompt: list[int], prefix: PrefixName | None) -> CachedTokens:
         """
-        Lend blocks for *tokens*, of which those of *prompt* that *prefix* holds are cached.
+        Lend those tokens of *prompt* that *prefix* holds, in blocks that are shared with nobody.
 
-        The last token of *prompt* is never taken as cached, since the model has to see it.
-        There must be that many available.
+        The last token of *prompt* is never among them, since the model has to see it.
         """
         kept = self._kept.pop(prefix.name, None) if prefix else None
         cached = kept.cached if kept else CachedTokens()
-        del cached.tokens[_common(cached.tokens, prompt[:-1]) :]
-        if not cached.tokens:
-            self._release(cached.blocks)
-            cached = CachedTokens()
-        wanted = blocks_for(tokens)
-        self._release(cached.blocks[wanted:])
-        del cached.blocks[wanted:]
-        while len(self._free) < wanted - len(cached.blocks):
-            self._drop(next(iter(self._kept)))
-        cached.blocks += [self._free.pop() for _ in range(wanted - len(cached.blocks))]
+        own = [self._holders[block] == 1 for block in cached.blocks]
+        first_shared = own.index(False) if False in own else len(own)
+        self._cut(cached, min(first_shared * BLOCK_TOKENS, _common(cached.tokens, prompt[:-1])))
         return cached
 
-    def note_written(self, blocks: list[int]) -> None:
-        """Note that the model is about to write to *blocks*."""
+    def share(self, cached: CachedTokens, prompt: list[int]) -> CachedTokens:
+        """
+        Lend the blocks of *cached* that *prompt* fills to one more answer to it.
+
+        As with `lend`, the last token of *prompt* is not among their tokens.
+        """
+        whole = (len(prompt) - 1) // BLOCK_TOKENS
+        self._holders.update(cached.blocks[:whole])
+        return CachedTokens(prompt[: whole * BLOCK_TOKENS], cached.blocks[:whole])
+
+    def grow(self, cached: CachedTokens, tokens: int) -> None:
+        """
+        Lend *cached* the blocks that it lacks for *tokens*; so many have to be available.
+
+        Kept prefixes give theirs up, the longest unused first, and of each the end first.
+        """
+        lacking = max(0, blocks_for(tokens) - len(cached.blocks))
+        while len(self._free) < lacking:
+            name, kept = next(iter(self._kept.items()))
+            self._cut(kept.cached, (len(kept.cached.blocks) - 1) * BLOCK_TOKENS)
+            if not kept.cached.blocks:
+                del self._kept[name]
+        lent = [self._free.pop() for _ in range(lacking)]
+        self._holders.update(lent)
+        cached.blocks += lent
+
+    def note_written(self, blocks: Sequence[int]) -> None:
+        """
+        Note that the model is about to write to *blocks*.
+
+        Raises:
+            EngineError: One of them is shared, or nobody's.
+        """
+        if any(self._holders[block] != 1 for block in blocks):
+            raise EngineError("a step writes to a block of several answers, or of none")
         self._written.update(blocks)
 
-    def give_back(self, cached: CachedTokens, prefix: PrefixName | None) -> None:
+    def give_back(self, cached: CachedTokens, prefix: PrefixName | None = None) -> None:
         """Take back what was lent, and keep its tokens under *prefix*, if that is given."""
-        used = blocks_for(len(cached.tokens)) if prefix else 0
-        self._release(cached.blocks[used:])
-        del cached.blocks[used:]
-        if prefix and used:
+        self._cut(cached, len(cached.tokens) if prefix else 0)
+        if prefix and cached.tokens:
             if prefix.name in self._kept:
                 self._drop(prefix.name)
             self._kept[prefix.name] = _Kept(cached, prefix.ends)
@@ -118,10 +148,19 @@ class KvCache:
     def _drop(self, name: bytes) -> None:
         self._release(self._kept.pop(name).cached.blocks)
 
+    def _cut(self, cached: CachedTokens, tokens: int) -> None:
+        """Leave *cached* its first *tokens* alone."""
+        del cached.tokens[tokens:]
+        self._release(cached.blocks[blocks_for(tokens) :])
+        del cached.blocks[blocks_for(tokens) :]
+
     def _release(self, blocks: list[int]) -> None:
-        self._free += blocks
-        self.freed += self._written.intersection(blocks)
-        self._written.difference_update(blocks)
+        """Let go of *blocks*, once; those that nobody else holds are free."""
+        self._holders.subtract(blocks)
+        left = [block for block in blocks if self._holders[block] == 0]
+        self._free += left
+        self.freed += self._written.intersection(left)
+        self._written.difference_update(left)
 
 
 def _common(left: list[int], right: list[int]) -> int:

@@ -41,6 +41,9 @@ class Completion:
 
         index: Which of the question's answers this is.
 
+        opened: A control token that the prompt ends with, and that the answer goes on from: given
+            first, as if it had been made.
+
     Attributes:
         tokens: How many were pushed.
     """
@@ -54,12 +57,14 @@ class Completion:
         controls: Mapping[int, str] | None = None,
         before: Sequence[int] = (),
         index: int = 0,
+        opened: str = "",
     ) -> None:
         self._decode = decode
         self._stops = stops
         self._strip = strip_start
         self._controls = controls or {}
         self._index = index
+        self._opened = [Piece(opened, index, control=True)] if opened else []
         self.tokens = 0
         self._texts = list(before)  # the tokens of text
         # Tokens before `_known` only give the decoder context, since many decoders drop a
@@ -78,6 +83,10 @@ class Completion:
 
     def push(self, token: int, logprob: TokenLogprob | None = None) -> list[Piece]:
         """Add *token*, with what is told of it, and give what is now certain, often nothing."""
+        opened, self._opened = self._opened, []
+        return opened + self._push(token, logprob)
+
+    def _push(self, token: int, logprob: TokenLogprob | None) -> list[Piece]:
         self.tokens += 1
         if (control := self._controls.get(token)) is not None:
             return self._push_control(control, logprob)

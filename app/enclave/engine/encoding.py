@@ -6,7 +6,7 @@ time are encoded, each conversation in turn; a tokenizer must let other threads 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from app.enclave.engine.turns import Turns
@@ -16,6 +16,9 @@ from app.protocol.question import Question
 SHORT_BYTES: Final = 16 * 1024  # some milliseconds' work
 SHORT_TURNS: Final = 128
 _LONG_REST: Final = 3  # long ones take a quarter of one processor's time at most
+# Of the engine's places those that long ones take while they are encoded: a third, so that whoever
+# sends many, which are then refused, takes none from the short ones.
+MOST_LONG: Final = 16
 
 
 class Tokenizer(Protocol):
@@ -58,11 +61,21 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
         self._short_turns = Turns()
-        self._long_turns = Turns(rest=_LONG_REST)
+        self._long_turns = Turns(rest=_LONG_REST, most_places=MOST_LONG)
 
-    def encode(self, question: Question, conversation: object, *, deadline: float) -> list[int]:
+    def encode(
+        self,
+        question: Question,
+        conversation: object,
+        *,
+        deadline: float,
+        require_wanted: Callable[[], None] = lambda: None,
+    ) -> list[int]:
         """
         Give the prompt of *question*, when it is the turn of *conversation*.
+
+        Args:
+            require_wanted: Called now and then while it waits; what it raises ends that.
 
         Raises:
             TooLongError: It leaves no room for an answer; numbers are (prompt tokens, or the
@@ -71,6 +84,8 @@ class PromptEncoder:
             UnsupportedError: The model's chat template refuses these roles in this order.
 
             EngineError: Template or tokenizer fail on this question, or give no token.
+
+            BusyError: It is long, and long ones take as many places as they may.
 
             DeadlineError: Its turn did not come before *deadline*.
         """
@@ -81,7 +96,13 @@ class PromptEncoder:
         size += sum(len(message.reasoning.encode()) for message in question.messages)
         short = size <= SHORT_BYTES and len(question.messages) <= SHORT_TURNS
         turns = self._short_turns if short else self._long_turns
-        with turns.turn(conversation, size, deadline=deadline):
+        with turns.turn(
+            conversation,
+            size,
+            deadline=deadline,
+            places=question.options.n,
+            require_wanted=require_wanted,
+        ):
             prompt = self._encode(question)
         if not prompt:
             raise EngineError

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from app.enclave.engine.cache import CachedTokens, PrefixName
+from app.enclave.engine.cache import BLOCK_TOKENS, CachedTokens, PrefixName
 from app.enclave.engine.completion import Completion
 from app.enclave.engine.interface import Finish
+from app.enclave.engine.lookup import Lookup
 from app.enclave.engine.sampling import Sampler
 from app.protocol.piece import Piece
 from app.protocol.question import FinishReason, Options
@@ -17,7 +18,14 @@ from app.protocol.question import FinishReason, Options
 
 @dataclass(eq=False, slots=True)
 class TokenSequence:
-    """What the engine's thread alone touches of one answer."""
+    """
+    What the engine's thread alone touches of one answer.
+
+    Attributes:
+        ahead: Tokens that the model has not seen, or not in the blocks that are its now.
+
+        begun: Which answer it was to begin, of all; 0 before it has.
+    """
 
     prompt: list[int] = field(repr=False)
     options: Options
@@ -25,13 +33,34 @@ class TokenSequence:
     prefix: PrefixName | None
     sampler: Sampler
     completion: Completion = field(repr=False)
-    ahead: list[int] = field(default_factory=list, repr=False)  # what the model has not seen
+    ahead: list[int] = field(default_factory=list, repr=False)
     cached: CachedTokens | None = field(default=None, repr=False)
+    lookup: Lookup | None = field(default=None, repr=False)
+    begun: int = 0
+
+    def __post_init__(self) -> None:
+        """Have all of the prompt ahead."""
+        self.ahead = list(self.prompt)
 
     @property
     def conversation(self) -> object:
         """What is taken in turn: those of one conversation, or this one alone."""
         return self.prefix.name if self.prefix else self
+
+    @property
+    def tokens(self) -> list[int]:
+        """Those of the prompt, and all that were made."""
+        return [*self.cached.tokens, *self.ahead] if self.cached else self.ahead
+
+    @property
+    def length(self) -> int:
+        """How many those are."""
+        return len(self.cached.tokens if self.cached else ()) + len(self.ahead)
+
+    @property
+    def whole(self) -> int:
+        """How many blocks the prompt fills, its last token aside, which every answer has to see."""
+        return (len(self.prompt) - 1) // BLOCK_TOKENS
 
 
 class Owner(Protocol):
@@ -65,6 +94,11 @@ class BatchedGeneration:
     def place(self) -> int:
         """Its place among those that wait, the next one 1; 0 once it has begun or ended."""
         return self._engine.place(self)
+
+    @property
+    def question(self) -> object:
+        """What it has in common with the other answers to its question."""
+        return self._answers
 
     @property
     def ended(self) -> bool:

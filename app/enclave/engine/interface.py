@@ -5,6 +5,7 @@ The server knows only this interface; `load` fills it. One engine serves all
 conversations, and nothing of one is visible in another.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,16 +64,24 @@ class Engine(Protocol):
     """A loaded model that answers questions, several at once."""
 
     def start(
-        self, question: Question, *, deadline: float, prefix: PrefixName | None = None
+        self,
+        question: Question,
+        *,
+        deadline: float,
+        prefix: PrefixName | None = None,
+        require_wanted: Callable[[], None] = lambda: None,
     ) -> Generation:
         """
-        Begin to answer *question*; returns at once.
+        Begin to answer *question*; returns when its prompt is encoded.
 
         Args:
             deadline: `time.monotonic()` after which the generation ends with reason `error`.
 
             prefix: Where the conversation may leave keys and values for its next turn, and
                 finds those of its last; None computes the whole prompt and leaves nothing.
+
+            require_wanted: Called now and then while the prompt waits to be encoded; what it raises
+                ends that, and is raised.
 
         Raises:
             TooLongError: Its prompt does not fit this model's context; numbers are
@@ -83,7 +92,9 @@ class Engine(Protocol):
             EngineError: Template or tokenizer fail on this question, or give no token.
 
             BusyError: `MAX_ACTIVE_ANSWERS` are under way and `MAX_WAITING_ANSWERS` wait, or would
-                with these.
+                with these; or too many long prompts wait to be encoded.
+
+            DeadlineError: Its turn to be encoded did not come before *deadline*.
         """
 
     def is_alive(self) -> bool:

@@ -1,12 +1,13 @@
 """
-The runner: one thread that shows the model step after step, and adds a token to each answer.
+The runner: one thread that shows the model step after step, and adds to each answer.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -66,53 +67,68 @@ class Runner:
         """Step after step, until the schedule is closed."""
         try:
             while not self._schedule.closed:
-                self._free_blocks()
-                if step := self._schedule.next_step():
-                    self._take_step(step)
+                self._end_late()
+                self._take_step(self._schedule.next_step())
         finally:
             self._schedule.close()  # whatever ended this thread, nobody waits for it
 
-    def _free_blocks(self) -> None:
-        """Take back the blocks of who has left, and wipe what nobody keeps."""
-        for generation in self._schedule.take_left():
-            sequence = generation.sequence
-            if sequence.cached is not None:
-                self._cache.give_back(sequence.cached, sequence.prefix)
-                sequence.cached = None
-        self._cache.expire(time.monotonic())
-        self._wipe()
-
     def _wipe(self) -> None:
+        """Wipe blocks that nobody holds any more, before others may be lent them."""
         if self._cache.freed:
             self._model.wipe(self._cache.freed)
             self._cache.freed.clear()
 
+    def _end_late(self) -> None:
+        """End what is past its deadline where it is; in error if it has made nothing."""
+        for generation in self._schedule.late():
+            with _contained([generation]):
+                if generation.sequence.completion.tokens:
+                    _cut(generation)
+            generation.end("error")
+            self._schedule.leave(generation)
+
     def _take_step(self, step: list[Part]) -> None:
-        """Let the model see its tokens, and add one to each answer whose prompt it has seen."""
-        self._wipe()  # blocks that making room has freed
+        """Let the model see its tokens, and add to each answer whose prompt it has seen."""
+        self._wipe()
+        if not step:
+            return
         everyone = [part.generation for part in step]
         self._step_began = time.monotonic()
         with _contained(everyone):
             batch = [_rows(part) for part in step]
             for rows in batch:
-                self._cache.note_written(rows.used_blocks)
-            logits = self._model.forward(batch)
-            for part, row in zip(step, _share(step, logits), strict=True):
+                self._cache.note_written(rows.written_blocks)
+            logits = iter(self._model.forward(batch))
+            for part, rows in zip(step, batch, strict=True):
                 with _contained([part.generation]):
-                    self._advance(part, row)
+                    self._advance(part, list(islice(logits, rows.wanted)))
         self._step_began = None
         for generation in everyone:
             if generation.ended:
                 self._schedule.leave(generation)
 
-    def _advance(self, part: Part, logits: Logits | None) -> None:
-        """Note that the model has seen the tokens of *part*; choose the next from *logits*."""
-        sequence = part.generation.sequence
+    def _advance(self, part: Part, logits: Sequence[Logits]) -> None:
+        """
+        Note that the model has seen the tokens of *part*, and choose those that come next.
+
+        At each place a token is chosen as ever; while it is the one that was guessed, the model has
+        seen it already, and has said what comes after it.
+        """
+        generation, sequence = part.generation, part.generation.sequence
         assert sequence.cached is not None  # noqa: S101 - it was let in
         sequence.cached.tokens += sequence.ahead[: part.tokens]
         del sequence.ahead[: part.tokens]
-        if logits is not None and not part.generation.ended:
-            self._add(part.generation, sequence.sampler.choose(logits))
+        right = 0
+        for row, guessed in zip_longest(logits, part.guess):
+            if generation.ended:
+                break
+            self._add(generation, sequence.sampler.choose(row))
+            if sequence.ahead != [guessed]:
+                break
+            sequence.cached.tokens.append(sequence.ahead.pop())
+            right += 1
+        if sequence.lookup is not None and part.guess:
+            sequence.lookup.note(len(part.guess), right)
 
     def _add(self, generation: BatchedGeneration, choice: Choice) -> None:
         """Add what was chosen to the answer and see whether it ends there."""
@@ -127,8 +143,14 @@ class Runner:
         if completion.has_stopped():
             generation.end("stop")
         elif completion.tokens >= sequence.most_tokens:
-            generation.put(completion.end(cut=True))
-            generation.end("stop" if completion.has_stopped() else "length")
+            _cut(generation)
+
+
+def _cut(generation: BatchedGeneration) -> None:
+    """End *generation*, whose model would go on."""
+    completion = generation.sequence.completion
+    generation.put(completion.end(cut=True))
+    generation.end("stop" if completion.has_stopped() else "length")
 
 
 @contextmanager
@@ -145,16 +167,11 @@ def _contained(generations: Sequence[BatchedGeneration]) -> Iterator[None]:
 def _rows(part: Part) -> Rows:
     sequence = part.generation.sequence
     assert sequence.cached is not None  # noqa: S101 - it was let in
+    makes = part.tokens == len(sequence.ahead)
     return Rows(
-        tokens=sequence.ahead[: part.tokens],
+        tokens=[*sequence.ahead[: part.tokens], *part.guess],
         past=len(sequence.cached.tokens),
         blocks=sequence.cached.blocks,
-        wanted=int(part.tokens == len(sequence.ahead)),
+        wanted=1 + len(part.guess) if makes else 0,
+        question=part.generation.question,
     )
-
-
-def _share(step: list[Part], logits: Iterable[Logits]) -> Iterator[Logits | None]:
-    """Give each part its logits; None while its prompt is not all seen."""
-    rows = iter(logits)
-    for part in step:
-        yield next(rows) if part.tokens == len(part.generation.sequence.ahead) else None

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.enclave.engine.cache import blocks_for
+from app.enclave.engine.cache import BLOCK_TOKENS, blocks_for
 from app.protocol.errors import EngineError
 
 WANTED: Final = "wanted_logits"  # our own input: the places of whose logits are computed
@@ -32,12 +32,15 @@ class Rows:
         blocks: All that the answer has, at least as many as past and new tokens need.
 
         wanted: For how many of the last tokens logits are given, 0 to all.
+
+        question: Whose other answers may have filled some of `blocks`, too; None shares nothing.
     """
 
     tokens: Sequence[int] = field(repr=False)
     past: int
     blocks: list[int]
     wanted: int
+    question: object = field(default=None, repr=False)
 
     @property
     def end(self) -> int:
@@ -48,6 +51,16 @@ class Rows:
     def used_blocks(self) -> list[int]:
         """Those that past and new tokens lie in."""
         return self.blocks[: blocks_for(self.end)]
+
+    @property
+    def open_blocks(self) -> list[int]:
+        """Those that new tokens are written to, now or later."""
+        return self.blocks[self.past // BLOCK_TOKENS :]
+
+    @property
+    def written_blocks(self) -> list[int]:
+        """Those that the step writes to."""
+        return self.used_blocks[self.past // BLOCK_TOKENS :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +87,9 @@ def require_step(batch: Sequence[Rows], bounds: Bounds) -> None:
 
     Raises:
         EngineError: It has no row, or one without tokens; a token, a place or a block is out of
-            bounds; an answer has too few blocks; a block is named twice; or more logits are
-            wanted than there are tokens.
+            bounds; an answer has too few blocks; a block is named twice, and not only as one that
+            answers to one question have filled, at one place; or more logits are wanted than there
+            are tokens.
     """
     if not batch:
         raise EngineError("a step shows the model nothing")
@@ -87,7 +101,21 @@ def require_step(batch: Sequence[Rows], bounds: Bounds) -> None:
             raise EngineError("a step has fewer blocks than its tokens need")
         if not 0 <= rows.wanted <= len(rows.tokens):
             raise EngineError("a step wants logits of tokens that it does not have")
-    require_blocks([block for rows in batch for block in rows.blocks], bounds)
+        require_blocks(rows.blocks, bounds)
+    _require_apart(batch)
+
+
+def _require_apart(batch: Sequence[Rows]) -> None:
+    """Require that only answers to one question share blocks, full ones that nobody writes to."""
+    filled: dict[int, tuple[int, int]] = {}
+    for rows in batch:
+        whose = id(rows if rows.question is None else rows.question)
+        for place, block in enumerate(rows.blocks[: rows.past // BLOCK_TOKENS]):
+            if filled.setdefault(block, (whose, place)) != (whose, place):
+                raise EngineError("a block is of two questions, or at two places")
+    written = [block for rows in batch for block in rows.open_blocks]
+    if len(filled.keys() | set(written)) < len(filled) + len(written):
+        raise EngineError("a block of two answers is written to")
 
 
 def require_blocks(blocks: Sequence[int], bounds: Bounds) -> None:

@@ -1,5 +1,8 @@
+import os
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -322,7 +325,7 @@ def test_more_than_frames_hold(
     text, receipt = asker.read(peer.messages)
     assert (receipt.finish, receipt.code) == ("error", "internal")
     assert len(text) >= 1020 * 10
-    assert len(peer.messages) - 1 <= 96
+    assert len(peer.messages) - 1 <= (96 if padding == "constant" else 192)
 
 
 @pytest.mark.parametrize("padding", ["constant", "off"])
@@ -605,6 +608,52 @@ def test_silent_hang_up(answerer: Answerer, engine: ScriptedEngine) -> None:
         answerer.answer(asker.request, ListPeer(hung_up=True))
     assert time.monotonic() - started < PATIENCE_SECONDS
     assert engine.generations[0].cancelled.is_set()
+
+
+def scheduler_if_allowed() -> int:
+    """Give how a thread is scheduled that may ask to be first."""
+    found = []
+
+    def ask_for_it() -> None:
+        with suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        found.append(os.sched_getscheduler(0))
+
+    thread = threading.Thread(target=ask_for_it)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.mark.parametrize("padding", ["constant", "off"])
+def test_beats_come_first(answerer: Answerer, padding: Padding) -> None:
+    """
+    While it sends on a beat, a thread runs before all that computes, where it may; and afterwards
+    as it did before.
+    """
+
+    class LookingPeer(ListPeer):
+        def send(self, *messages: bytes) -> None:
+            super().send(*messages)
+            found.add(os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK)
+
+    found: set[int] = set()
+    before = os.sched_getscheduler(0)
+    asker = Asker(answerer.key_ring.public_key(), make_question(options=Options(padding=padding)))
+    answerer.answer(asker.request, LookingPeer())
+    assert found == {scheduler_if_allowed() if padding == "constant" else before}
+    assert os.sched_getscheduler(0) == before
+
+
+def test_hang_up_before_it_begins(answerer: Answerer, engine: ScriptedEngine) -> None:
+    """
+    The engine is told how to see that whoever asked has gone, while the prompt waits.
+    """
+    engine.waits = True
+    asker = Asker(answerer.key_ring.public_key(), make_question())
+    with pytest.raises(BrokenPipeError):
+        answerer.answer(asker.request, ListPeer(hung_up=True))
+    assert engine.generations == []
 
 
 def test_two_questions_share_nothing(answerer: Answerer) -> None:

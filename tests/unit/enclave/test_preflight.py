@@ -1,4 +1,5 @@
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -145,8 +146,14 @@ class FixedEngine:
     place = 0
 
     def start(
-        self, question: Question, *, deadline: float, prefix: PrefixName | None = None
+        self,
+        question: Question,
+        *,
+        deadline: float,
+        prefix: PrefixName | None = None,
+        require_wanted: Callable[[], None] = lambda: None,
     ) -> "FixedEngine":
+        del require_wanted
         assert prefix is None
         assert question.messages[-1].text
         self.deadline = deadline

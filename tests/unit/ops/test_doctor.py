@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
 from app.protocol.regions import REGIONS
 from infra.parameters import parse_parameters
+from infra.vpc import ExistingVpc
 from ops import doctor
 from ops.askers import check_asker
 from ops.aws import open_session
 from ops.deployment import ROOT, Deployment, read_deployment
 from ops.doctor import diagnose_place, read_parameters
+from ops.existing_vpc import check_endpoints
 from ops.finding import Finding, Level, has_problem, ok, problem, warning
 from ops.machine import (
     Machine,
@@ -637,3 +640,116 @@ def test_exit_codes() -> None:
     assert nowhere.returncode == 1
     assert "AWS_REGION" in nowhere.stdout
     assert "CDK command line" in nowhere.stdout
+
+
+THEIRS = (
+    "vpc_id=vpc-01234567",
+    "subnet_ids=subnet-00000001,subnet-00000002",
+    "route_table_ids=rtb-01234567",
+    "existing_endpoints=ssm,ssmmessages",
+)
+
+
+def subnets(*zones: str, vpc: str = "vpc-01234567", free: int = 200) -> dict[str, object]:
+    return {
+        "Subnets": [
+            {
+                "SubnetId": f"subnet-0000000{n}",
+                "VpcId": vpc,
+                "AvailabilityZone": zone,
+                "AvailableIpAddressCount": free,
+            }
+            for n, zone in enumerate(zones, 1)
+        ]
+    }
+
+
+def there(*names: str) -> dict[str, object]:
+    return {
+        "VpcEndpoints": [
+            {
+                "ServiceName": f"com.amazonaws.{REGION}.{name}",
+                "VpcEndpointType": "Gateway" if name == "s3" else "Interface",
+                "PrivateDnsEnabled": name != "s3",
+            }
+            for name in names
+        ]
+    }
+
+
+def diagnose_theirs(
+    aws: StubbedAws, described: Mapping[str, object], endpoints_there: Mapping[str, object]
+) -> dict[str, Finding]:
+    """Give findings for a deployment into a VPC with these subnets and endpoints."""
+    answers = {
+        call: answer
+        for call, answer in healthy().items()
+        if call not in {("ec2", "describe_availability_zones"), ("ec2", "describe_subnets")}
+        and call[0] != "ec2"
+    }
+    ec2: Answers = {
+        ("ec2", "describe_instance_type_offerings"): offered(*ZONES),
+        ("ec2", "describe_subnets"): described,
+        ("ec2", "describe_vpc_endpoint_services"): endpoints(*ZONES),
+        ("ec2", "describe_instance_types"): {"InstanceTypes": [M5_XLARGE]},
+    }
+    put_in(aws, {**answers, **ec2})
+    put_in(aws, {("ec2", "describe_subnets"): described})
+    put_in(aws, {("ec2", "describe_vpc_endpoints"): endpoints_there})
+    return diagnose(aws, {}, *THEIRS)
+
+
+def test_a_vpc_that_is_there(aws: StubbedAws) -> None:
+    """
+    Subnets in zones of their own with room are fine; endpoints that the stack makes for the whole
+    VPC are a warning, since they refuse whatever else is in it.
+    """
+    found = diagnose_theirs(aws, subnets(*ZONES), there("ssm", "ssmmessages"))
+    assert found["subnets"].level is Level.OK
+    assert found["zones"].level is Level.OK
+    assert found["VPC endpoints"].level is Level.WARNING
+    assert "to kms, cloudformation, logs, s3 are made for all of" in found["VPC endpoints"].text
+
+
+@pytest.mark.parametrize(
+    ("described", "says"),
+    [
+        (subnets(*ZONES, vpc="vpc-89abcdef"), "subnet-00000001, subnet-00000002 is not of"),
+        (subnets(ZONES[0], ZONES[0]), "two of the subnets are in one zone"),
+        (subnets(*ZONES, free=12), "has 12 free addresses, expected at least 14"),
+    ],
+)
+def test_subnets_that_do_not_fit(
+    aws: StubbedAws, described: Mapping[str, object], says: str
+) -> None:
+    """
+    Subnets of another VPC, in one zone or without room are problems.
+    """
+    found = diagnose_theirs(aws, described, there("ssm", "ssmmessages"))
+    assert found["subnets"].level is Level.PROBLEM
+    assert says in found["subnets"].text
+
+
+def test_an_endpoint_that_is_not_there(aws: StubbedAws) -> None:
+    """
+    One that is named and missing would leave hosts without a way.
+    """
+    found = diagnose_theirs(aws, subnets(*ZONES), there("ssm"))
+    assert found["VPC endpoints"].level is Level.PROBLEM
+    assert "no endpoint with private DNS to ssmmessages" in found["VPC endpoints"].text
+
+
+def test_an_endpoint_that_would_be_there_twice() -> None:
+    """
+    One that the VPC has and nobody named is found before CloudFormation stumbles over it; what to
+    give is said in full. Once the stack is there, it is the stack's own.
+    """
+    vpc = ExistingVpc("vpc-01234567", ("subnet-1", "subnet-2"), (), frozenset({"s3"}))
+    wanted = (*services(fips=True), "s3")
+    found = check_endpoints(frozenset({"kms-fips", "s3", "sqs"}), vpc, wanted, ours=False)
+    assert found.level is Level.PROBLEM
+    assert "-c existing_endpoints=kms-fips,s3" in found.remedy
+    found = check_endpoints(frozenset({"kms-fips", "s3"}), vpc, wanted, ours=True)
+    assert found.level is Level.WARNING
+    whole = replace(vpc, endpoints=frozenset(wanted))
+    assert check_endpoints(frozenset(wanted), whole, wanted, ours=True).level is Level.OK

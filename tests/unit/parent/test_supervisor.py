@@ -347,6 +347,27 @@ def test_refused_requests_are_no_answer_errors(bench: Bench) -> None:
     assert bench.supervisor.take_counts()["RequestsRefused"] == 0
 
 
+def test_how_many_at_once(bench: Bench) -> None:
+    """
+    Between two reports the most that were under way and waiting at one time is kept, since that is
+    what a fleet that scales goes by; answers that ended are summed.
+    """
+    bench.look(times=2)
+    for report in (
+        HealthReport(16, 4, 3, 0),
+        HealthReport(9, 0, 14, 0),
+        HealthReport(2, 0, 21, 1),
+    ):
+        bench.health = report
+        bench.look()
+    counts = bench.supervisor.take_counts()
+    assert (counts["AnswersAtOnce"], counts["AnswersWaiting"]) == (20, 4)
+    assert counts["Answered"] == 21
+    bench.look()
+    counts = bench.supervisor.take_counts()
+    assert (counts["AnswersAtOnce"], counts["AnswersWaiting"], counts["Answered"]) == (2, 0, 0)
+
+
 def test_stop(bench: Bench) -> None:
     """
     Without its supervisor there is no enclave.

@@ -131,6 +131,25 @@ BOOK = ("book", {"days": [1, 2.5, True, None]})
             id="mistral, by name",
         ),
         pytest.param(
+            [
+                control("<\uff5ctool▁calls▁begin\uff5c>"),
+                control("<\uff5ctool▁call▁begin\uff5c>"),
+                "function",
+                control("<\uff5ctool▁sep\uff5c>"),
+                'get_weather\n```json\n{"city": "Köln"}\n```',
+                control("<\uff5ctool▁call▁end\uff5c>"),
+                "\n",
+                control("<\uff5ctool▁call▁begin\uff5c>"),
+                "book",
+                control("<\uff5ctool▁sep\uff5c>"),
+                "{}",
+                control("<\uff5ctool▁call▁end\uff5c>"),
+                control("<\uff5ctool▁calls▁end\uff5c>"),
+            ],
+            [WEATHER, ("book", {})],
+            id="deepseek, both ways",
+        ),
+        pytest.param(
             [control("<|tool_call|>"), f"[{CALL}]", control("<|/tool_call|>")],
             [WEATHER],
             id="phi",
@@ -243,6 +262,13 @@ def test_malformed_calls_are_content(inside: str) -> None:
     for marks in (("<tool_call>", "</tool_call>"), ("<|python_tag|>", "<|eom_id|>")):
         parts: list[Part] = ["See: ", control(marks[0]), inside, control(marks[1])]
         assert read(parts) == [("text", f"See: {inside}")]
+
+
+def test_what_is_no_call_goes_on_from_the_text_before_it() -> None:
+    """Blanks between text and what only looked like a call stay; those of a thought do not."""
+    bad = [control("<tool_call>"), "bad", control("</tool_call>")]
+    assert read(["See:\n", *bad, "\n"]) == [("text", "See:\nbad\n")]
+    assert read([control("<think>"), "Hm.\n", *bad]) == [("reasoning", "Hm."), ("text", "bad")]
 
 
 def test_nothing_is_a_call_where_there_are_no_tools() -> None:

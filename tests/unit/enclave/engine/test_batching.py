@@ -89,7 +89,7 @@ class ScriptedModel:
     fail_at: int | None = None
     steps: list[list[Rows]] = field(default_factory=list)
     held: dict[int, list[int]] = field(default_factory=dict)
-    made: dict[int, tuple[int, int]] = field(default_factory=dict)
+    made: dict[int, tuple[int, Rows]] = field(default_factory=dict)
 
     def forward(self, batch: Sequence[Rows]) -> NDArray[np.float32]:
         if self.gate is not None:
@@ -99,7 +99,8 @@ class ScriptedModel:
             raise RuntimeError("the question was hello")
         owned = [block for rows in batch for block in rows.blocks]
         assert len(owned) == len(set(owned))
-        return np.array([self.choose(rows) for rows in batch if self.see(rows)], np.float32)
+        made = [logits for rows in batch if self.see(rows) for logits in self.choose(rows)]
+        return np.array(made, np.float32)
 
     def see(self, rows: Rows) -> bool:
         """Write the tokens to their blocks, behind those seen before."""
@@ -109,13 +110,15 @@ class ScriptedModel:
             block[at % BLOCK_TOKENS :] = [token]
         return rows.wanted > 0
 
-    def choose(self, rows: Rows) -> NDArray[np.float32]:
-        place, end = self.made.get(rows.blocks[0], (0, -1))
-        place = place + 1 if end == rows.past else 0  # else another answer, in a kept prefix
-        self.made[rows.blocks[0]] = place, rows.past + len(rows.tokens)
-        logits = np.zeros(VOCABULARY, np.float32)
-        logits[self.script[place] if place < len(self.script) else END_ID] = 1
-        return logits
+    def choose(self, rows: Rows) -> Iterator[NDArray[np.float32]]:
+        begin, last = self.made.get(rows.blocks[0], (-1, rows))
+        if not last.past < rows.past <= last.end:  # another answer, in a kept prefix
+            begin = rows.end - rows.wanted
+        self.made[rows.blocks[0]] = begin, rows
+        for place in range(rows.end - rows.wanted - begin, rows.end - begin):
+            logits = np.zeros(VOCABULARY, np.float32)
+            logits[self.script[place] if place < len(self.script) else END_ID] = 1
+            yield logits
 
     def wipe(self, blocks: Sequence[int]) -> None:
         for block in blocks:
@@ -190,6 +193,42 @@ def test_utf8(make: Make, text: str) -> None:
         pieces.append(text_of(generation.take(0.02)))
     assert "".join(pieces) == text
     assert len([piece for piece in pieces if piece]) > 1 or len(text) < 3
+
+
+@pytest.mark.parametrize(
+    ("ends", "given"),
+    [
+        (["<think>"], ["<think>"]),
+        (["<think>", "\n"], ["<think>"]),
+        (["<think>", "\n", "</think>"], []),
+        (["\n"], []),
+        (["<think>", "\n\n\n\n"], []),
+    ],
+)
+def test_a_thought_that_the_prompt_opens(
+    make: Make, monkeypatch: pytest.MonkeyPatch, ends: list[str], given: list[str]
+) -> None:
+    """
+    Where a prompt ends inside of a thought, each answer begins with the mark of one.
+    """
+    marks = {"<think>": 1, "</think>": 3}
+    controls = {number: spelling for spelling, number in marks.items()}
+    monkeypatch.setattr(BytesTokenizer, "controls", controls)
+    plain = BytesTokenizer.encode
+
+    def encode(tokenizer: BytesTokenizer, question: Question) -> list[int]:
+        tail = [[marks[end]] if end in marks else tokenizer.ids(end) for end in ends]
+        return [*plain(tokenizer, question), *(token for part in tail for token in part)]
+
+    monkeypatch.setattr(BytesTokenizer, "encode", encode)
+    engine, model = make("so")
+    pieces, finish = take_all(start(engine, ask("hello", n=2)))
+    for index in range(2):
+        own = [piece for piece in pieces if piece.index == index]
+        assert [piece.text for piece in own if piece.control] == given
+        assert not given or own[0].control
+        assert text_of(own, index) == "so"
+    assert finish.completion_tokens == 2 * len(model.script)  # it was not made
 
 
 def test_length_in_a_character(make: Make) -> None:
@@ -514,7 +553,8 @@ def test_cancel(make: Make) -> None:
 
 def test_deadline(make: Make) -> None:
     """
-    Past its deadline an answer ends with `error`, what came until then still to be taken.
+    Past its deadline an answer ends with `length`, what came until then still to be taken, and with
+    `error` if it has made nothing.
     """
     gate = threading.Semaphore(2)
     engine, model = make("abcdef", gate=gate)
@@ -524,8 +564,10 @@ def test_deadline(make: Make) -> None:
     time.sleep(1.05)
     gate.release(1000)
     results = [read(g) for g in (generation, *waiting)]
-    assert {finish.reason for _, finish in results} == {"error"}
-    assert results[0][0].startswith("a")
+    for text, finish in results:
+        assert finish.reason == ("length" if text else "error")
+        assert finish.completion_tokens == len(text)
+    assert [finish.reason for _, finish in (results[0], results[-1])] == ["length", "error"]
 
 
 def test_failure(make: Make, caplog: pytest.LogCaptureFixture) -> None:

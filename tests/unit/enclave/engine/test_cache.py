@@ -1,15 +1,24 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.enclave.engine.cache import BLOCK_TOKENS, KvCache, PrefixName, blocks_for
+from app.enclave.engine.cache import BLOCK_TOKENS, CachedTokens, KvCache, PrefixName, blocks_for
+from app.protocol.errors import EngineError
 
 A, B = PrefixName(b"a", 100.0), PrefixName(b"b", 200.0)
 PROMPT = list(range(100))
 
 
+def lend(cache: KvCache, prompt: list[int], tokens: int, prefix: PrefixName | None) -> CachedTokens:
+    """Lend blocks for *tokens*, those of *prompt* among them."""
+    cached = cache.lend(prompt, prefix)
+    cache.grow(cached, tokens)
+    return cached
+
+
 def leave(cache: KvCache, tokens: list[int], prefix: PrefixName | None) -> None:
     """Let an answer of *tokens* come and go."""
-    cached = cache.lend(tokens, len(tokens), prefix)
+    cached = lend(cache, tokens, len(tokens), prefix)
     cached.tokens = list(tokens)
     cache.note_written(cached.blocks)
     cache.give_back(cached, prefix)
@@ -20,14 +29,15 @@ def test_own_prefix() -> None:
     A conversation's next prompt finds what it has in common with the last, in the same blocks.
     """
     cache = KvCache(16)
-    first = cache.lend(PROMPT, 120, A)
+    first = lend(cache, PROMPT, 120, A)
     assert first.tokens == []
     blocks = list(first.blocks)
     first.tokens = [*PROMPT, 7, 8, 9]
     cache.give_back(first, A)
-    second = cache.lend([*PROMPT, 7, 8, 1, 2, 3], 200, A)
+    second = lend(cache, [*PROMPT, 7, 8, 1, 2, 3], 200, A)
     assert second.tokens == [*PROMPT, 7, 8]
-    assert second.blocks[: len(blocks)] == blocks
+    used = blocks_for(len(PROMPT) + 2)
+    assert second.blocks[:used] == blocks[:used]
     assert len(second.blocks) == blocks_for(200)
 
 
@@ -37,8 +47,8 @@ def test_foreign_prefix() -> None:
     """
     cache = KvCache(16)
     leave(cache, PROMPT, A)
-    assert cache.lend(PROMPT, 100, B).tokens == []
-    assert cache.lend(PROMPT, 100, None).tokens == []
+    assert lend(cache, PROMPT, 100, B).tokens == []
+    assert lend(cache, PROMPT, 100, None).tokens == []
 
 
 def test_last_token_is_computed() -> None:
@@ -47,7 +57,7 @@ def test_last_token_is_computed() -> None:
     """
     cache = KvCache(16)
     leave(cache, PROMPT, A)
-    assert cache.lend(PROMPT, 100, A).tokens == PROMPT[:-1]
+    assert lend(cache, PROMPT, 100, A).tokens == PROMPT[:-1]
 
 
 def test_prefix_is_lent_once() -> None:
@@ -56,7 +66,7 @@ def test_prefix_is_lent_once() -> None:
     """
     cache = KvCache(16)
     leave(cache, PROMPT, A)
-    one, two = (cache.lend(PROMPT, 100, A) for _ in range(2))
+    one, two = (lend(cache, PROMPT, 100, A) for _ in range(2))
     assert two.tokens == []
     assert not set(one.blocks) & set(two.blocks)
 
@@ -75,7 +85,7 @@ def test_expiry() -> None:
     cache.expire(100)
     assert len(cache.freed) == blocks_for(100)
     assert cache.next_end == 200
-    assert cache.lend(PROMPT, 100, A).tokens == []
+    assert lend(cache, PROMPT, 100, A).tokens == []
 
 
 def test_only_what_was_written_is_wiped() -> None:
@@ -83,27 +93,87 @@ def test_only_what_was_written_is_wiped() -> None:
     Blocks that an answer was lent and never reached are not listed.
     """
     cache = KvCache(16)
-    cached = cache.lend(PROMPT, 400, None)
+    cached = lend(cache, PROMPT, 400, None)
     cached.tokens = list(PROMPT)
     cache.note_written(cached.blocks[:4])
     written = set(cached.blocks[:4])
     cache.give_back(cached, None)
     assert set(cache.freed) == written
     cache.freed.clear()
-    cache.give_back(cache.lend(PROMPT, 400, None), None)
+    cache.give_back(lend(cache, PROMPT, 400, None), None)
     assert cache.freed == []
 
 
 def test_room() -> None:
     """
-    Kept prefixes give way to answers, the longest unused first.
+    Kept prefixes give way to answers, the longest unused first, and of each its end first.
     """
     cache = KvCache(9)
     leave(cache, PROMPT, A)
     leave(cache, PROMPT, B)
     assert cache.available == 9
-    cache.lend(PROMPT, BLOCK_TOKENS * 3, None)
-    assert cache.lend(PROMPT, 100, B).tokens == PROMPT[:-1]
+    lend(cache, PROMPT, BLOCK_TOKENS * 3, None)
+    assert len(cache.freed) == 2
+    assert lend(cache, PROMPT, 100, B).tokens == PROMPT[:-1]
+    assert lend(cache, PROMPT, BLOCK_TOKENS, A).tokens == PROMPT[: 2 * BLOCK_TOKENS]
+
+
+def test_shared_blocks() -> None:
+    """
+    Answers to one question hold the blocks that its prompt fills once, and they are listed to be
+    wiped once, when the last has left.
+    """
+    cache = KvCache(16)
+    first = lend(cache, PROMPT, 101, None)
+    cache.note_written(first.blocks)
+    first.tokens = list(PROMPT)
+    others = [cache.share(first, PROMPT) for _ in range(3)]
+    for other in others:
+        assert other.tokens == PROMPT[: 3 * BLOCK_TOKENS]
+        assert other.blocks == first.blocks[:3]
+        cache.grow(other, 101)
+        other.tokens = list(PROMPT)
+    assert cache.available == 16 - 4 - 3
+    written = list(first.blocks)
+    for cached in (first, *others):
+        assert not set(written[:3]) & set(cache.freed)
+        cache.give_back(cached)
+    assert sorted(cache.freed) == sorted(written)
+    assert cache.available == 16
+
+
+def test_a_shared_block_is_not_written() -> None:
+    """
+    A step that would write to a block of several answers, or of none, is refused before it is
+    taken.
+    """
+    cache = KvCache(8)
+    first = lend(cache, PROMPT, 101, None)
+    cache.note_written(first.blocks)
+    first.tokens = list(PROMPT)
+    other = cache.share(first, PROMPT)
+    with pytest.raises(EngineError):
+        cache.note_written(other.blocks[-1:])
+    cache.note_written(first.blocks[3:])
+    cache.give_back(other)
+    cache.note_written(first.blocks)
+    with pytest.raises(EngineError):
+        cache.note_written([7])
+
+
+def test_next_turn_beside_another_answer() -> None:
+    """
+    A conversation's next question takes no block that another answer to the last one still holds.
+    """
+    cache = KvCache(16)
+    first = lend(cache, PROMPT, 100, A)
+    first.tokens = list(PROMPT)
+    other = cache.share(first, PROMPT)
+    cache.give_back(first, A)
+    assert cache.available == 16 - 3
+    following = lend(cache, [*PROMPT, 1, 2], 110, A)
+    assert following.tokens == []
+    assert not set(following.blocks) & set(other.blocks)
 
 
 @given(
@@ -123,7 +193,7 @@ def test_every_block_has_one_owner(answers: list[tuple[int, list[int], bool]]) -
     for name, prompt, keep in answers:
         prefix = PrefixName(bytes([name]), 1.0) if keep else None
         if blocks_for(len(prompt) + 8) <= cache.available:
-            cached = cache.lend(prompt, len(prompt) + 8, prefix)
+            cached = lend(cache, prompt, len(prompt) + 8, prefix)
             assert cached.tokens == prompt[: len(cached.tokens)]
             lent.append((cached, prompt, prefix))
         elif lent:
@@ -132,6 +202,7 @@ def test_every_block_has_one_owner(answers: list[tuple[int, list[int], bool]]) -
             cache.give_back(cached, prefix)
         owned = [block for cached, _, _ in lent for block in cached.blocks]
         assert len(owned) == len(set(owned)) == 24 - cache.available
+        assert not set(owned) & set(cache._free)
     for cached, _, _ in lent:
         cache.give_back(cached, None)
     cache.expire(1.0)

@@ -1,13 +1,32 @@
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
 
-from app.enclave.engine.encoding import SHORT_BYTES, SHORT_TURNS, PromptEncoder, Tokenizer
-from app.protocol.errors import DeadlineError, EngineError, TooLongError, UnsupportedError
-from app.protocol.question import Message, Question
+from app.enclave.engine.cache import KvCache
+from app.enclave.engine.encoding import (
+    MOST_LONG,
+    SHORT_BYTES,
+    SHORT_TURNS,
+    PromptEncoder,
+    Tokenizer,
+)
+from app.enclave.engine.generation import BatchedAnswers
+from app.enclave.engine.schedule import Schedule
+from app.protocol.constants import MAX_ACTIVE_ANSWERS, MAX_WAITING_ANSWERS
+from app.protocol.errors import (
+    BusyError,
+    DeadlineError,
+    EngineError,
+    TooLongError,
+    UnsupportedError,
+)
+from app.protocol.question import Message, Options, Question
+from tests.patience import wait_until
 
 FOREVER = time.monotonic() + 3600
 CONTEXT = 64
@@ -147,6 +166,79 @@ def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     gate.set()
     under_way.join()
     assert encoder.encode(ask("two"), "two", deadline=FOREVER) == [1]
+
+
+def test_long_ones_do_not_take_all_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    However many conversations have long questions that are to be refused once they are encoded,
+    they take a third of the engine's places at most, and short ones of others find room. Who has
+    hung up makes room for another long one at once.
+    """
+    tokenizer = Bytes()
+    gate = threading.Event()
+    gone = threading.Event()
+
+    def encode_slowly(question: Question) -> list[int]:
+        if len(question.messages[0].text) > SHORT_BYTES:
+            gate.wait()
+        return [1] * 10_000
+
+    def require_wanted() -> None:
+        if gone.is_set():
+            raise BrokenPipeError
+
+    monkeypatch.setattr(tokenizer, "encode", encode_slowly)
+    encoder = PromptEncoder(tokenizer, context_tokens=10_000)
+    schedule = Schedule(KvCache(1))
+    long = ask("x" * (SHORT_BYTES + 1))
+
+    def flood(name: str) -> None:
+        def prepare() -> BatchedAnswers:
+            encoder.encode(long, name, deadline=FOREVER, require_wanted=require_wanted)
+            raise AssertionError
+
+        with suppress(TooLongError, BusyError, BrokenPipeError):
+            schedule.join(1, prepare)
+
+    places = MAX_ACTIVE_ANSWERS + MAX_WAITING_ANSWERS
+    threads = [threading.Thread(target=flood, args=(str(at),)) for at in range(2 * places)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: sum(thread.is_alive() for thread in threads) == MOST_LONG)
+    assert schedule._preparing == MOST_LONG <= places / 3
+    with pytest.raises(BusyError):
+        encoder.encode(long, "mine", deadline=FOREVER)
+    with pytest.raises(TooLongError):
+        encoder.encode(ask("short"), "mine", deadline=FOREVER)
+    gone.set()
+    wait_until(lambda: schedule._preparing == 1)  # the one that is encoded
+    gate.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_several_answers_wait_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A long question takes as many places while it waits as it wants answers.
+    """
+    tokenizer = Bytes()
+    begun, gate = threading.Event(), threading.Event()
+
+    def encode_slowly(_: Question) -> list[int]:
+        begun.set()
+        gate.wait()
+        return [1]
+
+    monkeypatch.setattr(tokenizer, "encode", encode_slowly)
+    encoder = PromptEncoder(tokenizer, context_tokens=10_000)
+    several = replace(ask("x" * (SHORT_BYTES + 1)), options=Options(n=MOST_LONG))
+    under_way = threading.Thread(target=lambda: encoder.encode(several, "one", deadline=FOREVER))
+    under_way.start()
+    begun.wait()
+    with pytest.raises(BusyError):
+        encoder.encode(ask("x" * (SHORT_BYTES + 1)), "two", deadline=FOREVER)
+    gate.set()
+    under_way.join()
 
 
 def test_short_ones_wait_for_no_long_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from app.protocol.errors import EngineError
 BOUNDS = Bounds(vocabulary=50, context_tokens=200, blocks=40)
 # One answer with two blocks, the second begun, of which three tokens are new.
 ROWS = Rows([1, 2, 3], 33, [4, 5], 1)
+QUESTION = object()
 
 
 @st.composite
@@ -93,6 +94,42 @@ def test_out_of_bounds(batch: list[Rows]) -> None:
     require_step([ROWS], BOUNDS)
     with pytest.raises(EngineError):
         require_step(batch, BOUNDS)
+
+
+# Answers to one question, whose prompt fills one block.
+SHARED = [Rows([7], 40, [9, 1], 1, QUESTION), Rows([8, 8], 32, [9, 2], 2, QUESTION)]
+
+
+def test_shared_blocks() -> None:
+    """
+    Answers to one question may have blocks in common that are full for each of them.
+    """
+    require_step([*SHARED, ROWS], BOUNDS)
+    assert encode_step(SHARED)["block_indices"].tolist() == [9, 1, 9, 2]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(SHARED[1], question=None),
+        replace(SHARED[1], question="another"),
+        replace(SHARED[1], blocks=[9, 1]),
+        replace(SHARED[1], past=31, blocks=[9, 2]),
+        replace(SHARED[1], past=0, tokens=[3], blocks=[5, 9], wanted=1),
+        replace(SHARED[1], past=64, blocks=[3, 9, 2]),
+    ],
+    ids=[
+        "of no question", "of another question", "open in both", "open in one",
+        "lent ahead in one", "at another place",
+    ],
+)  # fmt: skip
+def test_blocks_that_must_not_be_shared(changed: Rows) -> None:
+    """
+    No other block is: one that either writes to, now or later, or that lies elsewhere in its text.
+    """
+    for batch in ([SHARED[0], changed], [changed, SHARED[0]]):
+        with pytest.raises(EngineError):
+            require_step(batch, BOUNDS)
 
 
 @given(steps(), st.data())

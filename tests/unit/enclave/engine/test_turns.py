@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.enclave.engine.turns import Turns
-from app.protocol.errors import DeadlineError
+from app.protocol.errors import BusyError, DeadlineError
+from tests.patience import PATIENCE_SECONDS
 
 FOREVER = time.monotonic() + 3600
 KIB = 1024
@@ -121,6 +122,47 @@ def test_deadline() -> None:
         pass
 
 
+def test_given_up_while_it_waits() -> None:
+    """
+    Who is not wanted any more gives up its place soon, long before its deadline.
+    """
+    turns, looks = Turns(), 0
+
+    def require_wanted() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise BrokenPipeError
+
+    started = time.monotonic()
+    with turns.turn("one", 1, deadline=FOREVER):
+        with (
+            pytest.raises(BrokenPipeError),
+            turns.turn("two", 1, deadline=FOREVER, require_wanted=require_wanted),
+        ):
+            pytest.fail("it was not its turn")
+        assert turns.waiting == 0
+    assert time.monotonic() - started < PATIENCE_SECONDS
+
+
+def test_places() -> None:
+    """
+    Those who wait or work take so many places together, and more are refused at once; a turn that
+    ends, in whatever way, makes room.
+    """
+    turns = Turns(most_places=16)
+    for _ in range(2):
+        with turns.turn("one", 1, deadline=FOREVER, places=15):
+            with pytest.raises(BusyError), turns.turn("two", 1, deadline=FOREVER, places=2):
+                pytest.fail("there was no room")
+            with pytest.raises(DeadlineError), turns.turn("two", 1, deadline=0):
+                pytest.fail("it was not its turn")
+    with suppress(ValueError), turns.turn("one", 1, deadline=FOREVER, places=16):
+        raise ValueError
+    with turns.turn("one", 1, deadline=FOREVER, places=16):
+        pass
+
+
 def test_failure_ends_a_turn() -> None:
     """
     Work that fails lets the next one come.
@@ -144,3 +186,27 @@ def test_rest() -> None:
             began.append(time.monotonic())
             time.sleep(0.02)
     assert began[1] - began[0] >= 0.08
+
+
+def test_a_small_text_comes_first_after_a_rest() -> None:
+    """
+    Whoever comes during a rest and is due earlier is not held up by who waits for its end.
+    """
+    turns, order = Turns(rest=10), list[str]()
+
+    def work(name: str, size: int) -> None:
+        with turns.turn(name, size, deadline=FOREVER):
+            order.append(name)
+            time.sleep(0.02)
+
+    work("first", 1)
+    threads = [
+        threading.Thread(target=work, args=named) for named in (("large", 256 * KIB), ("small", 1))
+    ]
+    for waiting, thread in enumerate(threads, 1):
+        thread.start()
+        while turns.waiting < waiting:
+            time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    assert order == ["first", "small", "large"]
