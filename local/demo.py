@@ -19,8 +19,6 @@ from app.chatbot.session.session import Session
 from app.chatbot.terminal.conversation import converse
 from app.chatbot.terminal.margin import showing_answer
 from app.chatbot.web.command import add_web_arguments, serve_page
-from app.protocol.asker.constants import AS_MANY_TOKENS
-from app.protocol.constants import DEFAULT_MAX_TOKENS
 from app.protocol.errors import AppError, ConfigError, UnavailableError
 from app.protocol.question import Options
 from local.cheats.cheats import describe_cheats, find_cheat
@@ -78,8 +76,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     def note(step: str) -> None:
         terminal.note(f"[{time.monotonic() - started:4.1f} s] {step}")
 
-    most = AS_MANY_TOKENS if options.serve else DEFAULT_MAX_TOKENS
-    wanted = answer_options(options, most=most)
+    wanted = answer_options(options)
     cheat = find_cheat(options.cheat or "honest")
     with run_twin(
         options.folder,

@@ -29,8 +29,7 @@ from app.chatbot.terminal.conversation import ask_once, converse
 from app.chatbot.terminal.prompt_line import read_all, read_secret
 from app.chatbot.terminal.transcript import open_transcript
 from app.chatbot.web.command import add_web_arguments, serve_page
-from app.protocol.asker.constants import AS_MANY_TOKENS
-from app.protocol.constants import DEFAULT_MAX_TOKENS
+from app.protocol.constants import MOST_TOKENS
 from app.protocol.errors import AppError, ConfigError
 from app.protocol.question import Options
 
@@ -98,7 +97,7 @@ def _run(options: argparse.Namespace, connect: Callable[[], Session], terminal: 
     if options.command == "serve":
         return serve_sessions(
             connect,
-            answer_options(options, most=AS_MANY_TOKENS),
+            answer_options(options),
             terminal,
             port=options.port,
             path=options.socket,
@@ -138,8 +137,9 @@ def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-tokens",
         type=int,
+        default=MOST_TOKENS,
         metavar="N",
-        help=f"default: {DEFAULT_MAX_TOKENS}; with serve, as many as the context leaves",
+        help="default: as many as the context leaves",
     )
     group.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 to 2")
     group.add_argument("--seed", type=int, metavar="N", help="repeatable sampling")
@@ -152,18 +152,15 @@ def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def answer_options(options: argparse.Namespace, *, most: int = DEFAULT_MAX_TOKENS) -> Options:
+def answer_options(options: argparse.Namespace) -> Options:
     """
     Give the answer options that were asked for.
-
-    Args:
-        most: Tokens of an answer, where that was not asked for.
 
     Raises:
         ProtocolError: One is out of range.
     """
     return Options(
-        max_tokens=most if options.max_tokens is None else options.max_tokens,
+        max_tokens=options.max_tokens,
         temperature=options.temperature,
         seed=options.seed,
         padding=options.padding,

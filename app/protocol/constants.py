@@ -50,7 +50,7 @@ MAX_ALTERNATIVES: Final = 20  # log-probabilities beside each token's own, as th
 MAX_BIASED_TOKENS: Final = 300  # as the OpenAI API has it
 MAX_STOP_STRINGS: Final = 4  # as the OpenAI API has it
 MAX_STOP_BYTES: Final = 256
-DEFAULT_MAX_TOKENS: Final = 256
+MOST_TOKENS: Final = 2**20  # of an answer, and the default: as many as the context leaves
 
 # Answer stream, SPEC.md section 6
 FRAME_PLAINTEXT_BYTES: Final = 1024

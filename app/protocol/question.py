@@ -12,7 +12,6 @@ from typing import Final, Literal, TypeVar, cast
 
 from app.protocol import cbor
 from app.protocol.constants import (
-    DEFAULT_MAX_TOKENS,
     MAX_ALTERNATIVES,
     MAX_ANSWERS,
     MAX_BIASED_TOKENS,
@@ -21,6 +20,7 @@ from app.protocol.constants import (
     MAX_STOP_STRINGS,
     MAX_TOOLS_BYTES,
     MAX_TURNS,
+    MOST_TOKENS,
 )
 from app.protocol.errors import ProtocolError, QuestionError
 
@@ -124,7 +124,7 @@ class Options:
 
         thinking: `auto` leaves it to the model.
 
-        max_tokens: At most this many tokens are generated.
+        max_tokens: At most this many tokens are generated, and what the context leaves.
 
         temperature: 0 (greedy, the default) to 2.
 
@@ -150,7 +150,7 @@ class Options:
     tool_calls: ToolCalls = _word("many", "many|one")
     schema: str | None = _json(MAX_SCHEMA_BYTES)
     thinking: Thinking = _word("auto", "auto|off|on|low|medium|high")
-    max_tokens: int = _number(DEFAULT_MAX_TOKENS, 1, 2**20)
+    max_tokens: int = _number(MOST_TOKENS, 1, MOST_TOKENS)
     temperature: float = _number(0.0, 0, 2 * SCALE, SCALE)
     top_p: float = _number(1.0, 1, SCALE, SCALE)
     top_k: int = _number(0, 0, 2**20)

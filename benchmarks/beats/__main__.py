@@ -32,7 +32,6 @@ _QUESTION: Final = "What does the dental plan pay for a crown?"
 _SHORT: Final = 1
 _LEAST: Final = 10  # of each kind, to judge by
 _LONG_SECONDS: Final = 0.7  # of the 0.95 that the bucket leaves before the receipt's frames
-_SAMPLING: Final = {"temperature": 1.0, "top_p": 0.9}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,8 @@ def watch(sessions: Sequence[Session], *, most: int, seconds: float) -> list[Wat
 def _ask(session: Session, tokens: int, padding: Padding) -> list[float]:
     """Ask one question; give when each frame came."""
     session.new_conversation()
-    answer = session.ask(_QUESTION, Options(max_tokens=tokens, padding=padding, **_SAMPLING))
+    options = Options(max_tokens=tokens, padding=padding, temperature=1.0, top_p=0.9)
+    answer = session.ask(_QUESTION, options)
     for _ in answer:
         pass
     return [message.seconds for message in answer.seen.messages[1:]]

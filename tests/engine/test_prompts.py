@@ -7,6 +7,7 @@ import tokenizers
 
 from app.enclave.engine.control import PromptTokenizer
 from app.enclave.engine.own_text import own_spans
+from app.enclave.engine.spelling import Speller
 from app.enclave.engine.template import ChatTemplate
 from app.protocol.errors import UnsupportedError
 from app.protocol.question import Message
@@ -114,6 +115,19 @@ def test_content_spells_no_control_token(name: str, ours: Ours) -> None:
             assert ours.controls(text) == plain, token
             decoded = ours.tokenizer.decode(ours.encode(text), skip_special_tokens=False)
             assert token in decoded
+
+
+def test_bytes_of_tokens(name: str, ours: Ours) -> None:
+    """
+    The bytes of a text's tokens, one after the other, are the text that they decode to; a space
+    that decoders drop at the start aside.
+    """
+    spell = Speller(ours.tokenizer)
+    for conversation in make_conversations():
+        numbers = ours.prompts.encode(conversation[-1]["content"], add_special_tokens=False)
+        joined = b"".join(map(spell, numbers)).decode()
+        decoded = ours.tokenizer.decode(numbers, skip_special_tokens=False)
+        assert joined in {decoded, f" {decoded}"}, name
 
 
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])

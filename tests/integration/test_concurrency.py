@@ -41,7 +41,7 @@ PARENT_STREAMS: Final = 48  # of `ParentConfig`, which the twin leaves as it is
 
 def at_random(seed: int) -> Options:
     """Ask for an answer that is the same each time for one seed, and another for each seed."""
-    return Options(padding="off", temperature=2, seed=seed)
+    return Options(padding="off", temperature=2, seed=seed, max_tokens=256)
 
 
 @dataclass(frozen=True, slots=True)

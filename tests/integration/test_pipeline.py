@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from app.chatbot.reading.parts import Text, Tokens
 from app.chatbot.session.access import Access
 from app.chatbot.session.session import Session
 from app.chatbot.session.transport import Transport
@@ -19,7 +20,7 @@ from app.protocol.errors import (
     VersionError,
 )
 from app.protocol.frames import FrameReader
-from app.protocol.question import Message, Options
+from app.protocol.question import Message, Options, Question
 from app.protocol.regions import REGIONS
 from local.demo import last_exchange
 from local.signers.pki import make_root
@@ -174,6 +175,43 @@ def test_the_receipt_finds_the_enclave_s_calls(twin: Twin, session: Session) -> 
         if (event.encryption_context or {}).get("conversation") == receipt.conversation.hex()
     ]
     assert found == ["Decrypt", "GenerateDataKey"]
+
+
+def test_several_answers_with_log_probabilities(session: Session) -> None:
+    """
+    A question may have several answers, each of its own random stream, with what the model gave
+    each token: the tokens' bytes are the text, and the likeliest come first. The receipt ends each.
+    """
+    options = Options(
+        n=3, logprobs=2, seed=7, temperature=2.0, max_tokens=12, presence_penalty=0.5, padding="off"
+    )
+    answers = []
+    for _ in range(2):
+        session.new_conversation()
+        answer = session.ask_question(Question((Message("user", "zebra zebra"),), options))
+        parts = list(answer.parts())
+        answers.append(
+            [
+                "".join(p.text for p in parts if isinstance(p, Text) and p.index == index)
+                for index in range(3)
+            ]
+        )
+    assert answers[0] == answers[1]
+    assert len(set(answers[0])) == 3
+    for index in range(3):
+        told = [
+            one for p in parts if isinstance(p, Tokens) and p.index == index for one in p.tokens
+        ]
+        assert b"".join(one.token for one in told).decode().strip() == answers[1][index].strip()
+        for one in told:
+            assert len(one.alternatives) == 2
+            first, second = one.alternatives
+            assert 0 >= first.logprob >= second.logprob
+            assert one.logprob <= first.logprob
+    assert answer.evidence is not None
+    receipt = answer.evidence.receipt
+    assert len(receipt.finishes) == 3
+    assert receipt.completion_tokens >= sum(len(p.tokens) for p in parts if isinstance(p, Tokens))
 
 
 def test_what_is_only_carried_is_refused_by_name(session: Session) -> None:

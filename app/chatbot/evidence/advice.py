@@ -31,7 +31,7 @@ _ADVICE: Final = {
     "machine's clock is right, and that this release is still approved in the key's policy.",
     "kms": "AWS KMS or STS did not answer as expected ({}); check the network and try again.",
     "clock": "The clocks disagree ({}); set this machine's clock by NTP.",
-    "deadline": "The answer took too long and is incomplete ({}); ask for less with --max-tokens.",
+    "deadline": "The answer did not come in time ({}); try again later.",
     "truncated": "The answer is incomplete ({}): treat what was shown as unfinished, ask again.",
     "unavailable": "Nobody answers ({}); check the URL and that the server is running.",
     "config": "{}",

@@ -140,10 +140,10 @@ _TOLD: Final = {
         "Check the network and try again.",
     ),
     "deadline": (
-        "The answer took too long",
-        "Its time ran out inside the enclave.",
+        "No answer came in time",
+        "Others were before it in the enclave until its time ran out.",
         _UNFINISHED,
-        "Ask for less, with --max-tokens.",
+        "Try again later.",
     ),
     "unavailable": (
         "Nobody answers",

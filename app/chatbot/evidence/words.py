@@ -34,7 +34,7 @@ def describe_enclave(session: Session) -> Iterator[str]:
 def describe_receipt(evidence: Evidence) -> str:
     """Give one line on the receipt of an answer."""
     receipt = evidence.receipt
-    end = "whole" if receipt.finish == "stop" else "cut short by --max-tokens or the context"
+    end = "whole" if receipt.finish == "stop" else "cut short by --max-tokens, the context or time"
     return (
         f"receipt   verified: this answer to this question, {receipt.completion_tokens} tokens, "
         f"finish {receipt.finish}, {evidence.total_seconds:.1f} s, {end}"

@@ -47,7 +47,7 @@ _Part = Annotated[
 
 
 _Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[_Part], Tag("<list>")],
+    Annotated[str, Tag("<text>")] | Annotated[list[_Part], Field(fail_fast=True), Tag("<list>")],
     Discriminator(lambda value: "<list>" if isinstance(value, list) else "<text>"),
 ]
 
@@ -78,7 +78,7 @@ class GivenMessage(Body):
     refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    tool_calls: list[_Call] = Field(default_factory=list)
+    tool_calls: Annotated[list[_Call], Field(fail_fast=True)] = Field(default_factory=list)
     tool_call_id: Annotated[str, StringConstraints(min_length=1)] | None = None
 
     def require_role(self, place: str) -> None:

@@ -7,6 +7,7 @@ all the same.
 
 import re
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import Field, model_validator
@@ -15,6 +16,7 @@ from app.chatbot.openai.body import Body, RequestError, Whole, parse
 from app.chatbot.openai.messages import GivenMessage, to_messages
 from app.chatbot.openai.options import THINKING, Effort, make_options, raise_top_p
 from app.chatbot.openai.tools import (
+    MOST_TOOLS,
     Choice,
     Format,
     GivenTool,
@@ -22,6 +24,7 @@ from app.chatbot.openai.tools import (
     encode_parallel,
     encode_tools,
 )
+from app.protocol.constants import MAX_TURNS
 from app.protocol.question import SCALE, Message, Options, Question, Thinking
 
 MAX_ANSWERS: Final = 4  # to one question
@@ -113,7 +116,7 @@ class _Request(_Nowhere):
     logit_bias: dict[str, float] | None = None
     n: Annotated[Whole, Field(ge=1, le=MAX_ANSWERS)] | None = None
     seed: Whole | None = None
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Field(fail_fast=True)] | None = None
 
     @model_validator(mode="after")
     def _require_stream(self) -> Self:
@@ -144,6 +147,9 @@ class _Request(_Nowhere):
         if not all(_TOKEN.fullmatch(token) for token in self.logit_bias):
             words = "logit_bias: its members are not numbers of tokens"
             raise RequestError(words, "logit_bias", "invalid_value")
+        if not all(map(isfinite, self.logit_bias.values())):
+            words = "logit_bias: a bias is not a number of -100 to 100"
+            raise RequestError(words, "logit_bias", "invalid_value")
         biases = sorted((int(token), bias) for token, bias in self.logit_bias.items())
         return tuple(n for token, bias in biases for n in (token, round(bias * SCALE)))
 
@@ -158,9 +164,9 @@ class _Request(_Nowhere):
 
 
 class _ChatRequest(_Request):
-    messages: list[GivenMessage] = Field(min_length=1)
+    messages: list[GivenMessage] = Field(min_length=1, max_length=MAX_TURNS)
     max_completion_tokens: Whole | None = None
-    tools: list[GivenTool] = Field(default_factory=list)
+    tools: list[GivenTool] = Field(default_factory=list, max_length=MOST_TOOLS)
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
     response_format: Format | None = None
@@ -204,7 +210,7 @@ class _ChatRequest(_Request):
 
 
 class _CompletionRequest(_Request):
-    prompt: str | list[str]
+    prompt: str | Annotated[list[str], Field(fail_fast=True)]
     logprobs: Annotated[Whole, Field(ge=0, le=5)] | None = None
 
     def given(self) -> dict[str, object]:

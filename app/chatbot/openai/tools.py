@@ -12,9 +12,10 @@ from app.chatbot.openai.body import Body, RequestError
 from app.protocol.question import ToolCalls
 
 Json = dict[str, object]
+MOST_TOOLS: Final = 128  # as the enclave takes
 ANY_OBJECT: Final[Json] = {"type": "object"}
-_NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
-Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:/-]{1,64}$")]
+_NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}, "additionalProperties": False}
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
 class Function(Body):

@@ -105,7 +105,8 @@ def _describe_whole(evidence: Evidence) -> Json:
     seconds = round(evidence.total_seconds, 1)
     tokens = f"{receipt.completion_tokens} token{'' if receipt.completion_tokens == 1 else 's'}"
     what = (
-        f"this answer to this question, cut short after {tokens} by --max-tokens or the context"
+        f"this answer to this question, cut short after {tokens}"
+        " by --max-tokens, the context or time"
         if receipt.finish == "length"
         else f"this answer, whole, to this question; {tokens}"
     )

@@ -113,6 +113,7 @@ class BatchingEngine:
             options=options,
             most_tokens=min(options.max_tokens, self._context_tokens - len(prompt)),
             prefix=prefix,
+            keeps=index == 0,
             sampler=Sampler(
                 options,
                 prompt=prompt,

@@ -25,6 +25,8 @@ class TokenSequence:
         ahead: Tokens that the model has not seen, or not in the blocks that are its now.
 
         begun: Which answer it was to begin, of all; 0 before it has.
+
+        keeps: Whether it is the one that its conversation's next turn goes on from.
     """
 
     prompt: list[int] = field(repr=False)
@@ -37,6 +39,7 @@ class TokenSequence:
     cached: CachedTokens | None = field(default=None, repr=False)
     lookup: Lookup | None = field(default=None, repr=False)
     begun: int = 0
+    keeps: bool = True
 
     def __post_init__(self) -> None:
         """Have all of the prompt ahead."""
@@ -56,6 +59,11 @@ class TokenSequence:
     def length(self) -> int:
         """How many those are."""
         return len(self.cached.tokens if self.cached else ()) + len(self.ahead)
+
+    @property
+    def guessable(self) -> bool:
+        """Whether guesses at what comes next tell nobody what it copies, if it is alone."""
+        return self.options.padding == "constant"
 
     @property
     def whole(self) -> int:

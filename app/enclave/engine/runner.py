@@ -139,7 +139,7 @@ class Runner:
             generation.end("stop")
             return
         generation.put(completion.push(token, choice.logprob))
-        sequence.ahead = [token]
+        sequence.ahead.append(token)  # behind all others, if it gave way meanwhile
         if completion.has_stopped():
             generation.end("stop")
         elif completion.tokens >= sequence.most_tokens:

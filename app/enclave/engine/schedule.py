@@ -162,7 +162,7 @@ class Schedule:
         """Take back the blocks of *sequence*, which has all of its tokens ahead of it again."""
         if sequence.cached is not None:
             sequence.ahead = sequence.tokens
-            self._cache.give_back(sequence.cached, sequence.prefix)
+            self._cache.give_back(sequence.cached, sequence.prefix if sequence.keeps else None)
             sequence.cached = None
 
     def _admit(self) -> None:
@@ -221,7 +221,7 @@ class Schedule:
         if len(self._active) != 1 or self._waiting or self._preparing:
             return []
         sequence = self._active[0].sequence
-        if len(sequence.ahead) != 1 or sequence.options.padding != "constant":
+        if len(sequence.ahead) != 1 or not sequence.guessable:
             return []
         if sequence.lookup is None:
             sequence.lookup = Lookup()

@@ -9,6 +9,8 @@ from typing import Final, cast
 
 import tokenizers
 
+from app.enclave.engine.control import SPACES
+
 _BYTE: Final = re.compile(r"<0x([0-9A-F]{2})>")
 _PRINTABLE: Final = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 
@@ -31,7 +33,11 @@ class Speller:
         self._letters = _byte_letters() if "ByteLevel" in kinds else None
         self._has_bytes = "ByteFallback" in kinds
         added = tokenizer.get_added_tokens_decoder()
-        self._added = {number: token.content.encode() for number, token in added.items()}
+        self._added = {  # but for spaces, which some vocabularies write otherwise
+            number: token.content.encode()
+            for number, token in added.items()
+            if not SPACES.fullmatch(token.content)
+        }
 
     def __call__(self, token: int) -> bytes:
         """Give the bytes of *token*; none for one that there is not."""

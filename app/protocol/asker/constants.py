@@ -17,9 +17,6 @@ MAX_NONCE_BYTES: Final = 1024
 MAX_DOCUMENT_AGE_SECONDS: Final = 300  # KMS itself refuses older ones
 CLOCK_LEEWAY_SECONDS: Final = 300
 
-# Questions, SPEC.md section 5.3
-AS_MANY_TOKENS: Final = 2**20  # max_tokens at its most: an answer may take what the context leaves
-
 # Credentials
 SESSION_SECONDS: Final = 900  # STS AssumeRole's minimum
 RENEW_SECONDS: Final = 300  # renewed when less is left

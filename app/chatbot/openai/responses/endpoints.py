@@ -188,7 +188,9 @@ def _require(found: _Found | None) -> _Found:
 
 def _limit(request: Request) -> int:
     given = request.query_params.get("limit", str(_ITEMS_LISTED))
-    if not (given.isascii() and given.isdigit() and 1 <= int(given[:4]) <= _MOST_LISTED):
+    if not (
+        given.isascii() and given.isdigit() and len(given) <= 3 and 1 <= int(given) <= _MOST_LISTED
+    ):
         raise RequestError(f"limit is not 1 to {_MOST_LISTED}", "limit", "invalid_value")
     return int(given)
 

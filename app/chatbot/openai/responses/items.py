@@ -75,7 +75,7 @@ _Part = Annotated[
     ),
 ]
 _Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[_Part], Tag("<list>")],
+    Annotated[str, Tag("<text>")] | Annotated[list[_Part], Field(fail_fast=True), Tag("<list>")],
     Discriminator(lambda value: "<list>" if isinstance(value, list) else "<text>"),
 ]
 
@@ -153,8 +153,8 @@ class Reasoning(_Item):
     prefix: ClassVar = "rs"
 
     type: Literal["reasoning"]
-    summary: list[_ReasoningText] = Field(default_factory=list)
-    content: list[_ReasoningText] = Field(default_factory=list)
+    summary: Annotated[list[_ReasoningText], Field(fail_fast=True)] = Field(default_factory=list)
+    content: Annotated[list[_ReasoningText], Field(fail_fast=True)] = Field(default_factory=list)
 
     def to_message(self) -> Message:
         """Give the message that it is part of."""

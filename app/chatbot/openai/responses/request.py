@@ -23,7 +23,7 @@ from app.chatbot.openai.responses.items import (
     to_messages,
 )
 from app.chatbot.openai.responses.tools import Choice, GivenTool, choose
-from app.chatbot.openai.tools import ANY_OBJECT, encode_parallel, encode_tools, to_text
+from app.chatbot.openai.tools import ANY_OBJECT, MOST_TOOLS, encode_parallel, encode_tools, to_text
 from app.protocol.question import Message, Options, Question
 
 _NEUTRAL: Final[dict[str, object]] = {
@@ -121,7 +121,7 @@ class _Request(Body):
     ] = Field(default_factory=list)
     instructions: str | None = None
     previous_response_id: str | None = None
-    include: list[_Includable] = Field(default_factory=list)
+    include: list[_Includable] = Field(default_factory=list, max_length=64)
     max_output_tokens: Whole | None = None
     max_tool_calls: Whole | None = None
     metadata: Annotated[
@@ -140,7 +140,7 @@ class _Request(Body):
     temperature: float | None = None
     text: _Text = Field(default_factory=_Text)
     tool_choice: Choice = "auto"
-    tools: list[GivenTool] = Field(default_factory=list)
+    tools: list[GivenTool] = Field(default_factory=list, max_length=MOST_TOOLS)
     top_logprobs: Whole | None = None
     top_p: float | None = None
     user: _Label | None = None
@@ -151,6 +151,7 @@ class _Request(Body):
         return self.input
 
     def options(self, defaults: Options) -> Options:
+        encode_tools(self.tools, "tools[{}].name")  # all have to be right, shown or not
         tools, choice = choose(self.tools, self.tool_choice)
         logprobs = (self.top_logprobs or 0) if self._wants_logprobs() else None
         effort = self.reasoning.effort

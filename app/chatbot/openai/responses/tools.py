@@ -7,7 +7,7 @@ Other tools run at OpenAI's; none is served, and none could be without telling s
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Field, Tag
 
 from app.chatbot.openai.body import Body, RequestError
 from app.chatbot.openai.tools import Function, Word
@@ -52,7 +52,7 @@ class Allowed(Body):
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: list[Named]
+    tools: Annotated[list[Named], Field(fail_fast=True)]
 
 
 Choice = Annotated[

@@ -266,7 +266,7 @@ def test_malformed_calls_are_content(inside: str) -> None:
 
 def test_what_is_no_call_goes_on_from_the_text_before_it() -> None:
     """Blanks between text and what only looked like a call stay; those of a thought do not."""
-    bad = [control("<tool_call>"), "bad", control("</tool_call>")]
+    bad: list[Part] = [control("<tool_call>"), "bad", control("</tool_call>")]
     assert read(["See:\n", *bad, "\n"]) == [("text", "See:\nbad\n")]
     assert read([control("<think>"), "Hm.\n", *bad]) == [("reasoning", "Hm."), ("text", "bad")]
 

@@ -88,6 +88,19 @@ def test_answers_share_the_blocks_of_their_prompt(gave_way: list[BatchedGenerati
     assert [model.wiped.count(block) for block in model.steps[0][0].blocks[:3]] == [1, 1, 1]
 
 
+def test_the_next_turn_goes_on_from_the_first() -> None:
+    """
+    Of several answers the first is what the conversation's next turn finds computed.
+    """
+    model = HashedModel(40)
+    prompt, options = prompt_of(1, 100), Options(temperature=1, seed=5, n=3, max_tokens=30)
+    with run_engine(model, CONTEXT) as engine:
+        first = read(start(engine, prompt, options, "mine"))[0]
+        before = model.shown
+        read(start(engine, [*prompt, *first, 1, 2], Options(max_tokens=1), "mine"))
+        assert model.shown - before == len([first[-1], 1, 2])
+
+
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_sharing_answers_give_way(temperature: int, gave_way: list[BatchedGeneration]) -> None:
     """

@@ -23,6 +23,7 @@ def metaspace() -> tokenizers.Tokenizer:
         decoders.Strip(" ", 1, 0),
     ])  # fmt: skip
     tokenizer.add_special_tokens(["</s>"])
+    tokenizer.add_tokens(["▁▁"])
     return tokenizer
 
 
@@ -45,6 +46,7 @@ def test_bytes_of_a_text() -> None:
         ("<0xF0>", b"\xf0"),
         ("<0x0A>", b"\n"),
         ("</s>", b"</s>"),
+        ("▁▁", b"  "),
     ],
 )
 def test_pieces_with_a_sign_for_spaces(piece: str, expected: bytes) -> None:

@@ -1,6 +1,12 @@
 import json
+from pathlib import Path
 
-from app.chatbot.openai.responses.held import HeldResponses
+from app.chatbot.openai.responses.held import (
+    HELD_SECONDS,
+    MOST_BYTES,
+    MOST_RESPONSES,
+    HeldResponses,
+)
 from app.chatbot.openai.responses.items import Item, parse_held
 from tests.support import Clock
 
@@ -93,3 +99,13 @@ def test_the_time_is_bounded() -> None:
     clock.now += 1
     assert held.expire() is None
     assert held.response("a") is held.response("b") is None
+
+
+def test_the_documents_know_the_bounds() -> None:
+    """Whoever reads how much is held, and for how long, reads what the code does."""
+    hours, mebibytes = HELD_SECONDS // 3600, MOST_BYTES // 2**20
+    for page in ("docs/clients.md", "SECURITY.md"):
+        text = " ".join(Path(page).read_text().split())
+        assert f"{hours} hours after it was last used" in text
+        assert f"{MOST_RESPONSES:,} responses" in text
+        assert f"{mebibytes} MiB" in text

@@ -172,6 +172,9 @@ def test_tools_that_may_be_called() -> None:
     assert [
         tool["function"]["name"] for tool in json.loads(asked.question.options.tools or "")
     ] == ["book"]
+    wrong = json.dumps({"tools": [{**LOOK, "parameters": {"a": 5}}, book], "tool_choice": allowed})
+    with pytest.raises(RequestError, match="a number in it"):
+        parse(b'{"model": "m", "input": "a", ' + wrong[1:].replace("5", "1e400").encode())
     assert ask(tools=[LOOK], tool_choice="none").question.options.tool_choice == "none"
     named = {"type": "function", "name": "gone"}
     for choice, tools in (("required", []), (named, [LOOK]), ({**allowed, "tools": []}, [book])):
