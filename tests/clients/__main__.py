@@ -25,9 +25,12 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="CLIENT")
     only = parser.parse_args(given).only
     chosen = [client for client in CLIENTS if client.name in only]
-    with tempfile.TemporaryDirectory() as folder:
-        with run_clients_twin(Path(folder, "twin")) as twin, serving(twin) as environment:
-            outcomes = [one for client in chosen for one in _try(client, environment)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        run_clients_twin(Path(folder, "twin")) as twin,
+        serving(twin) as environment,
+    ):
+        outcomes = [one for client in chosen for one in _try(client, environment)]
     if chosen == list(CLIENTS):
         write_table(make_table(outcomes))
     failed = sum(bool(outcome.fault) for outcome in outcomes)

@@ -14,7 +14,6 @@ from tests.clients.client import ROOT, Client
 from tests.clients.scripted_model import FORM, LINE, TOLD
 
 
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """

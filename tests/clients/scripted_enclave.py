@@ -4,6 +4,7 @@ The twin's enclave with a scripted model in place of one that computes; all else
 Started by `local.twin.twin`, as `local.twin.enclave` is.
 """
 
+from collections.abc import Callable
 from unittest.mock import patch
 
 from app.enclave import main as program
@@ -14,15 +15,20 @@ from local.twin import enclave
 from tests.clients.scripted_model import script
 from tests.scripted import ScriptedEngine, ScriptedGeneration
 
-_SECONDS = 0.02  # between two pieces
+_SECONDS = 0.08  # between two pieces
 
 
 class _Engine(ScriptedEngine):
     def start(
-        self, question: Question, *, deadline: float, prefix: PrefixName | None = None
+        self,
+        question: Question,
+        *,
+        deadline: float,
+        prefix: PrefixName | None = None,
+        require_wanted: Callable[[], None] = lambda: None,
     ) -> ScriptedGeneration:
         """Begin to say what the script has for *question*."""
-        del prefix
+        del prefix, require_wanted
         answer = ScriptedEngine(script(question), seconds=_SECONDS)
         return ScriptedGeneration(answer, question.options.n, deadline)
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from local.twin.twin import DEMO_WEIGHTS, ENCLAVE_PROGRAM, ROOT, Twin, run_twin
+from local.processes.supervise import ROOT
+from local.twin.twin import DEMO_WEIGHTS, ENCLAVE_PROGRAM, Twin, run_twin
 from tests.integration.asker import asker_environment
 from tests.patience import PATIENCE_SECONDS
 

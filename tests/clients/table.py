@@ -30,7 +30,7 @@ def _row(client: Client, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
 
 def _cell(outcomes: Sequence[Outcome]) -> str:
     if not outcomes:
-        return "–"
+        return "-"
     return "fails" if any(outcome.fault for outcome in outcomes) else "works"
 
 

@@ -18,7 +18,7 @@ from tests.patience import PATIENCE_SECONDS
 
 BLOCKS = dict(
     zip(
-        ("openai", "curl", "socket", "library"),
+        ("openai", "curl", "socket", "form", "library"),
         re.findall(
             r"```(?:python|sh)\n(.*?)```", (ROOT / "docs/clients.md").read_text(), re.DOTALL
         ),

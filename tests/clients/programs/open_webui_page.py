@@ -9,17 +9,13 @@ import os
 import re
 import secrets
 import shutil
-import socket
-import subprocess
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
-from scenario import MODEL, QUESTION, report, results
+from scenario import MODEL, QUESTION, free_port, report, results, running
 
 ROOT = Path(__file__).resolve().parents[3]
 SHOTS = ROOT / "build" / "clients"  # screenshots, kept to be looked at
@@ -28,45 +24,6 @@ _PROGRAM = ROOT / ".venv-clients-webui" / "bin" / "open-webui"
 _START_SECONDS = 240
 _SECONDS = 60  # for an answer, however busy the machine is
 _LOOK_SECONDS = 0.05
-
-
-@contextmanager
-def running() -> Iterator[str]:
-    """Run Open WebUI; gives its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    data = Path("data").absolute()
-    data.mkdir()
-    environment = {
-        **os.environ,
-        "OPENAI_API_BASE_URL": os.environ["OPENAI_BASE_URL"],
-        "DATA_DIR": str(data),
-        "WEBUI_SECRET_KEY": secrets.token_hex(),
-        "OFFLINE_MODE": "true",
-    }
-    command = (str(_PROGRAM), "serve", "--host", "127.0.0.1", "--port", str(port))
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    with (
-        (SHOTS / "open-webui.log").open("w") as log,
-        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process,
-    ):
-        try:
-            _wait(f"http://127.0.0.1:{port}/health", process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=2).read()
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    raise RuntimeError(f"Open WebUI did not start: see {SHOTS}/open-webui.log")
 
 
 def sign_up(page: Page, url: str) -> None:
@@ -92,26 +49,19 @@ def ask(page: Page, question: str, last: str) -> list[str]:
         text = (answer.all_inner_texts() or [""])[-1].strip()
         shown += [text] if text.startswith(shown[-1]) and text != shown[-1] else []
         if text.endswith(last):
-            return [after[len(before) :] for before, after in zip(shown, shown[1:], strict=False)]
+            return [after[len(before) :] for before, after in pairwise(shown)]
         time.sleep(_LOOK_SECONDS)
     raise AssertionError(f"it ends as {shown[-1]!r}")
 
 
-@cache
-def ask_plainly() -> list[str]:
-    page = opened()
+def ask_plainly(page: Page) -> list[str]:
     got = ask(page, f"{QUESTION} CALL nothing", "under Time off.")
     expect(page).to_have_title(re.compile(TITLE))
     page.screenshot(path=SHOTS / "open-webui-chat.png")
     return got
 
 
-def chat() -> str:
-    return "".join(ask_plainly())
-
-
-def tools() -> str:
-    page = opened()
+def ask_tool(page: Page) -> str:
     ask(page, "What time is it? CALL get_current_timestamp", "}")
     expect(page.get_by_text("View Result from get_current_timestamp")).to_be_visible()
     page.screenshot(path=SHOTS / "open-webui-tools.png")
@@ -122,18 +72,30 @@ def tools() -> str:
     return told[told.index("The tool said: ") :]
 
 
-with running() as url, sync_playwright() as playwright:
+port = free_port()
+url = f"http://127.0.0.1:{port}"
+data = Path("data").absolute()
+data.mkdir()
+SHOTS.mkdir(parents=True, exist_ok=True)
+with (
+    running(
+        (str(_PROGRAM), "serve", "--host", "127.0.0.1", "--port", str(port)),
+        f"{url}/health",
+        seconds=_START_SECONDS,
+        log=SHOTS / "open-webui.log",
+        OPENAI_API_BASE_URL=os.environ["OPENAI_BASE_URL"],
+        DATA_DIR=str(data),
+        WEBUI_SECRET_KEY=secrets.token_hex(),
+        OFFLINE_MODE="true",
+    ),
+    sync_playwright() as playwright,
+):
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # root gets no sandbox
-    browser = playwright.chromium.launch(
-        executable_path=shutil.which("chromium"), args=arguments
-    )
+    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
     first = browser.new_page(viewport={"width": 1280, "height": 850})
     first.set_default_timeout(_SECONDS * 1000)
     expect.set_options(timeout=_SECONDS * 1000)
     sign_up(first, url)
-
-    def opened() -> Page:
-        return first
-
-    report(chat=chat, stream=ask_plainly, tools=tools)
+    plainly = cache(partial(ask_plainly, first))
+    report(chat=lambda: "".join(plainly()), stream=plainly, tools=lambda: ask_tool(first))
     browser.close()

@@ -9,8 +9,14 @@ import asyncio
 import inspect
 import json
 import os
+import socket
+import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -42,10 +48,12 @@ def book_leave(days: int) -> str:
 
 def report(**ways: Callable[[], object]) -> None:
     """Run the ways that the command line names, and say of each what it gave."""
-    with asyncio.Runner() as runner:
-        for name in sys.argv[1:]:
-            results.clear()
-            print(json.dumps({"way": name, **_try(ways[name], runner), "results": results}), flush=True)
+    runner = asyncio.Runner()
+    for name in sys.argv[1:]:
+        results.clear()
+        told = {"way": name, **_try(ways[name], runner), "results": results}
+        sys.stdout.write(f"{json.dumps(told)}\n")
+        sys.stdout.flush()
 
 
 def _try(way: Callable[[], object], runner: asyncio.Runner) -> dict[str, object]:
@@ -55,6 +63,40 @@ def _try(way: Callable[[], object], runner: asyncio.Runner) -> dict[str, object]
         return {"got": got.model_dump() if isinstance(got, BaseModel) else got}
     except Exception as error:  # noqa: BLE001 - whatever a client makes of an answer is told
         return {"error": f"{type(error).__name__}: {error}"}
+
+
+@contextmanager
+def running(
+    command: tuple[str, ...], ready: str, *, seconds: int, log: Path, **environment: str
+) -> Iterator[None]:
+    """Run a server until the block ends, which begins once the server answers at *ready*."""
+    with (
+        log.open("w") as words,
+        subprocess.Popen(
+            command, env={**os.environ, **environment}, stdout=words, stderr=words
+        ) as process,
+    ):
+        try:
+            _wait(ready, process, time.monotonic() + seconds)
+            yield
+        finally:
+            process.terminate()
+
+
+def _wait(url: str, process: "subprocess.Popen[bytes]", end: float) -> None:
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=2).read()  # noqa: S310 - our own URL
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise RuntimeError(f"{process.args[0]} did not start")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
 
 
 def pieces(texts: Iterable[str | None]) -> list[str]:
