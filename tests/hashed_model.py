@@ -103,6 +103,9 @@ class Numbers:
     vocabulary = VOCABULARY
     controls = MappingProxyType[int, str]({})
 
+    def grammar(self, question: Question) -> None:
+        """Hold answers to nothing."""
+
     def encode(self, question: Question) -> list[int]:
         """Give the tokens of the prompt."""
         return [int(word) for word in question.messages[-1].text.split()]

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from app.enclave.engine.cache import PrefixName
@@ -34,9 +34,9 @@ from app.protocol.constants import (
     LABEL,
 )
 from app.protocol.envelope import open_question
-from app.protocol.errors import AppError, DeadlineError, UnsupportedError
+from app.protocol.errors import AppError, DeadlineError
 from app.protocol.messages import encode_hint
-from app.protocol.question import Options, Padding, Question
+from app.protocol.question import Padding, Question
 from app.protocol.receipt import Receipt, sign_receipt
 from app.protocol.sealing import digest_request, parse_sealed_request
 
@@ -44,7 +44,6 @@ _GRACE_SECONDS: Final = 5  # the engine keeps the deadline itself; this is for o
 _POLL_SECONDS: Final = 0.25  # how soon a silent hang-up is noticed without padding
 _PACE_SECONDS: Final = 0.02  # of frames without padding: quicker text shares one, and its cost
 _PREFIX_LABEL: Final = LABEL + b"prefix"
-_CARRIED: Final = {"tools", "tool_choice", "tool_calls", "schema"}  # not served yet
 _MOST_RECEIPT_FRAMES: Final = 13  # the NSM's device answers at most 12,288 bytes
 _MOST_FRAMES: Final = FRAME_COUNT_BUCKETS[-1] - _MOST_RECEIPT_FRAMES  # of pieces
 
@@ -98,7 +97,6 @@ class Answerer:
             deadline = time.monotonic() + ANSWER_DEADLINE_SECONDS
             question_key = self.data_keys.question_key(authorization)
             question = _open(envelope, authorization, question_key)
-            _require_served(question)
             outcome = "failed"
             sealer, header = self._make_sealer(authorization, digest)
             generation = self.engine.start(
@@ -170,24 +168,6 @@ def _open(envelope: bytes, authorization: Authorization, key: QuestionKey) -> Qu
         conversation=authorization.conversation,
         turn=authorization.turn,
     )
-
-
-def _require_served(question: Question) -> None:
-    """
-    Require that nothing is asked for which this version only carries.
-
-    Raises:
-        UnsupportedError: Something is; its numbers say what.
-    """
-    unusual = [
-        number
-        for number, option in enumerate(fields(Options), 1)
-        if option.name in _CARRIED and getattr(question.options, option.name) != option.default
-    ]
-    if any(message.role == "tool" or message.calls for message in question.messages):
-        unusual.insert(0, 0)
-    if unusual:
-        raise UnsupportedError(numbers=tuple(unusual))
 
 
 def _require_there(peer: Peer) -> None:

@@ -24,7 +24,8 @@ class _Asker:
 
     def __init__(self, engine: Engine, prompt: Prompt, new_tokens: int) -> None:
         self._engine = engine
-        options = Options(max_tokens=new_tokens)
+        # Random weights repeat themselves: with padding, alone, that would be guessed.
+        options = Options(max_tokens=new_tokens, padding="off")
         self._question = Question((Message("user", prompt.text),), options)
         self.first: float = 0
         self.tokens = 0

@@ -35,6 +35,9 @@ class Numbers:
     vocabulary = 2**31
     controls = MappingProxyType[int, str]({})
 
+    def grammar(self, question: Question) -> None:
+        """Hold answers to nothing."""
+
     def encode(self, question: Question) -> list[int]:
         return [int(word) for word in question.messages[-1].text.split()]
 

@@ -12,15 +12,19 @@ import numpy as np
 
 from app.enclave.engine.cache import KvCache, PrefixName
 from app.enclave.engine.completion import Completion
+from app.enclave.engine.constraint import Constraints
 from app.enclave.engine.encoding import PromptEncoder, Tokenizer
 from app.enclave.engine.generation import BatchedAnswers, TokenSequence
+from app.enclave.engine.grammar import Grammar
 from app.enclave.engine.model import Model
 from app.enclave.engine.runner import Runner
 from app.enclave.engine.sampling import Sampler
 from app.enclave.engine.schedule import Schedule
+from app.enclave.engine.turns import Turns
 from app.protocol.errors import UnsupportedError
 from app.protocol.question import FIELDS, Question
 
+_REST: Final = 3  # grammars are compiled in a quarter of one processor's time at most
 _CONTEXT_TOKENS: Final = 8  # by which a decoder tells how a text goes on
 _OPENING_TOKENS: Final = 4  # the mark of a thought, and blanks
 _THOUGHTS: Final = frozenset({"<think>", "[THINK]"})
@@ -45,13 +49,23 @@ class Limits:
 class BatchingEngine:
     """A loaded model; see `Engine` for what its methods promise."""
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, limits: Limits) -> None:
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        limits: Limits,
+        constraints: Constraints | None = None,
+    ) -> None:
+        self._constraints = constraints
+        self._turns = Turns(rest=_REST)
         self._tokenizer = tokenizer
         self._context_tokens = limits.context_tokens
         self._encoder = PromptEncoder(tokenizer, context_tokens=limits.context_tokens)
         cache = KvCache(model.blocks)
         self._schedule = Schedule(cache)
-        self._runner = Runner(model, cache, self._schedule, end_ids=limits.end_ids)
+        self._runner = Runner(
+            model, cache, self._schedule, end_ids=limits.end_ids, constraints=constraints
+        )
 
     def start(
         self,
@@ -83,11 +97,16 @@ class BatchingEngine:
 
         def prepare() -> BatchedAnswers:
             conversation = prefix.name if prefix else object()
+            grammar = self._tokenizer.grammar(question)
+            if grammar is not None:
+                self._require_grammar(
+                    grammar, conversation, deadline=deadline, require_wanted=require_wanted
+                )
             prompt = self._encoder.encode(
                 question, conversation, deadline=deadline, require_wanted=require_wanted
             )
             sequences = [
-                self._make_sequence(question, prompt, prefix, index)
+                self._make_sequence(question, prompt, prefix, index, grammar)
                 for index in range(question.options.n)
             ]
             return BatchedAnswers(self._schedule, sequences, deadline=deadline)
@@ -102,9 +121,32 @@ class BatchingEngine:
         """End every generation, and wait for the thread; then the model can be let go of."""
         self._schedule.close()
         self._runner.wait_until_gone()
+        if self._constraints is not None:
+            self._constraints.close()
+
+    def _require_grammar(
+        self,
+        grammar: Grammar,
+        conversation: object,
+        *,
+        deadline: float,
+        require_wanted: Callable[[], None],
+    ) -> None:
+        """Require that an answer can be of *grammar*, when it is the turn of *conversation*."""
+        if self._constraints is None:
+            raise UnsupportedError(numbers=(grammar.option,))
+        with self._turns.turn(
+            conversation, len(grammar.text), deadline=deadline, require_wanted=require_wanted
+        ):
+            self._constraints.require(grammar)
 
     def _make_sequence(
-        self, question: Question, prompt: list[int], prefix: PrefixName | None, index: int
+        self,
+        question: Question,
+        prompt: list[int],
+        prefix: PrefixName | None,
+        index: int,
+        grammar: Grammar | None,
     ) -> TokenSequence:
         options, continued = question.options, question.messages[-1].role == "assistant"
         seed = None if options.seed is None else (options.seed, index)
@@ -113,6 +155,7 @@ class BatchingEngine:
             options=options,
             most_tokens=min(options.max_tokens, self._context_tokens - len(prompt)),
             prefix=prefix,
+            grammar=grammar.text if grammar else None,
             keeps=index == 0,
             sampler=Sampler(
                 options,
@@ -122,7 +165,8 @@ class BatchingEngine:
             ),
             completion=Completion(
                 self._tokenizer.decode,
-                stops=(*options.stop, *self._tokenizer.stops),
+                # What has to be of a grammar ends where that does.
+                stops=() if grammar else (*options.stop, *self._tokenizer.stops),
                 strip_start=self._tokenizer.strip_start and not continued,
                 before=prompt[-_CONTEXT_TOKENS:] if continued else (),
                 controls=self._tokenizer.controls,

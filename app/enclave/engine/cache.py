@@ -77,6 +77,10 @@ class KvCache:
         kept = (block for kept in self._kept.values() for block in kept.cached.blocks)
         return len(self._free) + sum(self._holders[block] == 1 for block in kept)
 
+    def has(self, blocks: int) -> bool:
+        """Tell whether answers could get so many."""
+        return blocks <= len(self._free) or blocks <= self.available
+
     @property
     def next_end(self) -> float | None:
         """When the first kept prefix is over; None while there is none."""

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+from app.enclave.engine.grammar import Grammar
 from app.enclave.engine.turns import Turns
 from app.protocol.errors import AppError, EngineError, TooLongError
 from app.protocol.question import Question
@@ -26,6 +27,9 @@ class Tokenizer(Protocol):
 
     def encode(self, question: Question) -> list[int]:
         """Give the tokens of the prompt."""
+
+    def grammar(self, question: Question) -> Grammar | None:
+        """Give what the answer to *question* has to be; None where it may be anything."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""
@@ -93,12 +97,12 @@ class PromptEncoder:
         # Every message has a token at least, and every token is so long at most.
         fewest = math.ceil(size / self._tokenizer.most_token_bytes)
         self._require_room(max(len(question.messages), fewest))
-        size += sum(len(message.reasoning.encode()) for message in question.messages)
-        short = size <= SHORT_BYTES and len(question.messages) <= SHORT_TURNS
+        work = size + _count_other_bytes(question)
+        short = work <= SHORT_BYTES and len(question.messages) <= SHORT_TURNS
         turns = self._short_turns if short else self._long_turns
         with turns.turn(
             conversation,
-            size,
+            work,
             deadline=deadline,
             places=question.options.n,
             require_wanted=require_wanted,
@@ -123,3 +127,13 @@ class PromptEncoder:
             raise
         except Exception:  # noqa: BLE001 - whatever a template or a tokenizer raises
             raise EngineError from None
+
+
+def _count_other_bytes(question: Question) -> int:
+    """Count what a template may write besides the messages' texts, as it is or in other words."""
+    calls = (call for message in question.messages for call in message.calls)
+    return (
+        len((question.options.tools or "").encode())
+        + sum(len(message.reasoning.encode()) for message in question.messages)
+        + sum(len(call.arguments.encode()) for call in calls)
+    )

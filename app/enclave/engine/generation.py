@@ -9,9 +9,10 @@ from typing import Protocol
 
 from app.enclave.engine.cache import BLOCK_TOKENS, CachedTokens, PrefixName
 from app.enclave.engine.completion import Completion
+from app.enclave.engine.constraint import Constraint
 from app.enclave.engine.interface import Finish
 from app.enclave.engine.lookup import Lookup
-from app.enclave.engine.sampling import Sampler
+from app.enclave.engine.sampling import Logits, Sampler
 from app.protocol.piece import Piece
 from app.protocol.question import FinishReason, Options
 
@@ -26,6 +27,10 @@ class TokenSequence:
 
         begun: Which answer it was to begin, of all; 0 before it has.
 
+        grammar: What it has to be of, None for anything; *constraint* then says what may come next.
+
+        held: What the model thinks of the next token, while what may come is being computed.
+
         keeps: Whether it is the one that its conversation's next turn goes on from.
     """
 
@@ -38,6 +43,9 @@ class TokenSequence:
     ahead: list[int] = field(default_factory=list, repr=False)
     cached: CachedTokens | None = field(default=None, repr=False)
     lookup: Lookup | None = field(default=None, repr=False)
+    grammar: str | None = field(default=None, repr=False)
+    constraint: Constraint | None = field(default=None, repr=False)
+    held: Logits | None = field(default=None, repr=False)
     begun: int = 0
     keeps: bool = True
 
@@ -63,12 +71,16 @@ class TokenSequence:
     @property
     def guessable(self) -> bool:
         """Whether guesses at what comes next tell nobody what it copies, if it is alone."""
-        return self.options.padding == "constant"
+        return self.options.padding == "constant" and self.grammar is None
 
     @property
     def whole(self) -> int:
         """How many blocks the prompt fills, its last token aside, which every answer has to see."""
         return (len(self.prompt) - 1) // BLOCK_TOKENS
+
+    def is_full(self) -> bool:
+        """Tell whether it has as many tokens as it may."""
+        return self.completion.tokens >= self.most_tokens
 
 
 class Owner(Protocol):
@@ -126,6 +138,8 @@ class BatchedGeneration:
             if self.reason is None:
                 self.reason = reason
                 self._answers.changed.notify_all()
+        if self.sequence.constraint is not None:
+            self.sequence.constraint.end()
 
     def cancel(self) -> None:
         """Stop generating and free the slot at once."""

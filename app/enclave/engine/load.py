@@ -10,9 +10,11 @@ import numpy as np
 
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import blocks_for
+from app.enclave.engine.constraint import Constraints
 from app.enclave.engine.model import Model, OpenVinoModel, Settings
 from app.enclave.engine.step import Rows
 from app.enclave.engine.tokenizer import Tokenizer
+from app.enclave.engine.vocabulary import Vocabulary, make_vocabulary
 from app.enclave.engine.weights import Check, Weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.errors import WeightsError
@@ -37,14 +39,14 @@ def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
             computes something else on this processor than where the package was made.
     """
     with ThreadPoolExecutor(1) as beside:  # the library compiles without the interpreter's lock
-        reading = beside.submit(Tokenizer, weights)
+        reading = beside.submit(_read_tokens, weights)
         model = OpenVinoModel(
             weights,
             Settings(threads, exact=weights.precision == _EXACT),
             most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
             most_bytes=_free_bytes() // _MEMORY_SHARE,
         )
-        tokenizer = reading.result()
+        tokenizer, vocabulary = reading.result()
     if model.blocks < blocks_for(weights.context_length):
         needed = blocks_for(weights.context_length) * model.block_bytes * _MEMORY_SHARE
         raise WeightsError(
@@ -53,7 +55,15 @@ def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
         )
     require_check(model, weights.check)
     limits = Limits(weights.context_length, weights.end_ids)
-    return BatchingEngine(model, tokenizer, limits)
+    return BatchingEngine(model, tokenizer, limits, Constraints(vocabulary))
+
+
+def _read_tokens(weights: Weights) -> tuple[Tokenizer, Vocabulary]:
+    tokenizer = Tokenizer(weights)
+    size, controls = weights.sizes.vocabulary, tokenizer.controls
+    return tokenizer, make_vocabulary(
+        tokenizer.spell, size=size, controls=controls, ends=weights.end_ids
+    )
 
 
 def require_check(model: Model, check: Check) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from app.enclave.engine.cache import KvCache
+from app.enclave.engine.constraint import Constraints, wait_for
 from app.enclave.engine.generation import BatchedGeneration
 from app.enclave.engine.model import Model
 from app.enclave.engine.sampling import Choice, Logits
@@ -20,6 +21,8 @@ from app.enclave.engine.step import Rows
 
 CLOSE_SECONDS: Final = 30.0  # one step takes far less
 STEP_SECONDS: Final = 60.0  # a step that takes longer hangs, and only a new process can answer
+_GRACE_SECONDS: Final = 0.002  # that others may wait for a mask
+_IDLE_SECONDS: Final = 0.01  # where nobody else is there
 _TASKS: Final = Path("/proc/self/task")  # the kernel's list of this process's threads
 _GONE_SECONDS: Final = 0.001  # between two looks at it
 
@@ -32,11 +35,21 @@ class Runner:
 
     Args:
         end_ids: Tokens that end an answer.
+
+        constraints: For answers that have to be of a grammar; there are none without.
     """
 
     def __init__(
-        self, model: Model, cache: KvCache, schedule: Schedule, *, end_ids: frozenset[int]
+        self,
+        model: Model,
+        cache: KvCache,
+        schedule: Schedule,
+        *,
+        end_ids: frozenset[int],
+        constraints: Constraints | None = None,
     ) -> None:
+        self._constraints = constraints
+        self._holding: list[BatchedGeneration] = []  # whose next token has yet to be chosen
         self._model = model
         self._cache = cache
         self._schedule = schedule
@@ -68,7 +81,9 @@ class Runner:
         try:
             while not self._schedule.closed:
                 self._end_late()
-                self._take_step(self._schedule.next_step())
+                step = self._schedule.next_step()
+                self._take_step(step)
+                self._choose_held(_GRACE_SECONDS if step else _IDLE_SECONDS)
         finally:
             self._schedule.close()  # whatever ended this thread, nobody waits for it
 
@@ -118,6 +133,9 @@ class Runner:
         assert sequence.cached is not None  # noqa: S101 - it was let in
         sequence.cached.tokens += sequence.ahead[: part.tokens]
         del sequence.ahead[: part.tokens]
+        if sequence.grammar is not None:
+            self._hold(generation, sequence.grammar, logits)
+            return
         right = 0
         for row, guessed in zip_longest(logits, part.guess):
             if generation.ended:
@@ -130,6 +148,54 @@ class Runner:
         if sequence.lookup is not None and part.guess:
             sequence.lookup.note(len(part.guess), right)
 
+    def _hold(self, generation: BatchedGeneration, grammar: str, logits: Sequence[Logits]) -> None:
+        """Keep *logits*, if there are any, until it is known which tokens may come."""
+        sequence = generation.sequence
+        if sequence.constraint is None:
+            assert self._constraints is not None  # noqa: S101 - else it was refused
+            sequence.constraint = self._constraints.open(grammar)
+        if logits:
+            if sequence.held is None:
+                self._holding.append(generation)
+            sequence.held = logits[-1].copy()
+
+    def _choose_held(self, seconds: float) -> None:
+        """
+        Choose the tokens of those whose masks have come, or come within *seconds*.
+
+        The others are in no step until theirs come: nobody else waits for them.
+        """
+        end = time.monotonic() + seconds
+        while self._holding:
+            constraints = [generation.sequence.constraint for generation in self._holding]
+            wait_for(filter(None, constraints), max(0, end - time.monotonic()))
+            before, self._holding = self._holding, []
+            for generation in before:
+                with _contained([generation]):
+                    self._choose(generation)
+                if generation.ended:
+                    self._schedule.leave(generation)
+            if len(self._holding) == len(before):
+                return
+
+    def _choose(self, generation: BatchedGeneration) -> None:
+        """Choose the token of *generation* if its mask has come, else go on holding its logits."""
+        sequence = generation.sequence
+        constraint, logits = sequence.constraint, sequence.held
+        if generation.ended or constraint is None or logits is None:
+            return
+        allowed = constraint.take()
+        if allowed is None:
+            self._holding.append(generation)
+        elif constraint.complete:
+            generation.put(sequence.completion.end())
+            generation.end("stop")
+        elif sequence.is_full():
+            _cut(generation)
+        else:
+            sequence.held = None
+            self._add(generation, sequence.sampler.choose(logits, allowed))
+
     def _add(self, generation: BatchedGeneration, choice: Choice) -> None:
         """Add what was chosen to the answer and see whether it ends there."""
         sequence, token = generation.sequence, choice.token
@@ -140,9 +206,11 @@ class Runner:
             return
         generation.put(completion.push(token, choice.logprob))
         sequence.ahead.append(token)  # behind all others, if it gave way meanwhile
-        if completion.has_stopped():
+        if sequence.constraint is not None:
+            sequence.constraint.push(token)  # and see later whether it is whole, or cut
+        elif completion.has_stopped():
             generation.end("stop")
-        elif completion.tokens >= sequence.most_tokens:
+        elif sequence.is_full():
             _cut(generation)
 
 

@@ -64,11 +64,9 @@ class Sampler:
         self._options = options
         self._random = random
         self._spell = spell
-        self._counts: dict[int, int] = {}  # of tokens that were made
         repeats = options.repetition_penalty != 1
-        self._counted = repeats or options.presence_penalty != 0 or options.frequency_penalty != 0
-        if repeats:
-            self._counts = dict.fromkeys(prompt, 0)
+        counted = repeats or options.presence_penalty != 0 or options.frequency_penalty != 0
+        self._counts = _Counts(prompt if repeats else ()) if counted else None
         self._biased = np.array(options.logit_bias[::2], np.intp)
         self._biases = (np.array(options.logit_bias[1::2]) / SCALE).astype(np.float32)
 
@@ -93,21 +91,20 @@ class Sampler:
             token = int(adjusted.argmax())
         else:
             token = _draw(adjusted, self._options, self._random)
-        if self._counted:
-            self._counts[token] = self._counts.get(token, 0) + 1
+        if self._counts is not None:
+            self._counts.add(token)
         told = self._tell(logits, token) if self._options.logprobs is not None else None
         return Choice(token, told)
 
     def _adjust(self, logits: Logits) -> Logits:
         """Give the logits after biases and penalties."""
-        if not (self._counted and self._counts) and not len(self._biased):
+        if self._counts is None and not len(self._biased):
             return logits
         options = self._options
         adjusted = logits.copy()
         adjusted[self._biased] += self._biases
-        if self._counts:
-            tokens = np.fromiter(self._counts, np.intp, len(self._counts))
-            counts = np.fromiter(self._counts.values(), np.float32, len(self._counts))
+        if self._counts is not None:
+            tokens, counts = self._counts.tokens, self._counts.counts
             values = adjusted[tokens]
             penalty = np.float32(options.repetition_penalty)
             values = np.where(values > 0, values / penalty, values * penalty)
@@ -122,6 +119,30 @@ class Sampler:
         likeliest = _likeliest(logits, self._options.logprobs or 0)
         others = [TokenLogprob(self._spell(n), float(logits[n]) - whole) for n in likeliest]
         return TokenLogprob(self._spell(token), float(logits[token]) - whole, tuple(others))
+
+
+class _Counts:
+    """
+    How often the tokens of a text were made; those of its prompt begin at 0.
+
+    Attributes:
+        tokens: Each once.
+
+        counts: Theirs, in the same order.
+    """
+
+    def __init__(self, prompt: Sequence[int]) -> None:
+        self.tokens = np.unique(np.array(prompt, np.intp))
+        self.counts = np.zeros(len(self.tokens), np.float32)
+        self._places = {token: place for place, token in enumerate(self.tokens.tolist())}
+
+    def add(self, token: int) -> None:
+        """Count *token* once more."""
+        if token not in self._places:
+            self._places[token] = len(self.tokens)
+            self.tokens = np.append(self.tokens, token)
+            self.counts = np.append(self.counts, np.float32(0))
+        self.counts[self._places[token]] += 1
 
 
 def _mask(logits: Logits, allowed: Mask) -> Logits:

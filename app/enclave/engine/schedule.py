@@ -180,9 +180,8 @@ class Schedule:
 
         If it has begun, those that come after it in turn give way to it.
         """
-        while (
-            len(self._active) >= MAX_ACTIVE_ANSWERS
-            or _lacking([*self._active, generation]) > self._cache.available
+        while len(self._active) >= MAX_ACTIVE_ANSWERS or not self._cache.has(
+            _lacking([*self._active, generation])
         ):
             begun = sorted([*self._active, generation], key=lambda g: g.sequence.begun)
             if not generation.sequence.begun or (last := in_turn(begun)[-1]) is generation:
@@ -238,9 +237,9 @@ class Schedule:
             part = parts.get(generation := order.pop(0))
             if part is None:
                 continue
-            while order and _missing(part) > self._cache.available:
+            while order and not self._cache.has(_missing(part)):
                 self._give_way(order.pop())
-            if _missing(part) > self._cache.available:
+            if not self._cache.has(_missing(part)):
                 self._give_way(generation)
                 break
             sequence = generation.sequence

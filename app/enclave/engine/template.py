@@ -7,6 +7,7 @@ Rendered in jinja2's immutable sandbox, with the settings and helpers that trans
 import json
 import secrets
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, NoReturn
 
@@ -16,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from app.enclave.engine.own_text import OwnText, join
 from app.protocol.errors import UnsupportedError, WeightsError
-from app.protocol.question import FIELDS, Message, Thinking
+from app.protocol.question import FIELDS, Message, Thinking, ToolCall
 
 THINKING: Final = FIELDS.index("thinking")
 # The variables that templates have for it: Qwen and others; DeepSeek and Granite; gpt-oss.
@@ -48,34 +49,57 @@ class ChatTemplate:
             raise WeightsError("the chat template cannot be read") from error
         self._names = {name: OwnText.whole(text) for name, text in names.items()}
 
-    def render(self, messages: Sequence[Message], *, thinking: Thinking = "auto") -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[object] | None = None,
+        thinking: Thinking = "auto",
+        whole: bool = False,
+    ) -> str:
         """
         Give the text of *messages*, up to where an answer begins, or goes on.
+
+        Args:
+            tools: What the model may call, as the OpenAI API has it.
+
+            whole: Give all that the template writes of the last message, and nothing after it.
 
         Raises:
             UnsupportedError: The template refuses these roles in this order, does not write the
                 message that is to be continued, or does not know such *thinking*; numbers say
                 which.
         """
-        given = [_describe(message) for message in messages]
-        switches = self._switch(thinking)
         mark = secrets.token_hex(_MARK_BYTES)
-        continued = messages[-1].role == "assistant"
+        continued = messages[-1].role == "assistant" and not whole
         if continued:
-            given[-1]["content"] = f"{messages[-1].text}{mark} "
+            last = replace(messages[-1], text=f"{messages[-1].text}{mark} ")
+            messages = (*messages[:-1], last)
+        given = {
+            "add_generation_prompt": not continued and not whole,
+            "tools": tools,
+            **self._names,
+            **self._switch(thinking),
+        }
         try:
-            text = self._template.render(
-                messages=given,
-                add_generation_prompt=not continued,
-                tools=None,
-                **self._names,
-                **switches,
-            )
+            try:
+                text = self._template.render(messages=describe(messages), **given)
+            except TypeError:  # some put arguments into their text as they are
+                described = describe(messages, arguments_as_text=True)
+                text = self._template.render(messages=described, **given)
         except TemplateError:
             raise UnsupportedError(
                 "the model's template refuses these roles", numbers=(0,)
             ) from None
         return _cut_at(mark, text) if continued else text
+
+    def can_think(self, thinking: Thinking) -> bool:
+        """Tell whether the template knows such *thinking*."""
+        try:
+            self._switch(thinking)
+        except UnsupportedError:
+            return False
+        return True
 
     def _switch(self, thinking: Thinking) -> dict[str, object]:
         """Give the variables by which the template is told of *thinking*."""
@@ -94,18 +118,45 @@ class ChatTemplate:
         )
 
 
-def _describe(message: Message) -> dict[str, object]:
-    """Give *message* as templates know it; what they do not read is left out of the prompt."""
+def describe(
+    messages: Sequence[Message], *, arguments_as_text: bool = False
+) -> list[dict[str, object]]:
+    """Give *messages* as templates know them; what they do not read is left out of the prompt."""
+    tools = {call.id: call.name for message in messages for call in message.calls}
+    return [
+        _describe(message, tools.get(message.call_id, ""), as_text=arguments_as_text)
+        for message in messages
+    ]
+
+
+def _describe(message: Message, tool: str, *, as_text: bool) -> dict[str, object]:
     optional = {
-        "name": message.name,
+        "name": message.name or tool,
         "reasoning_content": message.reasoning,
         "thinking": message.reasoning,
+        "tool_calls": [_describe_call(call, as_text=as_text) for call in message.calls],
+        "tool_call_id": message.call_id,
     }
     return {
         "role": OwnText.whole(message.role),
         "content": message.text,
-        **{name: text for name, text in optional.items() if text},
+        **{name: value for name, value in optional.items() if value},
     }
+
+
+def _describe_call(call: ToolCall, *, as_text: bool) -> dict[str, object]:
+    arguments = call.arguments if as_text else _parse_arguments(call.arguments)
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _parse_arguments(text: str) -> object:
+    """Give the object that *text* is, as templates want it; what is none stays text."""
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return arguments if isinstance(arguments, dict) else text
 
 
 def _cut_at(mark: str, text: str) -> str:
@@ -174,9 +225,21 @@ class _Environment(ImmutableSandboxedEnvironment):
         return join(pieces)
 
 
-def _to_json(value: object, indent: int | None = None) -> str:
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,  # noqa: FBT001, FBT002 - as transformers has it
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,  # noqa: FBT001, FBT002
+) -> str:
     """Write *value* as templates expect it: not escaped for HTML."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 def _refuse(message: str) -> NoReturn:

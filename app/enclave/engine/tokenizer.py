@@ -10,13 +10,16 @@ from typing import Final
 import tokenizers
 
 from app.enclave.engine.control import SPACES, PromptTokenizer
+from app.enclave.engine.forms import PLAIN, find_forms
+from app.enclave.engine.grammar import Grammar
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS, plain_transcript
 from app.enclave.engine.spelling import Speller
 from app.enclave.engine.template import THINKING, ChatTemplate
+from app.enclave.engine.tools import find_grammar, is_held, read_tools
 from app.enclave.engine.weights import Weights
 from app.protocol.constants import MAX_CONTROL_BYTES
 from app.protocol.errors import UnsupportedError, WeightsError
-from app.protocol.question import Question
+from app.protocol.question import Question, Thinking
 
 TOKENIZER_NAME: Final = "tokenizer.json"
 TEMPLATE_NAME: Final = "chat_template.jinja"
@@ -63,6 +66,13 @@ class Tokenizer:
         names = {"bos_token": weights.bos_text, "eos_token": weights.eos_text}
         self._template = ChatTemplate(source, names) if path.is_file() else None
         self.controls = _control_tokens(self._tokenizer, source)
+        self._forms = PLAIN
+        self._quiet: Thinking = "auto"
+        if self._template is not None:
+            self._quiet = "off" if self._template.can_think("off") else "auto"
+            self._forms = find_forms(
+                self._template, self.controls, ends=weights.end_ids, thinking=self._quiet
+            )
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -84,6 +94,8 @@ class Tokenizer:
 
             UnsupportedError: The model's chat template refuses these roles in this order, or such
                 thinking.
+
+            QuestionError: The tools are malformed.
         """
         plain = self._template is None
         if plain and question.options.thinking != "auto":
@@ -93,7 +105,28 @@ class Tokenizer:
 
     def _render(self, question: Question) -> str:
         assert self._template is not None  # noqa: S101 - asked before
-        return self._template.render(question.messages, thinking=question.options.thinking)
+        options = question.options
+        tools = read_tools(options)
+        return self._template.render(
+            question.messages,
+            tools=None if tools is None else tools.shown,
+            thinking=self._quiet if is_held(options, tools) else options.thinking,
+        )
+
+    def grammar(self, question: Question) -> Grammar | None:
+        """
+        Give what the answer to *question* has to be; None where it may be anything.
+
+        Raises:
+            UnsupportedError: This model cannot honour what is asked for; numbers say what.
+
+            QuestionError: A schema or the tools are malformed, or too large.
+        """
+        options = question.options
+        grammar = find_grammar(options, read_tools(options), self._forms)
+        if grammar is not None and question.messages[-1].role == "assistant":
+            raise UnsupportedError("what has begun is not held to a schema", numbers=(0,))
+        return grammar
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""

@@ -463,37 +463,31 @@ def test_question_that_is_none(answerer: Answerer, monkeypatch: pytest.MonkeyPat
 
 
 CALL = ToolCall("1", "search", "{}")
-TOOLS = {"tools": "[]", "tool_choice": "required"}
 
 
 @pytest.mark.parametrize(
-    ("messages", "options", "numbers"),
+    ("messages", "options"),
     [
-        ((), {"schema": "{}", "tool_calls": "one"}, (3, 4)),
-        ((), TOOLS, (1, 2)),
-        ((Message("tool", "a", call_id="b"),), {"tool_calls": "one"}, (0, 3)),
-        ((Message("assistant", "a", calls=(CALL,)), Message("user", "c")), {}, (0,)),
+        ((), {"schema": "{}", "tool_calls": "one"}),
+        ((), {"tools": "[]", "tool_choice": "required"}),
+        ((Message("tool", "a", call_id="b"),), {"thinking": "off"}),
+        ((Message("assistant", "a", calls=(CALL,)), Message("user", "c")), {}),
     ],
     ids=["schema", "tools", "tool", "call"],
 )
-def test_what_is_only_carried_is_refused_by_number(
+def test_the_engine_judges_what_is_asked_for(
     answerer: Answerer,
-    kms: ScriptedKms,
     engine: ScriptedEngine,
     messages: tuple[Message, ...],
-    options: dict[str, int],
-    numbers: tuple[int, ...],
+    options: dict[str, str],
 ) -> None:
     """
-    What this version only carries is `unsupported`, sealed, with the numbers of all of it, and
-    neither an answer key nor the engine is asked for.
+    Schemas, tools and their results reach the engine as they were asked.
     """
     question = Question(messages or (Message("user", "a"),), Options(**options))  # type: ignore[arg-type] # as named
     asker, peer = Asker(answerer.key_ring.public_key(), question), ListPeer()
-    assert answerer.answer(asker.request, peer) == "refused"
-    error = asker.read_error(peer.messages)
-    assert (type(error), error.numbers) == (UnsupportedError, numbers)
-    assert (engine.questions, kms.calls) == ([], ["question"])
+    assert answerer.answer(asker.request, peer) == "answered"
+    assert engine.questions == [question]
 
 
 def test_the_receipt_names_conversation_key_and_padding(answerer: Answerer) -> None:

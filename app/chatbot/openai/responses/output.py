@@ -11,20 +11,18 @@ Status = Literal["in_progress", "completed", "incomplete"]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Spot:
     """
     Where text stands in an item.
 
     Attributes:
-        prefix: Of the item's id.
+        member: Of the item: a list of parts, of which one has the text.
 
-        item: Its type; `part` and `index` are of the one part that holds the text.
+        part: The type of that part; `index` is what events call its place.
 
         part_event, text_event: What the names of events about the part and its text begin with.
     """
 
-    prefix: str
-    item: str
     member: str
     part: str
     index: str
@@ -32,33 +30,36 @@ class Kind:
     text_event: str
 
 
-MESSAGE: Final = Kind(
-    "msg",
-    "message",
-    "content",
-    "output_text",
-    "content_index",
-    "response.content_part",
-    "response.output_text",
-)
-REASONING: Final = Kind(
-    "rs",
-    "reasoning",
-    "content",
-    "reasoning_text",
-    "content_index",
-    "response.content_part",
-    "response.reasoning_text",
-)
-SUMMARY: Final = Kind(
-    "rs",
-    "reasoning",
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """
+    What an item is.
+
+    Attributes:
+        prefix: Of its id.
+
+        more: What it has beside its text.
+    """
+
+    prefix: str
+    type: str
+    more: Json
+    spots: tuple[Spot, ...]
+
+
+_CONTENT: Final = ("content_index", "response.content_part")
+_SUMMARY: Final = Spot(
     "summary",
     "summary_text",
     "summary_index",
     "response.reasoning_summary_part",
     "response.reasoning_summary_text",
 )
+_THOUGHT: Final = Spot("content", "reasoning_text", *_CONTENT, "response.reasoning_text")
+_SAID: Final = Spot("content", "output_text", *_CONTENT, "response.output_text")
+MESSAGE: Final = Kind("msg", "message", {"role": "assistant"}, (_SAID,))
+REASONING: Final = Kind("rs", "reasoning", {"summary": []}, (_THOUGHT,))
+SUMMARISED: Final = Kind("rs", "reasoning", {}, (_SUMMARY, _THOUGHT))  # its text is both
 
 
 @dataclass(slots=True)
@@ -82,17 +83,24 @@ class GrowingText:
 
     def begin(self) -> list[Json]:
         """Give the events that begin it."""
-        item = self.to_json("in_progress", parts=[])
+        empty: Json = {spot.member: [] for spot in self.kind.spots}
+        item = {**self.to_json("in_progress"), **empty}
         return [
             {"type": "response.output_item.added", "output_index": self.place, "item": item},
-            self._event(f"{self.kind.part_event}.added", part=self._part("", [])),
+            *(
+                self._event(spot, f"{spot.part_event}.added", part=self._part(spot, "", []))
+                for spot in self.kind.spots
+            ),
         ]
 
     def add(self, text: str) -> list[Json]:
         """Give the events of more text, with the log-probabilities that came since the last."""
         self.pieces.append(text)
         untold, self._untold = self._untold, []
-        return [self._event(f"{self.kind.text_event}.delta", delta=text, **self._logged(untold))]
+        return [
+            self._event(spot, f"{spot.text_event}.delta", delta=text, **self._logged(untold))
+            for spot in self.kind.spots
+        ]
 
     def log(self, tokens: list[Json]) -> None:
         """Take log-probabilities of what was written."""
@@ -101,39 +109,32 @@ class GrowingText:
 
     def end(self, status: Status) -> list[Json]:
         """Give the events that end it."""
-        last = self.add("") if self._untold else []
-        text = "".join(self.pieces)
-        return [
-            *last,
-            self._event(f"{self.kind.text_event}.done", text=text, **self._logged(self._logprobs)),
-            self._event(f"{self.kind.part_event}.done", part=self._part(text, self._logprobs)),
-            {
-                "type": "response.output_item.done",
-                "output_index": self.place,
-                "item": self.to_json(status),
-            },
-        ]
+        events = self.add("") if self._untold else []
+        for spot in self.kind.spots:
+            part = self._part(spot, "".join(self.pieces), self._logprobs)
+            told = {"text": part["text"], **self._logged(self._logprobs)}
+            events += [
+                self._event(spot, f"{spot.text_event}.done", **told),
+                self._event(spot, f"{spot.part_event}.done", part=part),
+            ]
+        item = self.to_json(status)
+        done = {"type": "response.output_item.done", "output_index": self.place, "item": item}
+        return [*events, done]
 
-    def to_json(self, status: Status, parts: list[Json] | None = None) -> Json:
+    def to_json(self, status: Status) -> Json:
         """Give the item as it is so far."""
-        if parts is None:
-            parts = [self._part("".join(self.pieces), self._logprobs)]
-        more: Json = {"role": "assistant"} if self.kind is MESSAGE else {"summary": []}
-        head = {"id": self.id, "type": self.kind.item, "status": status}
-        return {**head, **more, self.kind.member: parts}
+        text = "".join(self.pieces)
+        head = {"id": self.id, "type": self.kind.type, "status": status, **self.kind.more}
+        parts = {spot.member: [self._part(spot, text, self._logprobs)] for spot in self.kind.spots}
+        return {**head, **parts}
 
-    def _event(self, kind: str, **more: object) -> Json:
-        return {
-            "type": kind,
-            "item_id": self.id,
-            "output_index": self.place,
-            self.kind.index: 0,
-            **more,
-        }
+    def _event(self, spot: Spot, kind: str, **more: object) -> Json:
+        place = {"item_id": self.id, "output_index": self.place, spot.index: 0}
+        return {"type": kind, **place, **more}
 
-    def _part(self, text: str, logprobs: list[Json]) -> Json:
+    def _part(self, spot: Spot, text: str, logprobs: list[Json]) -> Json:
         more: Json = {"annotations": []} if self.kind is MESSAGE else {}
-        return {"type": self.kind.part, "text": text, **more, **self._logged(logprobs)}
+        return {"type": spot.part, "text": text, **more, **self._logged(logprobs)}
 
     def _logged(self, logprobs: list[Json]) -> Json:
         return {"logprobs": list(logprobs)} if self.kind is MESSAGE else {}

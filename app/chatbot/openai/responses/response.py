@@ -14,7 +14,7 @@ from app.chatbot.openai.responses.items import Json, make_id
 from app.chatbot.openai.responses.output import (
     MESSAGE,
     REASONING,
-    SUMMARY,
+    SUMMARISED,
     GrowingCall,
     GrowingText,
     Kind,
@@ -39,7 +39,7 @@ class Response:
     Args:
         echo: What it repeats of its request.
 
-        summarised: Whether reasoning is told as its own summary.
+        summarised: Whether reasoning is told as its own summary, too.
     """
 
     model: str
@@ -65,7 +65,7 @@ class Response:
             case Text(text):
                 return self._tell(*self._write(MESSAGE, text))
             case Reasoning(text):
-                return self._tell(*self._write(SUMMARY if self.summarised else REASONING, text))
+                return self._tell(*self._write(SUMMARISED if self.summarised else REASONING, text))
             case Call(call_id, name):
                 return self._tell(*self._open(GrowingCall(call_id, name, self._next)))
             case Arguments(text):

@@ -53,6 +53,9 @@ class BytesTokenizer:
         )
         self.tokenizer.train_from_iterator(["the answer and the rest"], trainer)
 
+    def grammar(self, question: Question) -> None:
+        """Hold answers to nothing."""
+
     def encode(self, question: Question) -> list[int]:
         return self.ids("".join(message.text for message in question.messages))
 

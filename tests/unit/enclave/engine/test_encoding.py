@@ -44,6 +44,9 @@ class Bytes:
     def __init__(self) -> None:
         self.encoded: list[Question] = []
 
+    def grammar(self, question: Question) -> None:
+        """Hold answers to nothing."""
+
     def encode(self, question: Question) -> list[int]:
         self.encoded.append(question)
         return list(b"".join(message.text.encode() for message in question.messages))

@@ -287,3 +287,6 @@ def test_nobody_waits_for_ever(
     assert all(g.ended for g in come)
     walk.schedule._free()
     assert walk.cache.available == walk.cache.blocks
+    walk.cache.expire(FOREVER)
+    assert not +walk.cache._holders
+    assert len(walk.cache._free) == walk.cache.blocks

@@ -123,20 +123,26 @@ def test_reasoning_and_calls() -> None:
 
 
 def test_a_summary_that_was_asked_for() -> None:
-    """Reasoning is its own summary, for the clients that show no other."""
+    """Reasoning is its own summary, too, for the clients that show no other."""
     events = tell(Reasoning("Hm"), Reasoning("."), Text("So."), summarised=True)
-    assert names(events)[2:9] == [
+    assert names(events)[2:14] == [
         "output_item.added",
         "reasoning_summary_part.added",
+        "content_part.added",
         "reasoning_summary_text.delta",
+        "reasoning_text.delta",
         "reasoning_summary_text.delta",
+        "reasoning_text.delta",
         "reasoning_summary_text.done",
         "reasoning_summary_part.done",
+        "reasoning_text.done",
+        "content_part.done",
         "output_item.done",
     ]
-    [reasoning, _] = events[-1]["response"]["output"]
+    added, reasoning = events[2]["item"], events[-1]["response"]["output"][0]
+    assert added["summary"] == added["content"] == []
     assert reasoning["summary"] == [{"type": "summary_text", "text": "Hm."}]
-    assert "content" not in reasoning
+    assert reasoning["content"] == [{"type": "reasoning_text", "text": "Hm."}]
 
 
 def test_log_probabilities() -> None:
