@@ -82,11 +82,10 @@ class Client:
 
 def kind_of(way: str) -> str:
     """Give the kind, one of `KINDS`, that a *way* of asking is of."""
-    if way.startswith("responses"):
+    words = way.split("_")
+    if words[0] == "responses":
         return "Responses"
-    if "tools" in way.split("_"):
-        return "tools"
-    return way if way in {"chat", "stream"} else "schema"
+    return next((kind for kind in ("tools", "chat", "stream") if kind in words), "schema")
 
 
 _CHAT: Final = ("chat", "stream", "tools", "schema")

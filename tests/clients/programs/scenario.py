@@ -48,18 +48,19 @@ def book_leave(days: int) -> str:
 
 def report(**ways: Callable[[], object]) -> None:
     """Run the ways that the command line names, and say of each what it gave."""
-    runner = asyncio.Runner()
+    loop = asyncio.new_event_loop()  # one for all, as clients keep connections that belong to it
+    asyncio.set_event_loop(loop)
     for name in sys.argv[1:]:
         results.clear()
-        told = {"way": name, **_try(ways[name], runner), "results": results}
+        told = {"way": name, **_try(ways[name], loop), "results": results}
         sys.stdout.write(f"{json.dumps(told)}\n")
         sys.stdout.flush()
 
 
-def _try(way: Callable[[], object], runner: asyncio.Runner) -> dict[str, object]:
+def _try(way: Callable[[], object], loop: asyncio.AbstractEventLoop) -> dict[str, object]:
     try:
         got = way()
-        got = runner.run(got) if inspect.iscoroutine(got) else got
+        got = loop.run_until_complete(got) if inspect.iscoroutine(got) else got
         return {"got": got.model_dump() if isinstance(got, BaseModel) else got}
     except Exception as error:  # noqa: BLE001 - whatever a client makes of an answer is told
         return {"error": f"{type(error).__name__}: {error}"}
