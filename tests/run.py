@@ -103,6 +103,7 @@ SUITES: Final = (
             ("import contracts", (str(_BIN / "lint-imports"), "--no-cache")),
         ),
     ),
+    Suite("clients", 2, ("tests/clients",)),
     Suite("host", 1, ("tests/host",)),
 )
 
