@@ -68,7 +68,8 @@ def _read_function(tool: object) -> tuple[str, object]:
         case {"type": "function", "function": {"name": str(name), **about}} if _NAME.fullmatch(
             name
         ):
-            return name, about.get("parameters", _ANY)
+            parameters = about.get("parameters") or {}
+            return name, {**_ANY, **parameters} if isinstance(parameters, dict) else parameters
         case {"type": str(kind)} if kind != "function":
             raise UnsupportedError("a tool is no function", numbers=(FIELDS.index("tools"),))
     raise QuestionError("a tool is malformed, or its name")
