@@ -115,7 +115,7 @@ class _Prober:
 
     def shows_tools(self) -> bool:
         """Tell whether a prompt has the name of a tool that there is."""
-        return _NAME in self._render([_QUESTION])
+        return _NAME in self._render([_QUESTION], self._thinking)
 
     def find_call(self) -> CallForm | None:
         """Give how tools are called; None where that cannot be seen."""
@@ -144,15 +144,19 @@ class _Prober:
 
     def _written(self, message: Message) -> str:
         """Give what the template writes of an answer; "" where it does not go on from a prompt."""
-        prompt = self._render([_QUESTION])
-        whole = self._render([_QUESTION, message], whole=True)
-        return whole[len(prompt) :] if prompt and whole.startswith(prompt) else ""
+        whole = self._render([_QUESTION, message], self._thinking, whole=True)
+        # A prompt may end with an empty thought, which no past answer has.
+        for thinking in (self._thinking, "auto"):
+            prompt = self._render([_QUESTION], thinking)
+            if prompt and whole.startswith(prompt):
+                return whole[len(prompt) :]
+        return ""
 
-    def _render(self, messages: Sequence[Message], *, whole: bool = False) -> str:
+    def _render(
+        self, messages: Sequence[Message], thinking: Thinking, *, whole: bool = False
+    ) -> str:
         try:
-            rendered = self._template.render(
-                messages, tools=_TOOLS, thinking=self._thinking, whole=whole
-            )
+            rendered = self._template.render(messages, tools=_TOOLS, thinking=thinking, whole=whole)
         except Exception:  # noqa: BLE001 - whatever a template raises, it does not know of this
             return ""
         return str.__str__(rendered)

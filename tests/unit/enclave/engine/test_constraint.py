@@ -175,6 +175,20 @@ def test_what_takes_too_long(constraints: Constraints, monkeypatch: pytest.Monke
     assert caught.value.numbers == (4,)
 
 
+def test_ended_by_the_kernel(constraints: Constraints) -> None:
+    """
+    A grammar that is still being compiled when its time is over is refused: the kernel has ended
+    its process.
+    """
+    names = {f"p{n}": {"type": "string"} for n in range(12_000)}  # ten seconds' work, and no limit
+    grammar = Grammar("start: %json " + json.dumps({"properties": names}), 4)
+    constraint = constraints.open(grammar.text)
+    wait_until(lambda: children(constraints._program.pid) != [])
+    wait_for([constraint], PATIENCE)
+    with pytest.raises(LateMaskError):
+        constraint.take()
+
+
 def test_not_compiled(constraints: Constraints) -> None:
     """
     What the library does not compile is refused, and later answers are not the worse for it.
