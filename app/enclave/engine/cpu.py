@@ -38,9 +38,22 @@ def count_cores(topology: Path = TOPOLOGY) -> int:
 
 def name_instructions(cpu_info: Path = CPU_INFO) -> Event:
     """Give the event that names the widest instructions of this processor."""
+    flags = _read_flags(cpu_info)
+    return next((event for flag, event in _INSTRUCTIONS if flag in flags), Event.CPU_OTHER)
+
+
+def has_tiles(cpu_info: Path = CPU_INFO) -> bool:
+    """
+    Tell whether processor and kernel have AMX for 16-bit floats.
+
+    A kernel before 5.16, such as the `aws` kit's, does not keep its state, and does not list it.
+    """
+    return "amx_bf16" in _read_flags(cpu_info)
+
+
+def _read_flags(cpu_info: Path) -> set[str]:
     try:
         lines = cpu_info.read_text().splitlines()
     except OSError:
-        return Event.CPU_OTHER
-    flags = set(next((line for line in lines if line.startswith("flags")), "").split())
-    return next((event for flag, event in _INSTRUCTIONS if flag in flags), Event.CPU_OTHER)
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())

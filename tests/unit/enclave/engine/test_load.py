@@ -2,6 +2,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from app.enclave.engine.batching import BatchingEngine
 from app.enclave.engine.cache import PrefixName, blocks_for
 from app.enclave.engine.generation import BatchedAnswers
 from app.enclave.engine.load import load_engine
-from app.enclave.engine.model import OpenVinoModel, Settings
+from app.enclave.engine.model import OpenVinoModel, Products, Settings
 from app.enclave.engine.step import Rows
 from app.enclave.engine.tokenizer import Tokenizer
 from app.enclave.engine.weights import Weights, load_weights
@@ -75,7 +76,8 @@ def test_groups_divide_every_width(widths: tuple[int, ...], group: str) -> None:
     Activations share a scale in the largest group that leaves no rest in any of the model's
     matrices: one wider than a matrix would switch its 8-bit products off.
     """
-    served = Settings(threads=3, exact=False).for_library(widths)
+    products = Products(widths)
+    served = Settings(threads=3, exact=False, tiles=True).for_library(products)
     assert served == {
         "CPU_RUNTIME_CACHE_CAPACITY": "64",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
@@ -84,10 +86,25 @@ def test_groups_divide_every_width(widths: tuple[int, ...], group: str) -> None:
         "KV_CACHE_PRECISION": "u8",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    exact = Settings(threads=3, exact=True).for_library(widths)
+    exact = Settings(threads=3, exact=True).for_library(products)
     assert exact == served | {
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32",
     }  # fmt: skip
+
+
+def test_experts_take_tiles() -> None:
+    """
+    A mixture of experts is computed in 16-bit floats where the processor has AMX, unless its
+    weights have 32; no other model is, and on no other processor.
+    """
+    hints = {
+        (tiles, experts, exact): Settings(1, exact=exact, tiles=tiles).for_library(
+            Products((64,), experts)
+        )["INFERENCE_PRECISION_HINT"]
+        for tiles, experts, exact in product((True, False), repeat=3)
+    }
+    assert hints.pop((True, True, False)) == "bf16"
+    assert set(hints.values()) == {"f32"}
 
 
 def test_the_library_takes_the_settings(model: OpenVinoModel) -> None:
