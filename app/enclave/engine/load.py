@@ -11,7 +11,7 @@ import numpy as np
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import blocks_for
 from app.enclave.engine.constraint import Constraints
-from app.enclave.engine.cpu import has_tiles
+from app.enclave.engine.flags import has_tiles
 from app.enclave.engine.model import Model, OpenVinoModel, Settings
 from app.enclave.engine.step import Rows
 from app.enclave.engine.tokenizer import Tokenizer

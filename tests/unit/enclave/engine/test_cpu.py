@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from app.enclave.engine.cpu import count_cores, has_tiles, name_instructions
+from app.enclave.engine.cpu import count_cores, name_instructions
+from app.enclave.engine.flags import has_tiles
 from app.enclave.events import Event
 
 
