@@ -210,9 +210,11 @@ def _parse_given(context: Mapping[str, object]) -> dict[str, str]:
     for name in given:
         if name not in _NAMES:
             raise ConfigError(_say_no_parameter(name))
-    for name, meaning in _REQUIRED.items():
-        if not given.get(name):
-            raise ConfigError(f"{name} is missing: give {meaning} (-c {name}=…)")
+    missing = [name for name in _REQUIRED if not given.get(name)]
+    if missing:
+        ways = "; and ".join(f"{_REQUIRED[name]} (-c {name}=…)" for name in missing)
+        verb = "is" if len(missing) == 1 else "are"
+        raise ConfigError(f"{' and '.join(missing)} {verb} missing: give {ways}")
     return given
 
 

@@ -8,51 +8,54 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
-
-import boto3
 
 from app.chatbot.config import ChatbotConfig
 from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
-from app.protocol.releases import parse_releases
 from image.eif.record import RECORD_NAME
-from infra.parameters import Parameters
-from ops.assembly import Assembly, find_key_policy, read_assembly
+from ops.assembly import Assembly, read_assembly
 from ops.aws import open_session
-from ops.build_outputs import check_outputs, find_release, missing_builders
+from ops.bill import describe_bill
+from ops.build_outputs import check_outputs, find_release
+from ops.changes import show_changes
 from ops.child import ChildError, confirm, run
 from ops.deployment import (
     ROOT,
-    Deployment,
     Workshop,
     add_asker_argument,
     add_deployment_arguments,
     read_deployment,
 )
 from ops.doctor import diagnose_place, read_parameters, show
-from ops.ending import RefusedError, run_to_end
+from ops.ending import run_to_end
 from ops.finding import Finding, has_problem
 from ops.first_failure import is_first, tell_failure
-from ops.live_stack import LiveStack, read_key_policy, read_live_stack
-from ops.policy_words import Deployed, compare_policies, read_policy, stays_changed
+from ops.job import Job
+from ops.live_stack import read_live_stack
 from ops.principal import read_principal
+from ops.steps import RefusedError, Step, Steps
+from ops.supply import Supply, find_supply
 from ops.trail import WITHOUT_TRAIL
 
 EXIT_NOT_PROVEN: Final = 3
-_NEEDS_KIT: Final = "build-eif"
+_SMALL: Final = ("profile=small",)
 _EPILOG: Final = """\
-in this order: bin/doctor's checks; bin/build-eif and bin/build-host where their outputs are
-missing; the image must be on releases.json; synthesis; what changes, the key policy in words and
-compared with the one that KMS has now; your yes; bin/cdk deploy; build/outputs.json and
-build/chat.json; bin/smoke.
+It goes step by step, and first says which, what each takes, and the bill: bin/doctor's checks; the
+model; the image with its boot files; the host's software; the image must be on releases.json; what
+changes, the key policy in words and compared with the one that KMS has now, and your yes; the
+stack; bin/smoke. What is there already is not made again. A step that fails says what to do next,
+and the same command takes up there.
 
 examples:
-  bin/deploy -c chat_principals=arn:aws:iam::111122223333:role/desk -c client_cidrs=10.0.0.0/8
-  bin/deploy -c … --kit-dir kit      the first time: boot files that bin/build-eif is given
+  bin/deploy --small -c chat_principals=arn:aws:iam::111122223333:role/desk \\
+      -c client_cidrs=10.0.0.0/8 --asker-profile desk
+      the first time: the demo model on a small instance, boot files fetched by git
+  bin/deploy -c … --model bigscience/bloom-560m@COMMIT
+      a model that is fetched and converted first
+  bin/deploy -c … --kit-dir kit      boot files of your own
   bin/deploy -c … --yes              in a script that somebody has reviewed
 
 A first deploy that fails is not rolled back: what failed and the end of its instances' log of first
@@ -62,23 +65,6 @@ exit codes: 0 deployed and proven (or bin/smoke is not there, which is said); 1 
 failed; 2 wrong usage or AWS settings; 3 deployed, and bin/smoke
 failed; 130 stopped
 """
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One deployment under way."""
-
-    deployment: Deployment
-    parameters: Parameters
-    session: boto3.Session
-    workshop: Workshop
-    options: argparse.Namespace
-    terminal: Terminal
-
-    def cdk(self, *arguments: str) -> None:
-        """Run the CDK command line for the same account, Region and profile."""
-        profile = ("--profile", self.options.profile) if self.options.profile else ()
-        run((*self.workshop.cdk, *arguments, *profile), self.terminal)
 
 
 def main(arguments: Sequence[str] | None = None, *, workshop: Workshop | None = None) -> int:
@@ -94,34 +80,69 @@ def main(arguments: Sequence[str] | None = None, *, workshop: Workshop | None = 
 
 
 def _deploy(options: argparse.Namespace, workshop: Workshop, terminal: Terminal) -> int:
-    deployment = read_deployment(options.context)
+    given = (*(_SMALL if options.small else ()), *options.context)
+    deployment = read_deployment(given)
     session = open_session(profile=options.profile, region=deployment.region)
     parameters, finding = read_parameters(deployment, session.region_name)
     if parameters is None:
         raise ConfigError(finding.text)
-    job = _Job(deployment, parameters, session, workshop, options, terminal)
-    if options.skip_doctor:
-        terminal.note("the doctor was skipped: neither account, Region nor tools were checked")
-    else:
-        terminal.note("checking (bin/doctor has more about each)")
-        asker = job.options.asker_profile
-        other = open_session(profile=asker, region=session.region_name) if asker else None
-        findings = [finding, *diagnose_place(deployment, session, parameters, asker=other)]
-        show(findings, terminal)
-        if has_problem(findings):
-            raise RefusedError("the doctor found problems: mend them, or add --skip-doctor")
-        _require_consent(job, findings)
-    _build(job)
-    _require_approved(job)
-    assembly = _synthesise(job)
-    live = read_live_stack(job.session, job.deployment.name)
-    _show_changes(job, assembly, live)
+    job = Job(deployment, parameters, session, workshop, options, terminal)
+    supply = find_supply(parameters, small=options.small, model=options.model, kit=options.kit_dir)
+    steps = Steps(_plan(job, supply), terminal)
+    terminal.note(f"{deployment.name} in {session.region_name}, step by step:")
+    steps.show()
+    terminal.note(describe_bill(parameters))
+    with steps.at("doctor"):
+        _see_doctor(job, finding)
+    for name, make in (("model", _make_model), ("image", _make_image), ("host", _make_host)):
+        with steps.at(name):
+            make(job, supply)
+    with steps.at("release"):
+        _require_approved(job)
+    with steps.at("changes"):
+        assembly = _synthesise(job)
+        live = read_live_stack(job.session, job.deployment.name)
+        show_changes(job, assembly, live)
     if not confirm("Deploy this? Type yes.", "yes", terminal, yes=options.yes):
         raise RefusedError("declined, nothing was changed")
-    return _put(job, first=is_first(live))
+    with steps.at("stack"):
+        _put(job, first=is_first(live))
+    with steps.at("proof"):
+        return _prove(job)
 
 
-def _require_consent(job: _Job, findings: Sequence[Finding]) -> None:
+def _plan(job: Job, supply: Supply) -> tuple[Step, ...]:
+    again = "mend that, and run the same command again: it takes up here, what is made stays"
+    return (
+        Step("doctor", "checks this machine, the account and the Region", "1", f"{again}; "
+             "bin/doctor shows the findings alone"),
+        Step("model", supply.model_words, supply.model_minutes, again),
+        Step("image", supply.image_words, supply.image_minutes, again),
+        Step("host", supply.host_words, supply.host_minutes, again),
+        Step("release", f"the image has to be on {job.parameters.releases.name}", "", again),
+        Step("changes", "synthesis, the key policy in words, your yes", "2", again),
+        Step("stack", "CloudFormation, until each enclave has proven itself", "30",
+             'what stands above says why; docs/operations.md, "Seeing inside a failure"'),
+        Step("proof", "bin/smoke asks a question", "3", "bin/smoke, as often as you like")
+    )  # fmt: skip
+
+
+def _see_doctor(job: Job, finding: Finding) -> None:
+    options, session, terminal = job.options, job.session, job.terminal
+    if options.skip_doctor:
+        terminal.note("the doctor was skipped: neither account, Region nor tools were checked")
+        return
+    asker = options.asker_profile
+    other = open_session(profile=asker, region=session.region_name) if asker else None
+    place = diagnose_place(job.deployment, session, job.parameters, asker=other)
+    findings = [finding, *place]
+    show(findings, terminal)
+    if has_problem(findings):
+        raise RefusedError("the doctor found problems: mend them, or add --skip-doctor")
+    _require_consent(job, findings)
+
+
+def _require_consent(job: Job, findings: Sequence[Finding]) -> None:
     """Ask about each finding that somebody has to agree to; --yes is an answer to another."""
     for finding in findings:
         if not finding.consent:
@@ -138,22 +159,30 @@ def _require_consent(job: _Job, findings: Sequence[Finding]) -> None:
         )
 
 
-def _build(job: _Job) -> None:
-    kit: Path | None = job.options.kit_dir
-    commands = missing_builders(job.parameters)
-    if kit is not None and _NEEDS_KIT not in commands:
-        job.terminal.note(
-            f"{job.parameters.eif} is there: nothing is built, and --kit-dir is not used"
-        )
-    for command in commands:
-        path = ROOT / "bin" / command
-        if not path.exists():
-            raise RefusedError(f"bin/{command} is not in this version: build by hand")
-        given = ("--kit-dir", str(kit.resolve())) if kit and command == _NEEDS_KIT else ()
-        run((str(path), *given), job.terminal)
+def _make_model(job: Job, supply: Supply) -> None:
+    if supply.convert:
+        run((str(ROOT / "bin" / "save-model"), supply.convert), job.terminal)
+    else:
+        job.terminal.note(supply.model_words)
 
 
-def _require_approved(job: _Job) -> None:
+def _make_image(job: Job, supply: Supply) -> None:
+    if supply.image_there:
+        if job.options.kit_dir is not None:
+            job.terminal.note(
+                f"{job.parameters.eif} is there: nothing is built, and --kit-dir is not used"
+            )
+        return
+    given = ("--weights", str(supply.weights), *supply.kit_arguments)
+    run((str(ROOT / "bin" / "build-eif"), *given), job.terminal)
+
+
+def _make_host(job: Job, supply: Supply) -> None:
+    if not supply.host_there:
+        run((str(ROOT / "bin" / "build-host"),), job.terminal)
+
+
+def _require_approved(job: Job) -> None:
     parameters, kits = job.parameters, job.workshop.kits
     if find_release(parameters.eif, parameters.releases, kits=kits) is None:
         if not job.options.approve:
@@ -170,7 +199,7 @@ def _require_approved(job: _Job) -> None:
         raise RefusedError("what was built cannot be deployed")
 
 
-def _synthesise(job: _Job) -> Assembly:
+def _synthesise(job: Job) -> Assembly:
     principal = read_principal(job.session)
     if job.deployment.account not in {None, principal.account}:
         raise RefusedError(
@@ -185,49 +214,8 @@ def _synthesise(job: _Job) -> Assembly:
     return read_assembly(folder, job.deployment.name)
 
 
-def _show_changes(job: _Job, assembly: Assembly, live: LiveStack | None) -> None:
-    deployed, new = _read_deployed(job, live), read_policy(assembly.key_policy)
-    job.cdk("diff", job.deployment.name, "--app", str(assembly.path))
-    job.terminal.note("\nThe key policy in words")
-    for line in compare_policies(deployed, new, _release_names(job)):
-        job.terminal.note(line)
-    if not new.ours:
-        raise RefusedError("the synthesised key policy is not what this version makes")
-    if stays_changed(deployed, new):
-        _refuse_changed_policy(job, assembly)
-
-
-def _read_deployed(job: _Job, live: LiveStack | None) -> Deployed | None:
-    if live is None:
-        return None
-    if "KeyArn" not in live.outputs:
-        job.terminal.note(f"stack {live.name} is {live.status} and puts out no key")
-        return None
-    return Deployed(
-        live=read_policy(read_key_policy(job.session, live.outputs["KeyArn"])),
-        written=read_policy(find_key_policy(live.template)),
-        running=live.running,
-    )
-
-
-def _refuse_changed_policy(job: _Job, assembly: Assembly) -> None:
-    path = job.workshop.outputs / "key-policy.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(assembly.key_policy, indent=2) + "\n")
-    raise RefusedError(
-        "the live key policy was changed by hand, and this deployment would leave it so: find out "
-        "who did it, put it right (aws kms put-key-policy --key-id … --policy-name default "
-        f"--policy file://{path}), and deploy again"
-    )
-
-
-def _release_names(job: _Job) -> Mapping[str, str]:
-    listed = parse_releases(job.parameters.releases.read_bytes(), kits=job.workshop.kits)
-    return {item.measurements.pcr0.hex(): item.name for item in listed}
-
-
-def _put(job: _Job, *, first: bool) -> int:
-    """Deploy what was shown, say how to use it, and let it be proven."""
+def _put(job: Job, *, first: bool) -> None:
+    """Deploy what was shown, and say how to use it."""
     outputs = job.workshop.outputs
     outputs.mkdir(parents=True, exist_ok=True)
     arguments = ["--require-approval", "never", "--outputs-file", str(outputs / "outputs.json")]
@@ -249,6 +237,10 @@ def _put(job: _Job, *, first: bool) -> int:
         f"an asker keeps {chat} as ~/.config/enclave-llm/chat.json, and gets releases.json from "
         "whoever reviews images, not from the deployment"
     )
+
+
+def _prove(job: Job) -> int:
+    """Let what is deployed be proven; give the exit code."""
     smoke = job.workshop.smoke
     if smoke is None or not smoke.exists():
         job.terminal.note("there is no bin/smoke here: nothing has proven the deployment")
@@ -256,12 +248,14 @@ def _put(job: _Job, *, first: bool) -> int:
     try:
         run((str(smoke), *_smoke_arguments(job)), job.terminal)
     except ChildError as error:
-        job.terminal.note(f"deploy: it is deployed and not proven: {error}")
+        job.terminal.note(
+            f"deploy: it is deployed and not proven: {error}. Next: bin/smoke, as often as you like"
+        )
         return EXIT_NOT_PROVEN
     return 0
 
 
-def _tell_first_failure(job: _Job) -> None:
+def _tell_first_failure(job: Job) -> None:
     """Say why a first deploy failed, and offer to take down what it left."""
     name, terminal = job.deployment.name, job.terminal
     for line in tell_failure(job.session, name):
@@ -282,7 +276,7 @@ def _tell_first_failure(job: _Job) -> None:
         run(destroy, terminal)
 
 
-def _smoke_arguments(job: _Job) -> tuple[str, ...]:
+def _smoke_arguments(job: Job) -> tuple[str, ...]:
     """Give what names the deployment to bin/smoke; an internal balancer needs a tunnel."""
     profile = ("--profile", job.options.profile) if job.options.profile else ()
     asker = job.options.asker_profile
@@ -332,7 +326,18 @@ def _parser() -> argparse.ArgumentParser:
         help="deploy where no CloudTrail trail logs KMS's events: alarms on the key stay silent",
     )
     parser.add_argument(
-        "--kit-dir", type=Path, metavar="DIR", help="boot files for bin/build-eif, if it has to run"
+        "--small",
+        action="store_true",
+        help="the recommended first time: the demo model on a small instance",
+    )
+    parser.add_argument(
+        "--model", metavar="NAME@COMMIT", help="fetch and convert this one, if none is there"
+    )
+    parser.add_argument(
+        "--kit-dir",
+        type=Path,
+        metavar="DIR",
+        help="boot files for bin/build-eif, if it has to run; default: build/kit, else by git",
     )
     parser.add_argument("--approve", action="store_true", help="bin/releases add what was built")
     parser.add_argument("--skip-doctor", action="store_true", help="make no checks before")

@@ -10,14 +10,11 @@ from app.chatbot.errors import SettingsError
 from app.protocol.errors import ConfigError
 from ops.aws import AwsError
 from ops.child import ChildError
+from ops.steps import RefusedError, StepError
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_STOPPED: Final = 130
-
-
-class RefusedError(Exception):
-    """Nothing was changed; the message says why and what to do."""
 
 
 def run_to_end(name: str, command: Callable[[], int], terminal: Terminal, *, again: str) -> int:
@@ -32,7 +29,7 @@ def run_to_end(name: str, command: Callable[[], int], terminal: Terminal, *, aga
     except SettingsError as error:
         terminal.note(f"{name}: {error}")
         return EXIT_USAGE
-    except (ConfigError, RefusedError, ChildError, AwsError) as error:
+    except (ConfigError, RefusedError, StepError, ChildError, AwsError) as error:
         terminal.note(f"{name}: {error}")
         return EXIT_FAILED
     except KeyboardInterrupt:

@@ -85,16 +85,16 @@ def run(platform: Platform, stop: threading.Event) -> None:
     drift = require_clock(platform.nsm, now=utc_now())
     report(name_instructions(), threads=platform.threads)
     weights = load_weights(platform.weights_folder)
+    manifest = _describe(weights)
+    kms = KmsClient(
+        nsm=platform.nsm,
+        connect=platform.connect_kms,
+        ca_bundle=platform.ca_bundle,
+        manifest_digest=manifest.digest,
+    )
     engine = load_engine(weights, threads=platform.threads)
     try:
         require_answer(engine)
-        manifest = _describe(weights)
-        kms = KmsClient(
-            nsm=platform.nsm,
-            connect=platform.connect_kms,
-            ca_bundle=platform.ca_bundle,
-            manifest_digest=manifest.digest,
-        )
         key_ring = KeyRing(manifest_digest=manifest.digest, clock=time.monotonic)
         answerer = Answerer(key_ring, DataKeys(kms), engine, platform.nsm, manifest.digest)
         milliseconds = round((time.monotonic() - started) * 1000)

@@ -85,6 +85,9 @@ class Numbers:
         """Give the tokens of the prompt."""
         return [int(word) for word in question.messages[-1].text.split()]
 
+    def grammar(self, question: Question) -> None:
+        """Give none: answers are free."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*."""
         return "".join(f"{token} " for token in ids)

@@ -8,6 +8,7 @@ no time.
 
 import compileall
 import py_compile
+import re
 import shutil
 import sys
 import zipfile
@@ -20,13 +21,34 @@ SITE = "usr/lib/python3/dist-packages"
 LIBRARIES = ("lib64", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
 # What else Python and OpenSSL look at when they start.
 SETTINGS = ("etc/ssl/openssl.cnf", "usr/lib/ssl/openssl.cnf", "etc/mime.types")
-# Of the standard library: tests, tools to develop with, windows to click on.
-UNUSED = ("test", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data")
+# Of the standard library: tests, tools to develop with, windows to click on, databases, terminals.
+UNUSED = (
+    "test", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data", "distutils",
+    "unittest", "sqlite3", "dbm", "curses",
+)  # fmt: skip
+UNUSED_EXTENSIONS = (
+    "_codecs_*", "_crypt.*", "_ctypes_test.*", "_curses*", "_dbm.*", "_lsprof.*", "_sqlite3.*",
+    "_test*", "_xx*", "audioop.*", "nis.*", "ossaudiodev.*", "readline.*", "xxlimited*",
+)  # fmt: skip
+# Of the base, the shared libraries that programs and extensions name; libgcc_s is opened when a
+# thread ends. Not one of character sets, name services or providers of other ciphers.
+NEEDED_LIBRARIES = frozenset({
+    "ld-linux-x86-64", "libbz2", "libc", "libcrypto", "libdl", "libexpat", "libffi", "libgcc_s",
+    "liblzma", "libm", "libpthread", "librt", "libssl", "libstdc++", "libuuid", "libz",
+})  # fmt: skip
 # Of packages: what compilers, test runners and type checkers read.
 UNUSED_FOLDERS = frozenset({"tests", "__pycache__"})
 UNUSED_SUFFIXES = frozenset({".pyi", ".a", ".h", ".hpp", ".cuh", ".pyc"})
+# Of botocore, all that the one client needs which the enclave makes.
+BOTOCORE_DATA = "botocore/data"
+NEEDED_BOTOCORE_DATA = frozenset({
+    "_retry.json", "endpoints.json", "kms", "partitions.json", "sdk-default-configuration.json",
+})  # fmt: skip
 # Of OpenVINO: headers, other devices than the processor, readers of other formats than its own.
+# Of numpy: its bridge to Fortran, its build tools, a copy of its kernels to test them with.
 UNUSED_PARTS = (
+    "numpy/distutils", "numpy/f2py", "numpy/_core/_simd.*", "numpy/_core/lib", "numpy/random/lib",
+    "pycparser",
     "openvino/cmake", "openvino/include", "openvino/tools", "openvino/torch",
     "openvino/frontend/*/", "openvino/libs/*.json", "openvino/libs/*.pc",
     "openvino/libs/libopenvino_auto*",
@@ -63,10 +85,14 @@ def copy_base(base: Path, out: Path) -> None:
         base / LIBRARY,
         out / LIBRARY,
         symlinks=False,
-        ignore=shutil.ignore_patterns(*UNUSED, "__pycache__", "config-3.11-*", "sitecustomize.py"),
+        ignore=shutil.ignore_patterns(
+            *UNUSED, *UNUSED_EXTENSIONS, "__pycache__", "config-3.11-*", "sitecustomize.py"
+        ),
     )
     for name in LIBRARIES:
-        for path in sorted((base / name).rglob("*.so*")):
+        for path in sorted((base / name).glob("*.so*")):
+            if path.name.partition(".so")[0] not in NEEDED_LIBRARIES:
+                continue
             target = out / path.relative_to(base)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target, follow_symlinks=False)
@@ -102,7 +128,10 @@ def place_of(name: PurePosixPath) -> PurePosixPath | None:
 
 def prune(site: Path) -> None:
     """Remove what no program runs."""
-    for path in [path for pattern in UNUSED_PARTS for path in site.glob(pattern)]:
+    unused = [path for pattern in UNUSED_PARTS for path in site.glob(pattern)]
+    data = (site / BOTOCORE_DATA).iterdir()
+    unused += [path for path in data if path.name not in NEEDED_BOTOCORE_DATA]
+    for path in unused:
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -121,17 +150,28 @@ def walk(root: Path) -> Iterator[Path]:
 
 
 def compile_all(out: Path) -> None:
-    """Compile every module to byte-code that is never compared with its source again."""
-    for folder in (LIBRARY, SITE):
+    """
+    Compile every module to byte-code that is never compared with its source again.
+
+    Only our own modules keep their source beside it: that of the others is in their wheels and
+    Debian's packages, which the bill of materials names by digest.
+    """
+    ours = out / SITE / "app"
+    for folder, rest in ((ours, ours / "none"), (out / LIBRARY, ours), (out / SITE, ours)):
         compileall.compile_dir(
-            out / folder,
+            folder,
             maxlevels=40,
             quiet=2,
+            rx=re.compile(re.escape(str(rest))),
+            legacy=folder != ours,
             stripdir=str(out),
             prependdir="/",
             workers=0,
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
+    for path in (*walk(out / LIBRARY), *walk(out / SITE)):
+        if path.suffix == ".py" and path.with_suffix(".pyc").exists():
+            path.unlink()
 
 
 def normalise(out: Path) -> None:

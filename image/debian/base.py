@@ -14,7 +14,7 @@ from image.debian.archive import run
 from image.errors import ImageError
 
 SUITE: Final = "bookworm"
-PACKAGES: Final = ("python3.11-minimal", "libpython3.11-stdlib", "libgomp1", "libstdc++6")
+PACKAGES: Final = ("python3.11-minimal", "libpython3.11-stdlib", "libstdc++6")
 _SOURCES: Final = (
     Path("/etc/apt/sources.list.d/debian.sources"),
     Path("/etc/apt/sources.list"),

@@ -477,3 +477,11 @@ def test_fleets_that_are_none(given: dict[str, object], message: str) -> None:
     """
     with pytest.raises(ConfigError, match=message):
         parse(**given)
+
+
+def test_all_that_is_missing_is_said_at_once() -> None:
+    """
+    Whoever gives nothing learns of everything that has to be given.
+    """
+    with pytest.raises(ConfigError, match=r"chat_principals and client_cidrs are missing: give"):
+        parse_parameters({}, root=ROOT, region=REGION)

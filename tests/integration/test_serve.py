@@ -426,6 +426,25 @@ def test_a_model_that_knows_no_tools(api: Api, expected: str, *, stream: bool) -
     assert refused["error"]["param"] == "tools"
 
 
+def test_an_answer_of_a_schema(api: Api) -> None:
+    """Whatever the model, an answer that ends is of the schema; one that cannot be is refused."""
+    properties: Json = {"topic": {"enum": ["leave", "e-mail"]}, "days": {"enum": [1, 2, 30]}}
+    schema: Json = {"type": "object", "properties": properties, "required": list(properties)}
+    told = {"type": "json_schema", "json_schema": {"name": "form", "schema": schema}}
+    asked: Json = {"model": MODEL, "messages": ASKED, "response_format": told, "max_tokens": 200}
+    schema["additionalProperties"] = False
+    _, answer = api.post(asked)
+    [choice] = answer["choices"]
+    assert choice["finish_reason"] == "stop"
+    form = json.loads(choice["message"]["content"])
+    assert form.keys() == properties.keys()
+    assert form["topic"] in {"leave", "e-mail"}
+    properties["topic"] = {"not": {}}
+    status, refused = api.post(asked)
+    assert status == 400
+    assert "#/properties/topic/not" in refused["error"]["message"]
+
+
 def test_several_answers(api: Api, expected: str) -> None:
     """A question may have several answers, streamed or not; usage counts all of them."""
     whole = api.client.chat.completions.create(model=MODEL, messages=ASKED, n=2)

@@ -102,7 +102,7 @@ class Conversations:
 
     def _continued(self, question: Question) -> Session | None:
         """Give the one that holds the most of *question* and nothing else."""
-        tools, messages = question.options.tools, tuple(map(_normalise, question.messages))
+        tools, messages = question.options.tools, question.messages
         held = [
             item
             for item in self._idle
@@ -140,9 +140,13 @@ class Conversations:
 
 
 def _continues(messages: tuple[Message, ...], held: tuple[Message, ...]) -> bool:
-    """Tell whether *messages*, normalised, go on after *held*, which has to end with an answer."""
-    answered = bool(held) and held[-1].role == "assistant"
-    return answered and messages[: len(held)] == tuple(map(_normalise, held))
+    """Tell whether *messages* go on after *held*, which has to end with an answer."""
+    answered = bool(held) and held[-1].role == "assistant" and len(held) <= len(messages)
+    return answered and all(map(_are_same, messages, held))  # up to the first that differs
+
+
+def _are_same(sent: Message, held: Message) -> bool:
+    return sent == held or _normalise(sent) == _normalise(held)
 
 
 def _normalise(message: Message) -> Message:

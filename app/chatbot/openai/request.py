@@ -23,6 +23,7 @@ from app.chatbot.openai.tools import (
     encode_choice,
     encode_parallel,
     encode_tools,
+    require_held,
 )
 from app.protocol.constants import MAX_TURNS
 from app.protocol.question import SCALE, Message, Options, Question, Thinking
@@ -186,6 +187,12 @@ class _ChatRequest(_Request):
         if self.top_logprobs and not self.logprobs:
             raise RequestError("top_logprobs needs logprobs", "top_logprobs", "invalid_value")
         return self
+
+    def options(self, defaults: Options) -> Options:
+        options = super().options(defaults)
+        functions = [tool.function for tool in self.tools]
+        require_held(options, functions, "tools[{}].function.parameters")
+        return options
 
     def given(self) -> dict[str, object]:
         """Give options by name, None for what was left out."""

@@ -198,7 +198,7 @@ async def _events(
 
 def _answer_http(_: Request, error: HTTPException) -> Response:
     code = error.code if isinstance(error, NotFoundError) else _CODES.get(error.status_code)
-    words = _NOT_SERVED if code == "unknown_url" else error.detail
+    words = _NOT_SERVED if code in {"unknown_url", "method_not_allowed"} else error.detail
     body = error_body(words, "invalid_request_error", code)
     return JSONResponse(body, error.status_code, error.headers)
 

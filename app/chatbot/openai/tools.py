@@ -9,9 +9,12 @@ from typing import Annotated, Final, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from app.chatbot.openai.body import Body, RequestError
-from app.protocol.question import ToolCalls
+from app.protocol.asker.schema import check_schema
+from app.protocol.errors import AppError, QuestionError, UnsupportedError
+from app.protocol.question import Options, ToolCalls
 
 Json = dict[str, object]
+_MOST_WORDS: Final = 500  # characters of a refusal; names in a schema may be long
 MOST_TOOLS: Final = 128  # as the enclave takes
 ANY_OBJECT: Final[Json] = {"type": "object"}
 _NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -26,10 +29,15 @@ class Function(Body):
     parameters: Json | None = None
     strict: bool | None = None
 
+    @property
+    def arguments(self) -> Json:
+        """What its arguments have to be."""
+        return self.parameters or _NO_PARAMETERS
+
     def to_json(self) -> Json:
         """Give it as a model is shown it."""
         told = {"description": self.description} if self.description is not None else {}
-        return {"name": self.name, **told, "parameters": self.parameters or _NO_PARAMETERS}
+        return {"name": self.name, **told, "parameters": self.arguments}
 
 
 class Tool(Body):
@@ -102,7 +110,46 @@ class Format(Body):
             raise RequestError(f"{name} is missing", name, "missing_required_parameter")
         schema = self.json_schema.schema_
         given = ANY_OBJECT if schema is None else schema
-        return to_text(given, "response_format.json_schema.schema")
+        return encode_schema(given, "response_format.json_schema.schema")
+
+
+def encode_schema(schema: Json, place: str) -> str:
+    """
+    Give *schema* as it is sent.
+
+    Args:
+        place: Where it stands.
+
+    Raises:
+        RequestError: It is no schema, over a limit, or has what is not served; says where in it.
+    """
+    try:
+        return check_schema(to_text(schema, place))
+    except QuestionError as error:
+        raise _refuse_schema(error, place, "invalid_value") from None
+    except UnsupportedError as error:
+        raise _refuse_schema(error, place, "unsupported_value") from None
+
+
+def require_held(options: Options, functions: Sequence[Function], place: str) -> None:
+    """
+    Require that calls can be held to the parameters of *functions*, where *options* have them held.
+
+    Args:
+        place: Where the parameters of each stand.
+
+    Raises:
+        RequestError: As `encode_schema`.
+    """
+    held = options.tool_choice != "auto" or options.schema is not None
+    for number, function in enumerate(functions if held else ()):
+        if options.tool_choice in {"auto", "required", f"function:{function.name}"}:
+            encode_schema(function.arguments, place.format(number))
+
+
+def _refuse_schema(error: AppError, place: str, code: str) -> RequestError:
+    words = str(error).removeprefix("schema")[:_MOST_WORDS]
+    return RequestError(f"{place}{words}", place, code)
 
 
 def encode_tools(

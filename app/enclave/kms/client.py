@@ -6,9 +6,11 @@ the key's policy and encrypts what it gives back to a key in that document. An a
 of another key, or not for this enclave is refused. How calls travel: `transport`.
 """
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.enclave.kms.cms import RSA_KEY_BITS, open_cms
-from app.enclave.kms.transport import Connect, KmsTransport
 from app.enclave.nsm import Nsm
 from app.protocol.attestation import encode_user_data
 from app.protocol.authorization import Authorization, KeyArn
@@ -34,6 +35,10 @@ from app.protocol.errors import KmsError
 if TYPE_CHECKING:
     from mypy_boto3_kms.type_defs import RecipientInfoTypeDef
 
+    from app.enclave.kms.transport import KmsTransport
+
+Connect = Callable[[], socket.socket]  # a fresh stream to the relay in front of KMS
+
 RECIPIENT_KEY_SECONDS: Final = 3600
 DOCUMENT_SECONDS: Final = 60  # KMS refuses documents of 300; the rest is for clocks and retries
 
@@ -49,6 +54,9 @@ class AnswerKey:
 class KmsClient:
     """
     Makes the two calls this enclave is for. Threads may share it.
+
+    AWS's library takes half as long to import as all else that an enclave needs, and an RSA key
+    takes its time, too: both come while the model loads, and calls wait for them.
 
     Args:
         nsm: Signs the documents.
@@ -70,8 +78,11 @@ class KmsClient:
         manifest_digest: bytes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._recipients = _Recipients(nsm, encode_user_data("kms", manifest_digest), clock)
-        self._transport = KmsTransport(connect, ca_bundle)
+        user_data = encode_user_data("kms", manifest_digest)
+        maker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kms")
+        self._transport = maker.submit(_make_transport, connect, ca_bundle)
+        self._recipients = maker.submit(_Recipients, nsm, user_data, clock)
+        maker.shutdown(wait=False)
 
     def open_question_key(self, authorization: Authorization) -> bytes:
         """
@@ -86,8 +97,8 @@ class KmsClient:
 
         Source: AWS KMS API reference, Decrypt.
         """
-        recipient = self._recipients.current()
-        answer = self._transport.call(
+        recipient = self._recipients.result().current()
+        answer = self._transport.result().call(
             authorization,
             lambda kms: kms.decrypt(
                 KeyId=authorization.key_arn.text,
@@ -111,8 +122,8 @@ class KmsClient:
 
         Source: AWS KMS API reference, GenerateDataKey.
         """
-        recipient = self._recipients.current()
-        answer = self._transport.call(
+        recipient = self._recipients.result().current()
+        answer = self._transport.result().call(
             authorization,
             lambda kms: kms.generate_data_key(
                 KeyId=authorization.key_arn.text,
@@ -129,7 +140,13 @@ class KmsClient:
 
     def close(self) -> None:
         """Close the connections that are kept open."""
-        self._transport.close()
+        self._transport.result().close()
+
+
+def _make_transport(connect: Connect, ca_bundle: Path | None) -> "KmsTransport":
+    from app.enclave.kms.transport import KmsTransport  # noqa: PLC0415 - see `KmsClient`
+
+    return KmsTransport(connect, ca_bundle)
 
 
 def _encryption_context(purpose: str, authorization: Authorization) -> dict[str, str]:

@@ -1,5 +1,5 @@
 """
-The transport to KMS: boto3 over sockets it is given, with TLS that ends in this process.
+The transport to KMS: botocore over sockets it is given, with TLS that ends in this process.
 
 The parent carries the bytes and can neither read nor answer them. Credentials come with each
 call; nothing is taken from the environment or from files; the libraries' logs, which would
@@ -15,9 +15,8 @@ import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
-import boto3.session
 import botocore
 import botocore.session
 from botocore.auth import SigV4Auth
@@ -39,13 +38,13 @@ from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import HTTPError
 from urllib3.util import parse_url
 
+from app.enclave.kms.client import Connect
 from app.protocol.authorization import Authorization, Credentials
 from app.protocol.errors import AppError, DeniedError, KmsError
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
 
-Connect = Callable[[], socket.socket]  # a fresh stream to the relay in front of KMS
 Operation = Callable[["KMSClient"], Mapping[str, object]]
 
 CONNECT_SECONDS: Final = 5.0  # the TLS handshake; dialling is bounded by `Connect` itself
@@ -70,7 +69,7 @@ _UNREADABLE: Final = (
     ValueError,
 )
 
-# Whose call this thread is making. A boto3 client for each caller would cost 3 ms, and leave
+# Whose call this thread is making. A client for each caller would cost 3 ms, and leave
 # credentials in reference cycles until some later garbage collection.
 _caller: Final[ContextVar[Credentials]] = ContextVar("caller")
 
@@ -135,7 +134,7 @@ class KmsTransport:
             return self._clients[host]
 
     def _make_client(self, host: str, region: str) -> "KMSClient":
-        client = self._session.client(
+        made = self._session.create_client(
             "kms",
             region_name=region,
             endpoint_url=f"https://{host}",
@@ -146,6 +145,7 @@ class KmsTransport:
                 user_agent="enclave-llm",
             ),
         )
+        client = cast("KMSClient", made)
         client.meta.events.register("request-created.kms", _signer(region))
         pool = self._pool_class(
             host,
@@ -166,11 +166,11 @@ def _refusal(error: ClientError) -> AppError:
 
 def _silence() -> None:
     """Turn off logs that would hold credentials, requests and answers."""
-    for name in ("boto3", "botocore", "urllib3"):
+    for name in ("botocore", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
-def _session() -> boto3.session.Session:
+def _session() -> botocore.session.Session:
     """Give a session that reads no environment variable and no file but botocore's own data."""
     session = botocore.session.Session()
     constants = {name: row[2] for name, row in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()}
@@ -179,7 +179,7 @@ def _session() -> boto3.session.Session:
     loader = Loader([Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
     session.register_component("config_store", store)
     session.register_component("data_loader", loader)
-    return boto3.session.Session(botocore_session=session)
+    return session
 
 
 def _signer(region: str) -> Callable[..., None]:

@@ -6,6 +6,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "enclave_modules.txt"
 PROGRAM = """
 import sys
 import app.enclave.main
+import app.enclave.kms.transport  # while the model loads
 ours = ("app", "infra", "image", "ops", "local", "tests")
 print(*sorted(name for name in sys.modules if name.partition(".")[0] in ours), sep="\\n")
 """

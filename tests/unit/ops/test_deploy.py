@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from infra.key_policy import policy_of
 from local.cloud.stack import KITS
 from local.processes.image import EIF_NAME
 from local.twin.twin import DEMO_WEIGHTS, approve
-from ops import deploy
+from ops import deploy, job, supply
 from ops.child import ChildError
 from ops.deployment import ROOT, Workshop
 from ops.finding import Finding, ok, problem, warning
@@ -101,6 +102,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws: StubbedAws) -> De
     desk.approve()
     make_host(tmp_path / "host")
     monkeypatch.setattr(deploy, "run", desk.run)
+    monkeypatch.setattr(job, "run", desk.run)
     monkeypatch.setattr(deploy, "open_session", lambda **_given: aws.session)
     monkeypatch.setattr(deploy, "diagnose_place", lambda *_given, **_named: [ok("all", "is well")])
     (tmp_path / "smoke").touch()
@@ -285,7 +287,7 @@ def test_what_is_missing_is_built(
     """
     Missing outputs are built first; a builder that fails ends it.
     """
-    monkeypatch.setattr(deploy, "missing_builders", lambda _parameters: ("build-host",))
+    monkeypatch.setattr(supply, "missing_builders", lambda _parameters: ("build-host",))
     desk.failing.add("build-host")
     assert desk.deploy("--yes") == 1
     assert desk.ran == ["build-host"]
@@ -298,11 +300,13 @@ def test_boot_files_reach_the_builder_that_needs_them(
     """
     `--kit-dir` goes to bin/build-eif, by its full path, and to nothing else.
     """
-    monkeypatch.setattr(deploy, "missing_builders", lambda _parameters: ("build-eif", "build-host"))
+    monkeypatch.setattr(supply, "missing_builders", lambda _parameters: ("build-eif", "build-host"))
     monkeypatch.chdir(tmp_path)
-    assert desk.deploy("--yes", "--kit-dir", "kit") == 0
+    make_kit(tmp_path / "kit")
+    assert desk.deploy("--yes", "--small", "--kit-dir", "kit") == 0
     assert desk.ran == ["build-eif", "build-host", *WHOLE]
-    assert desk.arguments["build-eif"] == ("--kit-dir", str(tmp_path / "kit"))
+    demo = str(ROOT / "local" / "demo_model" / "weights")
+    assert desk.arguments["build-eif"] == ("--weights", demo, "--kit-dir", str(tmp_path / "kit"))
     assert desk.arguments["build-host"] == ()
 
 
@@ -327,6 +331,138 @@ def test_ctrl_c(
     def stop(_command: Sequence[str], _terminal: Terminal) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(deploy, "run", stop)
+    monkeypatch.setattr(job, "run", stop)
     assert desk.deploy("--yes") == 130
     assert "CloudFormation goes on" in capsys.readouterr().err
+
+
+def make_kit(folder: Path) -> None:
+    folder.mkdir()
+    for name in ("bzImage", "init", "nsm.ko", "cmdline"):
+        (folder / name).touch()
+
+
+def test_boot_files_that_are_not_all_there(
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """
+    What a folder of boot files lacks is said before anything is converted or built.
+    """
+    monkeypatch.setattr(supply, "missing_builders", lambda _parameters: ("build-eif",))
+    make_kit(tmp_path / "kit")
+    (tmp_path / "kit" / "init").unlink()
+    assert desk.deploy("--yes", "--small", "--kit-dir", str(tmp_path / "kit")) == 1
+    assert desk.ran == []
+    assert "kit has no init" in capsys.readouterr().err
+
+
+@pytest.fixture
+def bare(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Desk:
+    """
+    A desk with nothing made: neither model nor image, boot files or host software.
+    """
+    monkeypatch.setattr(supply, "missing_builders", lambda _parameters: ("build-eif", "build-host"))
+    monkeypatch.setattr(supply, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(supply, "KIT", tmp_path / "kit")
+    return desk
+
+
+def test_a_model_has_to_be_named(bare: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Without a model nothing begins, and both ways to come by one are said.
+    """
+    assert bare.deploy("--yes") == 1
+    assert bare.ran == []
+    notes = capsys.readouterr().err
+    assert "add --model NAME@COMMIT" in notes
+    assert "--small for the demo model" in notes
+
+
+def test_from_nothing(bare: Desk) -> None:
+    """
+    From nothing: the model is converted, the image built with boot files by git, the host packed.
+    """
+    assert bare.deploy("--yes", "--model", "org/model@commit") == 0
+    assert bare.ran == ["save-model", "build-eif", "build-host", *WHOLE]
+    assert bare.arguments["save-model"] == ("org/model@commit",)
+    assert bare.arguments["build-eif"][-1] == "--fetch-kit"
+
+
+SABOTAGE = [
+    ("save-model", "step 2 of 8, model"),
+    ("build-eif", "step 3 of 8, image"),
+    ("build-host", "step 4 of 8, host"),
+    ("releases add", "step 5 of 8, release"),
+    ("cdk synth", "step 6 of 8, changes"),
+    ("cdk diff", "step 6 of 8, changes"),
+    ("cdk deploy", "step 7 of 8, stack"),
+]
+
+
+@pytest.mark.parametrize(("command", "place"), SABOTAGE)
+def test_each_step_that_fails_names_itself_and_the_next(
+    bare: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    place: str,
+) -> None:
+    """
+    Whatever fails, the last line says which step that was and what to do; nothing comes after it.
+    """
+    monkeypatch.setattr(deploy, "tell_failure", lambda *_given: iter(()))
+    (bare.folder / "releases.json").write_bytes(encode_releases([]))
+    bare.failing.add(command)
+    assert bare.deploy("--yes", "--approve", "--model", "org/model@commit") == 1
+    assert bare.ran[-1] == command
+    last = capsys.readouterr().err.rstrip().splitlines()[-1]
+    assert f"failed at {place}. Next: " in last
+
+
+def test_the_doctor_that_refuses_is_a_step_too(
+    bare: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    So is the first: a problem that it finds, before anything is made.
+    """
+    findings: list[Finding] = [problem("quota", "is low", "ask for more")]
+    monkeypatch.setattr(deploy, "diagnose_place", lambda *_given, **_named: findings)
+    assert bare.deploy("--yes", "--small") == 1
+    assert bare.ran == []
+    assert "failed at step 1 of 8, doctor. Next: " in capsys.readouterr().err
+
+
+def test_a_second_run_takes_up_where_the_first_failed(
+    bare: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    What the first run made is not made again.
+    """
+    bare.failing.add("cdk synth")
+    assert bare.deploy("--yes", "--small") == 1
+    assert bare.ran == ["build-eif", "build-host", "cdk synth"]
+    bare.failing.clear()
+    bare.ran.clear()
+    monkeypatch.setattr(supply, "missing_builders", lambda _parameters: ())
+    capsys.readouterr()
+    assert bare.deploy("--yes", "--small") == 0
+    assert bare.ran == WHOLE
+    assert "image         is there" in capsys.readouterr().err
+
+
+def test_the_plan_and_the_bill_come_first(bare: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Before anything is done, every step is listed with what it makes and takes, and the bill.
+    """
+    bare.failing.add("build-eif")
+    assert bare.deploy("--yes", "--small") == 1
+    notes = capsys.readouterr().err
+    plan = notes[: notes.index("-- step 1 of 8")]
+    assert re.findall(r"^ +\d  (\S+)", plan, re.MULTILINE) == [
+        "doctor", "model", "image", "host", "release", "changes", "stack", "proof"
+    ]  # fmt: skip
+    assert "bin/build-eif, boot files by git  (10 min)" in plan
+    assert re.search(r"about \$0\.33 an hour, \$\d{3} a month", plan)

@@ -23,7 +23,15 @@ from app.chatbot.openai.responses.items import (
     to_messages,
 )
 from app.chatbot.openai.responses.tools import Choice, GivenTool, choose
-from app.chatbot.openai.tools import ANY_OBJECT, MOST_TOOLS, encode_parallel, encode_tools, to_text
+from app.chatbot.openai.tools import (
+    ANY_OBJECT,
+    MOST_TOOLS,
+    encode_parallel,
+    encode_schema,
+    encode_tools,
+    require_held,
+    to_text,
+)
 from app.protocol.question import Message, Options, Question
 
 _NEUTRAL: Final[dict[str, object]] = {
@@ -58,7 +66,8 @@ _Includable = Literal[
 
 
 class _StreamOptions(Body):
-    neutral: ClassVar = {"include_obfuscation": False}
+    include_obfuscation: bool = False  # there is none: what is streamed does not leave this machine
+    include_usage: bool = True  # of the other API; usage always comes
 
 
 class _CacheOptions(Body):
@@ -80,7 +89,7 @@ class _SchemaFormat(Body):
     strict: bool | None = None
 
     def schema_text(self) -> str | None:
-        return to_text(self.schema_, "text.format.schema")
+        return encode_schema(self.schema_, "text.format.schema")
 
 
 def _format_tag(value: object) -> str:
@@ -166,7 +175,9 @@ class _Request(Body):
             "top_p": raise_top_p(self.top_p),
             "logprobs": logprobs,
         }
-        return make_options(defaults, given, NAMES)
+        options = make_options(defaults, given, NAMES)
+        require_held(options, tools, "tools[{}].parameters")
+        return options
 
     def _wants_logprobs(self) -> bool:
         return bool(self.top_logprobs) or _LOGPROBS in self.include

@@ -194,7 +194,7 @@ def test_calls_and_their_results() -> None:
     )
     assert (result.role, result.text, result.call_id) == ("tool", "18 °C", call.id)
     assert re.fullmatch("[A-Za-z0-9]{9}", call.id)
-    ours = {**GIVEN_CALL, "id": "aB3456789", "function": {"name": "f", "arguments": ""}}
+    ours = {**GIVEN_CALL, "id": "aB3456789", "index": 0, "function": {"name": "f", "arguments": ""}}
     _, called, _ = messages_of(
         ASKED, {"role": "assistant", "tool_calls": [ours]}, {**RESULT, "tool_call_id": "aB3456789"}
     )
@@ -272,7 +272,7 @@ def test_tools() -> None:
         ({"tools": [TOOL], "tool_choice": tool("g")}, "tool_choice"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"response_format": {"type": "grammar"}}, "response_format.type"),
-        (schema({"schema": {"a": "a" * 40_000}}), "response_format"),
+        (schema({"schema": {"const": "a" * 40_000}}), "response_format"),
         ({"tools": [tool("f", description="a" * 140_000)]}, "tools"),
         ({"logit_bias": {"a": 1}}, "logit_bias"),
         ({"logit_bias": {"5": 101}}, "logit_bias"),
@@ -296,8 +296,8 @@ def test_options_out_of_range(change: dict[str, object], parameter: str) -> None
     [
         ({"response_format": {"type": "json_object"}}, {"schema": '{"type":"object"}'}),
         (
-            schema({"name": "x", "strict": True, "schema": {"b": 1, "a": "é"}}),
-            {"schema": '{"b":1,"a":"é"}'},
+            schema({"name": "x", "strict": True, "schema": {"enum": ["é", 1]}}),
+            {"schema": '{"enum":["é",1]}'},
         ),
         (schema({"name": "x"}), {"schema": '{"type":"object"}'}),
         ({"logprobs": True}, {"logprobs": 0}),
@@ -334,6 +334,22 @@ def test_options_out_of_range(change: dict[str, object], parameter: str) -> None
 def test_options(change: dict[str, object], expected: dict[str, Any]) -> None:
     """What is asked for becomes an option of the question; what changes nothing, nothing."""
     assert options(**change) == replace(DEFAULTS, **expected)
+
+
+def test_a_schema_that_cannot_be_held_to() -> None:
+    """What a schema has that is not served is named by its path, before anything is sent."""
+    wrong = {"type": "object", "properties": {"a": {"not": {}}}}
+    error = refuse(**schema({"name": "x", "schema": wrong}))
+    assert error.parameter == "response_format.json_schema.schema"
+    assert error.code == "unsupported_value"
+    assert "#/properties/a/not" in str(error)
+    given: dict[str, Any] = {"tools": [TOOL, tool("g", parameters=wrong)]}
+    assert options(**given).tools is not None  # what the model is free to call is held to nothing
+    for held in ({"tool_choice": "required"}, schema({"name": "x", "schema": {}})):
+        error = refuse(**given, **held)
+        assert error.parameter == "tools[1].function.parameters"
+    assert options(**given, tool_choice=tool("f")).tool_choice == "function:f"
+    assert refuse(**given, tool_choice=tool("g")).parameter == "tools[1].function.parameters"
 
 
 def test_completions_have_their_own() -> None:

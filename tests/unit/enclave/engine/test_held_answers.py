@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import blocks_for
 from app.enclave.engine.constraint import Constraints
-from app.enclave.engine.generation import BatchedAnswers
+from app.enclave.engine.generation import BatchedAnswers, BatchedGeneration
 from app.enclave.engine.interface import Finish
+from app.enclave.engine.schedule import Schedule
 from app.enclave.engine.step import Rows
 from app.enclave.engine.tokenizer import TEMPLATE_NAME, TOKENIZER_NAME, Tokenizer
 from app.enclave.engine.vocabulary import make_vocabulary
@@ -191,6 +192,26 @@ def test_answers_validate(make: Make) -> None:
     assert not [piece for piece in pieces if piece.control]
 
 
+def test_giving_way(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An answer that gives way, with its next token held back or not, goes on where its grammar was.
+    """
+    gave_way: list[BatchedGeneration] = []
+    give_way = Schedule._give_way
+
+    def note(schedule: Schedule, generation: BatchedGeneration) -> None:
+        gave_way.append(generation)
+        give_way(schedule, generation)
+
+    monkeypatch.setattr(Schedule, "_give_way", note)
+    schema = LONG.replace("900", "60")
+    pieces, finish = take_all(start(make(blocks=16), ask(schema=schema, n=5)))
+    assert finish.reasons == ("stop",) * 5
+    for index in range(5):
+        jsonschema.validate(json.loads(text_of(pieces, index)), json.loads(schema))
+    assert len(gave_way) > 2
+
+
 def test_cut(make: Make) -> None:
     """
     An answer that does not come to its end says `length`.
@@ -345,6 +366,9 @@ def refused(engine: BatchingEngine, question: Question) -> tuple[type[AppError],
         ({"schema": '{"oneOf": [{"type": "integer"}, {"minimum": 2}]}'}, (4,)),
         ({"schema": "{}", "stop": ("a",)}, (18,)),
         ({"schema": "{}", "tools": TOOLS, "tool_choice": "required"}, (4,)),
+        ({"schema": "{}", "stop": ("a",), "thinking": "on"}, (5, 18)),
+        ({"tools": TOOLS, "tool_choice": "required", "thinking": "low"}, (5,)),
+        ({"thinking": "off"}, (5,)),
         ({"tools": '[{"type": "web_search"}]'}, (1,)),
         ({"tools": json.dumps([tool("a", {"not": {}})]), "tool_choice": "required"}, (1,)),
     ],
@@ -385,7 +409,7 @@ def test_template_without_tools(make: Make) -> None:
     """
     engine = make(PLAIN)
     assert refused(engine, ask(tools=TOOLS)) == (UnsupportedError, (1,))
-    assert refused(engine, ask(tools=TOOLS, tool_choice="required")) == (UnsupportedError, (1,))
+    assert refused(engine, ask(tools=TOOLS, tool_choice="required")) == (UnsupportedError, (1, 2))
     assert read(engine, ask(tools=TOOLS, tool_choice="none", max_tokens=5))[1].completion_tokens
 
 

@@ -715,7 +715,7 @@ def test_environment_is_ignored(
     assert client.open_question_key(AUTHORIZATION) == DATA_KEY
     headers = fake.requests[0].headers
     assert headers["Host"] == HOST
-    assert headers["User-Agent"].startswith("enclave-llm ")
+    assert headers["User-Agent"] == "enclave-llm"
     assert "ENVIRONMENT" not in str(headers)
     assert "SECRET" not in key_log.read_text()  # botocore opens it, for connections never made
     client.close()
@@ -740,7 +740,7 @@ def test_repr_hides_keys(client: KmsClient) -> None:
     """
     answer_key = client.make_answer_key(AUTHORIZATION)
     assert repr(answer_key) == f"AnswerKey(wrapped={WRAPPED_ANSWER_KEY!r})"
-    assert repr(client._recipients.current()) == "_Recipient()"
+    assert repr(client._recipients.result().current()) == "_Recipient()"
 
 
 def test_no_ambient_caller(client: KmsClient) -> None:

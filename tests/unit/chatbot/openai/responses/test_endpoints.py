@@ -1,6 +1,7 @@
 import asyncio
+import json
 import time
-from collections.abc import Generator
+from collections.abc import Coroutine, Generator
 from typing import Any, cast
 
 import httpx2
@@ -225,6 +226,19 @@ def test_what_is_not_served_of_a_held_response(api: Api) -> None:
     assert "background" in error_of(cancelled)["message"]
 
 
+def test_what_is_not_served_at_all(api: Api) -> None:
+    """Other methods and paths are answered in a sentence that says what is served."""
+    for how, path, status in (
+        ("GET", "/v1/responses", 405),
+        ("POST", "/v1/responses/compact", 405),
+        ("POST", "/v1/responses/input_tokens", 405),
+        ("POST", "/v1/conversations", 404),
+    ):
+        [answer] = api.call((how, path, {}))
+        assert answer.status_code == status
+        assert "/v1/responses" in error_of(answer)["message"]
+
+
 def test_failures_before_anything_came(api: Api) -> None:
     """They have a status, as for a chat; what is too long names the input."""
     api.session.parts = []
@@ -291,5 +305,52 @@ def test_what_is_held_goes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
                     if held._held:
                         await asyncio.sleep(0.01)
                 assert held._held == {}
+
+    asyncio.run(run())
+
+
+def test_a_reader_that_stops_reading_holds_no_session(api: Api) -> None:
+    """An answer whose client takes nothing of it is finished all the same, for others to ask."""
+    body = json.dumps({"model": MODEL, "input": "Who?", "stream": True}).encode()
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/responses",
+        "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {TOKEN}".encode())],
+    }
+
+    async def run() -> None:
+        asked, stuck = False, asyncio.Event()
+
+        async def receive() -> dict[str, object]:
+            nonlocal asked
+            if asked:
+                await asyncio.Event().wait()
+            asked = True
+            return {"type": "http.request", "body": body}
+
+        async def send(message: Any) -> None:
+            if message.get("body"):
+                stuck.set()
+                await asyncio.Event().wait()
+
+        serving = cast("Coroutine[None, None, None]", api.application(scope, receive, send))
+        reading = asyncio.create_task(serving)
+        await asyncio.wait_for(stuck.wait(), PATIENCE_SECONDS)
+        transport = httpx2.ASGITransport(api.application)
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with httpx2.AsyncClient(
+            transport=transport, base_url="http://x", headers=headers
+        ) as client:
+            other = {"model": MODEL, "input": "Why?"}
+            for _ in range(100 * int(PATIENCE_SECONDS)):
+                answer = await client.post("/v1/responses", json=other)
+                if answer.status_code != 429:
+                    break
+                await asyncio.sleep(0.01)
+        assert answer.status_code == 200
+        assert not reading.done()
+        reading.cancel()
 
     asyncio.run(run())

@@ -97,7 +97,12 @@ def test_an_assistants_turn_is_one_message() -> None:
 
 def test_options() -> None:
     """Each parameter that an enclave honours becomes its option."""
-    schema = {"type": "json_schema", "name": "n", "schema": {"b": 1, "a": 2.5}, "strict": True}
+    schema = {
+        "type": "json_schema",
+        "name": "n",
+        "schema": {"required": ["b"], "type": "object"},
+        "strict": True,
+    }
     asked = ask(
         max_output_tokens=8.0,
         temperature=1,
@@ -118,7 +123,7 @@ def test_options() -> None:
         top_p=0.5,
         logprobs=2,
         thinking="off",
-        schema='{"b":1,"a":2.5}',
+        schema='{"required":["b"],"type":"object"}',
         tools=json.dumps([{"type": "function", "function": function}], separators=(",", ":")),
         tool_choice="function:look",
         tool_calls="one",
@@ -149,7 +154,7 @@ def test_what_changes_nothing_is_taken() -> None:
         reasoning={"effort": None, "summary": None, "context": "auto"},
         safety_identifier="s",
         service_tier="auto",
-        stream_options={"include_obfuscation": False},
+        stream_options={"include_obfuscation": True, "include_usage": True},
         text={"format": {"type": "text"}, "verbosity": "medium"},
         tool_choice="auto",
         tools=[],
@@ -209,6 +214,17 @@ def test_what_is_not_served(more: dict[str, object], parameter: str, code: str, 
     error = refuse(**more)
     assert (error.parameter, error.code) == (parameter, code)
     assert words in str(error)
+
+
+def test_schemas_that_cannot_be_held_to() -> None:
+    """What an answer or a call could not be held to is refused by its place."""
+    schema = {"type": "object", "properties": {"a": {"not": {}}}}
+    error = refuse(text={"format": {"type": "json_schema", "name": "n", "schema": schema}})
+    assert (error.parameter, error.code) == ("text.format.schema", "unsupported_value")
+    assert "#/properties/a/not" in str(error)
+    tool = LOOK | {"parameters": schema}
+    assert refuse(tools=[tool], tool_choice="required").parameter == "tools[0].parameters"
+    assert ask(tools=[tool]).question.options.tool_choice == "auto"
 
 
 def test_a_refusal_names_all_the_callers_own_first() -> None:
@@ -308,3 +324,36 @@ def test_any_body_is_a_request_or_a_refusal(body: dict[str, Any]) -> None:
     """Whatever is sent, it is understood or refused, and nothing else is raised."""
     with suppress(RequestError):
         parse(json.dumps({"model": "m", **body}).encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"input": [{"role": "canary", "content": "x"}]},
+        {"input": [{"type": "canary"}]},
+        {"input": [{"role": "user", "content": [{"type": "canary", "text": "x"}]}]},
+        {
+            "input": [
+                {"role": "user", "content": [{"type": "input_text", "text": 5, "x": "canary"}]}
+            ]
+        },
+        {"input": [CALL | {"name": "canary canary"}]},
+        {"input": [{"type": "item_reference", "id": "canary"}]},
+        {"input": [OUTPUT | {"call_id": "canary"}]},
+        {"input": "x", "previous_response_id": "canary"},
+        {"input": "x", "include": ["canary"]},
+        {"input": "x", "tools": [{"type": "canary"}]},
+        {"input": "x", "tools": [LOOK], "tool_choice": {"type": "function", "name": "canary"}},
+        {"input": "x", "tools": [LOOK | {"name": "canary"}, LOOK | {"name": "canary"}]},
+        {"input": "x", "reasoning": {"effort": "canary"}},
+        {"input": "x", "text": {"format": {"type": "canary"}}},
+        {"input": "x", "metadata": {"a": ["canary"]}},
+        {"input": "x", "max_output_tokens": "canary"},
+        {"input": {"canary": 1}},
+    ],
+)
+def test_refusals_quote_nothing(body: dict[str, Any]) -> None:
+    """A refusal has names and words of the API's, never what was said."""
+    with pytest.raises(RequestError) as raised:
+        parse(json.dumps({"model": "m", **body}).encode())
+    assert "canary" not in f"{raised.value}{raised.value.parameter}"
