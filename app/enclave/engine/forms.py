@@ -20,6 +20,7 @@ _QUESTION: Final = Message("user", _TEXT)
 _IDS: Final = ("probeid01", "probeid02")  # as Mistral's templates want them
 _ARGUMENTS: Final = '{"probe_key": "probe_value"}'
 _WRITTEN: Final = re.compile(r'\{\s*"probe_key"\s*:\s*"probe_value"\s*\}')
+_THOUGHT: Final = re.compile(r"([<\[])(think|THINK|seed:think)([>\]])\s*$")  # begun by a prompt
 _ID: Final = re.compile(r',\s*"id"\s*:\s*"probeid0\d"')
 _TOOLS: Final = [
     {
@@ -145,11 +146,18 @@ class _Prober:
     def _written(self, message: Message) -> str:
         """Give what the template writes of an answer; "" where it does not go on from a prompt."""
         whole = self._render([_QUESTION, message], self._thinking, whole=True)
-        # A prompt may end with an empty thought, which no past answer has.
+        opened = _THOUGHT.search(self._render([_QUESTION], self._thinking))
+        # A prompt may end with a thought, empty or begun, which no past answer has.
         for thinking in (self._thinking, "auto"):
             prompt = self._render([_QUESTION], thinking)
-            if prompt and whole.startswith(prompt):
-                return whole[len(prompt) :]
+            for begun in (prompt, _THOUGHT.sub("", prompt)):
+                if begun and whole.startswith(begun):
+                    closing = (
+                        f"{opened[1]}/{opened[2]}{opened[3]}\n\n"
+                        if opened and begun != prompt
+                        else ""
+                    )
+                    return closing + whole[len(begun) :]
         return ""
 
     def _render(

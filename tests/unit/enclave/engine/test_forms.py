@@ -153,6 +153,22 @@ def test_hermes_without_a_switch() -> None:
     assert forms.answer == (NUMBERS["<think>"], "\n\n", NUMBERS["</think>"], "\n\n")
 
 
+@pytest.mark.parametrize("past", ["", "<think>\n\n</think>\n\n"])
+def test_begun_thought(past: str) -> None:
+    """
+    A thought that a prompt has begun is closed before an answer that is held to something, whether
+    past answers have one or not.
+    """
+    source = (
+        "{% for m in messages %}<u>{% if m.role == 'assistant' %}"
+        + past.replace("\n", "{{ '\n' }}")
+        + "{% endif %}{{ m.content }}<e>{% endfor %}{% if add_generation_prompt %}<u><think>"
+        "{{ '\n' }}{% endif %}"
+    )
+    forms = find_forms(ChatTemplate(source, NAMES), CONTROLS, ends=ENDS, thinking="auto")
+    assert (shown(forms.answer) or "").strip() == "</think>"
+
+
 @pytest.mark.parametrize(("source", "shows"), [(SILENT, False), (REFUSING, True)])
 def test_unknown(source: str, *, shows: bool) -> None:
     """
