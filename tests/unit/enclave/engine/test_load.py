@@ -368,9 +368,7 @@ def test_schema(engine: BatchingEngine) -> None:
     schema = '{"type": "object", "properties": {"plan": {"enum": ["dental", "vision"]}, "days": '
     schema += '{"type": "integer", "minimum": 1, "maximum": 31}}, "required": ["plan", "days"]'
     schema += ', "additionalProperties": false}'
-    held = start(
-        engine, ask("Where do I enrol?", schema=schema, n=3, max_tokens=250)
-    )
+    held = start(engine, ask("Where do I enrol?", schema=schema, n=3, max_tokens=250))
     free = start(engine, ask("Where do I enrol?", max_tokens=8))
     pieces, finish = take_all(held)
     assert finish.reasons == ("stop",) * 3
