@@ -14,7 +14,6 @@ from app.enclave.engine.cache import KvCache, PrefixName
 from app.enclave.engine.completion import Completion
 from app.enclave.engine.constraint import Constraints
 from app.enclave.engine.encoding import PromptEncoder, Tokenizer
-from app.enclave.engine.forms import THOUGHTS
 from app.enclave.engine.generation import BatchedAnswers, TokenSequence
 from app.enclave.engine.grammar import Grammar
 from app.enclave.engine.model import Model
@@ -30,6 +29,7 @@ _SLOW_REST: Final = 3  # and those that take long in a quarter
 _MOST_SLOW: Final = 8  # that may wait for that
 _CONTEXT_TOKENS: Final = 8  # by which a decoder tells how a text goes on
 _OPENING_TOKENS: Final = 4  # the mark of a thought, and blanks
+_THOUGHTS: Final = frozenset({"<think>", "[THINK]"})
 _LOGIT_BIAS: Final = FIELDS.index("logit_bias")
 
 
@@ -101,14 +101,15 @@ class BatchingEngine:
         def prepare() -> BatchedAnswers:
             conversation = prefix.name if prefix else object()
             grammar = self._tokenizer.grammar(question)
-            slow = grammar is not None and self._is_slow(
-                grammar, conversation, deadline=deadline, require_wanted=require_wanted
-            )
+            if grammar is not None:
+                self._require_grammar(
+                    grammar, conversation, deadline=deadline, require_wanted=require_wanted
+                )
             prompt = self._encoder.encode(
                 question, conversation, deadline=deadline, require_wanted=require_wanted
             )
             sequences = [
-                self._make_sequence(question, prompt, prefix, index, grammar, slow=slow)
+                self._make_sequence(question, prompt, prefix, index, grammar)
                 for index in range(question.options.n)
             ]
             return BatchedAnswers(self._schedule, sequences, deadline=deadline)
@@ -126,19 +127,19 @@ class BatchingEngine:
         if self._constraints is not None:
             self._constraints.close()
 
-    def _is_slow(
+    def _require_grammar(
         self,
         grammar: Grammar,
         conversation: object,
         *,
         deadline: float,
         require_wanted: Callable[[], None],
-    ) -> bool:
+    ) -> None:
         """
-        Tell whether *grammar* takes long to compile, when it is the turn of *conversation*.
+        Require that an answer can be of *grammar*, when it is the turn of *conversation*.
 
-        So whoever asks for one that takes long waits for others of that kind, and holds up nobody
-        else for longer than it takes to see that.
+        Whoever asks for one that takes long to compile waits for others of that kind, and holds up
+        nobody else for longer than it takes to see that.
         """
         if self._constraints is None:
             raise UnsupportedError(numbers=(grammar.option,))
@@ -147,7 +148,7 @@ class BatchingEngine:
                 conversation, len(grammar.text), deadline=deadline, require_wanted=require_wanted
             ):
                 if self._constraints.compiles(grammar, slow=slow):
-                    return slow
+                    return
         raise UnsupportedError("the schema takes too long", numbers=(grammar.option,))
 
     def _make_sequence(
@@ -157,8 +158,6 @@ class BatchingEngine:
         prefix: PrefixName | None,
         index: int,
         grammar: Grammar | None,
-        *,
-        slow: bool,
     ) -> TokenSequence:
         options, continued = question.options, question.messages[-1].role == "assistant"
         seed = None if options.seed is None else (options.seed, index)
@@ -168,7 +167,6 @@ class BatchingEngine:
             most_tokens=min(options.max_tokens, self._context_tokens - len(prompt)),
             prefix=prefix,
             grammar=grammar.text if grammar else None,
-            slow=slow,
             keeps=index == 0,
             sampler=Sampler(
                 options,
@@ -192,4 +190,4 @@ class BatchingEngine:
 def _find_opened(prompt: list[int], controls: Mapping[int, str]) -> str:
     """Give the thought that *prompt* ends by opening, as some templates do for the model."""
     last = [controls[token] for token in prompt[-_OPENING_TOKENS:] if token in controls]
-    return last[-1] if last and last[-1] in THOUGHTS else ""
+    return last[-1] if last and last[-1] in _THOUGHTS else ""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from app.enclave.engine import mask_program
 from app.enclave.engine.grammar import Grammar
-from app.enclave.engine.mask_program import COMPLETE, GOES_ON, HOW, LENGTH, REFUSED, TOKEN
+from app.enclave.engine.mask_program import COMPLETE, GOES_ON, LENGTH, REFUSED, SECONDS, TOKEN
 from app.enclave.engine.vocabulary import Vocabulary
 from app.protocol.errors import EngineError, UnsupportedError
 
@@ -30,7 +30,6 @@ Packed = NDArray[np.uint8]  # a bit a token, the first one the lowest of its byt
 
 _QUICK_SECONDS: Final = 0.1  # of a processor; a thousand properties take twice as long
 _COMPILE_SECONDS: Final = 1.0  # of a processor
-_NICE: Final = 10  # a tenth of a processor, where others want it
 _CHECK_SECONDS: Final = 20.0  # its own limits are tighter, unless it waits for a processor
 
 
@@ -56,28 +55,24 @@ class Constraints:
         self._lock = threading.Lock()
         self._start()
 
-    def open(
-        self, grammar: str, *, slow: bool = False, seconds: float = _COMPILE_SECONDS
-    ) -> "Constraint":
+    def open(self, grammar: str, *, seconds: float = _COMPILE_SECONDS) -> "Constraint":
         """
         Constrain an answer that has to be of *grammar*, in llguidance's form of Lark.
 
         Args:
-            slow: It is known to take long, and gives way to others from the first.
-
-            seconds: Of a processor, that it may be compiled for, and a mask at most.
+            seconds: Of a processor, that it may be compiled for.
 
         Raises:
             EngineError: The program is gone, and cannot be started again.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        text, how = _write(grammar.encode()), HOW.pack(seconds, _NICE if slow else 0)
+        text = _write(grammar.encode())
         try:
             with self._lock:
                 if self._program.poll() is not None:
                     self._channel.close()
                     self._start()
-                socket.send_fds(self._channel, [how], [theirs.fileno(), text])
+                socket.send_fds(self._channel, [SECONDS.pack(seconds)], [theirs.fileno(), text])
         except OSError:
             ours.close()
             raise EngineError("the program that computes masks is gone") from None
@@ -97,7 +92,7 @@ class Constraints:
             EngineError: As `open`.
         """
         seconds = _COMPILE_SECONDS if slow else _QUICK_SECONDS
-        constraint = self.open(grammar.text, slow=slow, seconds=seconds)
+        constraint = self.open(grammar.text, seconds=seconds)
         try:
             wait_for([constraint], _CHECK_SECONDS)
             return constraint.take() is not None

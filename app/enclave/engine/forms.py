@@ -20,7 +20,7 @@ _QUESTION: Final = Message("user", _TEXT)
 _IDS: Final = ("probeid01", "probeid02")  # as Mistral's templates want them
 _ARGUMENTS: Final = '{"probe_key": "probe_value"}'
 _WRITTEN: Final = re.compile(r'\{\s*"probe_key"\s*:\s*"probe_value"\s*\}')
-THOUGHTS: Final = {"<think>": "</think>", "[THINK]": "[/THINK]"}  # what begins one, and ends it
+_THOUGHT: Final = re.compile(r"([<\[])(think|THINK|seed:think)([>\]])\s*$")  # begun by a prompt
 _ID: Final = re.compile(r',\s*"id"\s*:\s*"probeid0\d"')
 _TOOLS: Final = [
     {
@@ -112,13 +112,7 @@ class _Prober:
     def find_answer(self) -> Pieces:
         """Give what comes between a prompt and an answer's text."""
         before, found, _ = self._written(Message("assistant", _TEXT)).partition(_TEXT)
-        return self._split(before) if found else self._end_thought()
-
-    def _end_thought(self) -> Pieces:
-        """End the thought that a prompt begins, and that past answers are written without."""
-        spelled = self._controls.findall(self._render([_QUESTION], self._thinking))
-        end = self._numbers.get(THOUGHTS.get(spelled[-1], "")) if spelled else None
-        return () if end is None else (end, "\n\n")
+        return self._split(before) if found else ()
 
     def shows_tools(self) -> bool:
         """Tell whether a prompt has the name of a tool that there is."""
@@ -152,11 +146,18 @@ class _Prober:
     def _written(self, message: Message) -> str:
         """Give what the template writes of an answer; "" where it does not go on from a prompt."""
         whole = self._render([_QUESTION, message], self._thinking, whole=True)
-        # A prompt may end with an empty thought, which no past answer has.
+        opened = _THOUGHT.search(self._render([_QUESTION], self._thinking))
+        # A prompt may end with a thought, empty or begun, which no past answer has.
         for thinking in (self._thinking, "auto"):
             prompt = self._render([_QUESTION], thinking)
-            if prompt and whole.startswith(prompt):
-                return whole[len(prompt) :]
+            for begun in (prompt, _THOUGHT.sub("", prompt)):
+                if begun and whole.startswith(begun):
+                    closing = (
+                        f"{opened[1]}/{opened[2]}{opened[3]}\n\n"
+                        if opened and begun != prompt
+                        else ""
+                    )
+                    return closing + whole[len(begun) :]
         return ""
 
     def _render(

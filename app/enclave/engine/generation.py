@@ -29,8 +29,6 @@ class TokenSequence:
 
         grammar: What it has to be of, None for anything; *constraint* then says what may come next.
 
-        slow: Whether *grammar* takes long to compile.
-
         held: What the model thinks of the next token, while what may come is being computed.
 
         keeps: Whether it is the one that its conversation's next turn goes on from.
@@ -46,7 +44,6 @@ class TokenSequence:
     cached: CachedTokens | None = field(default=None, repr=False)
     lookup: Lookup | None = field(default=None, repr=False)
     grammar: str | None = field(default=None, repr=False)
-    slow: bool = False
     constraint: Constraint | None = field(default=None, repr=False)
     held: Logits | None = field(default=None, repr=False)
     begun: int = 0

@@ -153,7 +153,7 @@ class Runner:
         sequence = generation.sequence
         if sequence.constraint is None:
             assert self._constraints is not None  # noqa: S101 - else it was refused
-            sequence.constraint = self._constraints.open(grammar, slow=sequence.slow)
+            sequence.constraint = self._constraints.open(grammar)
             if generation.ended:  # meanwhile, when there was no process to end
                 sequence.constraint.end()
         if logits:

@@ -242,6 +242,8 @@ def _to_json(
     encoder = json.JSONEncoder(
         ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
+    if indent is None:
+        return encoder.encode(value)
     left = _MOST_GROWN * len(json.dumps(value, ensure_ascii=ensure_ascii))
     pieces = []
     for piece in encoder.iterencode(value):

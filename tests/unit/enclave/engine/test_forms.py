@@ -153,17 +153,20 @@ def test_hermes_without_a_switch() -> None:
     assert forms.answer == (NUMBERS["<think>"], "\n\n", NUMBERS["</think>"], "\n\n")
 
 
-def test_a_thought_that_past_answers_do_not_have() -> None:
+@pytest.mark.parametrize("past", ["", "<think>\n\n</think>\n\n"])
+def test_begun_thought(past: str) -> None:
     """
-    Where prompts begin a thought and past answers have none, what is held ends the thought first:
-    else all of it would count as one.
+    A thought that a prompt has begun is closed before an answer that is held to something, whether
+    past answers have one or not.
     """
     source = (
-        "{% for m in messages %}<u>{{ m.content.split('</think>')[-1] }}<e>{% endfor %}"
-        "{% if add_generation_prompt %}<u><think>\n{% endif %}"
+        "{% for m in messages %}<u>{% if m.role == 'assistant' %}"
+        + past.replace("\n", "{{ '\n' }}")
+        + "{% endif %}{{ m.content }}<e>{% endfor %}{% if add_generation_prompt %}<u><think>"
+        "{{ '\n' }}{% endif %}"
     )
     forms = find_forms(ChatTemplate(source, NAMES), CONTROLS, ends=ENDS, thinking="auto")
-    assert shown(forms.answer) == "</think>\n\n"
+    assert (shown(forms.answer) or "").strip() == "</think>"
 
 
 @pytest.mark.parametrize(("source", "shows"), [(SILENT, False), (REFUSING, True)])

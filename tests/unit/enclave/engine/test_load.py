@@ -1,3 +1,4 @@
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -358,3 +359,21 @@ def test_second_turn(engine: BatchingEngine, monkeypatch: pytest.MonkeyPatch) ->
     shown.clear()
     assert read(start(engine, second)) == with_prefix
     assert sum(shown) - saved > 40
+
+
+def test_schema(engine: BatchingEngine) -> None:
+    """
+    A loaded engine holds answers to a schema, several beside others that are free.
+    """
+    schema = '{"type": "object", "properties": {"plan": {"enum": ["dental", "vision"]}, "days": '
+    schema += '{"type": "integer", "minimum": 1, "maximum": 31}}, "required": ["plan", "days"]'
+    schema += ', "additionalProperties": false}'
+    held = start(engine, ask("Where do I enrol?", schema=schema, n=3, max_tokens=250))
+    free = start(engine, ask("Where do I enrol?", max_tokens=8))
+    pieces, finish = take_all(held)
+    assert finish.reasons == ("stop",) * 3
+    for index in range(3):
+        answer = json.loads(text_of(pieces, index))
+        assert answer["plan"] in {"dental", "vision"}
+        assert 1 <= answer["days"] <= 31
+    assert read(free)
