@@ -72,6 +72,14 @@ def test_what_is_not_said_is_so() -> None:
     )
 
 
+def test_a_region_that_is_none() -> None:
+    """
+    A Region that does not exist is named, with those that do.
+    """
+    with pytest.raises(ConfigError, match="region is 'us-east-9', expected one of af-south-1"):
+        parse_parameters(REQUIRED, root=ROOT, region="us-east-9")
+
+
 def test_everything_can_be_said() -> None:
     """
     Every parameter reaches its place; paths may be absolute; lists have commas or are lists.
