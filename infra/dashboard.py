@@ -31,7 +31,7 @@ _HEIGHT: Final = 6
 
 class Dashboard(Construct):
     """
-    One dashboard, named after the stack and its Region: an account has them for all Regions at once.
+    One dashboard, named after stack and Region: an account's dashboards are of no Region.
 
     Args:
         release: What runs.
