@@ -17,6 +17,7 @@ from app.chatbot.console import Terminal, leave_quietly
 from app.chatbot.errors import CertificateError, LoginError
 from app.protocol.errors import ConfigError
 from app.protocol.regions import REGIONS
+from infra.instances import require_sizes
 from infra.parameters import FleetSize, Parameters, parse_parameters
 from infra.vpc import ExistingVpc
 from ops.askers import check_asker, check_principals, find_missing
@@ -157,6 +158,7 @@ def read_parameters(deployment: Deployment, region: str) -> tuple[Parameters | N
     """Parse the parameters; None where they are not right, and what is wrong."""
     try:
         parameters = parse_parameters(deployment.context, root=ROOT, region=region)
+        require_sizes(parameters.sizes, eif_bytes=0)  # what no image makes fit
     except ConfigError as error:
         return None, problem("parameters", str(error), "docs/deploy.md lists them")
     sizes = parameters.sizes

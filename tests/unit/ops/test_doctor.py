@@ -512,6 +512,16 @@ def test_wrong_parameters_are_a_problem() -> None:
     assert "fleet_sise is no parameter" in finding.text
 
 
+def test_sizes_that_no_image_makes_fit() -> None:
+    """
+    Half a core, or all of the instance's memory, is refused before anything is built.
+    """
+    for given in ("enclave_vcpus=3", "enclave_memory_mib=16384"):
+        parameters, finding = read_parameters(read_deployment((*GIVEN, given)), REGION)
+        assert parameters is None
+        assert given.partition("=")[0] in finding.text
+
+
 HERE = Machine(
     node="22.4.0",
     npm=True,
