@@ -15,11 +15,11 @@ from app.enclave.engine.grammar import Grammar
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS, plain_transcript
 from app.enclave.engine.spelling import Speller
 from app.enclave.engine.template import THINKING, ChatTemplate
-from app.enclave.engine.tools import find_grammar, is_held, read_tools
+from app.enclave.engine.tools import find_grammar, find_unserved, is_held, read_tools
 from app.enclave.engine.weights import Weights
 from app.protocol.constants import MAX_CONTROL_BYTES
 from app.protocol.errors import UnsupportedError, WeightsError
-from app.protocol.question import Question, Thinking
+from app.protocol.question import FIELDS, Question, Thinking
 
 TOKENIZER_NAME: Final = "tokenizer.json"
 TEMPLATE_NAME: Final = "chat_template.jinja"
@@ -122,11 +122,16 @@ class Tokenizer:
 
             QuestionError: A schema or the tools are malformed, or too large.
         """
-        options = question.options
-        grammar = find_grammar(options, read_tools(options), self._forms)
-        if grammar is not None and question.messages[-1].role == "assistant":
-            raise UnsupportedError("what has begun is not held to a schema", numbers=(0,))
-        return grammar
+        options, tools = question.options, read_tools(question.options)
+        unserved = find_unserved(options, tools, self._forms)
+        if is_held(options, tools) and question.messages[-1].role == "assistant":
+            unserved.add("messages")  # what has begun is not held to anything
+        thinks = self._template.can_think if self._template else _thinks_plainly
+        if not thinks(options.thinking):
+            unserved.add("thinking")
+        if unserved:
+            raise UnsupportedError(numbers=tuple(sorted(map(FIELDS.index, unserved))))
+        return find_grammar(options, tools, self._forms)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""
@@ -135,6 +140,11 @@ class Tokenizer:
     def spell(self, token: int) -> bytes:
         """Give the bytes of *token*, which need not be whole characters."""
         return self._spell(token)
+
+
+def _thinks_plainly(thinking: Thinking) -> bool:
+    """Tell whether a model without a template knows such *thinking*."""
+    return thinking == "auto"
 
 
 def _control_tokens(tokenizer: tokenizers.Tokenizer, template: str) -> dict[int, str]:

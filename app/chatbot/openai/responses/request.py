@@ -66,7 +66,8 @@ _Includable = Literal[
 
 
 class _StreamOptions(Body):
-    neutral: ClassVar = {"include_obfuscation": False}
+    include_obfuscation: bool = False  # there is none: what is streamed does not leave this machine
+    include_usage: bool = True  # of the other API; usage always comes
 
 
 class _CacheOptions(Body):

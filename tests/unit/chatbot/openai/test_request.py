@@ -194,7 +194,7 @@ def test_calls_and_their_results() -> None:
     )
     assert (result.role, result.text, result.call_id) == ("tool", "18 °C", call.id)
     assert re.fullmatch("[A-Za-z0-9]{9}", call.id)
-    ours = {**GIVEN_CALL, "id": "aB3456789", "function": {"name": "f", "arguments": ""}}
+    ours = {**GIVEN_CALL, "id": "aB3456789", "index": 0, "function": {"name": "f", "arguments": ""}}
     _, called, _ = messages_of(
         ASKED, {"role": "assistant", "tool_calls": [ours]}, {**RESULT, "tool_call_id": "aB3456789"}
     )

@@ -1,4 +1,6 @@
+import contextlib
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -173,6 +175,27 @@ def test_what_takes_too_long(constraints: Constraints, monkeypatch: pytest.Monke
     with pytest.raises(UnsupportedError) as caught:
         constraints.require(grammar_of(read_schema('{"type": "string"}')))
     assert caught.value.numbers == (4,)
+
+
+def test_ended_by_the_kernel(constraints: Constraints) -> None:
+    """
+    A process that takes long gives way to all others, and a grammar that is still being compiled
+    when its time is over is refused: the kernel has ended its process.
+    """
+    names = {f"p{n}": {"type": "string"} for n in range(12_000)}  # ten seconds' work, and no limit
+    grammar = Grammar("start: %json " + json.dumps({"properties": names}), 4)
+    constraint = constraints.open(grammar.text)
+    wait_until(lambda: gives_way(constraints._program.pid))
+    wait_for([constraint], PATIENCE)
+    with pytest.raises(LateMaskError):
+        constraint.take()
+
+
+def gives_way(program: int) -> bool:
+    """Tell whether a process of the program runs only where no other would."""
+    with contextlib.suppress(ProcessLookupError):
+        return os.SCHED_IDLE in {os.sched_getscheduler(int(pid)) for pid in children(program)}
+    return False
 
 
 def test_not_compiled(constraints: Constraints) -> None:

@@ -366,6 +366,9 @@ def refused(engine: BatchingEngine, question: Question) -> tuple[type[AppError],
         ({"schema": '{"oneOf": [{"type": "integer"}, {"minimum": 2}]}'}, (4,)),
         ({"schema": "{}", "stop": ("a",)}, (18,)),
         ({"schema": "{}", "tools": TOOLS, "tool_choice": "required"}, (4,)),
+        ({"schema": "{}", "stop": ("a",), "thinking": "on"}, (5, 18)),
+        ({"tools": TOOLS, "tool_choice": "required", "thinking": "low"}, (5,)),
+        ({"thinking": "off"}, (5,)),
         ({"tools": '[{"type": "web_search"}]'}, (1,)),
         ({"tools": json.dumps([tool("a", {"not": {}})]), "tool_choice": "required"}, (1,)),
     ],
@@ -406,7 +409,7 @@ def test_template_without_tools(make: Make) -> None:
     """
     engine = make(PLAIN)
     assert refused(engine, ask(tools=TOOLS)) == (UnsupportedError, (1,))
-    assert refused(engine, ask(tools=TOOLS, tool_choice="required")) == (UnsupportedError, (1,))
+    assert refused(engine, ask(tools=TOOLS, tool_choice="required")) == (UnsupportedError, (1, 2))
     assert read(engine, ask(tools=TOOLS, tool_choice="none", max_tokens=5))[1].completion_tokens
 
 

@@ -154,7 +154,7 @@ def test_what_changes_nothing_is_taken() -> None:
         reasoning={"effort": None, "summary": None, "context": "auto"},
         safety_identifier="s",
         service_tier="auto",
-        stream_options={"include_obfuscation": False},
+        stream_options={"include_obfuscation": True, "include_usage": True},
         text={"format": {"type": "text"}, "verbosity": "medium"},
         tool_choice="auto",
         tools=[],
