@@ -211,7 +211,7 @@ CLIENTS: Final = (
     ),
     Client(
         "opencode",
-        "opencode-ai",
+        "opencode-linux-x64-baseline",
         "coding",
         "opencode_command.py",
         ("tools",),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scenario import BOOKED, MODEL, report, results
 
-OPENCODE = Path(__file__).parents[1] / "coding" / "node_modules" / ".bin" / "opencode"
+OPENCODE = next(Path(__file__).parents[1].glob("coding/node_modules/opencode-*/bin/opencode"))
 _SETTINGS = ("AUTOUPDATE", "LSP_DOWNLOAD", "MODELS_FETCH")  # that it leaves out of the network
 
 
