@@ -340,7 +340,7 @@ def test_cancelled_before_its_process_is_made(
     opened = constraints.open
 
     def open_late(grammar: str, **how: float) -> Constraint:
-        constraint = opened(grammar, **how)  # type: ignore[arg-type] # as it came
+        constraint = opened(grammar, **how)
         if begun:
             begun[0].cancel()
             made.append(constraint)
