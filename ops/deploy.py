@@ -62,8 +62,8 @@ A first deploy that fails is not rolled back: what failed and the end of its ins
 boot, or of their console, are shown, and bin/destroy is offered. A later one is rolled back.
 
 exit codes: 0 deployed and proven (or bin/smoke is not there, which is said); 1 refused, declined or
-failed; 2 wrong usage or AWS settings; 3 deployed, and bin/smoke
-failed; 130 stopped
+failed; 2 wrong usage or AWS settings; 3 deployed, and bin/smoke failed;
+130 stopped
 """
 
 
