@@ -23,6 +23,11 @@ from benchmarks.engine.table import put_table
 _FOLDER: Final = ROOT / "benchmarks" / "engine"
 _PAIRS: Final = (("qwen3-moe", "qwen3-moe-active"), ("gpt-oss", "gpt-oss-active"))
 _WEIGHTS: Final = ("int8", "int4")
+# As served, with AMX where it is, and as without.
+_WAYS: Final[Mapping[str, Mapping[str, str]]] = {
+    "": {},
+    ", without AMX": {"INFERENCE_PRECISION_HINT": "f32"},
+}
 _LEAST_ROUNDS: Final = 5
 _MINUTES: Final = 2.0
 _NAME: Final = "experts"
@@ -40,9 +45,14 @@ def main() -> None:
     for name in EXPERTS:
         require_made(EXPERTS[name])
     other, machine = OtherWork(), describe_machine()
-    seconds = 1 if options.quick else 60 * options.minutes / len(_PAIRS) / len(_WEIGHTS)
+    seconds = (
+        1 if options.quick else 60 * options.minutes / len(_PAIRS) / len(_WEIGHTS) / len(_WAYS)
+    )
     rows = [
-        _compare(pair, weights, options.threads, seconds) for pair in _PAIRS for weights in _WEIGHTS
+        _compare(pair, weights, way, options.threads, seconds)
+        for pair in _PAIRS
+        for weights in _WEIGHTS
+        for way in _WAYS
     ]
     report = {"machine": machine, "most_other_cores": other.cores(), "rows": rows}
     lines = list(_write_table(report))
@@ -52,12 +62,14 @@ def main() -> None:
         put_table(_FOLDER / "README.md", _NAME, lines)
 
 
-def _compare(pair: Sequence[str], weights: str, threads: int, seconds: float) -> dict[str, object]:
+def _compare(
+    pair: Sequence[str], weights: str, way: str, threads: int, seconds: float
+) -> dict[str, object]:
     """Let both models of *pair* take turns."""
     packages = [package_of(EXPERTS[name], weights) for name in pair]
     with (
-        start(Way(pair[0], weights), packages[0], threads=threads) as whole,
-        start(Way(pair[1], weights), packages[1], threads=threads) as active,
+        start(Way(pair[0], weights, _WAYS[way]), packages[0], threads=threads) as whole,
+        start(Way(pair[1], weights, _WAYS[way]), packages[1], threads=threads) as active,
     ):
         end, rounds = time.monotonic() + seconds, 0
         while rounds < _LEAST_ROUNDS or time.monotonic() < end:
@@ -68,7 +80,7 @@ def _compare(pair: Sequence[str], weights: str, threads: int, seconds: float) ->
         least = [{kind: min(run.times[kind]) for kind in KINDS} for run in (whole, active)]
     return {
         "name": pair[0],
-        "weights": weights,
+        "weights": f"{weights}{way}",
         "rounds": rounds,
         "bytes": [_bytes(package) for package in packages],
         "whole": least[0],

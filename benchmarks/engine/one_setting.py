@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.enclave.engine.cache import blocks_for
+from app.enclave.engine.flags import has_tiles
 from app.enclave.engine.model import OpenVinoModel, Products, Settings
 from app.enclave.engine.step import Rows
 from app.enclave.engine.weights import load_weights
@@ -130,7 +131,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
     more = dict(setting.split("=", 1) for setting in options.set)
-    trial = Trial(options.package, Tried(options.threads, exact=options.exact, more=more))
+    settings = Tried(options.threads, exact=options.exact, tiles=has_tiles(), more=more)
+    trial = Trial(options.package, settings)
     _say(loaded=True)
     for line in sys.stdin:
         told = json.loads(line)

@@ -63,10 +63,12 @@ _QWEN: Final = {
     **_EXPERTS, "hidden_size": 2048, "num_hidden_layers": 2, "num_attention_heads": 32,
     "num_key_value_heads": 4, "head_dim": 128, "intermediate_size": 8 * 768,
 }  # fmt: skip
+_DENSE: Final = {
+    **_EXPERTS, "hidden_size": 1440, "num_hidden_layers": 2, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "head_dim": 64,
+}  # fmt: skip
 _OSS: Final = {
-    **_EXPERTS, "hidden_size": 1440, "intermediate_size": 1440, "num_hidden_layers": 2,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "sliding_window": 128,
-    "num_experts_per_tok": 4,
+    **_DENSE, "intermediate_size": 1440, "sliding_window": 128, "num_experts_per_tok": 4,
 }  # fmt: skip
 # Mixtures of experts, each before a model that has no more than what it routes a token to. Layers
 # are Qwen3-30B-A3B's, with half of its experts, and gpt-oss-20b's, half as wide; two of each.
@@ -80,7 +82,7 @@ EXPERTS: Final = {
         ),
         Shape("qwen3-moe-active", "qwen3", 4096, _QWEN),
         Shape("gpt-oss", "gpt_oss", 4096, {**_OSS, "num_local_experts": 32}),
-        Shape("gpt-oss-active", "gpt_oss", 4096, {**_OSS, "num_local_experts": 4}),
+        Shape("gpt-oss-active", "qwen3", 4096, {**_DENSE, "intermediate_size": 4 * 1440}),
     )
 }  # fmt: skip
 ALL: Final = {**SHAPES, **EXPERTS}

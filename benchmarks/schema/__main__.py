@@ -60,7 +60,10 @@ HOSTILE: Final = (  # what is slowest of all that passes the limits, of what was
 def ask(engine: BatchingEngine, count: int, schema: object = None, tokens: int = _TOKENS) -> float:
     """Have *count* answers made together; give the seconds of a step."""
     options = Options(
-        schema=None if schema is None else json.dumps(schema), n=count, max_tokens=tokens
+        schema=None if schema is None else json.dumps(schema),
+        n=count,
+        max_tokens=tokens,
+        padding="off",  # so that no answer has guesses, which none has that is held
     )
     question = Question((Message("user", _PROMPT),), options)
     generation = engine.start(question, deadline=time.monotonic() + _SECONDS)

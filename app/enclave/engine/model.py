@@ -67,7 +67,7 @@ class Settings:
         Give the library's own names; docs/engine.md has the figure that decided each.
 
         It computes in 32 bits: r5 has no 16-bit floats, and they gain nothing but for experts,
-        whose prompts AMX computes in a fifth of the time.
+        whose prompts AMX computes in a third of the time.
         """
         group = max(_LEAST_GROUP, math.gcd(_MOST_GROUP, *products.widths))
         return {
