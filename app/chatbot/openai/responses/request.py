@@ -286,7 +286,9 @@ def _before(name: str | None, find: Callable[[str], Sequence[Item] | None]) -> S
 
 
 def _require_question(items: Sequence[Item]) -> None:
-    last = items[-1] if items else None
+    if not items:
+        raise RequestError("input is missing", "input", "missing_required_parameter")
+    last = items[-1]
     if isinstance(last, FunctionCallOutput):
         return
     if isinstance(last, InputMessage) and last.role == "user" and last.to_message().text.strip():

@@ -279,7 +279,7 @@ def test_tools() -> None:
         ({"n": 5}, "n"),
         ({"n": 0}, "n"),
         ({"top_logprobs": 3}, "top_logprobs"),
-        ({"top_logprobs": 21, "logprobs": True}, "logprobs"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
         ({"reasoning_effort": "huge"}, "reasoning_effort"),
         ({"chat_template_kwargs": {"add_vision_id": True}}, "chat_template_kwargs.add_vision_id"),
         ({"presence_penalty": 3}, "presence_penalty"),
