@@ -31,7 +31,7 @@ _HEIGHT: Final = 6
 
 class Dashboard(Construct):
     """
-    One dashboard, named after the stack.
+    One dashboard, named after stack and Region: an account's dashboards are of no Region.
 
     Args:
         release: What runs.
@@ -50,7 +50,10 @@ class Dashboard(Construct):
         super().__init__(scope, name)
         stack_name = Stack.of(self).stack_name
         board = cloudwatch.Dashboard(
-            self, "Dashboard", dashboard_name=stack_name, default_interval=Duration.hours(12)
+            self,
+            "Dashboard",
+            dashboard_name=f"{stack_name}-{Stack.of(self).region}",
+            default_interval=Duration.hours(12),
         )
         measured = release.measurements
         board.add_widgets(

@@ -77,7 +77,7 @@ def _key_policy(stack: Stack) -> Json:
             "EncryptLogs",
             [*use, "kms:DescribeKey"],
             "*",
-            principal=service(f"logs.{stack.region}.amazonaws.com"),
+            principal=service(f"logs.{stack.region}.{place_of(stack).dns_suffix}"),
             condition={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": groups}},
         ),
         statement(

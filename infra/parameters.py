@@ -155,11 +155,12 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
     Args:
         root: The folder that relative paths start from.
 
-        region: One of `REGIONS`.
-
     Raises:
-        ConfigError: A parameter is missing, unknown or malformed; names it and what to give.
+        ConfigError: A parameter is missing, unknown or malformed, or *region* is none of `REGIONS`;
+            names it and what to give.
     """
+    if region not in REGIONS:
+        raise ConfigError(f"region is {region!r}, expected one of {', '.join(REGIONS)}")
     given = _parse_given(context)
     profile = given.get("profile", _DEFAULTS["profile"])
     if profile not in PROFILES:

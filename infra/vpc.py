@@ -74,6 +74,11 @@ def _parse_ids(
     values: Mapping[str, str], name: str, kind: str, least: int, most: int
 ) -> tuple[str, ...]:
     ids = parse_list(values[name])
+    if least and not ids:
+        raise ConfigError(
+            f"{name} is missing: a VPC that is there is described by {', '.join(OF_VPC)} (-c "
+            f"{name}={kind}-…); leave out all of them for a VPC of the stack's own"
+        )
     wrong = [item for item in ids if not re.fullmatch(rf"{kind}-[0-9a-f]{{8,17}}", item)]
     if wrong or not least <= len(ids) <= most:
         count = str(least) if least == most else f"{least} to {most}"

@@ -41,7 +41,7 @@ With --cheat the server is dishonest. The asker's program is the product's own, 
 finds out. --cheat works with --web, --interactive, --serve and --json, too.
 
 exit codes: 0 answered, 1 failed, 2 wrong usage, 3 the enclave is not trusted, 4 the answer is not
-whole; with --cheat the same, as bin/chat would give them
+whole, 130 stopped by Ctrl-C; with --cheat the same, as bin/chat would give them
 """
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from infra.parameters import Parameters
 from infra.vpc import ExistingVpc
+from ops.placement import services
 
 HOURS_A_MONTH: Final = 730
 _HOURLY: Final[Mapping[str, float]] = {
@@ -20,8 +21,7 @@ _HOURLY: Final[Mapping[str, float]] = {
     "r8i.8xlarge": 2.223,
 }
 _ENDPOINT: Final = 0.01  # an hour and zone
-_ENDPOINTS: Final = 5  # with one to S3, which is free
-_ZONES: Final = 2
+_ZONES: Final = 2  # of a VPC of the stack's own
 _BALANCER: Final = 0.0225
 _PUBLIC_ADDRESS: Final = 0.005  # one a zone
 # A month: 33 GiB of disk, and detailed monitoring, of each instance; two keys; alarms and metrics.
@@ -43,18 +43,22 @@ def make_bill(parameters: Parameters) -> Bill | None:
     if instance is None:
         return None
     count = parameters.fleet.least
-    vpc = parameters.vpc
-    endpoints = _ENDPOINTS
-    if isinstance(vpc, ExistingVpc):
-        endpoints -= len(vpc.endpoints - {"s3"})
     hourly = (
         instance * count,
-        _ENDPOINT * _ZONES * endpoints,
+        _ENDPOINT * _count_endpoints(parameters),
         _BALANCER,
         _PUBLIC_ADDRESS * _ZONES * parameters.public,
     )
     month = sum(round(price * HOURS_A_MONTH) for price in hourly) + _AN_INSTANCE * count + _A_STACK
     return Bill(month / HOURS_A_MONTH, month)
+
+
+def _count_endpoints(parameters: Parameters) -> int:
+    """Count the endpoints that the stack makes, each once a zone; S3's is free."""
+    wanted, vpc = frozenset(services(fips=parameters.fips)), parameters.vpc
+    if isinstance(vpc, ExistingVpc):
+        return len(wanted - vpc.endpoints) * len(vpc.subnet_ids)
+    return len(wanted) * _ZONES
 
 
 def describe_bill(parameters: Parameters) -> str:
@@ -63,7 +67,9 @@ def describe_bill(parameters: Parameters) -> str:
     if bill is None:
         name = parameters.sizes.instance_type.name
         return f"{name} is not in our list of prices: look it up before you go on"
+    fleet = parameters.fleet
+    more = f", with {fleet.least} of up to {fleet.most} hosts," if fleet.scales else ","
     return (
-        f"from the stack on about ${bill.hour:.2f} an hour, ${bill.month:,} a month, at list "
+        f"from the stack on about ${bill.hour:.2f} an hour, ${bill.month:,} a month{more} at list "
         "prices of us-east-1 (docs/deploy.md), until bin/destroy"
     )

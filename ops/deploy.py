@@ -47,7 +47,7 @@ It goes step by step, and first says which, what each takes, and the bill: bin/d
 model; the image with its boot files; the host's software; the image must be on releases.json; what
 changes, the key policy in words and compared with the one that KMS has now, and your yes; the
 stack; bin/smoke. What is there already is not made again. A step that fails says what to do next,
-and the same command takes up there.
+and the same command goes on from there.
 
 examples:
   bin/deploy --small -c chat_principals=arn:aws:iam::111122223333:role/desk \\
@@ -62,8 +62,7 @@ A first deploy that fails is not rolled back: what failed and the end of its ins
 boot, or of their console, are shown, and bin/destroy is offered. A later one is rolled back.
 
 exit codes: 0 deployed and proven (or bin/smoke is not there, which is said); 1 refused, declined or
-failed; 2 wrong usage or AWS settings; 3 deployed, and bin/smoke
-failed; 130 stopped
+failed; 2 wrong usage or AWS settings; 3 deployed, and bin/smoke failed; 130 stopped
 """
 
 
@@ -112,7 +111,7 @@ def _deploy(options: argparse.Namespace, workshop: Workshop, terminal: Terminal)
 
 
 def _plan(job: Job, supply: Supply) -> tuple[Step, ...]:
-    again = "mend that, and run the same command again: it takes up here, what is made stays"
+    again = "mend that, and run the same command again: it goes on from here"
     return (
         Step("doctor", "checks this machine, the account and the Region", "1", f"{again}; "
              "bin/doctor shows the findings alone"),
@@ -331,7 +330,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the recommended first time: the demo model on a small instance",
     )
     parser.add_argument(
-        "--model", metavar="NAME@COMMIT", help="fetch and convert this one, if none is there"
+        "--model", metavar="NAME@COMMIT", help="fetch and convert this one, unless it is there"
     )
     parser.add_argument(
         "--kit-dir",

@@ -20,6 +20,7 @@ from infra.key_policy import DELETION_WINDOW_DAYS
 from ops.asset_store import AssetObject, find_own_objects, remove_objects, without_shared
 from ops.aws import AwsError, open_session
 from ops.child import confirm, run
+from ops.consumers import let_go
 from ops.deployment import Deployment, Workshop, add_deployment_arguments, read_deployment
 from ops.ending import EXIT_FAILED, run_to_end
 from ops.finding import counted
@@ -91,6 +92,8 @@ def _destroy(job: _Job) -> int:
     if not confirm(question, name, terminal, yes=job.options.yes):
         terminal.note("declined, nothing was changed")
         return EXIT_FAILED
+    for line in let_go(job.session, live):
+        terminal.note(line)
     _run_cdk(job)
     return _look(job, live, list(_remove(job, own)))
 
@@ -119,6 +122,8 @@ def describe_destruction(
     yield from (f"         {count} {kind}" for kind, count in sorted(kinds.items()))
     yield from (f"goes   {item}, with all its versions" for item in sorted(own))
     yield from (f"stays  {item}: another stack's template names it" for item in sorted(shared))
+    for service in live.of_kind("AWS::EC2::VPCEndpointService"):
+        yield f"goes   every connection to {service}, its consumers'"
     for key_id in live.of_kind("AWS::KMS::Key"):
         yield f"stays  key {key_id}, opening nothing, for {DELETION_WINDOW_DAYS} days"
     yield "stays  CloudTrail's events and CloudWatch's metrics, until their retention ends"

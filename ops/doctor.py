@@ -17,6 +17,7 @@ from app.chatbot.console import Terminal, leave_quietly
 from app.chatbot.errors import CertificateError, LoginError
 from app.protocol.errors import ConfigError
 from app.protocol.regions import REGIONS
+from infra.instances import require_sizes
 from infra.parameters import FleetSize, Parameters, parse_parameters
 from infra.vpc import ExistingVpc
 from ops.askers import check_asker, check_principals, find_missing
@@ -31,7 +32,16 @@ from ops.deployment import (
     add_deployment_arguments,
     read_deployment,
 )
-from ops.existing_vpc import check_endpoints, check_subnets, read_endpoints, read_subnets
+from ops.existing_vpc import (
+    check_endpoints,
+    check_names,
+    check_subnets,
+    check_tables,
+    read_endpoints,
+    read_names,
+    read_subnets,
+    read_tables,
+)
 from ops.finding import Finding, Level, counted, has_problem, ok, problem, warning
 from ops.first_deploy import (
     check_fixed_names,
@@ -148,6 +158,7 @@ def read_parameters(deployment: Deployment, region: str) -> tuple[Parameters | N
     """Parse the parameters; None where they are not right, and what is wrong."""
     try:
         parameters = parse_parameters(deployment.context, root=ROOT, region=region)
+        require_sizes(parameters.sizes, eif_bytes=0)  # what no image makes fit
     except ConfigError as error:
         return None, problem("parameters", str(error), "docs/deploy.md lists them")
     sizes = parameters.sizes
@@ -286,6 +297,8 @@ def _diagnose_vpc(
     wanted = (*services(fips=parameters.fips), "s3")
     room = LEAST_FREE_ADDRESSES + parameters.fleet.most
     yield _make("subnets", lambda: check_subnets(read_subnets(session, vpc), vpc, least_free=room))
+    yield _make("VPC names", lambda: check_names(read_names(session, vpc), vpc))
+    yield _make("route tables", lambda: check_tables(read_tables(session, vpc), vpc))
     yield _make(
         "VPC endpoints",
         lambda: check_endpoints(
@@ -309,10 +322,13 @@ def _diagnose_fleet(session: boto3.Session, parameters: Parameters) -> Iterator[
         return check_zones(zones(), offering, instance.name, region)
 
     yield _make("zones", offered)
-    fips = parameters.fips
+    fips, vpc = parameters.fips, parameters.vpc
+    there = vpc.endpoints if isinstance(vpc, ExistingVpc) else frozenset[str]()
     yield _make(
         "endpoints",
-        lambda: check_endpoint_zones(zones(), read_endpoint_zones(session, fips=fips), fips=fips),
+        lambda: check_endpoint_zones(
+            zones(), read_endpoint_zones(session, fips=fips), fips=fips, there=there
+        ),
     )
     yield _make(
         "instance type",

@@ -64,6 +64,92 @@ def read_endpoints(session: boto3.Session, vpc: ExistingVpc) -> frozenset[str]:
     )
 
 
+def read_names(session: boto3.Session, vpc: ExistingVpc) -> tuple[str, ...]:
+    """
+    Read which settings keep *vpc* from giving an endpoint its service's name.
+
+    Raises:
+        AwsError: As `asking`.
+    """
+    client = session.client("ec2")
+    with asking("ec2:DescribeVpcAttribute"):
+        resolves = client.describe_vpc_attribute(VpcId=vpc.vpc_id, Attribute="enableDnsSupport")
+        names = client.describe_vpc_attribute(VpcId=vpc.vpc_id, Attribute="enableDnsHostnames")
+    settings = {
+        "enableDnsSupport": resolves["EnableDnsSupport"],
+        "enableDnsHostnames": names["EnableDnsHostnames"],
+    }
+    return tuple(name for name, setting in settings.items() if not setting.get("Value"))
+
+
+def check_names(off: Sequence[str], vpc: ExistingVpc) -> Finding:
+    """
+    Check that endpoints can take over their services' names, without which EC2 makes none.
+
+    Args:
+        off: As `read_names`.
+    """
+    check = "VPC names"
+    if off:
+        return problem(
+            check,
+            f"{vpc.vpc_id} has {' and '.join(off)} off, which endpoints with private DNS need",
+            f"aws ec2 modify-vpc-attribute --vpc-id {vpc.vpc_id} "
+            f"--{'enable-dns-support' if off[0] == 'enableDnsSupport' else 'enable-dns-hostnames'}"
+            + ("; then the same with --enable-dns-hostnames" if len(off) > 1 else ""),
+        )
+    return ok(check, f"{vpc.vpc_id} lets endpoints take over their services' names")
+
+
+def read_tables(session: boto3.Session, vpc: ExistingVpc) -> tuple[str, ...]:
+    """
+    Read the route table of each of *vpc*'s subnets, in their order.
+
+    Raises:
+        AwsError: As `asking`.
+    """
+    pages = session.client("ec2").get_paginator("describe_route_tables")
+    with asking("ec2:DescribeRouteTables"):
+        tables = [
+            table
+            for page in pages.paginate(Filters=[{"Name": "vpc-id", "Values": [vpc.vpc_id]}])
+            for table in page["RouteTables"]
+        ]
+    by_subnet: dict[str, str] = {}
+    main = ""
+    for table in tables:
+        for association in table["Associations"]:
+            if subnet := association.get("SubnetId"):
+                by_subnet[subnet] = table["RouteTableId"]
+            elif association.get("Main"):
+                main = table["RouteTableId"]
+    return tuple(by_subnet.get(subnet, main) for subnet in vpc.subnet_ids)
+
+
+def check_tables(tables: Sequence[str], vpc: ExistingVpc) -> Finding:
+    """
+    Check that the endpoint to S3 gets the route tables that the subnets have.
+
+    Args:
+        tables: As `read_tables`.
+    """
+    check = "route tables"
+    if "s3" in vpc.endpoints:
+        return ok(check, "the endpoint to S3 is there already")
+    if missing := sorted(set(tables) - set(vpc.route_table_ids)):
+        return problem(
+            check,
+            f"the subnets' route tables are {', '.join(dict.fromkeys(tables))}, and "
+            f"route_table_ids lacks {', '.join(missing)}: hosts there would not reach S3",
+            f"give -c route_table_ids={','.join(_one_or_each(tables))}",
+        )
+    return ok(check, f"those of the subnets, {', '.join(dict.fromkeys(tables))}")
+
+
+def _one_or_each(tables: Sequence[str]) -> Sequence[str]:
+    return tables[:1] if len(set(tables)) == 1 else tables
+
+
 def check_subnets(subnets: Sequence[Subnet], vpc: ExistingVpc, *, least_free: int) -> Finding:
     """
     Check that the subnets are of the VPC, each in a zone of its own, with room.

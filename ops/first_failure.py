@@ -6,7 +6,7 @@ that an instance signals.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 import boto3
@@ -17,22 +17,31 @@ from ops.live_stack import LiveStack, read_resources
 _GROUP: Final = "AWS::AutoScaling::AutoScalingGroup"
 _LOG_LINES: Final = 30
 _MOST_EVENTS: Final = 5
+_TOLD: Final = 2  # lines, the first of which names the stream: one alone says why there is none
 _CANCELLED: Final = "Resource creation cancelled"  # what failed because something else did
 _UNSETTLED: Final = re.compile(r"CREATE_FAILED|ROLLBACK_(?:COMPLETE|FAILED)")
+_BEGUN: Final = frozenset({"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS"})
+_AGAIN_FAILED: Final = "UPDATE_FAILED"  # how what was left of a first deploy failed once more
 
 
 def is_first(live: LiveStack | None) -> bool:
     """Tell whether no deployment of the stack ever succeeded."""
-    return live is None or bool(_UNSETTLED.fullmatch(live.status))
+    # A stack has outputs from its first success on.
+    return (
+        live is None
+        or bool(_UNSETTLED.fullmatch(live.status))
+        or (live.status == _AGAIN_FAILED and not live.outputs)
+    )
 
 
 def tell_failure(session: boto3.Session, name: str) -> Iterator[str]:
     """Give the lines that say why stack *name* failed, and how to look further."""
     yield "what failed, by CloudFormation:"
     yield from _look("events", lambda: _failed_events(session, name))
-    logs: list[str] = []
-    logs.extend(_look("the log of first boot", lambda: _first_boot(session, name)))
-    yield from logs or _look("the console", lambda: _consoles(session, name))
+    logs = list(_look("the log of first boot", lambda: _first_boot(session, name)))
+    yield from logs
+    if len(logs) < _TOLD:
+        yield from _look("the console", lambda: _consoles(session, name))
 
 
 def _look(what: str, look: Callable[[], Iterable[str]]) -> Iterator[str]:
@@ -44,15 +53,24 @@ def _look(what: str, look: Callable[[], Iterable[str]]) -> Iterator[str]:
 
 
 def _failed_events(session: boto3.Session, name: str) -> list[str]:
-    pages = session.client("cloudformation").get_paginator("describe_stack_events")
+    """Give what failed in the last deploy of stack *name*, in its order."""
     failed = []
+    for event in _events(session, name):
+        status, what = event["ResourceStatus"], event["LogicalResourceId"]
+        if what == name and status in _BEGUN:
+            break  # what is older was of an earlier one
+        reason = event.get("ResourceStatusReason", "no reason given")
+        if status.endswith("_FAILED") and _CANCELLED not in reason:
+            failed.append(f"{what}: {reason}")
+    return list(reversed(failed[-_MOST_EVENTS:]))
+
+
+def _events(session: boto3.Session, name: str) -> Iterator[Mapping[str, str]]:
+    """Give the events of stack *name*, newest first."""
+    pages = session.client("cloudformation").get_paginator("describe_stack_events")
     with asking("cloudformation:DescribeStackEvents"):
         for page in pages.paginate(StackName=name):
-            for event in page["StackEvents"]:
-                reason = event.get("ResourceStatusReason", "no reason given")
-                if event["ResourceStatus"].endswith("_FAILED") and _CANCELLED not in reason:
-                    failed.append(f"{event['LogicalResourceId']}: {reason}")
-    return list(reversed(failed[-_MOST_EVENTS:]))  # they come newest first
+            yield from page["StackEvents"]
 
 
 def _first_boot(session: boto3.Session, name: str) -> Iterator[str]:

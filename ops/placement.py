@@ -15,6 +15,7 @@ from ops.aws import AwsError, asking
 from ops.finding import Finding, ok, problem
 
 ZONES: Final = 2  # infra.network's: the first ones that Fn::GetAZs gives
+_ELSEWHERE: Final = "subnets in other zones (-c subnet_ids=…), or another Region (-c region=…)"
 _HOST_SERVICES: Final = ("cloudformation", "logs", "ssm", "ssmmessages")  # infra.network's
 _QUOTA: Final = "L-1216C47A"  # Service Quotas: Running On-Demand Standard instances, in vCPUs
 
@@ -31,7 +32,7 @@ class EnclaveSupport:
 
 def read_zones(session: boto3.Session) -> tuple[str, ...]:
     """
-    Read the zones that Fn::GetAZs gives, in its order.
+    Read the zones that the stack takes: the first ones that Fn::GetAZs gives, in its order.
 
     Source: CloudFormation template reference, Fn::GetAZs: only zones with a default subnet, unless
         there is none.
@@ -51,7 +52,7 @@ def read_zones(session: boto3.Session) -> tuple[str, ...]:
         subnets = ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])
     names = {str(zone["ZoneName"]) for zone in available}
     preferred = names & {str(subnet["AvailabilityZone"]) for subnet in subnets["Subnets"]}
-    return tuple(sorted(preferred or names))
+    return tuple(sorted(preferred or names))[:ZONES]
 
 
 def read_offerings(session: boto3.Session, instance_type: str) -> frozenset[str]:
@@ -70,10 +71,15 @@ def read_offerings(session: boto3.Session, instance_type: str) -> frozenset[str]
 
 
 def check_zones(
-    zones: Sequence[str], offering: frozenset[str], instance_type: str, region: str
+    taken: Sequence[str], offering: frozenset[str], instance_type: str, region: str
 ) -> Finding:
-    """Check that the zones which the stack takes offer the instance type."""
-    check, taken = "zones", zones[:ZONES]
+    """
+    Check that the zones which the stack takes offer the instance type.
+
+    Args:
+        taken: As `read_zones`, or those of the subnets chosen.
+    """
+    check = "zones"
     missing = [zone for zone in taken if zone not in offering]
     if len(taken) < ZONES:
         return problem(
@@ -86,7 +92,7 @@ def check_zones(
             check,
             f"the stack takes {' and '.join(taken)}, and {instance_type} is not offered in "
             f"{' and '.join(missing)}, only in {', '.join(sorted(offering)) or 'no zone'}",
-            "choose another type (-c instance_type=…) or Region (-c region=…)",
+            f"choose another type (-c instance_type=…), {_ELSEWHERE}",
         )
     return ok(check, f"{instance_type} is offered in {' and '.join(taken)}, which the stack takes")
 
@@ -103,9 +109,16 @@ def read_endpoint_zones(session: boto3.Session, *, fips: bool) -> Mapping[str, f
     Raises:
         AwsError: As `asking`.
     """
-    names = [f"com.amazonaws.{session.region_name}.{name}" for name in services(fips=fips)]
+    # In China some are called so and some otherwise; a filter takes names that are not there.
+    names = [
+        f"{prefix}.{session.region_name}.{name}"
+        for prefix in ("com.amazonaws", "cn.com.amazonaws")
+        for name in services(fips=fips)
+    ]
     with asking("ec2:DescribeVpcEndpointServices"):
-        answer = session.client("ec2").describe_vpc_endpoint_services(ServiceNames=names)
+        answer = session.client("ec2").describe_vpc_endpoint_services(
+            Filters=[{"Name": "service-name", "Values": names}]
+        )
     return {
         str(item["ServiceName"]).rpartition(".")[2]: frozenset(item["AvailabilityZones"])
         for item in answer["ServiceDetails"]
@@ -113,13 +126,23 @@ def read_endpoint_zones(session: boto3.Session, *, fips: bool) -> Mapping[str, f
 
 
 def check_endpoint_zones(
-    zones: Sequence[str], offered: Mapping[str, frozenset[str]], *, fips: bool
+    taken: Sequence[str],
+    offered: Mapping[str, frozenset[str]],
+    *,
+    fips: bool,
+    there: frozenset[str] = frozenset(),
 ) -> Finding:
-    """Check that every endpoint can be in the zones that the stack takes."""
-    check, taken = "endpoints", zones[:ZONES]
+    """
+    Check that every endpoint can be in the zones that the stack takes.
+
+    Args:
+        there: Services to which the VPC has one, so that the stack makes none.
+    """
+    check = "endpoints"
+    made = [service for service in services(fips=fips) if service not in there]
     missing = [
         f"{service} in {zone}"
-        for service in services(fips=fips)
+        for service in made
         for zone in taken
         if zone not in offered.get(service, frozenset())
     ]
@@ -128,9 +151,9 @@ def check_endpoint_zones(
             check,
             f"there can be no endpoint of {', '.join(missing)}, and the stack makes one in each "
             "zone that it takes",
-            "choose another Region (-c region=…)",
+            f"choose {_ELSEWHERE}",
         )
-    return ok(check, f"{', '.join(services(fips=fips))} can have theirs in {' and '.join(taken)}")
+    return ok(check, f"{', '.join(made) or 'none'} can have theirs in {' and '.join(taken)}")
 
 
 def read_enclave_support(session: boto3.Session, instance_type: str) -> EnclaveSupport:

@@ -18,6 +18,7 @@ import numpy as np
 
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import blocks_for
+from app.enclave.engine.flags import has_tiles
 from app.enclave.engine.load import require_check
 from app.enclave.engine.model import OpenVinoModel, Settings
 from app.enclave.engine.schedule import PREFILL_TOKENS
@@ -119,7 +120,7 @@ def _require_answer(weights: Weights, tokenizer: Tokenizer) -> None:
 def _load(weights: Weights, tokens: int, *, exact: bool) -> OpenVinoModel:
     model = OpenVinoModel(
         weights,
-        Settings(len(os.sched_getaffinity(0)), exact=exact),
+        Settings(len(os.sched_getaffinity(0)), exact=exact, tiles=has_tiles()),
         most_blocks=blocks_for(tokens) + blocks_for(_SHORT),
         most_bytes=_BYTES,
     )

@@ -32,7 +32,7 @@ weights:
   fp32  4 bytes a parameter; computes exactly what transformers does, to compare with
 
 Only *.safetensors, *.json and *.jinja files are taken; nothing of the model's runs. Converting
-takes about 6 bytes of memory a parameter, and 5 of disk beside DIR for a while.
+takes about 6 bytes of memory a parameter, and 5 of disk beside --out for a while.
 
 A package is proved before it is given out: loaded as the enclave loads it, asked through its own
 tokenizer and template, and held, on a long text in pieces beside another, to what its graph gives

@@ -3,11 +3,15 @@ The supply of a deployment: model, image and host software, what of it is there,
 rest.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from app.protocol.errors import ConfigError
+from image.eif.record import RECORD_NAME, parse_build_record
+from image.errors import ImageError
 from infra.parameters import Parameters
 from ops.build_outputs import missing_builders
 from ops.deployment import ROOT
@@ -90,13 +94,22 @@ def find_supply(
         kit: A folder of boot files; None takes build/kit, or fetches them.
 
     Raises:
-        ConfigError: There is nothing to make the image of, or something is missing where nothing
-            is built; says what to give.
+        ConfigError: There is nothing to make the image of, what is there is of another model than
+            *model*, or something is missing where nothing is built; says what to give.
     """
+    if small and model:
+        raise ConfigError(
+            "--small is the demo model, and --model another: leave one out; for a small instance "
+            "alone there is -c profile=small"
+        )
     missing = missing_builders(parameters)
     image_there = "build-eif" not in missing
     weights = DEMO_WEIGHTS if small else WEIGHTS
     packed = (weights / _PACKAGE).is_file()
+    if model and packed:
+        _require_package(weights, model)
+    if model and image_there:
+        _require_image(parameters.eif, weights)
     if not image_there and not packed and not model:
         raise ConfigError(
             f"there is no model at {weights}: add --model NAME@COMMIT, which is fetched and "
@@ -111,6 +124,35 @@ def find_supply(
         image_there=image_there,
         host_there="build-host" not in missing,
     )
+
+
+def _require_package(weights: Path, model: str) -> None:
+    """Require that the package at *weights* is of *model*: what is there is not made again."""
+    try:
+        package = json.loads((weights / _PACKAGE).read_bytes())
+        found = f"{package['name']}@{package['revision']}"
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{weights / _PACKAGE} is no package's: remove {weights}") from None
+    if found != model:
+        raise ConfigError(
+            f"{weights} is of {found}, and --model is {model}: remove it, so that yours is "
+            "converted, or leave --model out"
+        )
+
+
+def _require_image(eif: Path, weights: Path) -> None:
+    """Require that the image that is there was built from the package at *weights*."""
+    record, package = eif.with_name(RECORD_NAME), weights / _PACKAGE
+    try:
+        inside = parse_build_record(record.read_bytes()).weights_sha256
+        same = package.is_file() and inside == hashlib.sha256(package.read_bytes()).digest()
+    except (ImageError, OSError):
+        same = False
+    if not same:
+        raise ConfigError(
+            f"{eif} was not built from {weights}, so --model is not what is in it: remove {eif}, "
+            "so that one is built, or leave --model out"
+        )
 
 
 def _lacking(kit: Path) -> list[str]:

@@ -23,7 +23,7 @@ ENDLESS_TOKENS: Final = 15_000  # of an answer that outlasts whatever a test doe
 @contextmanager
 def run_endless_twin(folder: Path, *, context: int) -> Iterator[Twin]:
     """Run a twin whose answers end at *max_tokens* alone."""
-    _copy_endless(DEMO_WEIGHTS, folder / "weights", context=context)
+    copy_demo(folder / "weights", b"{% for m in messages %}{{ m.content }}\n{% endfor %}", context)
     with run_twin(folder / "twin", weights=folder / "weights") as twin:
         yield twin
 
@@ -37,15 +37,14 @@ def count(twin: Twin, name: str) -> int:
     return int(found[1])
 
 
-def _copy_endless(source: Path, target: Path, *, context: int) -> None:
+def copy_demo(target: Path, template: bytes, context: int) -> None:
     """
-    Copy the demo model's package so that its answers end at *max_tokens* alone.
+    Copy the demo model's package, with a *template*, so that nothing but the model's text ends it.
 
     With ALiBi it takes prompts of any length, though it was trained on short ones. A template
     keeps the engine from ending where the next question of a transcript would begin.
     """
-    shutil.copytree(source, target)
-    template = b"{% for m in messages %}{{ m.content }}\n{% endfor %}"
+    shutil.copytree(DEMO_WEIGHTS, target)
     (target / TEMPLATE_NAME).write_bytes(template)
     manifest = json.loads((target / MANIFEST_NAME).read_text())
     manifest["context_length"] = context

@@ -2,9 +2,8 @@
 Schemas for tests, and answers to them by a model that knows nothing: tokens at random.
 """
 
-import json
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -93,7 +92,7 @@ _inner = st.recursive(
 @st.composite
 def schemas(draw: st.DrawFn) -> Json:
     """Give schemas of what is served, some of which refer to themselves."""
-    made = draw(_inner)
+    made: Json = draw(_inner)
     if draw(st.integers(0, 3)):
         return made
     list_of = {"type": "array", "items": {"$ref": "#/$defs/it"}, "maxItems": 2}
@@ -107,6 +106,7 @@ def write_answer(
     ends: Collection[int],
     seed: int,
     most_tokens: int = 150,
+    controls: Mapping[int, str] | None = None,
 ) -> str | None:
     """
     Write an answer of tokens at random, each of those that may come as likely as any other.
@@ -115,7 +115,9 @@ def write_answer(
     would be longer.
     """
     chance = random.Random(seed)  # noqa: S311 - nothing is secret here
-    completion = Completion(tokenizer.decode, stops=(), strip_start=False)
+    completion = Completion(tokenizer.decode, stops=(), strip_start=False, controls=controls)
+    closing = [n for token, n in tokenizer.get_vocab().items() if token[:1] in '"}]']
+    closing += ends
     text = ""
     while completion.tokens < most_tokens:
         wait_for([constraint], PATIENCE)
@@ -123,33 +125,12 @@ def write_answer(
         assert packed is not None
         if constraint.complete:
             return text + text_of(completion.end())
-        allowed = np.flatnonzero(np.unpackbits(packed, bitorder="little")).tolist()
-        token = _choose(allowed, tokenizer, ends, chance, hurry=completion.tokens > 20)
+        bits = np.unpackbits(packed, bitorder="little")
+        likely = [token for token in closing if bits[token]] if completion.tokens > 20 else []
+        every = np.flatnonzero(bits)
+        token = chance.choice(likely) if likely else int(every[chance.randrange(len(every))])
         if token in ends:
             return text + text_of(completion.end())
         constraint.push(token)
         text += text_of(completion.push(token))
     return None
-
-
-def _choose(
-    allowed: list[int],
-    tokenizer: tokenizers.Tokenizer,
-    ends: Collection[int],
-    chance: random.Random,
-    *,
-    hurry: bool,
-) -> int:
-    closing = (
-        [t for t in allowed if t in ends or tokenizer.decode([t])[:1] in '"}]'] if hurry else []
-    )
-    return chance.choice(closing or allowed)
-
-
-def is_json(text: str) -> bool:
-    """Tell whether *text* is JSON, and no more."""
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True

@@ -51,14 +51,8 @@ _LONGEST_PAUSE_SECONDS: Final = 300
 _RUNNING: Final = "RUNNING"
 _UNNAMED: Final = ""  # its id is seen at the first look
 _NOTHING_YET: Final = HealthReport(0, 0, 0, 0)
-_COUNTED: Final = (
-    ANSWERED_METRIC,
-    ANSWER_ERRORS_METRIC,
-    REFUSED_METRIC,
-    AT_ONCE_METRIC,
-    WAITING_METRIC,
-    STARTS_METRIC,
-)
+_COUNTED: Final = (ANSWERED_METRIC, ANSWER_ERRORS_METRIC, REFUSED_METRIC, STARTS_METRIC)
+_AT_ONCE: Final = (AT_ONCE_METRIC, WAITING_METRIC)
 _STATUS: Final = Path("/run/enclave-llm/status.json")
 
 
@@ -172,10 +166,17 @@ class Supervisor:
         self._write_status(state, up=up)
 
     def take_counts(self) -> dict[str, int]:
-        """Give the metrics since the last call."""
+        """
+        Give the metrics since the last call.
+
+        An enclave that was not heard from has nothing at once, not none: a fleet goes by the mean
+        of those that serve, which one that boots must not lower.
+        """
         with self._lock:
             counts, self._counts = self._counts, Counter()
-            return {ENCLAVE_UP_METRIC: int(self._up)} | {name: counts[name] for name in _COUNTED}
+            told = {name: counts[name] for name in _COUNTED}
+            told |= {name: counts[name] for name in _AT_ONCE if name in counts}
+            return {ENCLAVE_UP_METRIC: int(self._up)} | told
 
     def stop(self) -> None:
         """End the enclave: without its supervisor nobody would look after it."""

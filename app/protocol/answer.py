@@ -70,6 +70,7 @@ class PartQueue:
 
     def __init__(self) -> None:
         self._parts: deque[tuple[PartKind, int, bytearray]] = deque()
+        self._bytes = 0  # of data
 
     def __bool__(self) -> bool:
         return bool(self._parts)
@@ -77,7 +78,7 @@ class PartQueue:
     @property
     def frames(self) -> int:
         """How many it needs at most."""
-        return sum(HEAD_BYTES + len(data) for _, _, data in self._parts) // _LEAST_FILLED_BYTES + 1
+        return (HEAD_BYTES * len(self._parts) + self._bytes) // _LEAST_FILLED_BYTES + 1
 
     def put(self, piece: Piece) -> None:
         """Add *piece*; the spelling of a control token fits into a frame."""
@@ -87,6 +88,7 @@ class PartQueue:
 
     def _put(self, kind: PartKind, index: int, data: bytes) -> None:
         assert kind is not PartKind.CONTROL or len(data) <= MAX_CONTROL_BYTES  # noqa: S101 - a token
+        self._bytes += len(data)
         if self._parts and self._parts[-1][:2] == (kind, index) and kind is not PartKind.CONTROL:
             self._parts[-1][2].extend(data)
         elif data:
@@ -100,6 +102,7 @@ class PartQueue:
             if kind is PartKind.CONTROL and len(data) > room:
                 break
             frame += encode_part(kind, bytes(data[:room]), index)
+            self._bytes -= len(data[:room])
             del data[:room]
             if not data:
                 self._parts.popleft()

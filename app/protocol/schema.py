@@ -27,9 +27,9 @@ MAX_LEVELS: Final = 32  # of a schema in a schema
 MAX_COUNT: Final = 65_536  # of characters or items that may be asked for
 MAX_WHOLE: Final = 2**53 - 1  # of the whole numbers that every reader of JSON keeps
 
-_LISTS: Final = frozenset(("anyOf", "oneOf", "allOf", "prefixItems"))
-_MAPS: Final = frozenset(("properties", "patternProperties", "$defs", "definitions"))
-_SCHEMAS: Final = _LISTS.union(_MAPS, ("items", "additionalProperties"))
+LISTS: Final = frozenset(("anyOf", "oneOf", "allOf", "prefixItems"))
+MAPS: Final = frozenset(("properties", "patternProperties", "$defs", "definitions"))
+SCHEMAS: Final = LISTS.union(MAPS, ("items", "additionalProperties"))
 _COUNTS: Final = frozenset((
     "minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties",
 ))  # fmt: skip
@@ -99,7 +99,7 @@ class _Reader:
         few = not isinstance(least, int) or least <= max(1, fewest)
         self._require(path, few, "minProperties is served up to what is required")
         return {
-            key: self._keyword(key, inner, f"{path}/{_escape(key)}", level)
+            key: self._keyword(key, inner, f"{path}/{escape(key)}", level)
             for key, inner in value.items()
             if self._counts_for(key, inner, path)
         }
@@ -107,17 +107,17 @@ class _Reader:
     def _counts_for(self, key: str, value: object, path: str) -> bool:
         """Tell whether a keyword allows or forbids anything."""
         neutral = key == "uniqueItems" and value is False
-        self._require(f"{path}/{key}", neutral or key not in _REFUSED, "is not served")
-        return key in _SCHEMAS or key in _PLAIN or (key == "format" and str(value) in _FORMATS)
+        self._require(f"{path}/{key}", neutral or key not in _REFUSED, "it is not served")
+        return key in SCHEMAS or key in _PLAIN or (key == "format" and str(value) in _FORMATS)
 
     def _keyword(self, key: str, value: object, path: str, level: int) -> object:
         """Read what a keyword has."""
-        if key in _LISTS and isinstance(value, list):
+        if key in LISTS and isinstance(value, list):
             self._count("branches", len(value) * (key != "prefixItems"))
             return [self.read(v, f"{path}/{n}", level + 1) for n, v in enumerate(value)]
-        if key in _MAPS and isinstance(value, dict):
+        if key in MAPS and isinstance(value, dict):
             return self._map(key, value, path, level)
-        if key in _SCHEMAS:
+        if key in SCHEMAS:
             return self.read(value, path, level + 1)
         return self._plain(key, value, path)
 
@@ -126,9 +126,9 @@ class _Reader:
         self._count("names", len(value))
         patterns = key == "patternProperties"
         names = {name: self._pattern(name, path) if patterns else name for name in value}
-        self._require(path, len({*names.values()}) == len(value), "has a pattern twice")
+        self._require(path, len({*names.values()}) == len(value), "it has a pattern twice")
         return {
-            names[name]: self.read(inner, f"{path}/{_escape(name)}", level + 1)
+            names[name]: self.read(inner, f"{path}/{escape(name)}", level + 1)
             for name, inner in value.items()
         }
 
@@ -141,10 +141,10 @@ class _Reader:
         if key in _COUNTS and isinstance(value, int) and value > MAX_COUNT:
             raise QuestionError(f"{self._option} {path} is over {MAX_COUNT}")
         local = key != "$ref" or str(value).startswith("#")
-        self._require(path, local, "is served within the schema alone")
+        self._require(path, local, "it is served within the schema alone")
         fraction = key == "multipleOf" and not isinstance(value, int)
-        self._require(path, not fraction, "is served of whole numbers alone")
-        self._require(path, _is_exact(value), "has a number that not every reader of JSON keeps")
+        self._require(path, not fraction, "it is served of whole numbers alone")
+        self._require(path, _is_exact(value), "not every reader of JSON keeps its numbers")
         return value
 
     def _pattern(self, pattern: str, path: str) -> str:
@@ -168,7 +168,7 @@ class _Reader:
             raise QuestionError(f"{self._option} has more than {LIMITS[what]} {what}")
 
 
-def _escape(name: str) -> str:
+def escape(name: str) -> str:
     """Write *name* as a JSON pointer does."""
     return name.replace("~", "~0").replace("/", "~1")
 

@@ -15,7 +15,7 @@ from typing import Final
 import openvino
 from nncf import CompressWeightsMode as Mode
 
-from benchmarks.engine.shapes import SHAPES, Shape, package_of, source_of
+from benchmarks.engine.shapes import ALL, EXPERTS, SHAPES, Shape, package_of, source_of
 from image.model.convert import RECIPES, Recipe, compress, save, strip
 from image.model.graph import GRAPH_NAME, NUMBERS_NAME
 from image.model.save_model import Wish, save_model
@@ -24,6 +24,7 @@ from image.model.weights import read_description, write_manifest
 from ops.prove_package import prove_package
 
 EXACT: Final = "fp32"
+_EXPERTS_CONTEXT: Final = 1024  # as much is compared, and not gpt-oss's 4,096
 _LABEL: Final = "random weights"
 # Those served, and what was weighed against them.
 OTHERS: Final = {
@@ -37,13 +38,16 @@ OTHERS: Final = {
 def main() -> None:
     """Make one shape's packages."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shape", choices=SHAPES)
-    shape = SHAPES[parser.parse_args().shape]
+    parser.add_argument("shape", choices=ALL)
+    shape = ALL[parser.parse_args().shape]
     exact = package_of(shape, EXACT)
     if not exact.exists():
         source = Source(shape.name, "local", source_of(shape))
-        save_model(source, exact, Wish(label=_LABEL, precision=EXACT), prove=prove_package)
-    for name, recipe in (RECIPES | OTHERS).items():
+        length = _EXPERTS_CONTEXT if shape.name in EXPERTS else None
+        wish = Wish(label=_LABEL, precision=EXACT, context_length=length)
+        save_model(source, exact, wish, prove=prove_package)
+    others = OTHERS if shape.name in SHAPES else {}
+    for name, recipe in (RECIPES | others).items():
         if not package_of(shape, name).exists():
             tell(f"{shape.name}: {name}")
             _narrow(shape, name, recipe)

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.engine.made_tokenizer import write_tokenizer
-from benchmarks.engine.shapes import SHAPES, SPECIAL_TOKENS, Shape, source_of
+from benchmarks.engine.shapes import ALL, SPECIAL_TOKENS, Shape, source_of
 
 _SEED: Final = 20261125
 
@@ -22,8 +22,8 @@ _SEED: Final = 20261125
 def main() -> None:
     """Make one shape's safetensors, configuration and tokenizer."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shape", choices=SHAPES)
-    shape = SHAPES[parser.parse_args().shape]
+    parser.add_argument("shape", choices=ALL)
+    shape = ALL[parser.parse_args().shape]
     source = source_of(shape)
     if not source.exists():
         _write_source(shape, source)

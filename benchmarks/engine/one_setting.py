@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.enclave.engine.cache import blocks_for
-from app.enclave.engine.model import OpenVinoModel, Settings
+from app.enclave.engine.flags import has_tiles
+from app.enclave.engine.model import OpenVinoModel, Products, Settings
 from app.enclave.engine.step import Rows
 from app.enclave.engine.weights import load_weights
 from benchmarks.engine.machine import memory_bytes
@@ -43,9 +44,9 @@ class Tried(Settings):
 
     more: Mapping[str, str] = field(default_factory=dict)
 
-    def for_library(self, widths: Sequence[int]) -> dict[str, str]:
+    def for_library(self, products: Products) -> dict[str, str]:
         """Give the library's own names."""
-        every = {**Settings.for_library(self, widths), **self.more}
+        every = {**Settings.for_library(self, products), **self.more}
         return {name: value for name, value in every.items() if value}
 
 
@@ -130,7 +131,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
     more = dict(setting.split("=", 1) for setting in options.set)
-    trial = Trial(options.package, Tried(options.threads, exact=options.exact, more=more))
+    settings = Tried(options.threads, exact=options.exact, tiles=has_tiles(), more=more)
+    trial = Trial(options.package, settings)
     _say(loaded=True)
     for line in sys.stdin:
         told = json.loads(line)

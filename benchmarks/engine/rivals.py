@@ -17,7 +17,15 @@ from typing import IO, Any, Final
 
 from benchmarks.engine.contender import Answers, Prompt
 from benchmarks.engine.machine import memory_bytes
-from benchmarks.engine.shapes import CACHE, ROOT, Shape, gguf_of, package_of, source_of
+from benchmarks.engine.shapes import (
+    CACHE,
+    MOST_ASKERS,
+    ROOT,
+    Shape,
+    gguf_of,
+    package_of,
+    source_of,
+)
 
 BENCH_PYTHON: Final = ROOT / ".venv-bench" / "bin" / "python"  # VENV=.venv-bench bin/setup bench
 HOLLOW: Final = "--program=benchmarks.engine.hollow_enclave"  # for `start_host`
@@ -34,12 +42,21 @@ class Rival:
 
         weights_of: Gives the file whose bytes every token reads; its size and `share` give the
             bytes a token costs.
+
+        most_askers: More would only wait longer.
+
+        most_rounds: With several askers; the slow ones have less, to leave time for all.
+
+        default: Whether it takes part when none is named.
     """
 
     name: str
     what: str
     weights_of: Callable[[Shape], Path]
     share: float = 1.0
+    most_askers: int = MOST_ASKERS
+    most_rounds: int = 3
+    default: bool = True
 
 
 def _safetensors(shape: Shape) -> Path:
@@ -56,17 +73,30 @@ def _gguf(kind: str) -> Callable[[Shape], Path]:
 
 _HALF: Final = 0.5  # the safetensors hold 32 bits a number
 RIVALS: Final = (
-    Rival("original", "the original's loop: transformers fp32, one at a time", _safetensors),
-    Rival("transformers-bf16", "transformers bf16, static batches", _safetensors, _HALF),
-    Rival("llama-Q8_0", "llama.cpp Q8_0, one batch of all askers", _gguf("Q8_0")),
-    Rival("llama-Q4_K_M", "llama.cpp Q4_K_M, one batch of all askers", _gguf("Q4_K_M")),
+    Rival(
+        "original", "the original's loop: transformers fp32, one at a time", _safetensors,
+        most_askers=1,
+    ),
+    Rival(
+        "transformers-bf16", "transformers bf16, static batches", _safetensors, _HALF,
+        most_rounds=1, default=False,
+    ),
+    Rival("llama-Q8_0", "llama.cpp Q8_0, one batch of all askers", _gguf("Q8_0"), most_rounds=1),
+    Rival(
+        "llama-Q4_K_M", "llama.cpp Q4_K_M, one batch of all askers", _gguf("Q4_K_M"),
+        most_rounds=1,
+    ),
     Rival("ours-bare", "our engine, int8", _package("int8")),
-    Rival("ours-int4-bare", "our engine, int4", _package("int4")),
+    Rival("ours-int4-bare", "our engine, int4", _package("int4"), default=False),
     Rival("ours-private", "int8, whole private path, padding off", _package("int8")),
-    Rival("ours-private-padded", "int8, whole private path, padding on", _package("int8")),
+    Rival(
+        "ours-private-padded", "int8, whole private path, padding on", _package("int8"),
+        default=False,
+    ),
     Rival("ours-int4-private", "int4, whole private path, padding off", _package("int4")),
-)
+)  # fmt: skip
 NAMES: Final = tuple(rival.name for rival in RIVALS)
+DEFAULTS: Final = tuple(rival.name for rival in RIVALS if rival.default)
 
 
 class Contender:

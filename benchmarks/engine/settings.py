@@ -4,9 +4,10 @@ The engine's settings, each beside what it was weighed against: speed, quality a
 `python -m benchmarks.engine.settings` loads, for a line of the table, the same model in every way
 that the line weighs, each in a process of its own; they take turns, a step of each kind, until the
 line's share of the time is over. What counts is the fastest step of each kind, since other work
-only ever slows one. Prints the table and writes results/settings.json.
+only ever slows one. Prints the table, puts it into docs/engine.md and writes results/settings.json.
 
-`bin/setup dev` and `.venv/bin/python -m benchmarks.engine.set_up` come before.
+`bin/setup dev` and `.venv/bin/python -m benchmarks.engine.set_up` come before. Ten minutes at most
+on cores that have nothing else to do.
 """
 
 import argparse
@@ -31,10 +32,13 @@ from app.enclave.engine.prompt import plain_transcript
 from app.protocol.question import Message
 from benchmarks.engine.machine import OtherWork, describe_machine, write_report
 from benchmarks.engine.one_setting import KINDS
+from benchmarks.engine.set_up import require_made
 from benchmarks.engine.shapes import CACHE, ROOT, SHAPES, Shape, package_of
+from benchmarks.engine.table import put_table
 from local.demo_model.corpus import read_corpus
 
 _RESULTS: Final = ROOT / "benchmarks" / "engine" / "results" / "settings.json"
+_PAGE: Final = ROOT / "docs" / "engine.md"
 _DEMO: Final = ROOT / "local" / "demo_model" / "weights"
 _END_ID: Final = 2
 _MINUTES: Final = 9.0
@@ -192,12 +196,17 @@ def main() -> None:
         help="by number, from 0; default: all")  # fmt: skip
     add("--minutes", type=float, default=_MINUTES, help="for all; default: %(default)s")
     add("--threads", type=int, default=describe_machine()["cores"])
-    add("--results", type=Path, default=_RESULTS)
+    add("--quick", action="store_true", help="nothing is kept")
     options = parser.parse_args()
+    for name in options.model:
+        require_made(SHAPES[name])
     with tempfile.TemporaryDirectory() as folder:
         report = _measure(options, Path(folder))
-    print("\n".join(write_table(report)))
-    write_report(options.results, report)
+    lines = list(write_table(report))
+    print("\n".join(lines))
+    if not options.quick:
+        write_report(_RESULTS, report)
+        put_table(_PAGE, "settings", lines)
 
 
 def _measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:

@@ -5,6 +5,7 @@ Weights are random: they cost what a trained model's cost, and say nothing of qu
 every contender's environment, so that nothing but the standard library is imported here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,7 +30,7 @@ class Shape:
     name: str
     architecture: str
     vocabulary: int
-    config: dict[str, int | float | bool]
+    config: Mapping[str, int | float | bool]
 
 
 _SPECIAL_IDS: Final = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
@@ -55,6 +56,36 @@ SHAPES: Final = {
         },
     ),
 }  # fmt: skip
+
+
+_EXPERTS: Final = {"vocab_size": 4096, "max_position_embeddings": 4096, **_SPECIAL_IDS}
+_QWEN: Final = {
+    **_EXPERTS, "hidden_size": 2048, "num_hidden_layers": 2, "num_attention_heads": 32,
+    "num_key_value_heads": 4, "head_dim": 128, "intermediate_size": 8 * 768,
+}  # fmt: skip
+_DENSE: Final = {
+    **_EXPERTS, "hidden_size": 1440, "num_hidden_layers": 2, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "head_dim": 64,
+}  # fmt: skip
+_OSS: Final = {
+    **_DENSE, "intermediate_size": 1440, "sliding_window": 128, "num_experts_per_tok": 4,
+}  # fmt: skip
+# Mixtures of experts, each before a model that has no more than what it routes a token to. Layers
+# are Qwen3-30B-A3B's, with half of its experts, and gpt-oss-20b's, half as wide; two of each.
+EXPERTS: Final = {
+    shape.name: shape
+    for shape in (
+        Shape(
+            "qwen3-moe", "qwen3_moe", 4096,
+            {**_QWEN, "moe_intermediate_size": 768, "num_experts": 64, "num_experts_per_tok": 8,
+             "norm_topk_prob": True},
+        ),
+        Shape("qwen3-moe-active", "qwen3", 4096, _QWEN),
+        Shape("gpt-oss", "gpt_oss", 4096, {**_OSS, "num_local_experts": 32}),
+        Shape("gpt-oss-active", "qwen3", 4096, {**_DENSE, "intermediate_size": 4 * 1440}),
+    )
+}  # fmt: skip
+ALL: Final = {**SHAPES, **EXPERTS}
 
 
 def source_of(shape: Shape) -> Path:

@@ -7,7 +7,9 @@ from typing import Final
 
 from image.model.weights import read_description
 
-_COPY_PERCENT: Final = 110  # of the weights: once more, in the order that instructions want
+# Of the weights: once more, in the order that instructions want; of 4 bits, scales are widened.
+_COPY_PERCENT: Final = 110
+_INT4_COPY_PERCENT: Final = 140
 _WORKING_BYTES: Final = 512 * 1024 * 1024  # Python, libraries, activations, logits
 _KV_SHARE: Final = 2  # keys and values get half of what is free
 _EXACT: Final = "fp32"  # keeps keys and values in 32 bits, too
@@ -27,5 +29,6 @@ def least_engine_bytes(weights: Path) -> int:
     sizes = description.sizes
     exact = description.precision == _EXACT
     a_token = sizes.kv_bytes_per_token_f32 if exact else sizes.kv_bytes_per_token_u8
-    copy = sizes.weights_bytes * _COPY_PERCENT // 100
+    percent = _INT4_COPY_PERCENT if description.precision == "int4" else _COPY_PERCENT
+    copy = sizes.weights_bytes * percent // 100
     return copy + _KV_SHARE * description.context_length * a_token + _WORKING_BYTES

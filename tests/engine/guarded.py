@@ -17,7 +17,7 @@ import numpy as np
 import openvino
 from numpy.typing import DTypeLike, NDArray
 
-from app.enclave.engine.model import OpenVinoModel, Settings
+from app.enclave.engine.model import OpenVinoModel, Products, Settings
 from app.enclave.engine.step import Rows
 from app.enclave.engine.weights import Weights
 
@@ -77,9 +77,9 @@ class MoreSettings(Settings):
 
     more: Mapping[str, str] = field(default_factory=dict)
 
-    def for_library(self, widths: Sequence[int]) -> dict[str, str]:
+    def for_library(self, products: Products) -> dict[str, str]:
         """Give the library's own names."""
-        return {**Settings.for_library(self, widths), **self.more}
+        return {**Settings.for_library(self, products), **self.more}
 
 
 class GuardedModel(OpenVinoModel):

@@ -5,15 +5,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import cast
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import PrefixName, blocks_for
 from app.enclave.engine.load import load_engine
+from app.enclave.engine.lookup import Lookup
 from app.enclave.engine.model import OpenVinoModel, Settings
+from app.enclave.engine.step import Rows
 from app.enclave.engine.weights import load_weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
-from app.protocol.question import Message, Options, Question
+from app.protocol.question import Message, Options, Padding, Question
 from image.model.support import TESTED
 from tests.engine.conftest import VARIANTS
 from tests.pieces import take_all, text_of
@@ -75,6 +79,7 @@ def continue_all(
     prompts: Sequence[list[int]],
     most: int = NEW_TOKENS,
     prefix: PrefixName | None = None,
+    padding: Padding = "constant",
 ) -> list[list[int]]:
     """Continue *prompts*, as many at once as may be, and give the tokens of each."""
     results = []
@@ -82,7 +87,7 @@ def continue_all(
         under_way = []
         for prompt in prompts[at : at + MAX_ACTIVE_ANSWERS]:
             text = " ".join(map(str, prompt))
-            question = Question((Message("user", text),), Options(max_tokens=most))
+            question = Question((Message("user", text),), Options(max_tokens=most, padding=padding))
             under_way.append(engine.start(question, deadline=time.monotonic() + 600, prefix=prefix))
         for generation in under_way:
             pieces, finish = take_all(generation)
@@ -132,6 +137,38 @@ def test_alone_and_from_a_prefix(
         continue_all(engine, [prompt[:-40]], 8, mine)
         assert continue_all(engine, [prompt], RANDOM_TOKENS, mine) == [tokens]
         assert continue_all(engine, [prompt], RANDOM_TOKENS) == [tokens]
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_guesses(
+    name: str, converted_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Of every architecture an answer is the same when four tokens are guessed in each step, three of
+    them rightly, as when none are.
+    """
+    prompt = list(range(4, 44))
+
+    def guess(lookup: Lookup, most: int) -> list[int]:
+        made = len(lookup) - len(prompt)
+        right = [*plain[made : made + 3], 5]
+        return right[:most]
+
+    with run_engine(converted_models[name]) as engine:
+        [plain] = continue_all(engine, [prompt], RANDOM_TOKENS, padding="off")
+        model = cast("OpenVinoModel", engine._runner._model)
+        shown: list[int] = []
+        forward = model.forward
+
+        def count(batch: Sequence[Rows]) -> NDArray[np.float32]:
+            shown.extend(len(rows.tokens) for rows in batch)
+            return forward(batch)
+
+        monkeypatch.setattr(model, "forward", count)
+        monkeypatch.setattr(Lookup, "guess", guess)
+        assert continue_all(engine, [prompt], RANDOM_TOKENS) == [plain]
+    assert len(shown) <= 2 + len(plain) / 3
+    assert max(shown[1:], default=5) == 5
 
 
 def test_int8_agreement(converted_models: dict[str, Path], reference_tokens: References) -> None:

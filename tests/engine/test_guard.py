@@ -100,6 +100,14 @@ def test_settings(converted_models: dict[str, Path], setting: str) -> None:
     walk(converted_models["llama"], STEPS["random"], setting)
 
 
+@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss"])
+def test_experts_in_tiles(converted_models: dict[str, Path], name: str) -> None:
+    """
+    The same holds for mixtures of experts as a processor with AMX serves them.
+    """
+    walk(converted_models[name], STEPS["random"], "sums in half precision")
+
+
 def test_half_bytes_are_refused(converted_models: dict[str, Path]) -> None:
     """
     Keys and values of 4 bits, two in a byte, are refused: blocks of them cannot be wiped.

@@ -11,13 +11,12 @@ shapes to the library.
 import argparse
 import os
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from app.enclave.engine.cache import blocks_for
-from app.enclave.engine.model import OpenVinoModel, Settings
+from app.enclave.engine.model import OpenVinoModel, Products, Settings
 from app.enclave.engine.step import Rows
 from app.enclave.engine.weights import load_weights
 from benchmarks.engine.machine import memory_bytes
@@ -32,9 +31,9 @@ _OWN: Final = "CPU_RUNTIME_CACHE_CAPACITY"
 class OwnCache(Settings):
     """Settings that leave one number to the library."""
 
-    def for_library(self, widths: Sequence[int]) -> dict[str, str]:
+    def for_library(self, products: Products) -> dict[str, str]:
         """Give all others."""
-        names = Settings.for_library(self, widths)
+        names = Settings.for_library(self, products)
         return {name: value for name, value in names.items() if name != _OWN}
 
 

@@ -2,7 +2,7 @@ import json
 
 from app.protocol.releases import Release
 from infra.key_events import key_events
-from tests.infra.deployment import Files, Json, Template
+from tests.infra.deployment import REGION, Files, Json, Template
 
 COUNTS = {
     "Answered",
@@ -24,7 +24,9 @@ def test_it_shows_every_count_of_the_hosts(each: Template) -> None:
     """
     Each count that hosts emit is on it, this stack's alone, and each kind of event of the key.
     """
-    stack = each.one("CloudWatch::Dashboard")["DashboardName"]
+    name = each.one("CloudWatch::Dashboard")["DashboardName"]
+    assert name.endswith(f"-{REGION}")
+    stack = name.removesuffix(f"-{REGION}")
     shown = [
         m for widget in board(each)["widgets"] for m in widget["properties"].get("metrics", ())
     ]

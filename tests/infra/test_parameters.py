@@ -72,6 +72,14 @@ def test_what_is_not_said_is_so() -> None:
     )
 
 
+def test_a_region_that_is_none() -> None:
+    """
+    A Region that does not exist is named, with those that do.
+    """
+    with pytest.raises(ConfigError, match="region is 'us-east-9', expected one of af-south-1"):
+        parse_parameters(REQUIRED, root=ROOT, region="us-east-9")
+
+
 def test_everything_can_be_said() -> None:
     """
     Every parameter reaches its place; paths may be absolute; lists have commas or are lists.
@@ -404,11 +412,11 @@ def test_a_vpc_that_is_there() -> None:
     [
         ({"vpc_cidr": "10.0.0.0/24"}, "vpc_cidr is for a VPC of the stack's own"),
         ({"public": "true"}, "public=true is for a VPC of the stack's own"),
-        ({"vpc_id": ""}, "vpc_id is '', expected 1 such as vpc-"),
+        ({"vpc_id": ""}, "vpc_id is missing: a VPC that is there is described by vpc_id, subnet"),
         ({"vpc_id": "vpc-1,vpc-2"}, "vpc_id is"),
         ({"subnet_ids": "subnet-01234567"}, "subnet_ids is .*, expected 2 to 6 such as subnet-"),
         ({"subnet_ids": "subnet-01234567,mine"}, "subnet_ids is"),
-        ({"route_table_ids": ""}, "route_table_ids is '', expected 1 to 6 such as rtb-"),
+        ({"route_table_ids": ""}, "route_table_ids is missing: .*-c route_table_ids=rtb-"),
         (
             {
                 "subnet_ids": "subnet-01234567,subnet-89abcdef,subnet-00000000",

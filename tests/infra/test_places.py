@@ -68,3 +68,13 @@ def test_packages_of_another_bucket(variant: Callable[[str], Template]) -> None:
         text = json.dumps(variant(place).all("EC2::VPCEndpoint"))
         assert f"arn:aws-us-gov:s3:::{bucket}/*" in text
         assert text.count("s3:::") == text.count("arn:aws-us-gov:s3:::")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_logs_are_encrypted_everywhere(place: str, variant: Callable[[str], Template]) -> None:
+    """
+    CloudWatch Logs comes to its key under the name that it has in that partition.
+    """
+    region = REGIONS[region_of(place)]
+    text = json.dumps(variant(place).all("KMS::Key"))
+    assert f'"logs.{region.name}.{region.dns_suffix}"' in text

@@ -1,5 +1,6 @@
 """docs/clients.md, run as it stands."""
 
+import json
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from tests.patience import PATIENCE_SECONDS
 
 BLOCKS = dict(
     zip(
-        ("openai", "curl", "socket", "library"),
+        ("openai", "curl", "socket", "responses", "form", "library"),
         re.findall(
             r"```(?:python|sh)\n(.*?)```", (ROOT / "docs/clients.md").read_text(), re.DOTALL
         ),
@@ -102,6 +104,16 @@ def test_socket(twin: Twin, tmp_path: Path) -> None:
         process.communicate(timeout=20)
     assert process.returncode == 0
     assert not path.exists()
+
+
+@pytest.mark.parametrize("sampling", ["", "temperature=1.5, seed=1,", "temperature=2, seed=2,"])
+def test_form(served: dict[str, str], sampling: str) -> None:
+    """The form of twelve fields validates every time, however little the model's words mean."""
+    example = BLOCKS["form"].replace("response_format=", f"{sampling} response_format=")
+    form = json.loads(run([sys.executable, "-c", example], **served))
+    assert len(form) == 12
+    assert form["leave"] in {"annual", "parental", "sick", "unpaid"}
+    assert date.fromisoformat(form["first_day"]) != date.min
 
 
 def test_library(twin: Twin, tmp_path: Path) -> None:

@@ -122,7 +122,6 @@ def test_hanging_up_stops_the_answer(endless: Twin) -> None:
         stream = api.client.responses.create(
             model=MODEL, input=QUESTION, stream=True, max_output_tokens=ENDLESS_TOKENS
         )
-        seen = [event.type for event, _ in zip(stream, range(5), strict=False)]
-        assert seen[-1] == "response.output_text.delta"
+        assert any(event.type == "response.output_text.delta" for event in stream)
         stream.close()
         wait_until(lambda: bool(api.conversations._idle))

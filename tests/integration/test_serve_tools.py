@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -11,6 +12,8 @@ from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolPara
 
 from app.chatbot.console import Terminal
 from app.chatbot.terminal.conversation import ask_once
+from local.twin.twin import run_twin
+from tests.endless import copy_demo
 from tests.integration.test_serve import FAST, MODEL, Api, conversations_asked, serve
 from tests.scripted_twin import ScriptedTwin, control, run_scripted_twin, token
 
@@ -179,6 +182,56 @@ def test_log_probabilities(scripted: ScriptedTwin, api: Api) -> None:
     assert old is not None
     assert (old.tokens, old.token_logprobs) == (["Yes", " €"], [-0.25, -1.5])
     assert (old.text_offset, old.top_logprobs) == ([0, 3], [{"No": -2.0}, {"no": -1.75}])
+
+
+# As Hermes's, in a vocabulary that has no tokens for its marks.
+TEMPLATE = b"""{% if tools %}Tools: {{ tools | tojson }}
+{% endif %}{% for m in messages %}{{ m.role }}: {{ m.content }}
+{%- for call in m.tool_calls %}<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% if not loop.last %}
+{% endif %}{% endfor %}
+{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"""
+
+
+def test_a_real_engine_that_must_call(tmp_path: Path) -> None:
+    """A model that has learned nothing of tools calls one where it must, as its parameters say."""
+    copy_demo(tmp_path / "weights", TEMPLATE, 2048)
+    parameters = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Bonn", "Köln"]}, "days": {"enum": [1, 2]}},
+        "required": ["city", "days"],
+        "additionalProperties": False,
+    }
+    function = {"name": "get_weather", "parameters": parameters}
+    asked: dict[str, Any] = {
+        "model": MODEL,
+        "messages": ASKED,
+        "tools": [{"type": "function", "function": function}],
+        "parallel_tool_calls": False,
+        "max_tokens": 1000,
+    }
+    with (
+        run_twin(tmp_path / "twin", weights=tmp_path / "weights") as twin,
+        serve(twin.connect) as api,
+    ):
+        for choice in ("required", {"type": "function", "function": {"name": "get_weather"}}):
+            status, answer = api.post({**asked, "tool_choice": choice})
+            assert status == 200, answer
+            [first] = answer["choices"]
+            assert first["finish_reason"] == "tool_calls", answer
+            [call] = first["message"]["tool_calls"]
+            given = json.loads(call["function"]["arguments"])
+            assert given.keys() == {"city", "days"}
+            assert given["city"] in {"Bonn", "Köln"}
+        follow = [
+            *ASKED,
+            first["message"],
+            {"role": "tool", "tool_call_id": call["id"], "content": ""},
+        ]
+        status, answer = api.post({**asked, "messages": follow, "max_tokens": 5})
+        assert status == 200, answer
+        assert answer["choices"][0]["finish_reason"] == "length"
 
 
 def test_people_are_shown_the_text_alone(scripted: ScriptedTwin) -> None:

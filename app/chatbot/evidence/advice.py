@@ -26,7 +26,7 @@ _ADVICE: Final = {
     "seconds.",
     "login": "AWS does not know you ({}); log in, then ask again.",
     "certificate": "TLS fails before anything is sent over it ({}).",
-    "unsupported": "This model cannot do that ({}); leave the option out.",
+    "unsupported": "This cannot be done as it is asked ({}); leave the option out, or change it.",
     "denied": "AWS refused ({}): check that your identity may assume the chat role, that this "
     "machine's clock is right, and that this release is still approved in the key's policy.",
     "kms": "AWS KMS or STS did not answer as expected ({}); check the network and try again.",

@@ -5,6 +5,7 @@ Left out, null, and the value that changes nothing are all the same. One refusal
 refused.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Final, TypeVar
@@ -131,13 +132,18 @@ def _join(refusals: Sequence[RequestError], more: int) -> RequestError:
     return RequestError(words, refusals[0].parameter, refusals[0].code)
 
 
+def _show(value: object) -> str:
+    """Write *value* as JSON has it, but texts in quotes that JSON need not escape."""
+    return repr(value) if isinstance(value, str) else json.dumps(value)
+
+
 def _refusal(kind: type[Body], flaw: str, message: str, place: _Place) -> RequestError:
     if not place:
         return RequestError(f"the body is no request: {message}", None, "invalid_json")
     name = "".join(f"[{item}]" if isinstance(item, int) else f".{item}" for item in place)[1:]
     name = name[:_MAX_NAME]
     if flaw == "extra_forbidden":
-        values = " or ".join(map(repr, kind.neutral_values(name)))
+        values = " or ".join(map(_show, kind.neutral_values(name)))
         neutral = f", other than {values}" if values else ""
         return RequestError(
             f"{name} is not supported{neutral}: leave it out", name, "unsupported_parameter"

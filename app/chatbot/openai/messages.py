@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
-from app.chatbot.openai.body import Body, RequestError
+from app.chatbot.openai.body import Body, RequestError, Whole
 from app.protocol.question import Message, ToolCall
 
 # Templates of some models take no other ids of calls; that of every call made here is one.
@@ -59,6 +59,7 @@ class _Function(Body):
 
 class _Call(Body):
     id: Annotated[str, StringConstraints(min_length=1)]
+    index: Whole | None = None  # as a stream has it, which some clients send back
     type: Literal["function"] = "function"
     function: _Function
 

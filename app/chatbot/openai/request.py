@@ -25,7 +25,7 @@ from app.chatbot.openai.tools import (
     encode_tools,
     require_held,
 )
-from app.protocol.constants import MAX_TURNS
+from app.protocol.constants import MAX_ALTERNATIVES, MAX_TURNS
 from app.protocol.question import SCALE, Message, Options, Question, Thinking
 
 MAX_ANSWERS: Final = 4  # to one question
@@ -174,7 +174,7 @@ class _ChatRequest(_Request):
     reasoning_effort: Effort | None = None
     chat_template_kwargs: _TemplateOptions | None = None
     logprobs: bool | None = None
-    top_logprobs: Whole | None = None
+    top_logprobs: Annotated[Whole, Field(ge=0, le=MAX_ALTERNATIVES)] | None = None
 
     @model_validator(mode="after")
     def _join_limits(self) -> Self:

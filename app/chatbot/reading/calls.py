@@ -56,7 +56,9 @@ def parse_calls(parts: Sequence[str], tools: Tools) -> tuple[ToolCall, ...]:
 def may_be_plain(text: str, tools: Tools) -> bool:
     """Tell whether *text*, which begins an answer, may begin a call that no token begins."""
     squeezed = "".join(text[:_LONGEST_START].split())
-    if not any(start.startswith(squeezed) or squeezed.startswith(start) for start in _PLAIN):
+    begun = any(squeezed.startswith(start) for start in _PLAIN)
+    begins = len(text) < _LONGEST_START and any(start.startswith(squeezed) for start in _PLAIN)
+    if not (begun or begins):
         return False
     named = _PLAIN_NAME.match(text)
     return named is None or named[1] in tools

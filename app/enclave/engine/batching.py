@@ -24,7 +24,9 @@ from app.enclave.engine.turns import Turns
 from app.protocol.errors import UnsupportedError
 from app.protocol.question import FIELDS, Question
 
-_REST: Final = 3  # grammars are compiled in a quarter of one processor's time at most
+_QUICK_REST: Final = 1  # grammars are tried in half of one processor's time at most
+_SLOW_REST: Final = 3  # and those that take long in a quarter
+_MOST_SLOW: Final = 8  # that may wait for that
 _CONTEXT_TOKENS: Final = 8  # by which a decoder tells how a text goes on
 _OPENING_TOKENS: Final = 4  # the mark of a thought, and blanks
 _THOUGHTS: Final = frozenset({"<think>", "[THINK]"})
@@ -57,7 +59,8 @@ class BatchingEngine:
         constraints: Constraints | None = None,
     ) -> None:
         self._constraints = constraints
-        self._turns = Turns(rest=_REST)
+        self._quick_turns = Turns(rest=_QUICK_REST)
+        self._slow_turns = Turns(rest=_SLOW_REST, most_places=_MOST_SLOW)
         self._tokenizer = tokenizer
         self._context_tokens = limits.context_tokens
         self._encoder = PromptEncoder(tokenizer, context_tokens=limits.context_tokens)
@@ -132,13 +135,21 @@ class BatchingEngine:
         deadline: float,
         require_wanted: Callable[[], None],
     ) -> None:
-        """Require that an answer can be of *grammar*, when it is the turn of *conversation*."""
+        """
+        Require that an answer can be of *grammar*, when it is the turn of *conversation*.
+
+        Whoever asks for one that takes long to compile waits for others of that kind, and holds up
+        nobody else for longer than it takes to see that.
+        """
         if self._constraints is None:
             raise UnsupportedError(numbers=(grammar.option,))
-        with self._turns.turn(
-            conversation, len(grammar.text), deadline=deadline, require_wanted=require_wanted
-        ):
-            self._constraints.require(grammar)
+        for turns, slow in ((self._quick_turns, False), (self._slow_turns, True)):
+            with turns.turn(
+                conversation, len(grammar.text), deadline=deadline, require_wanted=require_wanted
+            ):
+                if self._constraints.compiles(grammar, slow=slow):
+                    return
+        raise UnsupportedError("the schema takes too long", numbers=(grammar.option,))
 
     def _make_sequence(
         self,

@@ -22,17 +22,23 @@ from numpy.typing import NDArray
 
 from app.enclave.engine import mask_program
 from app.enclave.engine.grammar import Grammar
-from app.enclave.engine.mask_program import COMPLETE, GOES_ON, LENGTH, TOKEN
+from app.enclave.engine.mask_program import COMPLETE, GOES_ON, LENGTH, REFUSED, SECONDS, TOKEN
 from app.enclave.engine.vocabulary import Vocabulary
 from app.protocol.errors import EngineError, UnsupportedError
 
 Packed = NDArray[np.uint8]  # a bit a token, the first one the lowest of its byte
 
+_QUICK_SECONDS: Final = 0.1  # of a processor; a thousand properties take twice as long
+_COMPILE_SECONDS: Final = 1.0  # of a processor
 _CHECK_SECONDS: Final = 20.0  # its own limits are tighter, unless it waits for a processor
 
 
 class LateMaskError(Exception):
     """A grammar took more time or memory for a mask than it may."""
+
+
+class RefusedGrammarError(LateMaskError):
+    """The library does not compile a grammar, however long it may."""
 
 
 class Constraints:
@@ -49,9 +55,12 @@ class Constraints:
         self._lock = threading.Lock()
         self._start()
 
-    def open(self, grammar: str) -> "Constraint":
+    def open(self, grammar: str, *, seconds: float = _COMPILE_SECONDS) -> "Constraint":
         """
         Constrain an answer that has to be of *grammar*, in llguidance's form of Lark.
+
+        Args:
+            seconds: Of a processor, that it may be compiled for.
 
         Raises:
             EngineError: The program is gone, and cannot be started again.
@@ -63,7 +72,7 @@ class Constraints:
                 if self._program.poll() is not None:
                     self._channel.close()
                     self._start()
-                socket.send_fds(self._channel, [GOES_ON], [theirs.fileno(), text])
+                socket.send_fds(self._channel, [SECONDS.pack(seconds)], [theirs.fileno(), text])
         except OSError:
             ours.close()
             raise EngineError("the program that computes masks is gone") from None
@@ -72,25 +81,29 @@ class Constraints:
             os.close(text)
         return Constraint(ours, self._size)
 
-    def require(self, grammar: Grammar) -> None:
+    def compiles(self, grammar: Grammar, *, slow: bool) -> bool:
         """
-        Require that an answer can begin to be of *grammar*, in the time that it may take.
+        Tell whether an answer can begin to be of *grammar* in the time that most take, or in all
+        that one may take, if it is *slow*.
 
         Raises:
-            UnsupportedError: The library does not compile it, or not in time; numbers say what.
+            UnsupportedError: The library does not compile it; numbers say what.
 
             EngineError: As `open`.
         """
-        constraint = self.open(grammar.text)
+        seconds = _COMPILE_SECONDS if slow else _QUICK_SECONDS
+        constraint = self.open(grammar.text, seconds=seconds)
         try:
             wait_for([constraint], _CHECK_SECONDS)
-            late = constraint.take() is None
+            return constraint.take() is not None
+        except RefusedGrammarError:
+            raise UnsupportedError(
+                "the schema cannot be compiled", numbers=(grammar.option,)
+            ) from None
         except LateMaskError:
-            late = True
+            return False
         finally:
             constraint.end()
-        if late:
-            raise UnsupportedError("the schema cannot be compiled", numbers=(grammar.option,))
 
     def close(self) -> None:
         """End the program, and with it all constraints."""
@@ -148,6 +161,8 @@ class Constraint:
             said = b""
         self.complete = said == COMPLETE
         bits = np.frombuffer(said, np.uint8)[1:]
+        if said == REFUSED:
+            raise RefusedGrammarError
         if not self.complete and not said.startswith(GOES_ON):
             raise LateMaskError
         return bits

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Final
 
+from app.enclave.engine.flags import CPU_INFO, read_flags
 from app.enclave.events import Event
 
-CPU_INFO: Final = Path("/proc/cpuinfo")
 TOPOLOGY: Final = Path("/sys/devices/system/cpu")
 # The first that a processor has decides which kernels run. r5 may be a Skylake, without VNNI.
 _INSTRUCTIONS: Final = (
@@ -38,9 +38,5 @@ def count_cores(topology: Path = TOPOLOGY) -> int:
 
 def name_instructions(cpu_info: Path = CPU_INFO) -> Event:
     """Give the event that names the widest instructions of this processor."""
-    try:
-        lines = cpu_info.read_text().splitlines()
-    except OSError:
-        return Event.CPU_OTHER
-    flags = set(next((line for line in lines if line.startswith("flags")), "").split())
+    flags = read_flags(cpu_info)
     return next((event for flag, event in _INSTRUCTIONS if flag in flags), Event.CPU_OTHER)

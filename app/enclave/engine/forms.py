@@ -20,6 +20,7 @@ _QUESTION: Final = Message("user", _TEXT)
 _IDS: Final = ("probeid01", "probeid02")  # as Mistral's templates want them
 _ARGUMENTS: Final = '{"probe_key": "probe_value"}'
 _WRITTEN: Final = re.compile(r'\{\s*"probe_key"\s*:\s*"probe_value"\s*\}')
+_THOUGHT: Final = re.compile(r"([<\[])(think|THINK|seed:think)([>\]])\s*$")  # begun by a prompt
 _ID: Final = re.compile(r',\s*"id"\s*:\s*"probeid0\d"')
 _TOOLS: Final = [
     {
@@ -115,7 +116,7 @@ class _Prober:
 
     def shows_tools(self) -> bool:
         """Tell whether a prompt has the name of a tool that there is."""
-        return _NAME in self._render([_QUESTION])
+        return _NAME in self._render([_QUESTION], self._thinking)
 
     def find_call(self) -> CallForm | None:
         """Give how tools are called; None where that cannot be seen."""
@@ -144,15 +145,26 @@ class _Prober:
 
     def _written(self, message: Message) -> str:
         """Give what the template writes of an answer; "" where it does not go on from a prompt."""
-        prompt = self._render([_QUESTION])
-        whole = self._render([_QUESTION, message], whole=True)
-        return whole[len(prompt) :] if prompt and whole.startswith(prompt) else ""
+        whole = self._render([_QUESTION, message], self._thinking, whole=True)
+        opened = _THOUGHT.search(self._render([_QUESTION], self._thinking))
+        # A prompt may end with a thought, empty or begun, which no past answer has.
+        for thinking in (self._thinking, "auto"):
+            prompt = self._render([_QUESTION], thinking)
+            for begun in (prompt, _THOUGHT.sub("", prompt)):
+                if begun and whole.startswith(begun):
+                    closing = (
+                        f"{opened[1]}/{opened[2]}{opened[3]}\n\n"
+                        if opened and begun != prompt
+                        else ""
+                    )
+                    return closing + whole[len(begun) :]
+        return ""
 
-    def _render(self, messages: Sequence[Message], *, whole: bool = False) -> str:
+    def _render(
+        self, messages: Sequence[Message], thinking: Thinking, *, whole: bool = False
+    ) -> str:
         try:
-            rendered = self._template.render(
-                messages, tools=_TOOLS, thinking=self._thinking, whole=whole
-            )
+            rendered = self._template.render(messages, tools=_TOOLS, thinking=thinking, whole=whole)
         except Exception:  # noqa: BLE001 - whatever a template raises, it does not know of this
             return ""
         return str.__str__(rendered)

@@ -14,7 +14,7 @@ from app.protocol.question import FIELDS
 from app.protocol.schema import Schema
 
 # A space or a new line with its indent, at most once in a place: white space never goes on.
-_SPACE: Final = r" |\n {0,32}"
+_SPACE: Final = r" |\n {0,12}"
 _WAYS: Final = {"x-guidance": {"whitespace_pattern": _SPACE}}
 # Tokens are as the model chooses them: the library forces none, and needs no tokenizer.
 _HEAD: Final = '%llguidance {"no_forcing": true}'

@@ -11,6 +11,7 @@ import numpy as np
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import blocks_for
 from app.enclave.engine.constraint import Constraints
+from app.enclave.engine.flags import has_tiles
 from app.enclave.engine.model import Model, OpenVinoModel, Settings
 from app.enclave.engine.step import Rows
 from app.enclave.engine.tokenizer import Tokenizer
@@ -42,7 +43,7 @@ def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
         reading = beside.submit(_read_tokens, weights)
         model = OpenVinoModel(
             weights,
-            Settings(threads, exact=weights.precision == _EXACT),
+            Settings(threads, exact=weights.precision == _EXACT, tiles=has_tiles()),
             most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
             most_bytes=_free_bytes() // _MEMORY_SHARE,
         )

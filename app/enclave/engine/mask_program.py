@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,13 +27,16 @@ GOES_ON: Final = b"\x00"  # before a mask
 COMPLETE: Final = b"\x01"  # nothing can follow
 REFUSED: Final = b"\x02"  # the library does not compile the grammar
 TOKEN: Final = struct.Struct("<I")
+SECONDS: Final = struct.Struct("<f")  # of a processor, to compile the grammar that comes with it
 LENGTH: Final = struct.Struct("<H")  # before each token of a vocabulary
 
-_COMPILE_SECONDS: Final = 1.0  # of a processor
 _MASK_SECONDS: Final = 0.5  # of a processor
 _PATIENCE: Final = 10  # so many times as long where processors are busy
 _ANSWER_SECONDS: Final = 60  # of a processor, for all masks of an answer
-_QUICK_SECONDS: Final = 0.01  # of a processor; who takes more for a mask gives way to all others
+# Of a processor: whoever takes more, in all and for each mask, gives way to all others.
+_FIRST_SECONDS: Final = 0.1
+_QUICK_SECONDS: Final = 0.005
+_LOOK_SECONDS: Final = 0.02  # between two looks at what was taken
 _MEMORY_BYTES: Final = 256 * 1024 * 1024  # besides the vocabulary
 _OWN: Final = Path("/proc/self")
 
@@ -44,13 +48,14 @@ def main(channel: socket.socket, vocabulary: bytes) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel forgets those that have ended
     channel.send(GOES_ON)
     while True:
-        _, descriptors, _, _ = socket.recv_fds(channel, 1, 2)
+        said, descriptors, _, _ = socket.recv_fds(channel, SECONDS.size, 2)
         if not descriptors:
             return
         if os.fork() == 0:
             try:
                 channel.close()
-                _serve(tokenizer, socket.socket(fileno=descriptors[0]), descriptors[1])
+                peer, (seconds,) = socket.socket(fileno=descriptors[0]), SECONDS.unpack(said)
+                _serve(tokenizer, peer, descriptors[1], seconds)
             finally:
                 os._exit(0)
         for descriptor in descriptors:
@@ -95,22 +100,21 @@ def _load(vocabulary: bytes) -> "LLTokenizer":
     return tokenizer
 
 
-def _serve(tokenizer: "LLTokenizer", peer: socket.socket, grammar: int) -> None:
+def _serve(tokenizer: "LLTokenizer", peer: socket.socket, grammar: int, seconds: float) -> None:
     """Send a mask for each token that comes, the first at once, until nothing can follow."""
+    allowance = _Allowance(time.process_time() + _FIRST_SECONDS)
     _limit()
-    matcher = _compile(tokenizer, os.pread(grammar, os.fstat(grammar).st_size, 0).decode())
+    matcher = _compile(tokenizer, os.pread(grammar, os.fstat(grammar).st_size, 0).decode(), seconds)
     if matcher.is_error():
         peer.send(REFUSED)
         return
-    _allow(_MASK_SECONDS)
+    _allow(min(seconds, _MASK_SECONDS))
     while not matcher.is_stopped():
-        began = time.process_time()
         mask = matcher.compute_bitmask()
         _allow(0)
         if matcher.is_error():
             return
-        if time.process_time() - began > _QUICK_SECONDS:
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        allowance.seconds += _QUICK_SECONDS
         peer.send(GOES_ON + mask)
         token = peer.recv(TOKEN.size)
         _allow(_MASK_SECONDS)
@@ -119,10 +123,27 @@ def _serve(tokenizer: "LLTokenizer", peer: socket.socket, grammar: int) -> None:
     peer.send(COMPLETE)
 
 
-def _compile(tokenizer: "LLTokenizer", grammar: str) -> "LLMatcher":
+class _Allowance:
+    """
+    What this process may take of a processor before it gives way to all others.
+
+    A thread looks: the library computes without the interpreter's lock, and is not interrupted.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while time.process_time() < self.seconds:
+            time.sleep(_LOOK_SECONDS)
+        os.sched_setscheduler(os.getpid(), os.SCHED_IDLE, os.sched_param(0))
+
+
+def _compile(tokenizer: "LLTokenizer", grammar: str, seconds: float) -> "LLMatcher":
     import llguidance  # noqa: PLC0415 - as above
 
-    _allow(_COMPILE_SECONDS)
+    _allow(seconds)
     limits = llguidance.LLParserLimits(verbose_errors=False)
     return llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
 

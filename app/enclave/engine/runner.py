@@ -154,6 +154,8 @@ class Runner:
         if sequence.constraint is None:
             assert self._constraints is not None  # noqa: S101 - else it was refused
             sequence.constraint = self._constraints.open(grammar)
+            if generation.ended:  # meanwhile, when there was no process to end
+                sequence.constraint.end()
         if logits:
             if sequence.held is None:
                 self._holding.append(generation)

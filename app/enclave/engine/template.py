@@ -16,7 +16,7 @@ from jinja2.compiler import CodeGenerator, Frame
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from app.enclave.engine.own_text import OwnText, join
-from app.protocol.errors import UnsupportedError, WeightsError
+from app.protocol.errors import QuestionError, UnsupportedError, WeightsError
 from app.protocol.question import FIELDS, Message, Thinking, ToolCall
 
 THINKING: Final = FIELDS.index("thinking")
@@ -25,6 +25,7 @@ _SWITCHES: Final = ("enable_thinking", "thinking")
 _EFFORT: Final = "reasoning_effort"
 _MARK_BYTES: Final = 16  # what no message has by chance
 _LOOPS: Final = "jinja2.ext.loopcontrols"
+_MOST_GROWN: Final = 32  # times that indents may make JSON as long as it is without
 
 
 class ChatTemplate:
@@ -232,14 +233,25 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,  # noqa: FBT001, FBT002
 ) -> str:
-    """Write *value* as templates expect it: not escaped for HTML."""
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
+    """
+    Write *value* as templates expect it: not escaped for HTML.
+
+    Raises:
+        QuestionError: It is so deep that its indents are more than anybody's.
+    """
+    encoder = json.JSONEncoder(
+        ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
+    if indent is None:
+        return encoder.encode(value)
+    left = _MOST_GROWN * len(json.dumps(value, ensure_ascii=ensure_ascii))
+    pieces = []
+    for piece in encoder.iterencode(value):
+        pieces.append(piece)
+        left -= len(piece)
+        if left < 0:
+            raise QuestionError("what the template writes as JSON is too deep")
+    return "".join(pieces)
 
 
 def _refuse(message: str) -> NoReturn:

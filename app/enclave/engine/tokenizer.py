@@ -15,14 +15,16 @@ from app.enclave.engine.grammar import Grammar
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS, plain_transcript
 from app.enclave.engine.spelling import Speller
 from app.enclave.engine.template import THINKING, ChatTemplate
-from app.enclave.engine.tools import find_grammar, is_held, read_tools
+from app.enclave.engine.tools import find_grammar, find_unserved, is_held, read_tools
 from app.enclave.engine.weights import Weights
-from app.protocol.constants import MAX_CONTROL_BYTES
-from app.protocol.errors import UnsupportedError, WeightsError
-from app.protocol.question import Question, Thinking
+from app.protocol.constants import MAX_CONTROL_BYTES, QUESTION_BUCKETS
+from app.protocol.errors import QuestionError, UnsupportedError, WeightsError
+from app.protocol.question import FIELDS, Question, Thinking
 
 TOKENIZER_NAME: Final = "tokenizer.json"
 TEMPLATE_NAME: Final = "chat_template.jinja"
+# Four times what a question can hold. A tokenizer takes 170 times the memory of what it encodes.
+MOST_CHARACTERS: Final = 4 * QUESTION_BUCKETS[-1]
 
 
 class Tokenizer:
@@ -95,12 +97,15 @@ class Tokenizer:
             UnsupportedError: The model's chat template refuses these roles in this order, or such
                 thinking.
 
-            QuestionError: The tools are malformed.
+            QuestionError: The tools are malformed, or the template makes far more of the question
+                than it is.
         """
         plain = self._template is None
         if plain and question.options.thinking != "auto":
             raise UnsupportedError("the model has no template", numbers=(THINKING,))
         text = plain_transcript(question.messages) if plain else self._render(question)
+        if len(text) > MOST_CHARACTERS:
+            raise QuestionError(f"the prompt has over {MOST_CHARACTERS} characters")
         return self._prompts.encode(text, add_special_tokens=plain, limit=self._context_tokens)
 
     def _render(self, question: Question) -> str:
@@ -122,11 +127,16 @@ class Tokenizer:
 
             QuestionError: A schema or the tools are malformed, or too large.
         """
-        options = question.options
-        grammar = find_grammar(options, read_tools(options), self._forms)
-        if grammar is not None and question.messages[-1].role == "assistant":
-            raise UnsupportedError("what has begun is not held to a schema", numbers=(0,))
-        return grammar
+        options, tools = question.options, read_tools(question.options)
+        unserved = find_unserved(options, tools, self._forms)
+        if is_held(options, tools) and question.messages[-1].role == "assistant":
+            unserved.add("messages")  # what has begun is not held to anything
+        thinks = self._template.can_think if self._template else _thinks_plainly
+        if not thinks(options.thinking):
+            unserved.add("thinking")
+        if unserved:
+            raise UnsupportedError(numbers=tuple(sorted(map(FIELDS.index, unserved))))
+        return find_grammar(options, tools, self._forms)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of *ids*, special tokens left out."""
@@ -135,6 +145,11 @@ class Tokenizer:
     def spell(self, token: int) -> bytes:
         """Give the bytes of *token*, which need not be whole characters."""
         return self._spell(token)
+
+
+def _thinks_plainly(thinking: Thinking) -> bool:
+    """Tell whether a model without a template knows such *thinking*."""
+    return thinking == "auto"
 
 
 def _control_tokens(tokenizer: tokenizers.Tokenizer, template: str) -> dict[int, str]:

@@ -68,9 +68,10 @@ def _read_function(tool: object) -> tuple[str, object]:
         case {"type": "function", "function": {"name": str(name), **about}} if _NAME.fullmatch(
             name
         ):
-            return name, about.get("parameters", _ANY)
+            parameters = about.get("parameters") or {}
+            return name, {**_ANY, **parameters} if isinstance(parameters, dict) else parameters
         case {"type": str(kind)} if kind != "function":
-            raise UnsupportedError("a tool is no function", numbers=_numbers("tools"))
+            raise UnsupportedError("a tool is no function", numbers=(FIELDS.index("tools"),))
     raise QuestionError("a tool is malformed, or its name")
 
 
@@ -79,35 +80,33 @@ def is_held(options: Options, tools: Tools | None) -> bool:
     return options.schema is not None or (tools is not None and options.tool_choice != "auto")
 
 
+def find_unserved(options: Options, tools: Tools | None, forms: Forms) -> set[str]:
+    """Name the options that cannot be honoured together, or not by a model of such *forms*."""
+    held = is_held(options, tools)
+    must_call = tools is not None and options.tool_choice != "auto"
+    shown = tools is None or forms.shows_tools
+    known = tools is None or forms.call is not None or not held
+    unserved = {
+        "tools": not shown or (not known and not must_call),
+        "tool_choice": must_call and not (shown and known),
+        "schema": must_call and options.schema is not None,
+        "thinking": held and options.thinking not in {"auto", "off"},
+        "stop": held and options.stop != (),
+    }
+    return {name for name, refused in unserved.items() if refused}
+
+
 def find_grammar(options: Options, tools: Tools | None, forms: Forms) -> Grammar | None:
     """
-    Give what an answer has to be; None where it may be anything.
+    Give what an answer has to be, None where it may be anything; all of it can be honoured.
 
     Raises:
         QuestionError: A schema is none, or too large.
 
-        UnsupportedError: A schema, or what else is asked for, is not served; or this model is not
-            known to call tools so that it could be made to.
+        UnsupportedError: A schema is not served.
     """
-    if tools is not None and not forms.shows_tools:
-        raise UnsupportedError("the model's template shows no tools", numbers=_numbers("tools"))
     if not is_held(options, tools):
         return None
-    if tools is not None and forms.call is None:
-        raise UnsupportedError(
-            "how the model calls tools is not known", numbers=_numbers("tool_choice")
-        )
-    unserved = [
-        name
-        for name, asked in (
-            ("schema", options.schema is not None and options.tool_choice not in {"auto", "none"}),
-            ("thinking", options.thinking not in {"auto", "off"}),
-            ("stop", options.stop != ()),
-        )
-        if asked
-    ]
-    if unserved:
-        raise UnsupportedError("is not served beside a schema", numbers=_numbers(*unserved))
     return write_grammar(
         forms,
         schema=None if options.schema is None else read_schema(options.schema),
@@ -121,7 +120,3 @@ def _read_parameters(tools: Tools) -> dict[str, Schema]:
         name: read_schema(json.dumps(schema), option="tools")
         for name, schema in tools.parameters.items()
     }
-
-
-def _numbers(*names: str) -> tuple[int, ...]:
-    return tuple(map(FIELDS.index, names))

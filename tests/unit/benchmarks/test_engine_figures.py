@@ -5,13 +5,17 @@ The arithmetic of the engine's benchmark; timings themselves are never asserted.
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks.engine.contender import Answers
 from benchmarks.engine.figures import GOALS, Figure, judge, make_figure, roofline_share
 from benchmarks.engine.machine import process_seconds
+from benchmarks.engine.rivals import RIVALS
+from benchmarks.engine.runs import Run, Runs, plan_turns
 from benchmarks.engine.soak import Sample, summarise
+from benchmarks.engine.table import put_table
 
 
 def _figure(total: float, *, askers: int = 1) -> Figure:
@@ -58,30 +62,77 @@ def test_runs_of_different_askers_are_no_figure() -> None:
 
 def test_the_roofline_is_bandwidth_by_weights() -> None:
     """
-    Half of what memory allows is 0.5; with several askers a token reads no weights of its own.
+    Half of what memory allows is 0.5, the time of the prompt included.
     """
-    alone = _figure(20.0)
+    alone = make_figure([Answers(2.0, [0.5], [40])])
     assert roofline_share(alone, weights_bytes=1e9, bytes_per_second=40e9) == 0.5
-    many = make_figure([Answers(4.0, [0.5, 1.0], [128, 128])])
-    assert roofline_share(many, weights_bytes=1e9, bytes_per_second=40e9) is None
 
 
 def test_goals_are_ratios_of_totals() -> None:
     """
-    The original serves one at a time: its total with one asker stands for any number of them.
+    Eight askers are held to one, and to another engine's eight; what was not measured is no goal.
     """
     figures = {
-        ("original", 1): _figure(8.0),
-        ("ours-private", 8): _figure(199.0, askers=8),
-        ("ours-private", 16): _figure(240.0, askers=16),
+        ("ours-private", 1): _figure(20.0),
+        ("ours-private", 8): _figure(99.0, askers=8),
+        ("llama-Q8_0", 8): _figure(33.0, askers=8),
     }
     outcomes = {(o.goal.askers, o.goal.theirs): o for o in judge(figures)}
-    assert set(outcomes) == {(8, "original"), (16, "original")}  # the other sides are missing
-    assert outcomes[8, "original"].ratio == pytest.approx(24.875)
-    assert not outcomes[8, "original"].reached
-    assert outcomes[16, "original"].reached  # exactly what was aimed at
+    assert set(outcomes) == {(8, "ours-private"), (8, "llama-Q8_0")}
+    assert outcomes[8, "ours-private"].ratio == pytest.approx(4.95)
+    assert not outcomes[8, "ours-private"].reached
+    assert outcomes[8, "llama-Q8_0"].reached  # exactly what was aimed at
     assert judge({}) == []
-    assert len({(g.ours, g.askers, g.theirs) for g in GOALS}) == len(GOALS)
+    assert len({(g.ours, g.askers, g.theirs, g.their_askers) for g in GOALS}) == len(GOALS)
+
+
+def test_turns_begin_with_what_should_not_be_missing() -> None:
+    """
+    All rounds of one asker come first, then many before few; slow contenders have one round of
+    many, and who answers one after the other has none.
+    """
+    chosen = [rival for rival in RIVALS if rival.name in {"original", "llama-Q8_0", "ours-bare"}]
+    turns = [(n, count, rival.name) for n, count, rival in plan_turns(chosen, (1, 4, 8), 2)]
+    assert turns[:6] == [(n, 1, rival.name) for n in (1, 2) for rival in chosen]
+    assert turns[6:] == [
+        (1, 8, "llama-Q8_0"), (1, 8, "ours-bare"), (1, 4, "llama-Q8_0"), (1, 4, "ours-bare"),
+        (2, 8, "ours-bare"), (2, 4, "ours-bare"),
+    ]  # fmt: skip
+
+
+def test_runs_go_on_where_they_were_left(tmp_path: Path) -> None:
+    """
+    What has been measured is there at the next start, and is not measured again.
+    """
+    path = tmp_path / "runs" / "shape.json"
+    first = Runs(path)
+    first.add_bandwidth(20e9)
+    first.add(Run("ours-bare", 2, 1, 0.25, Answers(2.0, [0.1, 0.2], [8, 8], [5])))
+    first.add(Run("ours-bare", 2, 2, 0.75, Answers(1.0, [0.1, 0.2], [8, 8])))
+    again = Runs(path)
+    assert again.has("ours-bare", 2, 2)
+    assert not again.has("ours-bare", 2, 3)
+    assert not again.has("ours-bare", 1, 1)
+    assert [answers.seconds for answers in again.by_key()["ours-bare", 2]] == [2.0, 1.0]
+    assert again.most_other_cores(("ours-bare", 2)) == 0.75
+    assert (again.bandwidth(), again.machine) == (20e9, first.machine)
+    assert make_figure(again.by_key()["ours-bare", 2]).spread == (8, 16)
+
+
+def test_a_table_is_put_between_its_marks(tmp_path: Path) -> None:
+    """
+    What stood there is replaced, and nothing else of the page is touched.
+    """
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- table x -->\nold\n<!-- end of x -->\nb <!-- table y -->\n")
+    put_table(page, "x", ["new", "lines"])
+    put_table(page, "x", ["newer"])
+    assert page.read_text() == (
+        "a\n<!-- table x -->\nnewer\n<!-- end of x -->\nb <!-- table y -->\n"
+    )
+    for missing in ("y", "z"):
+        with pytest.raises(ValueError, match=f"no place for the table {missing}"):
+            put_table(page, missing, [])
 
 
 def test_growth_leaves_out_the_start() -> None:

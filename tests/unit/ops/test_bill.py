@@ -48,7 +48,19 @@ def test_what_is_more_or_less() -> None:
         "subnet_ids": "subnet-01234567,subnet-89abcdef",
         "existing_endpoints": "kms,logs,s3",
     }
-    assert bill(**theirs)[1] < one
+    assert bill(**theirs)[1] == one - 2 * 2 * 7 - 1  # an endpoint is $7.30 a zone
+    third = {**theirs, "subnet_ids": f"{theirs['subnet_ids']},subnet-00000003"}
+    assert bill(**third)[1] == bill(**theirs)[1] + 3 * 7 + 1
+    assert bill(**theirs, fips="true")[1] > bill(**theirs)[1]  # theirs is to KMS's other name
+
+
+def test_a_fleet_that_scales_is_said() -> None:
+    """
+    Whoever lets a fleet grow is told that the bill is of its least size.
+    """
+    given = {**GIVEN, "fleet_min": 1, "fleet_max": 5}
+    parameters = parse_parameters(given, root=Path(), region="us-east-1")
+    assert "a month, with 1 of up to 5 hosts, at list" in describe_bill(parameters)
 
 
 def test_a_type_without_a_price() -> None:

@@ -381,6 +381,38 @@ def test_a_model_has_to_be_named(bare: Desk, capsys: pytest.CaptureFixture[str])
     assert "--small for the demo model" in notes
 
 
+def test_an_image_of_another_model(
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """
+    After a rehearsal with the demo model nobody deploys it in the belief that it is their own; the
+    model that is in the image may be named again.
+    """
+    package = json.loads((DEMO_WEIGHTS / "model.json").read_bytes())
+    named = f"{package['name']}@{package['revision']}"
+    monkeypatch.setattr(supply, "WEIGHTS", tmp_path / "weights")
+    assert desk.deploy("--yes", "--model", "org/model@commit") == 1
+    assert "so --model is not what is in it: remove" in capsys.readouterr().err
+    monkeypatch.setattr(supply, "WEIGHTS", DEMO_WEIGHTS)
+    assert desk.deploy("--yes", "--model", "org/model@commit") == 1
+    assert f"is of {named}, and --model is org/model@commit" in capsys.readouterr().err
+    assert desk.ran == []
+    assert desk.deploy("--yes", "--model", named) == 0
+    assert desk.ran == WHOLE
+
+
+def test_one_model_at_a_time(bare: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    The demo model and another cannot both be wanted.
+    """
+    assert bare.deploy("--yes", "--small", "--model", "org/model@commit") == 1
+    assert bare.ran == []
+    assert "leave one out" in capsys.readouterr().err
+
+
 def test_from_nothing(bare: Desk) -> None:
     """
     From nothing: the model is converted, the image built with boot files by git, the host packed.

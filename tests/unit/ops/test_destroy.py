@@ -12,6 +12,7 @@ from ops import destroy
 from ops.asset_store import AssetObject, find_objects, find_own_objects, without_shared
 from ops.asset_store import remove_objects as remove
 from ops.child import confirm
+from ops.consumers import let_go
 from ops.deployment import ROOT, Workshop
 from ops.destroy import describe_destruction
 from ops.leftovers import Leftover, find_leftovers
@@ -123,6 +124,40 @@ def test_removal_that_fails_is_told(aws: StubbedAws) -> None:
         EIF: "AWS refused s3:ListBucketVersions",
         HOST: "AccessDenied: not you",
     }
+
+
+SERVICE = Resource("AWS::EC2::VPCEndpointService", "vpce-svc-0123456789abcdef0")
+
+
+def test_consumers_are_let_go(aws: StubbedAws) -> None:
+    """
+    EC2 deletes no endpoint service with connections: they are rejected first, and each is told.
+    """
+    connected = [{"VpcEndpointId": "vpce-1"}, {"VpcEndpointId": "vpce-2"}]
+    connections = {"VpcEndpointConnections": connected}
+    aws.answers("ec2", "describe_vpc_endpoint_connections", connections)
+    aws.answers("ec2", "reject_vpc_endpoint_connections", {"Unsuccessful": []})
+    told = list(let_go(aws.session, live(SERVICE)))
+    assert [line.split(",")[0] for line in told] == [
+        "rejected  endpoint vpce-1",
+        "rejected  endpoint vpce-2",
+    ]
+    aws.assert_all_asked()
+    assert any(
+        "its consumers'" in line
+        for line in describe_destruction(live(SERVICE), frozenset(), frozenset())
+    )
+
+
+def test_consumers_that_may_not_be_let_go(aws: StubbedAws) -> None:
+    """
+    Without the permission it is said, and the rest goes on; without a service nobody is asked.
+    """
+    aws.refuses("ec2", "describe_vpc_endpoint_connections", "UnauthorizedOperation")
+    (line,) = let_go(aws.session, live(SERVICE))
+    assert "ec2:DescribeVpcEndpointConnections" in line
+    assert list(let_go(aws.session, live())) == []
+    aws.assert_all_asked()
 
 
 def test_what_goes_and_what_stays_is_told() -> None:

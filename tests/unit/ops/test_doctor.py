@@ -28,7 +28,7 @@ from ops.machine import (
     check_node,
     check_session_manager,
 )
-from ops.placement import services
+from ops.placement import check_endpoint_zones, services
 from ops.principal import Principal
 from ops.volume_key import check_volume_key
 from tests.stubbed import ACCOUNT, REGION, StubbedAws
@@ -512,6 +512,16 @@ def test_wrong_parameters_are_a_problem() -> None:
     assert "fleet_sise is no parameter" in finding.text
 
 
+def test_sizes_that_no_image_makes_fit() -> None:
+    """
+    Half a core, or all of the instance's memory, is refused before anything is built.
+    """
+    for given in ("enclave_vcpus=3", "enclave_memory_mib=16384"):
+        parameters, finding = read_parameters(read_deployment((*GIVEN, given)), REGION)
+        assert parameters is None
+        assert given.partition("=")[0] in finding.text
+
+
 HERE = Machine(
     node="22.4.0",
     npm=True,
@@ -677,8 +687,29 @@ def there(*names: str) -> dict[str, object]:
     }
 
 
+NAMED = {"EnableDnsSupport": True, "EnableDnsHostnames": True}
+
+
+def table(name: str, *subnet_ids: str, main: bool = False) -> dict[str, object]:
+    """A route table of these subnets; the main one is of all that no other has."""
+    associations: list[dict[str, object]] = [{"SubnetId": n, "Main": False} for n in subnet_ids]
+    if main:
+        associations.append({"Main": True})
+    return {"RouteTableId": name, "Associations": associations}
+
+
+ROUTES = {"RouteTables": [table("rtb-01234567", main=True)]}
+
+
 def diagnose_theirs(
-    aws: StubbedAws, described: Mapping[str, object], endpoints_there: Mapping[str, object]
+    aws: StubbedAws,
+    described: Mapping[str, object],
+    endpoints_there: Mapping[str, object],
+    *,
+    names: Mapping[str, bool] = NAMED,
+    tables: Mapping[str, object] = ROUTES,
+    given: tuple[str, ...] = (),
+    offering: tuple[str, ...] = tuple(ZONES),
 ) -> dict[str, Finding]:
     """Give findings for a deployment into a VPC with these subnets and endpoints."""
     answers = {
@@ -688,15 +719,18 @@ def diagnose_theirs(
         and call[0] != "ec2"
     }
     ec2: Answers = {
-        ("ec2", "describe_instance_type_offerings"): offered(*ZONES),
+        ("ec2", "describe_instance_type_offerings"): offered(*offering),
         ("ec2", "describe_subnets"): described,
         ("ec2", "describe_vpc_endpoint_services"): endpoints(*ZONES),
         ("ec2", "describe_instance_types"): {"InstanceTypes": [M5_XLARGE]},
     }
     put_in(aws, {**answers, **ec2})
     put_in(aws, {("ec2", "describe_subnets"): described})
+    for name, value in names.items():
+        put_in(aws, {("ec2", "describe_vpc_attribute"): {name: {"Value": value}}})
+    put_in(aws, {("ec2", "describe_route_tables"): tables})
     put_in(aws, {("ec2", "describe_vpc_endpoints"): endpoints_there})
-    return diagnose(aws, {}, *THEIRS)
+    return diagnose(aws, {}, *THEIRS, *given)
 
 
 def test_a_vpc_that_is_there(aws: StubbedAws) -> None:
@@ -707,8 +741,62 @@ def test_a_vpc_that_is_there(aws: StubbedAws) -> None:
     found = diagnose_theirs(aws, subnets(*ZONES), there("ssm", "ssmmessages"))
     assert found["subnets"].level is Level.OK
     assert found["zones"].level is Level.OK
+    assert found["VPC names"].level is Level.OK
+    assert found["route tables"].level is Level.OK
     assert found["VPC endpoints"].level is Level.WARNING
     assert "to kms, cloudformation, logs, s3 are made for all of" in found["VPC endpoints"].text
+
+
+def test_every_zone_of_their_subnets_counts(aws: StubbedAws) -> None:
+    """
+    A third subnet's zone has to offer the instance type as the first two's.
+    """
+    third = "subnet_ids=subnet-00000001,subnet-00000002,subnet-00000003"
+    found = diagnose_theirs(
+        aws, subnets(*ZONES), there("ssm"), given=(third,), offering=tuple(ZONES[:2])
+    )
+    assert found["zones"].level is Level.PROBLEM
+    assert f"not offered in {ZONES[2]}" in found["zones"].text
+    assert "-c subnet_ids=…" in found["zones"].remedy
+
+
+def test_endpoints_that_are_there_need_no_zone(aws: StubbedAws) -> None:
+    """
+    Where the stack makes no endpoint, none has to be possible.
+    """
+    offered_there = {service: frozenset(ZONES) for service in services(fips=False)}
+    offered_there["ssm"] = frozenset()
+    kept = check_endpoint_zones(ZONES, offered_there, fips=False, there=frozenset({"ssm"}))
+    assert kept.level is Level.OK
+    assert check_endpoint_zones(ZONES, offered_there, fips=False).level is Level.PROBLEM
+    aws.assert_all_asked()
+
+
+def test_names_of_services_need_the_vpcs_dns(aws: StubbedAws) -> None:
+    """
+    EC2 makes no endpoint with private DNS in a VPC without names; the command that helps is given.
+    """
+    off = {"EnableDnsSupport": True, "EnableDnsHostnames": False}
+    found = diagnose_theirs(aws, subnets(*ZONES), there("ssm", "ssmmessages"), names=off)
+    assert found["VPC names"].level is Level.PROBLEM
+    assert "enableDnsHostnames off" in found["VPC names"].text
+    assert found["VPC names"].remedy.endswith("--vpc-id vpc-01234567 --enable-dns-hostnames")
+
+
+def test_route_tables_that_are_not_the_subnets(aws: StubbedAws) -> None:
+    """
+    With the endpoint to S3 on another table, the first boot would wait for its packages in vain.
+    """
+    routes = {
+        "RouteTables": [
+            table("rtb-01234567", main=True),
+            table("rtb-89abcdef", "subnet-00000002"),
+        ]
+    }
+    found = diagnose_theirs(aws, subnets(*ZONES), there("ssm", "ssmmessages"), tables=routes)
+    assert found["route tables"].level is Level.PROBLEM
+    assert "route_table_ids lacks rtb-89abcdef" in found["route tables"].text
+    assert found["route tables"].remedy == "give -c route_table_ids=rtb-01234567,rtb-89abcdef"
 
 
 @pytest.mark.parametrize(

@@ -91,33 +91,54 @@ def test_the_console_is_told_where_no_agent_ran(aws: StubbedAws) -> None:
 
 def test_what_may_not_be_read_is_said(aws: StubbedAws) -> None:
     """
-    A permission that is missing hides nothing else.
+    A permission that is missing hides nothing else: the console is asked where the log is shut.
     """
     aws.refuses("cloudformation", "describe_stack_events", "AccessDenied")
     aws.refuses("logs", "describe_log_streams", "AccessDeniedException")
+    aws.refuses("cloudformation", "list_stack_resources", "AccessDenied")
     told = list(tell_failure(aws.session, "trial"))
     assert [line.partition(": ")[0] for line in told[1:]] == [
         "  events cannot be read",
         "  the log of first boot cannot be read",
+        "  the console cannot be read",
     ]
     assert "logs:DescribeLogStreams" in told[2]
 
 
+def test_only_the_last_deploy_is_told(aws: StubbedAws) -> None:
+    """
+    What failed in an earlier try, and was mended since, is not told again.
+    """
+    events = [
+        event("Group", "UPDATE_FAILED", SIGNAL),
+        event("trial", "UPDATE_IN_PROGRESS", "User Initiated"),
+        event("Role", "CREATE_FAILED", "a role of that name exists"),
+        event("trial", "CREATE_IN_PROGRESS", "User Initiated"),
+    ]
+    aws.answers("cloudformation", "describe_stack_events", {"StackEvents": events})
+    told = list(tell_failure(aws.session, "trial"))
+    assert told[1] == f"  Group: {SIGNAL}"
+    assert not [line for line in told if "Role" in line]
+
+
 @pytest.mark.parametrize(
-    ("status", "first"),
+    ("status", "outputs", "first"),
     [
-        (None, True),
-        ("CREATE_FAILED", True),
-        ("ROLLBACK_COMPLETE", True),
-        ("ROLLBACK_FAILED", True),
-        ("CREATE_COMPLETE", False),
-        ("UPDATE_ROLLBACK_COMPLETE", False),
-        ("UPDATE_FAILED", False),
+        (None, {}, True),
+        ("CREATE_FAILED", {}, True),
+        ("ROLLBACK_COMPLETE", {}, True),
+        ("ROLLBACK_FAILED", {}, True),
+        ("UPDATE_FAILED", {}, True),  # the second try of a first deploy
+        ("CREATE_COMPLETE", {"Url": "u"}, False),
+        ("UPDATE_ROLLBACK_COMPLETE", {"Url": "u"}, False),
+        ("UPDATE_FAILED", {"Url": "u"}, False),
     ],
 )
-def test_a_deploy_is_the_first_until_one_succeeded(status: str | None, *, first: bool) -> None:
+def test_a_deploy_is_the_first_until_one_succeeded(
+    status: str | None, outputs: dict[str, str], *, first: bool
+) -> None:
     """
     What runs is rolled back to; where nothing ever ran there is nothing to go back to.
     """
-    live = status and LiveStack("trial", "arn", status, {}, {}, ())
+    live = status and LiveStack("trial", "arn", status, outputs, {}, ())
     assert is_first(live or None) is first

@@ -368,6 +368,20 @@ def test_how_many_at_once(bench: Bench) -> None:
     assert (counts["AnswersAtOnce"], counts["AnswersWaiting"], counts["Answered"]) == (2, 0, 0)
 
 
+def test_one_that_is_down_says_nothing_of_how_many(bench: Bench) -> None:
+    """
+    An enclave that boots, or is silent, does not lower the mean that a fleet scales by.
+    """
+    bench.health = None
+    bench.look(times=2)
+    counts = bench.supervisor.take_counts()
+    assert counts["EnclaveUp"] == 0
+    assert not {"AnswersAtOnce", "AnswersWaiting"} & set(counts)
+    bench.health = IDLE
+    bench.look()
+    assert bench.supervisor.take_counts()["AnswersAtOnce"] == 0
+
+
 def test_stop(bench: Bench) -> None:
     """
     Without its supervisor there is no enclave.

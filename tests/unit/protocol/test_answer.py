@@ -366,6 +366,7 @@ def test_pieces_arrive(pieces: list[Piece], every: int) -> None:
     while queue:
         opened += opener.open(*parse_message(sealer.seal(queue.take())))
     assert queue.take() == b""
+    assert queue.frames == 1
     assert sealer.frames <= most
     for index in range(3):
         sent, got = ([p for p in some if p.index == index] for some in (pieces, opened))

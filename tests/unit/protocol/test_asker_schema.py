@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from app.protocol.asker.pattern import translate_pattern
 from app.protocol.asker.schema import check_schema
-from app.protocol.errors import UnsupportedError
+from app.protocol.errors import QuestionError, UnsupportedError
 from app.protocol.schema import read_schema
 from tests.schemas import Json, schemas
 
@@ -77,3 +77,35 @@ def test_twice() -> None:
     """
     with pytest.raises(UnsupportedError, match="twice"):
         check_schema(r'{"patternProperties": {"\\d": {}, "[0-9]": {"type": "null"}}}')
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        ({"type": "strng"}, "#/type"),
+        ({"type": ["string", "nil"]}, "#/type"),
+        ({"type": None}, "#/type"),
+        ({"properties": {"a/b": {"items": {"type": {}}}}}, "#/properties/a~1b/items/type"),
+        ({"anyOf": [{}, {"$ref": "#/$defs/a"}]}, "#/anyOf/1/$ref"),
+        ({"examples": [{}], "items": {"$ref": "#/examples/0"}}, "#/items/$ref"),
+        ({"items": {"$ref": "#node"}}, "#/items/$ref"),
+    ],
+)
+def test_what_makes_no_sense(schema: Json, place: str) -> None:
+    """
+    A type that there is not, and a reference to nothing, are refused where they stand.
+    """
+    with pytest.raises(QuestionError, match=re.escape(f"schema {place}: ")):
+        check_schema(json.dumps(schema))
+
+
+def test_what_makes_sense() -> None:
+    """
+    References lead to a schema's own parts, however they are written; values may look like types.
+    """
+    parts = {"a/b c": {"type": ["null", "array"], "items": {"$ref": "#"}}, "yes": True}
+    for reference in ("#", "#/$defs/a~1b%20c", "#/$defs/a~1b c/items", "#/$defs/yes"):
+        schema = {"$defs": parts, "properties": {"type": {"$ref": reference}}}
+        assert json.loads(check_schema(json.dumps(schema))) == schema
+    schema = {"const": {"type": "x", "$ref": "#/y"}, "enum": [{"type": "x"}]}
+    assert json.loads(check_schema(json.dumps(schema))) == schema

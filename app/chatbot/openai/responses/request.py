@@ -66,7 +66,8 @@ _Includable = Literal[
 
 
 class _StreamOptions(Body):
-    neutral: ClassVar = {"include_obfuscation": False}
+    include_obfuscation: bool = False  # there is none: what is streamed does not leave this machine
+    include_usage: bool = True  # of the other API; usage always comes
 
 
 class _CacheOptions(Body):
@@ -285,7 +286,9 @@ def _before(name: str | None, find: Callable[[str], Sequence[Item] | None]) -> S
 
 
 def _require_question(items: Sequence[Item]) -> None:
-    last = items[-1] if items else None
+    if not items:
+        raise RequestError("input is missing", "input", "missing_required_parameter")
+    last = items[-1]
     if isinstance(last, FunctionCallOutput):
         return
     if isinstance(last, InputMessage) and last.role == "user" and last.to_message().text.strip():

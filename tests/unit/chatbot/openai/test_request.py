@@ -194,7 +194,7 @@ def test_calls_and_their_results() -> None:
     )
     assert (result.role, result.text, result.call_id) == ("tool", "18 °C", call.id)
     assert re.fullmatch("[A-Za-z0-9]{9}", call.id)
-    ours = {**GIVEN_CALL, "id": "aB3456789", "function": {"name": "f", "arguments": ""}}
+    ours = {**GIVEN_CALL, "id": "aB3456789", "index": 0, "function": {"name": "f", "arguments": ""}}
     _, called, _ = messages_of(
         ASKED, {"role": "assistant", "tool_calls": [ours]}, {**RESULT, "tool_call_id": "aB3456789"}
     )
@@ -279,7 +279,7 @@ def test_tools() -> None:
         ({"n": 5}, "n"),
         ({"n": 0}, "n"),
         ({"top_logprobs": 3}, "top_logprobs"),
-        ({"top_logprobs": 21, "logprobs": True}, "logprobs"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
         ({"reasoning_effort": "huge"}, "reasoning_effort"),
         ({"chat_template_kwargs": {"add_vision_id": True}}, "chat_template_kwargs.add_vision_id"),
         ({"presence_penalty": 3}, "presence_penalty"),

@@ -315,6 +315,8 @@ def test_text_comes_at_once() -> None:
     reader = Reader(TOOLS)
     assert join(list(reader.feed('{"name": "B'))) == []
     assert join(list(reader.feed('ob"'))) == [("text", '{"name": "Bob"')]
+    blanks = "{" + " " * 200
+    assert join(list(Reader(TOOLS).feed(blanks))) == [("text", "{")], "no call begins so"
 
 
 TOKENS = st.sampled_from([*sorted(MARKS), "<|call|>", "<|other|>"])

@@ -1,4 +1,6 @@
+import contextlib
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -49,6 +51,11 @@ def constrain(constraints: Constraints, schema: object) -> Constraint:
     return constraints.open(grammar_of(read_schema(text)).text)
 
 
+def require(constraints: Constraints, grammar: Grammar) -> None:
+    if not constraints.compiles(grammar, slow=True):
+        raise UnsupportedError("it takes too long", numbers=(grammar.option,))
+
+
 def next_tokens(constraint: Constraint) -> set[int]:
     wait_for([constraint], PATIENCE)
     packed = constraint.take()
@@ -82,7 +89,7 @@ def test_random_answers_validate(constraints: Constraints, schema: Json, seed: i
         text = write_answer(constraint, TOKENIZER, ends=ENDS, seed=seed)
     except LateMaskError:  # what no answer can be of is refused when it is asked for
         with pytest.raises(UnsupportedError):
-            constraints.require(grammar_of(read_schema(check_schema(json.dumps(schema)))))
+            require(constraints, grammar_of(read_schema(check_schema(json.dumps(schema)))))
         return
     finally:
         constraint.end()
@@ -103,7 +110,7 @@ def test_suite(constraints: Constraints, name: str) -> None:
             continue
         try:
             grammar = grammar_of(read_schema(check_schema(json.dumps(case["schema"]))))
-            constraints.require(grammar)
+            require(constraints, grammar)
         except AppError:
             continue
         SERVED.add(name)
@@ -165,14 +172,49 @@ def test_hostile(constraints: Constraints, schema: Json) -> None:
     assert time.monotonic() - began < PATIENCE
 
 
+def test_slow(constraints: Constraints) -> None:
+    """
+    Few bytes can ask for a second's work. That is seen in a tenth of one; forms as people have
+    them take less, and what the library refuses is refused at once.
+    """
+    hostile = {"type": "integer", "maximum": 2**53 - 1, "multipleOf": 999_983}
+    assert not constraints.compiles(grammar_of(hostile), slow=False)
+    field: Json = {"type": "string", "maxLength": 80}
+    form: Schema = {"type": "object", "properties": {f"f{n}": field for n in range(12)}}
+    assert constraints.compiles(grammar_of(form), slow=False)
+    with pytest.raises(UnsupportedError):
+        constraints.compiles(Grammar("start: nothing", 2), slow=False)
+
+
 def test_what_takes_too_long(constraints: Constraints, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A process that does not say anything in time is given up, and the question refused.
     """
     monkeypatch.setattr("app.enclave.engine.constraint._CHECK_SECONDS", 0.0)
     with pytest.raises(UnsupportedError) as caught:
-        constraints.require(grammar_of(read_schema('{"type": "string"}')))
+        require(constraints, grammar_of(read_schema('{"type": "string"}')))
     assert caught.value.numbers == (4,)
+
+
+def test_ended_by_the_kernel(constraints: Constraints) -> None:
+    """
+    A process that takes long gives way to all others, and a grammar that is still being compiled
+    when its time is over is refused: the kernel has ended its process.
+    """
+    names = {f"p{n}": {"type": "string"} for n in range(12_000)}  # ten seconds' work, and no limit
+    grammar = Grammar("start: %json " + json.dumps({"properties": names}), 4)
+    constraint = constraints.open(grammar.text)
+    wait_until(lambda: gives_way(constraints._program.pid))
+    wait_for([constraint], PATIENCE)
+    with pytest.raises(LateMaskError):
+        constraint.take()
+
+
+def gives_way(program: int) -> bool:
+    """Tell whether a process of the program runs only where no other would."""
+    with contextlib.suppress(ProcessLookupError):
+        return os.SCHED_IDLE in {os.sched_getscheduler(int(pid)) for pid in children(program)}
+    return False
 
 
 def test_not_compiled(constraints: Constraints) -> None:
@@ -180,8 +222,8 @@ def test_not_compiled(constraints: Constraints) -> None:
     What the library does not compile is refused, and later answers are not the worse for it.
     """
     with pytest.raises(UnsupportedError):
-        constraints.require(Grammar("start: nothing", 2))
-    constraints.require(grammar_of(read_schema("{}")))
+        require(constraints, Grammar("start: nothing", 2))
+    require(constraints, grammar_of(read_schema("{}")))
 
 
 def test_ended_from_elsewhere(constraints: Constraints) -> None:
@@ -202,10 +244,10 @@ def test_program_is_made_again() -> None:
     spell = Speller(TOKENIZER)
     made = Constraints(make_vocabulary(spell, size=SIZE, controls=CONTROLS, ends=ENDS))
     try:
-        made.require(grammar_of(read_schema("{}")))
+        require(made, grammar_of(read_schema("{}")))
         made._program.kill()
         made._program.wait()
-        made.require(grammar_of(read_schema("{}")))
+        require(made, grammar_of(read_schema("{}")))
     finally:
         made.close()
 

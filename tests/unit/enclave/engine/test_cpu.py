@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from app.enclave.engine.cpu import count_cores, name_instructions
+from app.enclave.engine.flags import has_tiles
 from app.enclave.events import Event
 
 
@@ -66,3 +67,15 @@ def test_unreadable(tmp_path: Path) -> None:
     A machine that does not say is named as such.
     """
     assert name_instructions(tmp_path / "none") is Event.CPU_OTHER
+
+
+def test_tiles(tmp_path: Path) -> None:
+    """
+    Tiles are used where the kernel says it keeps them; none where it says nothing.
+    """
+    path = tmp_path / "cpuinfo"
+    path.write_text("flags\t\t: fpu avx512f amx_bf16\n")
+    assert has_tiles(path)
+    path.write_text("flags\t\t: fpu avx512f\nbugs\t\t: amx_bf16\n")
+    assert not has_tiles(path)
+    assert not has_tiles(tmp_path / "none")

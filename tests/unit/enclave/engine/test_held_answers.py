@@ -3,8 +3,10 @@ import json
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,10 +15,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.enclave.engine.batching import BatchingEngine, Limits
+from app.enclave.engine.batching import _MOST_SLOW, BatchingEngine, Limits
 from app.enclave.engine.cache import blocks_for
-from app.enclave.engine.constraint import Constraints
+from app.enclave.engine.constraint import Constraint, Constraints
 from app.enclave.engine.generation import BatchedAnswers, BatchedGeneration
+from app.enclave.engine.grammar import Grammar
 from app.enclave.engine.interface import Finish
 from app.enclave.engine.schedule import Schedule
 from app.enclave.engine.step import Rows
@@ -24,9 +27,9 @@ from app.enclave.engine.tokenizer import TEMPLATE_NAME, TOKENIZER_NAME, Tokenize
 from app.enclave.engine.vocabulary import make_vocabulary
 from app.enclave.engine.weights import Weights, load_weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
-from app.protocol.errors import AppError, QuestionError, UnsupportedError
+from app.protocol.errors import AppError, BusyError, QuestionError, UnsupportedError
 from app.protocol.question import Message, Options, Question
-from tests.patience import wait_until
+from tests.patience import PATIENCE_SECONDS, wait_until
 from tests.pieces import take_all, text_of
 
 DEMO = Path(__file__).parents[4] / "local" / "demo_model" / "weights"
@@ -298,6 +301,59 @@ def test_cancelled(make: Make, constraints: Constraints) -> None:
     wait_until(lambda: children(constraints) == [])
 
 
+def test_slow_schemas_hold_up_no_others(
+    make: Make, constraints: Constraints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Whoever asks for a schema that takes long to compile waits for those of that kind alone, and is
+    waited for by no others; so many wait, and no more.
+    """
+    compiles, gate = constraints.compiles, threading.Event()
+    monkeypatch.setattr("app.enclave.engine.batching._QUICK_REST", 0)
+
+    def compile_slowly(grammar: Grammar, *, slow: bool) -> bool:
+        if "multipleOf" not in grammar.text:
+            return compiles(grammar, slow=slow)
+        return slow and not gate.wait(PATIENCE_SECONDS)
+
+    monkeypatch.setattr(constraints, "compiles", compile_slowly)
+    engine = make()
+    hostile = ask(schema='{"type": "integer", "multipleOf": 7}')
+    with ThreadPoolExecutor(_MOST_SLOW) as threads:
+        waiting = [threads.submit(start, engine, hostile) for _ in range(_MOST_SLOW)]
+        wait_until(lambda: engine._slow_turns.waiting == _MOST_SLOW - 1)
+        with pytest.raises(BusyError):
+            start(engine, hostile)
+        assert take_all(start(engine, ask(schema='{"type": "boolean"}')))[1].reason == "stop"
+        assert not any(asked.done() for asked in waiting)
+        gate.set()
+        assert {type(asked.exception()) for asked in waiting} == {UnsupportedError}
+
+
+def test_cancelled_before_its_process_is_made(
+    make: Make, constraints: Constraints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    No process is left of an answer that is cancelled while the model sees its prompt.
+    """
+    begun: list[BatchedAnswers] = []
+    opened = constraints.open
+
+    def open_late(grammar: str, **how: float) -> Constraint:
+        constraint = opened(grammar, **how)
+        if begun:
+            begun[0].cancel()
+            made.append(constraint)
+        return constraint
+
+    made: list[Constraint] = []
+    monkeypatch.setattr(constraints, "open", open_late)
+    engine = make(slow=0.2)
+    begun.append(start(engine, ask(schema=LONG)))
+    wait_until(lambda: made != [])
+    wait_until(lambda: children(constraints) == [])
+
+
 @pytest.mark.parametrize("many", [True, False])
 def test_required_calls(make: Make, many: bool) -> None:  # noqa: FBT001 - a test's parameter
     """
@@ -366,6 +422,9 @@ def refused(engine: BatchingEngine, question: Question) -> tuple[type[AppError],
         ({"schema": '{"oneOf": [{"type": "integer"}, {"minimum": 2}]}'}, (4,)),
         ({"schema": "{}", "stop": ("a",)}, (18,)),
         ({"schema": "{}", "tools": TOOLS, "tool_choice": "required"}, (4,)),
+        ({"schema": "{}", "stop": ("a",), "thinking": "on"}, (5, 18)),
+        ({"tools": TOOLS, "tool_choice": "required", "thinking": "low"}, (5,)),
+        ({"thinking": "off"}, (5,)),
         ({"tools": '[{"type": "web_search"}]'}, (1,)),
         ({"tools": json.dumps([tool("a", {"not": {}})]), "tool_choice": "required"}, (1,)),
     ],
@@ -406,7 +465,7 @@ def test_template_without_tools(make: Make) -> None:
     """
     engine = make(PLAIN)
     assert refused(engine, ask(tools=TOOLS)) == (UnsupportedError, (1,))
-    assert refused(engine, ask(tools=TOOLS, tool_choice="required")) == (UnsupportedError, (1,))
+    assert refused(engine, ask(tools=TOOLS, tool_choice="required")) == (UnsupportedError, (1, 2))
     assert read(engine, ask(tools=TOOLS, tool_choice="none", max_tokens=5))[1].completion_tokens
 
 

@@ -1,7 +1,9 @@
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ from app.enclave.engine.batching import BatchingEngine
 from app.enclave.engine.cache import PrefixName, blocks_for
 from app.enclave.engine.generation import BatchedAnswers
 from app.enclave.engine.load import load_engine
-from app.enclave.engine.model import OpenVinoModel, Settings
+from app.enclave.engine.model import OpenVinoModel, Products, Settings
 from app.enclave.engine.step import Rows
 from app.enclave.engine.tokenizer import Tokenizer
 from app.enclave.engine.weights import Weights, load_weights
@@ -75,7 +77,8 @@ def test_groups_divide_every_width(widths: tuple[int, ...], group: str) -> None:
     Activations share a scale in the largest group that leaves no rest in any of the model's
     matrices: one wider than a matrix would switch its 8-bit products off.
     """
-    served = Settings(threads=3, exact=False).for_library(widths)
+    products = Products(widths)
+    served = Settings(threads=3, exact=False, tiles=True).for_library(products)
     assert served == {
         "CPU_RUNTIME_CACHE_CAPACITY": "64",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
@@ -84,10 +87,25 @@ def test_groups_divide_every_width(widths: tuple[int, ...], group: str) -> None:
         "KV_CACHE_PRECISION": "u8",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    exact = Settings(threads=3, exact=True).for_library(widths)
+    exact = Settings(threads=3, exact=True).for_library(products)
     assert exact == served | {
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32",
     }  # fmt: skip
+
+
+def test_experts_take_tiles() -> None:
+    """
+    A mixture of experts is computed in 16-bit floats where the processor has AMX, unless its
+    weights have 32; no other model is, and on no other processor.
+    """
+    hints = {
+        (tiles, experts, exact): Settings(1, exact=exact, tiles=tiles).for_library(
+            Products((64,), experts)
+        )["INFERENCE_PRECISION_HINT"]
+        for tiles, experts, exact in product((True, False), repeat=3)
+    }
+    assert hints.pop((True, True, False)) == "bf16"
+    assert set(hints.values()) == {"f32"}
 
 
 def test_the_library_takes_the_settings(model: OpenVinoModel) -> None:
@@ -341,3 +359,21 @@ def test_second_turn(engine: BatchingEngine, monkeypatch: pytest.MonkeyPatch) ->
     shown.clear()
     assert read(start(engine, second)) == with_prefix
     assert sum(shown) - saved > 40
+
+
+def test_schema(engine: BatchingEngine) -> None:
+    """
+    A loaded engine holds answers to a schema, several beside others that are free.
+    """
+    schema = '{"type": "object", "properties": {"plan": {"enum": ["dental", "vision"]}, "days": '
+    schema += '{"type": "integer", "minimum": 1, "maximum": 31}}, "required": ["plan", "days"]'
+    schema += ', "additionalProperties": false}'
+    held = start(engine, ask("Where do I enrol?", schema=schema, n=3, max_tokens=250))
+    free = start(engine, ask("Where do I enrol?", max_tokens=8))
+    pieces, finish = take_all(held)
+    assert finish.reasons == ("stop",) * 3
+    for index in range(3):
+        answer = json.loads(text_of(pieces, index))
+        assert answer["plan"] in {"dental", "vision"}
+        assert 1 <= answer["days"] <= 31
+    assert read(free)

@@ -1,8 +1,10 @@
+import json
+
 import pytest
 
 from app.enclave.engine.own_text import own_spans
 from app.enclave.engine.template import ChatTemplate
-from app.protocol.errors import UnsupportedError, WeightsError
+from app.protocol.errors import QuestionError, UnsupportedError, WeightsError
 from app.protocol.question import Message, Thinking
 
 NAMES = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -191,3 +193,27 @@ def test_names_and_reasoning() -> None:
     assert text == "<Ada>: nobody:<why><why> nobody: "
     assert all("<" not in text[begin:stop] for begin, stop in own_spans(text))
     assert ChatTemplate("{{ messages[0].content }}", NAMES).render(messages) == "Hello"
+
+
+@pytest.mark.parametrize("levels", [40, 200, 900])
+def test_deep_json_does_not_grow(levels: int) -> None:
+    """
+    Indents of JSON that is deeper than anybody's are not written: of a question they would make
+    hundreds of times as much.
+    """
+    template = ChatTemplate("{{ tools | tojson(indent=4) }}", {})
+    tools = json.loads("[" * levels + "1," * 5000 + "1" + "]" * levels)
+    with pytest.raises(QuestionError):
+        template.render(TURNS, tools=tools)
+
+
+def test_indented_json() -> None:
+    """
+    Tools as people have them are indented as transformers does it.
+    """
+    template = ChatTemplate("{{ tools | tojson(indent=4) }}", {})
+    choice = {"type": "integer", "enum": [1, 2, 3, 4, 5, 6, 7, 8, 9]}
+    schema = {"type": "array", "items": {"type": "object", "properties": {"é": choice}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    text = template.render(TURNS, tools=tools)
+    assert str.__str__(text) == json.dumps(tools, ensure_ascii=False, indent=4)

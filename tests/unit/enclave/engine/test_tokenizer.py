@@ -8,10 +8,10 @@ import tokenizers
 
 from app.enclave.engine import tokenizer as engine_tokenizer
 from app.enclave.engine.prompt import TRANSCRIPT_STOPS, plain_transcript
-from app.enclave.engine.tokenizer import TEMPLATE_NAME, TOKENIZER_NAME, Tokenizer
+from app.enclave.engine.tokenizer import MOST_CHARACTERS, TEMPLATE_NAME, TOKENIZER_NAME, Tokenizer
 from app.enclave.engine.weights import Weights, load_weights
 from app.protocol.constants import MAX_CONTROL_BYTES
-from app.protocol.errors import TooLongError, UnsupportedError, WeightsError
+from app.protocol.errors import QuestionError, TooLongError, UnsupportedError, WeightsError
 from app.protocol.question import Message, Options, Question
 
 DEMO = Path(__file__).parents[4] / "local" / "demo_model" / "weights"
@@ -224,3 +224,15 @@ def test_unreadable(weights: Weights, name: str) -> None:
     (weights.folder / name).write_text("{% if %}")
     with pytest.raises(WeightsError):
         Tokenizer(weights)
+
+
+def test_far_more_than_the_question(weights: Weights) -> None:
+    """
+    What a template makes far more of than the question has is refused before it is encoded.
+    """
+    template = "{% for n in range(40) %}{{ messages[0].content }}{% endfor %}"
+    tokenizer = with_template(weights, template)
+    short, long = Message("user", "a" * 1000), Message("user", "a" * (MOST_CHARACTERS // 40 + 1))
+    assert render(tokenizer, short)
+    with pytest.raises(QuestionError):
+        tokenizer.encode(Question((long,)))

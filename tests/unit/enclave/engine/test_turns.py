@@ -44,6 +44,8 @@ class Room:
         """Let a first one work until all of *tickets* wait; give the order of these."""
         gate = threading.Event()
         self.enter("first", "first", 1, gate.wait)
+        while not self.order:  # while it waits itself, it would be counted among the others
+            time.sleep(0.001)
         for at, ticket in enumerate(tickets):
             self.enter(*ticket, work=lambda: None)
             while self.turns.waiting <= at:
@@ -83,6 +85,8 @@ def test_nothing_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     room = Room()
     gate = threading.Event()
     room.enter("first", "first", 1, gate.wait)
+    while not room.order:
+        time.sleep(0.001)
     room.enter("large", "large", 256 * KIB, lambda: None)
     while room.turns.waiting < 1:
         time.sleep(0.001)

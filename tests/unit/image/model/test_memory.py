@@ -62,3 +62,14 @@ def test_no_package(tmp_path: Path) -> None:
     """
     with pytest.raises(ImageError):
         least_engine_bytes(tmp_path)
+
+
+def test_narrow_weights_take_more_beside_themselves(tmp_path: Path) -> None:
+    """
+    Of 4 bits a copy is larger, since scales are widened.
+    """
+    wide, narrow = tmp_path / "wide", tmp_path / "narrow"
+    wide.mkdir()
+    narrow.mkdir()
+    more = least_engine_bytes(write_description(narrow, precision="int4"))
+    assert more - least_engine_bytes(write_description(wide)) == 300 * MIB

@@ -154,7 +154,7 @@ def test_what_changes_nothing_is_taken() -> None:
         reasoning={"effort": None, "summary": None, "context": "auto"},
         safety_identifier="s",
         service_tier="auto",
-        stream_options={"include_obfuscation": False},
+        stream_options={"include_obfuscation": True, "include_usage": True},
         text={"format": {"type": "text"}, "verbosity": "medium"},
         tool_choice="auto",
         tools=[],
@@ -193,7 +193,7 @@ def test_tools_that_may_be_called() -> None:
         ({"tools": [{"type": "web_search"}]}, "tools[0]", "unsupported_value", "type function"),
         ({"tools": [LOOK, {"type": "mcp"}]}, "tools[1]", "unsupported_value", "not served"),
         ({"tool_choice": {"type": "web_search"}}, "tool_choice", "unsupported_value", "auto"),
-        ({"background": True}, "background", "unsupported_parameter", "other than False"),
+        ({"background": True}, "background", "unsupported_parameter", "other than false"),
         ({"truncation": "auto"}, "truncation", "unsupported_parameter", "other than 'disabled'"),
         ({"conversation": "conv_1"}, "conversation", "unsupported_parameter", "not supported"),
         ({"prompt": {"id": "p"}}, "prompt", "unsupported_parameter", "not supported"),
@@ -207,6 +207,7 @@ def test_tools_that_may_be_called() -> None:
         ({"metadata": {"a": 1}}, "metadata.a", "invalid_value", "string"),
         ({"metadata": {str(n): "" for n in range(17)}}, "metadata", "invalid_value", "16"),
         ({"model": None}, "model", "missing_required_parameter", "missing"),
+        ({"input": None}, "input", "missing_required_parameter", "missing"),
     ],
 )
 def test_what_is_not_served(more: dict[str, object], parameter: str, code: str, words: str) -> None:
