@@ -97,8 +97,8 @@ class Tokenizer:
             UnsupportedError: The model's chat template refuses these roles in this order, or such
                 thinking.
 
-            QuestionError: The tools are malformed, or the template makes far more of the question
-                than it is.
+            QuestionError: The tools are malformed, JSON in the question spells no Unicode, or the
+                template makes far more of the question than it is.
         """
         plain = self._template is None
         if plain and question.options.thinking != "auto":
@@ -106,6 +106,10 @@ class Tokenizer:
         text = plain_transcript(question.messages) if plain else self._render(question)
         if len(text) > MOST_CHARACTERS:
             raise QuestionError(f"the prompt has over {MOST_CHARACTERS} characters")
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # JSON can spell such, and templates write what it says
+            raise QuestionError("the prompt has half of a surrogate pair") from None
         return self._prompts.encode(text, add_special_tokens=plain, limit=self._context_tokens)
 
     def _render(self, question: Question) -> str:

@@ -12,7 +12,7 @@ from app.enclave.engine.tokenizer import MOST_CHARACTERS, TEMPLATE_NAME, TOKENIZ
 from app.enclave.engine.weights import Weights, load_weights
 from app.protocol.constants import MAX_CONTROL_BYTES
 from app.protocol.errors import QuestionError, TooLongError, UnsupportedError, WeightsError
-from app.protocol.question import Message, Options, Question
+from app.protocol.question import Message, Options, Question, ToolCall
 
 DEMO = Path(__file__).parents[4] / "local" / "demo_model" / "weights"
 TURNS = (Message("user", "Hello"), Message("assistant", "Hi."), Message("user", "Where am I?"))
@@ -224,6 +224,23 @@ def test_unreadable(weights: Weights, name: str) -> None:
     (weights.folder / name).write_text("{% if %}")
     with pytest.raises(WeightsError):
         Tokenizer(weights)
+
+
+@pytest.mark.parametrize(
+    "tools", [None, '[{"type":"function","function":{"name":"f","x":"\\ud800"}}]']
+)
+def test_half_of_a_surrogate_pair(weights: Weights, tools: str | None) -> None:
+    """
+    JSON can spell what is no Unicode; where a template writes that, the question is refused.
+    """
+    source = (
+        "{{ tools | tojson }}{% for m in messages %}{{ m.content }}"
+        "{{ m.tool_calls | tojson if m.tool_calls }}{% endfor %}"
+    )
+    call = ToolCall("a", "f", '{"x": "\\ud800"}' if tools is None else "{}")
+    messages = (Message("assistant", "", calls=(call,)), Message("tool", "b", call_id="a"))
+    with pytest.raises(QuestionError):
+        with_template(weights, source).encode(Question(messages, Options(tools=tools)))
 
 
 def test_far_more_than_the_question(weights: Weights) -> None:
