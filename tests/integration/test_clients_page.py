@@ -116,6 +116,13 @@ def test_form(served: dict[str, str], sampling: str) -> None:
     assert date.fromisoformat(form["first_day"]) != date.min
 
 
+def test_responses(served: dict[str, str]) -> None:
+    """The example for the Responses API goes on from the first one, and prints two answers."""
+    example = BLOCKS["openai"] + BLOCKS["responses"] + "print(more.output_text)\n"
+    printed = run([sys.executable, "-c", example], **served).splitlines()
+    assert len(list(filter(ANSWER.search, printed))) == 3
+
+
 def test_library(twin: Twin, tmp_path: Path) -> None:
     """The example for Python runs with the two files in their usual place."""
     folder = tmp_path / "enclave-llm"

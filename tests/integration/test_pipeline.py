@@ -214,14 +214,14 @@ def test_several_answers_with_log_probabilities(session: Session) -> None:
     assert receipt.completion_tokens >= sum(len(p.tokens) for p in parts if isinstance(p, Tokens))
 
 
-def test_what_is_only_carried_is_refused_by_name(session: Session) -> None:
+def test_what_cannot_be_honoured_is_refused_by_name(session: Session) -> None:
     """
     Options that this enclave cannot honour are refused, all by name, and the session goes on.
     """
-    options = Options(tool_calls="one", schema="{}", padding="off")
-    with pytest.raises(UnsupportedError, match="cannot honour tool_calls, schema") as raised:
+    options = Options(schema="{}", thinking="on", stop=("}",), padding="off")
+    with pytest.raises(UnsupportedError, match="cannot honour thinking, stop") as raised:
         ask(session, EMAIL, options)
-    assert raised.value.numbers == (3, 4)
+    assert raised.value.numbers == (5, 18)
     assert ask(session, EMAIL)
 
 
