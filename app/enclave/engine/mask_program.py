@@ -36,7 +36,7 @@ _ANSWER_SECONDS: Final = 60  # of a processor, for all masks of an answer
 # Of a processor: whoever takes more, in all and for each mask, gives way to all others.
 _FIRST_SECONDS: Final = 0.1
 _QUICK_SECONDS: Final = 0.005
-_LOOK_SECONDS: Final = 0.02  # between two looks at what was taken
+_LOOK_SECONDS: Final = 0.02  # between two looks at what was taken, at least
 _MEMORY_BYTES: Final = 256 * 1024 * 1024  # besides the vocabulary
 _OWN: Final = Path("/proc/self")
 
@@ -135,8 +135,8 @@ class _Allowance:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        while time.process_time() < self.seconds:
-            time.sleep(_LOOK_SECONDS)
+        while (left := self.seconds - time.process_time()) > 0:
+            time.sleep(left + _LOOK_SECONDS)  # it is not taken sooner, by one thread
         os.sched_setscheduler(os.getpid(), os.SCHED_IDLE, os.sched_param(0))
 
 

@@ -24,6 +24,11 @@ Mask = NDArray[np.generic]  # bits of tokens that may come, the lowest of the fi
 _FIRST_SORTED: Final = 256  # likeliest tokens
 _MORE_SORTED: Final = 8  # times as many, where they are not enough
 _SUMMED: Final = 512  # chances at once
+_OCTETS: Final = np.arange(256, dtype=np.uint8)[:, None]
+# What to add to eight logits for each octet of a mask: a table is five times as quick as bits.
+_BARRIERS: Final = np.where(
+    np.unpackbits(_OCTETS, axis=1, bitorder="little"), np.float32(0), np.float32(-np.inf)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Sampler:
     ) -> None:
         self._options = options
         self._random = random
+        self._masked = np.empty((0, 8), np.float32)  # kept, since memory that is new costs more
         self._spell = spell
         repeats = options.repetition_penalty != 1
         counted = repeats or options.presence_penalty != 0 or options.frequency_penalty != 0
@@ -83,7 +89,7 @@ class Sampler:
             EngineError: A logit is no number or infinite, or no token may come.
         """
         if allowed is not None:
-            logits = _mask(logits, allowed)
+            logits = self._mask(logits, allowed)
         if not np.isfinite(logits.max()):
             raise EngineError
         adjusted = self._adjust(logits)
@@ -95,6 +101,18 @@ class Sampler:
             self._counts.add(token)
         told = self._tell(logits, token) if self._options.logprobs is not None else None
         return Choice(token, told)
+
+    def _mask(self, logits: Logits, allowed: Mask) -> Logits:
+        """Give the logits of what is *allowed*, and no chance to the rest."""
+        size = -(-len(logits) // 8)
+        octets = allowed.view(np.uint8)[:size]
+        if len(self._masked) != size:
+            self._masked = np.empty((size, 8), np.float32)
+        np.take(_BARRIERS, octets, axis=0, out=self._masked[: len(octets)], mode="clip")
+        self._masked[len(octets) :] = -np.inf
+        masked = self._masked.reshape(-1)[: len(logits)]
+        masked += logits
+        return masked
 
     def _adjust(self, logits: Logits) -> Logits:
         """Give the logits after biases and penalties."""
@@ -143,11 +161,6 @@ class _Counts:
             self.tokens = np.append(self.tokens, token)
             self.counts = np.append(self.counts, np.float32(0))
         self.counts[self._places[token]] += 1
-
-
-def _mask(logits: Logits, allowed: Mask) -> Logits:
-    bits = np.unpackbits(allowed.view(np.uint8), count=len(logits), bitorder="little")
-    return np.where(bits, logits, np.float32(-np.inf))
 
 
 def _likeliest(logits: Logits, count: int) -> list[int]:
