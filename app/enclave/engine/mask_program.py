@@ -39,6 +39,7 @@ _QUICK_SECONDS: Final = 0.005
 _LOOK_SECONDS: Final = 0.02  # between two looks at what was taken, at least
 _MEMORY_BYTES: Final = 256 * 1024 * 1024  # besides the vocabulary
 _OWN: Final = Path("/proc/self")
+_ANY: Final = '%llguidance {"no_forcing": true}\nstart: any\nany: %json {"type": "object"}\n'
 
 
 def main(channel: socket.socket, vocabulary: bytes) -> None:
@@ -97,6 +98,8 @@ def _load(vocabulary: bytes) -> "LLTokenizer":
         slices=slices,
     )
     wrapper.tokens.clear()
+    # The library makes some of what it needs at its first grammar: once, not in each process.
+    llguidance.LLMatcher(tokenizer, _ANY, log_level=0).compute_bitmask()
     return tokenizer
 
 
