@@ -149,6 +149,11 @@ def _make_vpc(network: Construct, cidr: str, *, public: bool, logs: Logs) -> ec2
     return vpc
 
 
+def first_zones(count: int) -> list[str]:
+    """Give the first zones of the Region, chosen at deployment: synth asks nobody."""
+    return [Fn.select(index, Fn.get_azs()) for index in range(count)]
+
+
 def _find_vpc(network: Construct, vpc: ExistingVpc) -> ec2.IVpc:
     """Give a VPC that is there; which zones its subnets lie in, synth need not know."""
     count = len(vpc.subnet_ids)
@@ -157,7 +162,7 @@ def _find_vpc(network: Construct, vpc: ExistingVpc) -> ec2.IVpc:
         network,
         "Vpc",
         vpc_id=vpc.vpc_id,
-        availability_zones=[Fn.select(n, Fn.get_azs()) for n in range(count)],
+        availability_zones=first_zones(count),
         isolated_subnet_ids=list(vpc.subnet_ids),
         isolated_subnet_route_table_ids=tables * (count // len(tables)) if tables else None,
     )

@@ -4,7 +4,7 @@ The stack: everything of one deployment, in the order in which each part needs t
 
 from typing import Final
 
-from aws_cdk import CfnOutput, Environment, Fn, Stack
+from aws_cdk import CfnOutput, Environment, Stack
 from constructs import Construct
 
 from infra.alarms import Alarms
@@ -18,7 +18,7 @@ from infra.host_role import HostRole
 from infra.host_software import HostSoftware
 from infra.key import EnclaveKey
 from infra.logs import Logs
-from infra.network import ZONES, Network
+from infra.network import ZONES, Network, first_zones
 from infra.parameters import Parameters
 
 MAX_NAME_CHARACTERS: Final = 32  # so that role names with it and a Region stay under IAM's 64
@@ -99,8 +99,8 @@ class EnclaveStack(Stack):
 
     @property
     def availability_zones(self) -> list[str]:
-        """The first zones of the Region, chosen at deployment: synth asks nobody."""
-        return [Fn.select(index, Fn.get_azs()) for index in range(ZONES)]
+        """Those that the stack takes."""
+        return first_zones(ZONES)
 
     def _front(self, parameters: Parameters, network: Network, fleet: Fleet) -> Front:
         return Front(

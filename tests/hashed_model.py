@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -23,6 +22,7 @@ from app.enclave.engine.sampling import Choice, Sampler
 from app.enclave.engine.step import Bounds, Rows, require_blocks, require_step
 from app.protocol.piece import Piece
 from app.protocol.question import Message, Options, Question
+from tests.numbers import Numbers
 
 VOCABULARY: Final = 300
 FOREVER: Final = time.monotonic() + 3600
@@ -94,35 +94,10 @@ class HashedModel:
         return sum(len(rows.tokens) for step in self.steps for rows in step)
 
 
-class Numbers:
-    """A tokenizer of texts that are token ids, written out."""
-
-    stops: tuple[str, ...] = ()
-    strip_start = False
-    most_token_bytes = 8
-    vocabulary = VOCABULARY
-    controls = MappingProxyType[int, str]({})
-
-    def grammar(self, question: Question) -> None:
-        """Hold answers to nothing."""
-
-    def encode(self, question: Question) -> list[int]:
-        """Give the tokens of the prompt."""
-        return [int(word) for word in question.messages[-1].text.split()]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Give the text of *ids*."""
-        return "".join(f"{token} " for token in ids)
-
-    def spell(self, token: int) -> bytes:
-        """Give the bytes of *token*."""
-        return f"{token} ".encode()
-
-
 @contextmanager
 def run_engine(model: HashedModel, context: int) -> Iterator[BatchingEngine]:
     """Run an engine that ends no answer before its length."""
-    engine = BatchingEngine(model, Numbers(), Limits(context, frozenset()))
+    engine = BatchingEngine(model, Numbers(VOCABULARY), Limits(context, frozenset()))
     try:
         yield engine
     finally:
@@ -169,7 +144,7 @@ def choose_alone(
 ) -> list[Choice]:
     """Give the answer that is made with no other, no blocks and no guess beside it."""
     random, text = np.random.default_rng((options.seed or 0, index)), list(prompt)
-    sampler = Sampler(options, prompt=prompt, random=random, spell=Numbers().spell)
+    sampler = Sampler(options, prompt=prompt, random=random, spell=Numbers(VOCABULARY).spell)
     choices = []
     for _ in range(min(options.max_tokens, context - len(prompt))):
         choices.append(sampler.choose(model.logits(text)))

@@ -2,7 +2,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import cast
 
 import numpy as np
@@ -20,6 +19,7 @@ from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.question import Message, Options, Padding, Question
 from image.model.support import TESTED
 from tests.engine.conftest import VARIANTS
+from tests.numbers import Numbers
 from tests.pieces import take_all, text_of
 
 References = dict[str, list[dict[str, object]]]
@@ -28,28 +28,6 @@ NEW_TOKENS = 96
 RANDOM_TOKENS = 16  # of a random model, as many as transformers was asked for
 CLEAR_LEAD = 1e-4  # logits; below it rounding may decide, in either library
 DEMO = Path(__file__).parents[2] / "local" / "demo_model" / "weights"
-
-
-class Numbers:
-    """A tokenizer of texts that are token ids, written out: an answer's text is its tokens."""
-
-    stops: tuple[str, ...] = ()
-    strip_start = False
-    most_token_bytes = 8
-    vocabulary = 2**31
-    controls = MappingProxyType[int, str]({})
-
-    def grammar(self, question: Question) -> None:
-        """Hold answers to nothing."""
-
-    def encode(self, question: Question) -> list[int]:
-        return [int(word) for word in question.messages[-1].text.split()]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return "".join(f"{token} " for token in ids)
-
-    def spell(self, token: int) -> bytes:
-        return f"{token} ".encode()
 
 
 @contextmanager

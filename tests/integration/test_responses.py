@@ -1,7 +1,6 @@
 """The Responses API as OpenAI's own client uses it, on the running twin."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import cast
 
 import pytest
@@ -10,22 +9,10 @@ from openai.types.responses import ResponseInputItemParam
 
 from local.twin.twin import Twin
 from tests.endless import ENDLESS_TOKENS
-from tests.integration.test_serve import FAST, MODEL, OTHER, QUESTION, TOKEN, Api, serve
+from tests.integration.test_serve import MODEL, OTHER, QUESTION, TOKEN, Api, api, expected, serve
 from tests.patience import wait_until
 
-
-@pytest.fixture(scope="module")
-def api(twin: Twin) -> Iterator[Api]:
-    """The API on the shared twin."""
-    with serve(twin.connect) as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def expected(twin: Twin) -> str:
-    """The greedy answer to `QUESTION`, as a session gives it."""
-    with twin.connect() as session:
-        return "".join(session.ask(QUESTION, FAST))
+__all__ = ["api", "expected"]
 
 
 def test_a_response(api: Api, expected: str, twin: Twin) -> None:

@@ -22,33 +22,44 @@ class _Text(Body):
     text: str
 
 
-class _Refusal(Body):
+class Refusal(Body):
+    """A part in which an assistant has said that it does not answer; read as its text."""
+
     type: Literal["refusal"]
     refusal: str
 
     @property
     def text(self) -> str:
+        """What was said."""
         return self.refusal
 
 
-def _tag(value: object) -> str | None:
-    kind = value.get("type") if isinstance(value, dict) else None
-    return {"text": "<text>", "refusal": "<refusal>"}.get(str(kind))
+def by_kind(*texts: str, message: str) -> Discriminator:
+    """
+    Tell parts of text from refusals.
+
+    Args:
+        texts: The types that parts of text have.
+
+        message: Of the error for any other.
+    """
+    tags = {**dict.fromkeys(texts, "<text>"), "refusal": "<refusal>"}
+
+    def tag(value: object) -> str | None:
+        kind = value.get("type") if isinstance(value, dict) else None
+        return tags.get(str(kind))
+
+    return Discriminator(tag, custom_error_type="unsupported", custom_error_message=message)
 
 
+BY_SHAPE: Final = Discriminator(lambda value: "<list>" if isinstance(value, list) else "<text>")
 _Part = Annotated[
-    Annotated[_Text, Tag("<text>")] | Annotated[_Refusal, Tag("<refusal>")],
-    Discriminator(
-        _tag,
-        custom_error_type="unsupported",
-        custom_error_message="only parts of type text are read here",
-    ),
+    Annotated[_Text, Tag("<text>")] | Annotated[Refusal, Tag("<refusal>")],
+    by_kind("text", message="only parts of type text are read here"),
 ]
-
-
 _Content = Annotated[
     Annotated[str, Tag("<text>")] | Annotated[list[_Part], Field(fail_fast=True), Tag("<list>")],
-    Discriminator(lambda value: "<list>" if isinstance(value, list) else "<text>"),
+    BY_SHAPE,
 ]
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag, TypeAdapter
 
 from app.chatbot.openai.body import Body, RequestError
-from app.chatbot.openai.messages import shorten_id
+from app.chatbot.openai.messages import BY_SHAPE, Refusal, by_kind, shorten_id
 from app.chatbot.openai.tools import Word
 from app.protocol.constants import MAX_TURNS
 from app.protocol.question import Message, ToolCall
@@ -52,31 +52,17 @@ class _Text(Body):
     logprobs: list[object] = Field(default_factory=list)
 
 
-class _Refusal(Body):
-    type: Literal["refusal"]
-    refusal: str
-
-    @property
-    def text(self) -> str:
-        return self.refusal
-
-
-def _part_tag(value: object) -> str | None:
-    kind = value.get("type") if isinstance(value, dict) else None
-    return {"input_text": "<text>", "output_text": "<text>", "refusal": "<refusal>"}.get(str(kind))
-
-
 _Part = Annotated[
-    Annotated[_Text, Tag("<text>")] | Annotated[_Refusal, Tag("<refusal>")],
-    Discriminator(
-        _part_tag,
-        custom_error_type="unsupported",
-        custom_error_message="only text is read here, in parts of type input_text or output_text",
+    Annotated[_Text, Tag("<text>")] | Annotated[Refusal, Tag("<refusal>")],
+    by_kind(
+        "input_text",
+        "output_text",
+        message="only text is read here, in parts of type input_text or output_text",
     ),
 ]
 _Content = Annotated[
     Annotated[str, Tag("<text>")] | Annotated[list[_Part], Field(fail_fast=True), Tag("<list>")],
-    Discriminator(lambda value: "<list>" if isinstance(value, list) else "<text>"),
+    BY_SHAPE,
 ]
 
 

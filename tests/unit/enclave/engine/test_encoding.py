@@ -147,11 +147,10 @@ def test_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     assert encode(tokenizer, ask("hello")) == list(b"hello")
 
 
-def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    While one is encoded others wait, until their deadline at most.
-    """
-    tokenizer = Bytes()
+def hold_up(
+    monkeypatch: pytest.MonkeyPatch, tokenizer: Bytes
+) -> tuple[threading.Event, threading.Event]:
+    """Have *tokenizer* say when it begins, and wait until it may go on."""
     begun, gate = threading.Event(), threading.Event()
 
     def encode_slowly(_: Question) -> list[int]:
@@ -160,6 +159,15 @@ def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
         return [1]
 
     monkeypatch.setattr(tokenizer, "encode", encode_slowly)
+    return begun, gate
+
+
+def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    While one is encoded others wait, until their deadline at most.
+    """
+    tokenizer = Bytes()
+    begun, gate = hold_up(monkeypatch, tokenizer)
     encoder = PromptEncoder(tokenizer, context_tokens=CONTEXT)
     under_way = threading.Thread(target=lambda: encoder.encode(ask("one"), "one", deadline=FOREVER))
     under_way.start()
@@ -225,14 +233,7 @@ def test_several_answers_wait_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
     A long question takes as many places while it waits as it wants answers.
     """
     tokenizer = Bytes()
-    begun, gate = threading.Event(), threading.Event()
-
-    def encode_slowly(_: Question) -> list[int]:
-        begun.set()
-        gate.wait()
-        return [1]
-
-    monkeypatch.setattr(tokenizer, "encode", encode_slowly)
+    begun, gate = hold_up(monkeypatch, tokenizer)
     encoder = PromptEncoder(tokenizer, context_tokens=10_000)
     several = replace(ask("x" * (SHORT_BYTES + 1)), options=Options(n=MOST_LONG))
     under_way = threading.Thread(target=lambda: encoder.encode(several, "one", deadline=FOREVER))
