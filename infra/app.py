@@ -20,7 +20,7 @@ from app.protocol.releases import PRODUCTION_KITS
 from infra.acknowledged import acknowledge
 from infra.approved_image import load_approved_image
 from infra.feature_flags import FEATURE_FLAGS
-from infra.key_policy import KeyPolicyError
+from infra.attested_policy import KeyPolicyError
 from infra.parameters import parse_parameters
 from infra.stack import MAX_NAME_CHARACTERS, EnclaveStack
 

@@ -1,5 +1,8 @@
 """
 The host role: what a parent instance may do in AWS. On the key: nothing, and that explicitly.
+
+Weights that are sealed are opened with its credentials, by the enclave: their owner's key policy
+takes no call without the document of an approved image.
 """
 
 from collections.abc import Sequence
@@ -10,6 +13,8 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
+from app.protocol.constants import PURPOSE_WEIGHTS
+from infra.attested_policy import for_purpose
 from infra.logs import Logs
 from infra.network import asset_arn
 from infra.policy_json import Json, document, statement
@@ -30,7 +35,9 @@ class HostRole(Construct):
     The instance role, its permissions named one by one.
 
     Args:
-        role_name: Fixed, so that endpoint policies and smoke tests know it.
+        role_name: Fixed, so that endpoint policies, smoke tests and owners of weights know it.
+
+        weights_key: ARN of the key that weights are sealed under; None where they lie in clear.
     """
 
     def __init__(
@@ -40,11 +47,14 @@ class HostRole(Construct):
         *,
         role_name: str,
         key_arn: str,
+        weights_key: str | None,
         logs: Logs,
         files: Sequence[assets.Asset],
     ) -> None:
         super().__init__(scope, name)
         permissions = _statements(Stack.of(self), key_arn=key_arn, logs=logs, files=files)
+        if weights_key is not None:
+            permissions.append(_open_weights(weights_key))
         self.role = iam.Role(
             self,
             "Role",
@@ -70,3 +80,9 @@ def _statements(
         statement("SessionManager", list(_SESSION_MANAGER), "*"),
         statement("NoKey", "kms:*", key_arn, effect="Deny"),
     ]
+
+
+def _open_weights(key_arn: str) -> Json:
+    """Let the role open weights under that key; the policy of the key's owner asks for more."""
+    condition = for_purpose(PURPOSE_WEIGHTS)
+    return statement("OpenWeights", "kms:Decrypt", key_arn, condition=condition)

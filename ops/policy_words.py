@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from infra.key_policy import ApprovedPcrs, KeyPolicyError, key_policy
+from infra.attested_policy import ApprovedPcrs, KeyPolicyError
+from infra.key_policy import key_policy
 
 Json = Mapping[str, object]
 
