@@ -10,12 +10,13 @@ import hashlib
 import math
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from app.enclave.connection import Connection
 from app.enclave.engine.weights import Weights
+from app.enclave.kms.client import KmsClient
 from app.protocol.errors import ProtocolError, UnavailableError, WeightsError
 from app.protocol.messages import Kind as MessageKind
 from app.protocol.package import File
@@ -23,31 +24,23 @@ from app.protocol.weights import (
     WEIGHTS_MESSAGE_SECONDS,
     WEIGHTS_PIECE_BYTES,
     Kind,
-    WeightsKey,
     parse_weights_key,
 )
 from app.protocol.weights_piece import PieceOpener
 
-OpenKey = Callable[[WeightsKey], bytes]
-Tell = Callable[[int], None]
 
-
-def take_in(
-    described: Weights, folder: Path, stream: socket.socket, open_key: OpenKey, tell: Tell
-) -> Weights:
+def take_in(told: Weights, folder: Path, stream: socket.socket, kms: KmsClient) -> Weights:
     """
-    Take in every file that *described* lists, into *folder*; give the weights, verified.
+    Take in every file that *told* lists, into *folder*; give the weights, verified.
 
     Args:
-        described: As `unverified_weights` gave it.
+        told: As `unverified_weights` gave it.
 
         folder: Empty, and nobody else's.
 
         stream: To the parent's `WEIGHTS_PORT`; closed afterwards.
 
-        open_key: Has KMS open the key of sealed weights; raises AppError.
-
-        tell: Is told of the bytes that have come since it was last told.
+        kms: Opens the key of sealed weights.
 
     Raises:
         WeightsError: A file is not as listed.
@@ -58,27 +51,27 @@ def take_in(
 
         UnavailableError: It does not have a file, or the key.
 
+        DeniedError, KmsError, NsmError: KMS did not open the key for this enclave.
+
         OSError: It has gone, or is too slow; or memory is full.
     """
     with stream:
         parent = Connection(stream, math.inf)
         parent.send(bytes([Kind.ASK_KEY]))
         key = parse_weights_key(_receive(parent, Kind.KEY))
-        data_key = open_key(key) if key else b""
-        for name, file in described.files.items():
+        data_key = kms.open_weights_key(key, told.digest) if key else b""
+        for name, file in told.files.items():
             digest = bytes.fromhex(file.sha256)
-            opener = PieceOpener(data_key, described.digest, digest, key.key_arn) if key else None
+            opener = PieceOpener(data_key, told.digest, digest, key.key_arn) if key else None
             parent.send(bytes([Kind.ASK_FILE]) + digest)
             with (folder / name).open("xb") as out:
-                for piece in _pieces(parent, file, opener):
-                    out.write(piece)
-                    tell(len(piece))
+                out.writelines(_pieces(parent, file, opener))
         parent.require_end()
-    return replace(described, folder=folder)
+    return replace(told, folder=folder)
 
 
 def _pieces(parent: Connection, file: File, opener: PieceOpener | None) -> Iterator[bytes]:
-    """Give each piece of *file*, open and of its one size; raise at the end if the digest is not its."""
+    """Give each piece of *file*, opened; what they are together is known when they have ended."""
     end = time.monotonic() + 60 + file.bytes / 2**20
     digest = hashlib.sha256()
     for number, start in enumerate(range(0, file.bytes, WEIGHTS_PIECE_BYTES)):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -59,8 +59,8 @@ WEIGHTS_FOLDER: Final = Path("/weights")
 INTAKE_FOLDER: Final = Path("/run/weights")
 _CONNECT_SECONDS: Final = 5
 _SWITCH_SECONDS: Final = 0.0005  # that a beat waits for another thread's Python; 5 ms by default
-_MOUNT_FLAGS: Final = 2 | 4 | 8  # MS_NOSUID, MS_NODEV, MS_NOEXEC: linux/mount.h
-_REFUSALS: Final = (  # the first that fits
+_REMOUNT: Final = 2 | 4 | 8 | 32  # MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT: linux/mount.h
+_REFUSALS: Final = (  # the first that fits is told
     (Event.REFUSED_CLOCK, ClockError),
     (Event.REFUSED_NSM, NsmError),
     (Event.REFUSED_PREFLIGHT, PreflightError),
@@ -72,94 +72,87 @@ _REFUSALS: Final = (  # the first that fits
 )
 
 
+def connect_parent(port: int) -> socket.socket:
+    """
+    Open a stream to a vsock port of the parent's.
+
+    Raises:
+        OSError: Nobody listens there.
+    """
+    stream = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+    try:
+        stream.settimeout(_CONNECT_SECONDS)
+        stream.connect((PARENT_CID, port))
+    except OSError:
+        stream.close()
+        raise
+    return stream
+
+
 @dataclass(frozen=True, slots=True)
 class Platform:
     """
-    Where the enclave runs: its NSM, its listener, its ways to the parent, its weights.
+    Where the enclave runs: its NSM, its listener, its ways to the parent, its weights. What is left
+    out is Nitro's.
 
     Attributes:
-        connect: Opens a stream to a vsock port of the parent's; what TLS there is, is ours, inside.
+        connect: Opens a stream to a port of the parent's; TLS to KMS is ours, inside it.
 
         ca_bundle: File of certificate authorities for KMS; None for botocore's own.
 
-        weights_folder: The image's.
+        weights_folder: The image's: a whole package, or its `model.json` alone.
 
-        intake_folder: Empty, in memory, for what an image with `model.json` alone takes in.
+        intake_folder: Empty, in memory, for the files that then come from the parent.
 
         threads: For the engine.
     """
 
     nsm: Nsm
     listener: socket.socket
-    connect: Callable[[int], socket.socket]
-    ca_bundle: Path | None
-    weights_folder: Path
-    intake_folder: Path
-    threads: int
+    connect: Callable[[int], socket.socket] = connect_parent
+    ca_bundle: Path | None = None
+    weights_folder: Path = WEIGHTS_FOLDER
+    intake_folder: Path = INTAKE_FOLDER
+    threads: int = field(default_factory=count_cores)
 
 
 def run(platform: Platform, stop: threading.Event) -> None:
     """
-    Check what must be true, load the model, then serve until *stop* is set; it is set at the end.
+    Check what must be true, load the model, then serve until *stop* is set, which it is at the end.
 
     Raises:
         AppError: The clock, the NSM, the weights or the model cannot be relied on, or the engine
             has died.
 
-        OSError: The parent does not send the weights.
+        OSError: The parent has gone while it sent the weights, or is too slow.
     """
     started = time.monotonic()
     sys.setswitchinterval(_SWITCH_SECONDS)
     drift = require_clock(platform.nsm, now=utc_now())
     report(name_instructions(), threads=platform.threads)
-    described = unverified_weights(platform.weights_folder)
-    manifest = _describe(described)
-    kms = KmsClient(
-        nsm=platform.nsm,
-        connect=partial(platform.connect, KMS_PROXY_PORT),
-        ca_bundle=platform.ca_bundle,
-        manifest_digest=manifest.digest,
-    )
-    server = Server(manifest, sum(file.bytes for file in described.files.values()))
+    told, intake = unverified_weights(platform.weights_folder), platform.intake_folder
+    manifest = Manifest(told.name, told.label, told.digest, told.context_length)
+    connect_kms = partial(platform.connect, KMS_PROXY_PORT)
+    kms = KmsClient(platform.nsm, connect_kms, platform.ca_bundle, manifest.digest)
+    total = sum(file.bytes for file in told.files.values())
+    server = Server(manifest, lambda: (sum(path.stat().st_size for path in intake.iterdir()), total))
     serving = ThreadPoolExecutor(1).submit(server.serve, platform.listener, stop)
     try:
-        weights = _get_weights(platform, described, kms, server.tell)
+        if len(list(platform.weights_folder.iterdir())) > 1:
+            weights = load_weights(platform.weights_folder)
+        else:  # model.json alone
+            weights = take_in(told, intake, platform.connect(WEIGHTS_PORT), kms)
         with closing(load_engine(weights, threads=platform.threads)) as engine:
             require_answer(engine)
             key_ring = KeyRing(manifest_digest=manifest.digest, clock=time.monotonic)
-            server.answerer = Answerer(
-                key_ring, DataKeys(kms), engine, platform.nsm, manifest.digest
-            )
+            keys = DataKeys(kms)
+            server.answerer = Answerer(key_ring, keys, engine, platform.nsm, manifest.digest)
             milliseconds = round((time.monotonic() - started) * 1000)
             report(Event.STARTED, milliseconds=milliseconds, drift_milliseconds=round(drift * 1000))
             serving.result()
     finally:
         stop.set()
     report(Event.STOPPED)
-
-
-def _get_weights(
-    platform: Platform, described: Weights, kms: KmsClient, tell: Callable[[int], None]
-) -> Weights:
-    """Check the image's weights, or take in those that it only describes."""
-    if len(list(platform.weights_folder.iterdir())) > 1:
-        return load_weights(platform.weights_folder)
-    return take_in(
-        described,
-        platform.intake_folder,
-        platform.connect(WEIGHTS_PORT),
-        open_key=lambda key: kms.open_weights_key(key, described.digest),
-        tell=tell,
-    )
-
-
-def _describe(weights: Weights) -> Manifest:
-    return Manifest(
-        model=weights.name,
-        label=weights.label,
-        weights_sha256=weights.digest,
-        context_tokens=weights.context_length,
-    )
 
 
 def explain(error: AppError | OSError) -> Event:
@@ -183,26 +176,6 @@ def _listen() -> socket.socket:
     return listener
 
 
-def _connect(port: int) -> socket.socket:
-    stream = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
-    try:
-        stream.settimeout(_CONNECT_SECONDS)
-        stream.connect((PARENT_CID, port))
-    except OSError:
-        stream.close()
-        raise
-    return stream
-
-
-def _make_room() -> Path:
-    """Mount memory for weights, all that there is: of a file system's default, half, is too little."""
-    INTAKE_FOLDER.mkdir()
-    what, options = b"tmpfs", b"size=100%,mode=0700"
-    if ctypes.CDLL(None).mount(what, bytes(INTAKE_FOLDER), what, _MOUNT_FLAGS, options) != 0:
-        raise OSError
-    return INTAKE_FOLDER
-
-
 def main() -> None:
     """Serve on Nitro: /dev/nsm, vsock, AWS's certificate authorities, the image's weights."""
     silence()
@@ -210,16 +183,11 @@ def main() -> None:
         require_hardware_entropy(RNG_CURRENT)
         nsm = NsmClient(device_exchange(NSM_DEVICE))
         seed(nsm)
-        platform = Platform(
-            nsm=nsm,
-            listener=_listen(),
-            connect=_connect,
-            ca_bundle=None,
-            weights_folder=WEIGHTS_FOLDER,
-            intake_folder=_make_room(),
-            threads=count_cores(),
-        )
-        run(platform, stop_on_signals())
+        INTAKE_FOLDER.mkdir()
+        # A file system in memory may take half of it, by default; weights need more.
+        if ctypes.CDLL(None).mount(None, b"/run", None, _REMOUNT, b"size=100%") != 0:
+            refuse_to_start(Event.REFUSED_DEVICE)
+        run(Platform(nsm, _listen()), stop_on_signals())
     except (AppError, OSError) as error:
         refuse_to_start(explain(error))
 

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 from app.enclave.answering import Answerer, Outcome
@@ -41,23 +40,19 @@ class Server:
     Args:
         manifest: Attested in every document of kind `attest`.
 
-        weights_bytes: That are to come.
+        loading: Gives how many bytes of the weights have come, and how many there are.
 
     Attributes:
         answerer: Answers chat requests. None while the weights come in: health is answered then,
             and nothing else.
     """
 
-    def __init__(self, manifest: Manifest, weights_bytes: int) -> None:
+    def __init__(self, manifest: Manifest, loading: Callable[[], tuple[int, int]]) -> None:
         self.answerer: Answerer | None = None
         self._manifest = manifest
-        self._loading = 0, weights_bytes
+        self._loading = loading
         self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._counts = _Counts()
-
-    def tell(self, size: int) -> None:
-        """Let health say that *size* bytes more of the weights have come."""
-        self._loading = self._loading[0] + size, self._loading[1]
 
     def serve(self, listener: socket.socket, stop: threading.Event) -> None:
         """
@@ -113,8 +108,8 @@ class Server:
     def _answer(self, kind: Kind, body: bytes, peer: Connection) -> None:
         answerer = self.answerer
         if kind is Kind.HEALTH:
-            counts = self._counts.report()
-            peer.send(encode_health(counts if answerer else replace(counts, loading=self._loading)))
+            loading = None if answerer else self._loading()
+            peer.send(encode_health(self._counts.report(loading)))
         elif answerer is None:
             raise BusyError
         elif kind is Kind.ATTEST:
@@ -159,8 +154,8 @@ class _Counts:
                 self._ended[outcome] += 1
         return outcome
 
-    def report(self) -> HealthReport:
+    def report(self, loading: tuple[int, int] | None) -> HealthReport:
         """Give the counts; requests beyond the engine's slots are waiting."""
         with self._lock:
             active = min(self._active, MAX_ACTIVE_ANSWERS)
-            return HealthReport(active, self._active - active, loading=None, **self._ended)
+            return HealthReport(active, self._active - active, loading=loading, **self._ended)
