@@ -13,11 +13,10 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
-from app.protocol.constants import PURPOSE_WEIGHTS
-from infra.attested_policy import for_purpose
 from infra.logs import Logs
 from infra.network import asset_arn
 from infra.policy_json import Json, document, statement
+from infra.weights_policy import host_statement
 
 # Session Manager and Run Command, nothing else of Systems Manager; no resource can be named.
 # Source: Systems Manager user guide, "Create a custom IAM role for Session Manager".
@@ -54,7 +53,7 @@ class HostRole(Construct):
         super().__init__(scope, name)
         permissions = _statements(Stack.of(self), key_arn=key_arn, logs=logs, files=files)
         if weights_key is not None:
-            permissions.append(_open_weights(weights_key))
+            permissions.append(host_statement(weights_key))
         self.role = iam.Role(
             self,
             "Role",
@@ -80,9 +79,3 @@ def _statements(
         statement("SessionManager", list(_SESSION_MANAGER), "*"),
         statement("NoKey", "kms:*", key_arn, effect="Deny"),
     ]
-
-
-def _open_weights(key_arn: str) -> Json:
-    """Let the role open weights under that key; the policy of the key's owner asks for more."""
-    condition = for_purpose(PURPOSE_WEIGHTS)
-    return statement("OpenWeights", "kms:Decrypt", key_arn, condition=condition)

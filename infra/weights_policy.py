@@ -34,6 +34,7 @@ from infra.attested_policy import (
     require_releases,
     sid_of,
 )
+from infra.policy_json import Json, statement
 
 PRINCIPAL_KEY: Final = "aws:PrincipalArn"
 DIGEST_KEY: Final = f"kms:EncryptionContext:{DIGEST}"
@@ -87,6 +88,8 @@ def weights_policy(
         developer guide, "Allowing users in other accounts to use a KMS key".
     """
     partition = _require_principals(account, sealers, host_roles)
+    if releases and not host_roles:
+        raise KeyPolicyError("there is no host role for the releases")
     approved = require_releases(release.pcrs for release in releases)
     for release in releases:
         if not _SHA256.fullmatch(release.digest):
@@ -135,11 +138,17 @@ def weights_policy_of(
     )
 
 
+def host_statement(key_arn: str) -> Json:
+    """Give what the host role's own policy, in the hosts' account, has about the key."""
+    condition = for_purpose(PURPOSE_WEIGHTS)
+    return statement("OpenWeights", "kms:Decrypt", key_arn, condition=condition)
+
+
 def _require_principals(account: str, sealers: Sequence[str], hosts: Sequence[str]) -> str:
     """Give the partition that all of them are in."""
     require_account(account)
-    if not sealers or not hosts:
-        raise KeyPolicyError("there is no sealer, or no host role")
+    if not sealers:
+        raise KeyPolicyError("there is no sealer")
     found = [require_principal(arn, "sealer", "role", "user") for arn in sealers]
     for _, owner in found:
         if owner != account:
