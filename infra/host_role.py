@@ -7,11 +7,9 @@ from typing import Final
 
 from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from infra.logs import Logs
-from infra.network import asset_arn
 from infra.policy_json import Json, document, statement
 
 # Session Manager and Run Command, nothing else of Systems Manager; no resource can be named.
@@ -31,6 +29,8 @@ class HostRole(Construct):
 
     Args:
         role_name: Fixed, so that endpoint policies and smoke tests know it.
+
+        file_arns: Of the objects that it fetches, and no others.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class HostRole(Construct):
         role_name: str,
         key_arn: str,
         logs: Logs,
-        files: Sequence[assets.Asset],
+        file_arns: Sequence[str],
     ) -> None:
         super().__init__(scope, name)
-        permissions = _statements(Stack.of(self), key_arn=key_arn, logs=logs, files=files)
+        permissions = _statements(Stack.of(self), key_arn=key_arn, logs=logs, file_arns=file_arns)
         self.role = iam.Role(
             self,
             "Role",
@@ -57,11 +57,11 @@ class HostRole(Construct):
 
 
 def _statements(
-    stack: Stack, *, key_arn: str, logs: Logs, files: Sequence[assets.Asset]
+    stack: Stack, *, key_arn: str, logs: Logs, file_arns: Sequence[str]
 ) -> list[Json]:
     return [
         statement("SayHowBootWent", "cloudformation:SignalResource", stack.stack_id),
-        statement("FetchAssets", "s3:GetObject", [asset_arn(asset) for asset in files]),
+        statement("FetchAssets", "s3:GetObject", list(file_arns)),
         statement(
             "WriteLogs",
             ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],

@@ -58,7 +58,7 @@ class EnclaveStack(Stack):
         logs = Logs(self, "Logs")
         eif = EnclaveImage(self, "EnclaveImage", image=image)
         software = HostSoftware(self, "HostSoftware", path=parameters.host)
-        files = (eif.asset, software.asset)
+        file_arns = (*eif.object_arns, software.object_arn)
         chat_role = ChatRole(
             self,
             "ChatRole",
@@ -70,14 +70,16 @@ class EnclaveStack(Stack):
         key = EnclaveKey(self, "Key", account=account, chat_role=chat_role, releases=image.releases)
         host_name = f"{name}-host-{region}"
         host_role = HostRole(
-            self, "HostRole", role_name=host_name, key_arn=key.arn, logs=logs, files=files
+            self, "HostRole", role_name=host_name, key_arn=key.arn, logs=logs, file_arns=file_arns
         )
 
         network = Network(self, "Network", vpc=parameters.vpc, public=parameters.public, logs=logs)
         network.add_kms_endpoint(key_arn=key.arn, chat_role_arn=chat_role.arn, fips=parameters.fips)
         network.add_host_endpoints(host_role.arn)
         network.add_s3_endpoint(
-            host_role_arn=host_role.arn, files=files, packages_bucket=parameters.packages_bucket
+            host_role_arn=host_role.arn,
+            file_arns=file_arns,
+            packages_bucket=parameters.packages_bucket,
         )
         fleet = Fleet(
             self,
