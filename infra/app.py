@@ -20,7 +20,7 @@ from app.protocol.releases import PRODUCTION_KITS
 from infra.acknowledged import acknowledge
 from infra.approved_image import load_approved_image
 from infra.feature_flags import FEATURE_FLAGS
-from infra.key_policy import KeyPolicyError
+from infra.attested_policy import KeyPolicyError
 from infra.parameters import parse_parameters
 from infra.stack import MAX_NAME_CHARACTERS, EnclaveStack
 
@@ -66,7 +66,11 @@ def make_app(
     _require_place(name, account, region)
     parameters = parse_parameters(given, root=root, region=region)
     image = load_approved_image(
-        parameters.eif, parameters.releases, kits=kits, weights=parameters.weights
+        parameters.eif,
+        parameters.releases,
+        kits=kits,
+        weights=parameters.weights,
+        weights_key=parameters.weights_key,
     )
     stack = EnclaveStack(
         app, name, account=account, region=region, parameters=parameters, image=image

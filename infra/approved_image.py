@@ -61,7 +61,7 @@ def load_approved_image(
     *,
     kits: frozenset[str],
     weights: Path,
-    weights_key: str | None = None,
+    weights_key: str | None,
 ) -> ApprovedImage:
     """
     Measure *eif* and find it among *releases*.

@@ -47,6 +47,7 @@ _DEFAULTS: Final[Mapping[str, str]] = {
     "vpc_cidr": "",
     "hostname": "",
     "privatelink_principals": "",
+    "weights_key": "",
     **dict.fromkeys(OF_VPC, ""),
     "releases": "releases.json",
     "eif": "build/enclave.eif",
@@ -74,6 +75,12 @@ _CERTIFICATE: Final = re.compile(
 _HOSTNAME: Final = re.compile(
     r"(?=.{4,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]",
     re.ASCII | re.IGNORECASE,
+)
+# No alias, which can be pointed at another key, and no mrk-: replicas have policies of their own.
+_KEY: Final = re.compile(
+    r"arn:([a-z-]{3,16}):kms:([a-z0-9-]{1,32}):[0-9]{12}:key/"
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+    re.ASCII,
 )
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _EMAIL: Final = re.compile(r"[^\s@,]{1,64}@[^\s@,]{1,255}", re.ASCII)
@@ -124,6 +131,9 @@ class Parameters:
 
         fips: KMS is reached at its FIPS endpoint, by enclave and askers alike.
 
+        weights_key: ARN of the key that weights are sealed under, in whatever account; None where
+            they lie in clear.
+
         packages_bucket: The S3 bucket that AL2023's package repositories of the Region lie in.
 
         releases, eif, weights, host: Paths of releases.json, the EIF, the package that it names,
@@ -142,6 +152,7 @@ class Parameters:
     hostname: str | None
     privatelink_principals: tuple[str, ...]
     fips: bool
+    weights_key: str | None
     packages_bucket: str
     releases: Path
     eif: Path
@@ -192,6 +203,7 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
             values["privatelink_principals"], REGIONS[region].partition
         ),
         fips=_parse_fips(values, region),
+        weights_key=_parse_weights_key(values["weights_key"], region),
         packages_bucket=_parse_bucket(values["packages_bucket"], region),
         releases=root / values["releases"],
         eif=root / values["eif"],
@@ -305,6 +317,22 @@ def _parse_fips(values: Mapping[str, str], region: str) -> bool:
     except ProtocolError as error:
         raise ConfigError(f"fips is true, and {error}: leave it out, or choose another") from None
     return fips
+
+
+def _parse_weights_key(text: str, region: str) -> str | None:
+    if not text:
+        return None
+    arn, partition = _KEY.fullmatch(text), REGIONS[region].partition
+    if arn is None:
+        raise ConfigError(
+            f"weights_key is {text!r}, expected the ARN of a single-Region key of KMS, no alias"
+        )
+    if (arn[1], arn[2]) != (partition, region):
+        raise ConfigError(
+            f"weights_key is in {arn[2]}, partition {arn[1]}, and the hosts in {region}, {partition}: "
+            "they reach no KMS but their Region's: have the package sealed under a key there"
+        )
+    return text
 
 
 def _parse_bucket(text: str, region: str) -> str:

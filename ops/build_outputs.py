@@ -30,7 +30,11 @@ def check_outputs(parameters: Parameters, kits: frozenset[str]) -> tuple[Finding
 def _check_image(parameters: Parameters, kits: frozenset[str]) -> tuple[Finding, ...]:
     try:
         image = load_approved_image(
-            parameters.eif, parameters.releases, kits=kits, weights=parameters.weights
+            parameters.eif,
+            parameters.releases,
+            kits=kits,
+            weights=parameters.weights,
+            weights_key=parameters.weights_key,
         )
     except ConfigError as error:
         return (_refusal("EIF", error),)

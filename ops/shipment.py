@@ -92,7 +92,9 @@ def _find_files(job: Job, places: Sequence[AssetObject]) -> list[WeightsFile]:
     parameters = job.parameters
     release = find_release(parameters.eif, parameters.releases, kits=job.workshop.kits)
     digest = release.weights_sha256 if release else b""
-    found = read_weights_files(parameters.weights, digest=digest, key_arn=None)
+    found = read_weights_files(
+        parameters.weights, digest=digest, key_arn=parameters.weights_key
+    )
     files = {file.key: file for file in found}
     if files.keys() != {place.key for place in places}:
         raise ConfigError(f"{parameters.weights} has changed since the stack was synthesised")

@@ -35,7 +35,8 @@ from app.protocol.releases import Release, encode_releases
 from image.eif.record import RECORD_NAME
 from image.errors import ImageError
 from image.files import room_for
-from infra.key_policy import KeyPolicy, policy_of
+from infra.attested_policy import KeyPolicy
+from infra.key_policy import policy_of
 from infra.trust_policy import trust_policy
 from local.aws.identity import AccessKey
 from local.aws.server import TwinAws

@@ -21,7 +21,7 @@ import pytest
 from app.chatbot.config import read_config
 from app.protocol.releases import Release, encode_releases
 from image.eif.record import RECORD_NAME
-from infra.key_policy import ADMINISTRATION
+from infra.attested_policy import ADMINISTRATION
 from local.cloud.cloud import Cloud, run_cloud
 from local.cloud.stack import KITS, NAME, read_policies, read_stack
 from local.processes.image import EIF_NAME
