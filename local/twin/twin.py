@@ -266,7 +266,9 @@ def _approve_process(folder: Path, weights: Path, note: Callable[[str], None]) -
     return approve(ROOT, weights, folder / "image")
 
 
-def approve(root: Path, weights: Path, folder: Path) -> Release:
+def approve(
+    root: Path, weights: Path, folder: Path, *, weights_inside: bool = True
+) -> Release:
     """
     Pack the modules below *root* with *weights* as the twin's image; give the approved release.
 
@@ -280,7 +282,9 @@ def approve(root: Path, weights: Path, folder: Path) -> Release:
     try:
         with room_for(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            record = pack_process_image(folder, root, weights, digest=digest)
+            record = pack_process_image(
+                folder, root, weights, digest=digest, weights_inside=weights_inside
+            )
     except ImageError as error:
         raise ConfigError(str(error)) from None
     measurements = measurements_of(record)
