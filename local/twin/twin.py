@@ -174,8 +174,7 @@ def run_twin(
     Raises:
         UnavailableError: A party ends or is not ready in time; shows its log.
 
-        ConfigError, WeightsError: *folder* is in use or not a twin's, no enclave can be emulated
-            here, or *weights* is no weights package.
+        ConfigError, WeightsError: *folder*, *weights* or this machine is none that will do.
     """
     forget_aws_environment()
     with ExitStack() as stack:
