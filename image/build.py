@@ -39,6 +39,7 @@ from image.kits.aws import aws_kit, record_kit
 from image.kits.fetch import fetch_kit
 from image.kits.nitro import nitro_kit
 from image.model.memory import least_engine_bytes
+from image.model.weights import read_description
 
 EIF_NAME: Final = "enclave.eif"
 RECORD_NAME: Final = "measurements.json"
@@ -109,11 +110,17 @@ def build_image(
         ImageError: A file is missing, or the disk is full.
     """
     digest = read_weights_digest(inputs.weights)
-    engine_bytes = least_engine_bytes(inputs.weights)
+    inside = inputs.weights_inside
     record = pack_eif(
-        out / EIF_NAME, kit, application, weights_sha256=digest, engine_bytes=engine_bytes
+        out / EIF_NAME,
+        kit,
+        application,
+        weights_sha256=digest,
+        engine_bytes=least_engine_bytes(inputs.weights, weights_inside=inside),
+        weights_inside=inside,
     )
-    write_whole(out / SBOM_NAME, encode_sbom(inputs.wheels, base.root, record))
+    model = read_description(inputs.weights)
+    write_whole(out / SBOM_NAME, encode_sbom(inputs.wheels, base.root, record, model))
     write_whole(out / INPUTS_NAME, _encode_inputs(inputs, base))
     write_whole(out / RECORD_NAME, encode_build_record(record))
     return record
@@ -144,6 +151,7 @@ def _encode_inputs(inputs: Inputs, base: Base) -> bytes:
     made_of: dict[str, object] = {
         "base": f"sha256:{_sha256(base.root)}" if base.root else base.image,
         "weights": read_weights_digest(inputs.weights).hex(),
+        "weights_inside": inputs.weights_inside,
         "wheels": {path.name: _sha256(path) for path in sorted(inputs.wheels.glob("*.whl"))},
     }
     return json.dumps(made_of, indent=2, sort_keys=True).encode() + b"\n"

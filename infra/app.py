@@ -65,7 +65,13 @@ def make_app(
     region = _take(given, "region", environment.get("CDK_DEFAULT_REGION", ""))
     _require_place(name, account, region)
     parameters = parse_parameters(given, root=root, region=region)
-    image = load_approved_image(parameters.eif, parameters.releases, kits=kits)
+    image = load_approved_image(
+        parameters.eif,
+        parameters.releases,
+        kits=kits,
+        weights=parameters.weights,
+        weights_key=parameters.weights_key,
+    )
     stack = EnclaveStack(
         app, name, account=account, region=region, parameters=parameters, image=image
     )

@@ -9,7 +9,6 @@ from typing import Final
 from aws_cdk import Fn
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from app.protocol.constants import PURPOSE_WEIGHTS
@@ -147,17 +146,16 @@ class Network(Construct):
         return endpoint
 
     def add_s3_endpoint(
-        self, *, host_role_arn: str, files: Sequence[assets.Asset], packages_bucket: str
+        self, *, host_role_arn: str, file_arns: Sequence[str], packages_bucket: str
     ) -> None:
-        """Let the host fetch the stack's own assets, and anybody AL2023's packages."""
+        """Let the host fetch the stack's own files, and anybody AL2023's packages."""
         if "s3" in self._existing:
             return
         endpoint = self.vpc.add_gateway_endpoint(
             "S3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[self.private]
         )
-        arns = [asset_arn(asset) for asset in files]
         only_hosts: Json = {"ArnEquals": {"aws:PrincipalArn": host_role_arn}}
-        _allow(endpoint, "Assets", ("s3:GetObject",), arns, only_hosts)
+        _allow(endpoint, "Assets", ("s3:GetObject",), file_arns, only_hosts)
         # dnf signs no requests, so there is no principal to name.
         repositories = f"arn:{place_of(self).partition}:s3:::{packages_bucket}/*"
         _allow(endpoint, "Packages", ("s3:GetObject",), [repositories], None)
@@ -193,11 +191,6 @@ def _find_vpc(network: Construct, vpc: ExistingVpc) -> ec2.IVpc:
         isolated_subnet_ids=list(vpc.subnet_ids),
         isolated_subnet_route_table_ids=tables * (count // len(tables)) if tables else None,
     )
-
-
-def asset_arn(asset: assets.Asset) -> str:
-    """Give the ARN of the one object that *asset* is in the bootstrap bucket."""
-    return f"arn:{place_of(asset).partition}:s3:::{asset.s3_bucket_name}/{asset.s3_object_key}"
 
 
 def _subnets(*, public: bool) -> list[ec2.SubnetConfiguration]:

@@ -51,6 +51,7 @@ _DEFAULTS: Final[Mapping[str, str]] = {
     **dict.fromkeys(OF_VPC, ""),
     "releases": "releases.json",
     "eif": "build/enclave.eif",
+    "weights": "build/weights",
     "host": "build/host",
 }
 _REQUIRED: Final[Mapping[str, str]] = {
@@ -135,7 +136,8 @@ class Parameters:
 
         packages_bucket: The S3 bucket that AL2023's package repositories of the Region lie in.
 
-        releases, eif, host: Paths of releases.json, the EIF and the host's software.
+        releases, eif, weights, host: Paths of releases.json, the EIF, the package that it names,
+            and the host's software.
     """
 
     sizes: Sizes
@@ -154,6 +156,7 @@ class Parameters:
     packages_bucket: str
     releases: Path
     eif: Path
+    weights: Path
     host: Path
 
 
@@ -204,6 +207,7 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
         packages_bucket=_parse_bucket(values["packages_bucket"], region),
         releases=root / values["releases"],
         eif=root / values["eif"],
+        weights=root / values["weights"],
         host=root / values["host"],
     )
 

@@ -58,7 +58,7 @@ class EnclaveStack(Stack):
         logs = Logs(self, "Logs")
         eif = EnclaveImage(self, "EnclaveImage", image=image)
         software = HostSoftware(self, "HostSoftware", path=parameters.host)
-        files = (eif.asset, software.asset)
+        file_arns = (*eif.object_arns, software.object_arn)
         chat_role = self._chat_role(f"{name}-chat-{region}", account, parameters)
         key = EnclaveKey(self, "Key", account=account, chat_role=chat_role, releases=image.releases)
         host_role = HostRole(
@@ -68,7 +68,7 @@ class EnclaveStack(Stack):
             key_arn=key.arn,
             weights_key=parameters.weights_key,
             logs=logs,
-            files=files,
+            file_arns=file_arns,
         )
 
         network = Network(self, "Network", vpc=parameters.vpc, public=parameters.public, logs=logs)
@@ -76,7 +76,9 @@ class EnclaveStack(Stack):
         network.add_kms_endpoint(use, fips=parameters.fips)
         network.add_host_endpoints(host_role.arn)
         network.add_s3_endpoint(
-            host_role_arn=host_role.arn, files=files, packages_bucket=parameters.packages_bucket
+            host_role_arn=host_role.arn,
+            file_arns=file_arns,
+            packages_bucket=parameters.packages_bucket,
         )
         fleet = Fleet(
             self,

@@ -26,7 +26,8 @@ from local.cheats.report import count_words, show_cheat
 from local.demo_model.suggestions import DEMO_QUESTION, SUGGESTIONS
 from local.processes.errors import TwinError
 from local.processes.supervise import ROOT
-from local.twin.twin import PARENT_PROGRAM, Twin, run_twin
+from local.twin.parties import PARENT_PROGRAM
+from local.twin.twin import Twin, run_twin
 
 _FOLDER: Final = ROOT / ".twin" / "demo"
 _IMAGE: Final = ROOT / "build" / "enclave.eif"

@@ -27,8 +27,7 @@ from app.chatbot.session.access import Access
 from app.chatbot.session.session import Session, connect
 from app.chatbot.session.transport import Transport
 from app.chatbot.session.trust import Trust
-from app.enclave.engine.weights import load_weights
-from app.parent.config import ParentConfig
+from app.enclave.engine.weights import load_weights, unverified_weights
 from app.protocol.constants import KMS_PROXY_PORT
 from app.protocol.errors import ConfigError
 from app.protocol.releases import Release, encode_releases
@@ -41,16 +40,22 @@ from infra.trust_policy import trust_policy
 from local.aws.identity import AccessKey
 from local.aws.server import TwinAws
 from local.emulator.enclave import prepare_enclave
-from local.emulator.machine import enclave_socket, parent_socket
+from local.emulator.machine import parent_socket
 from local.processes.image import KIT, measurements_of, pack_process_image
 from local.processes.ready import wait_until_ready
 from local.processes.supervise import ROOT, Child, Process
 from local.signers.nsm import SoftwareNsm, serve_nsm
 from local.signers.pki import Identity, make_root
 from local.signers.tls import TlsFiles, make_tls
+from local.twin.parties import (
+    ENCLAVE_PROGRAM,
+    PARENT_PROGRAM,
+    image_weights,
+    start_enclave,
+    start_parent,
+    start_weights_server,
+)
 
-ENCLAVE_PROGRAM: Final = "local.twin.enclave"
-PARENT_PROGRAM: Final = ("local.twin.parent",)
 DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"
 ACCOUNT: Final = "111122223333"  # AWS's own for documentation
 REGION: Final = "us-east-1"
@@ -84,6 +89,8 @@ class Twin:
             the same chain.
 
         aws: Its KMS and STS can, too.
+
+        sender: Sends the enclave its weights when it starts.
     """
 
     folder: Path
@@ -95,6 +102,7 @@ class Twin:
     asker: boto3.Session
     enclave: Child
     parent: Process
+    sender: Process
 
     @property
     def release(self) -> Release:
@@ -142,6 +150,7 @@ def run_twin(
     parent_program: Sequence[str] = PARENT_PROGRAM,
     deployed: Deployed | None = None,
     image: Path | None = None,
+    weights_inside: bool = False,
     console: bool = False,
     note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Twin]:
@@ -151,23 +160,22 @@ def run_twin(
     Args:
         folder: New, empty or an earlier twin's, whose files are then gone.
 
+        weights: In the process's image, with *weights_inside*; else sent to the enclave.
+
         program, parent_program: Modules that take the arguments of `local.twin.enclave` and
             `local.twin.parent`; arguments of the parent's own may follow it.
 
         deployed: Policies to enforce; by default those that the stack synthesises.
 
-        image: EIF to run in an emulated enclave; None for a process with *weights*.
+        image: EIF to run in an emulated enclave, in place of a process.
 
-        console: Whether to *note* what the emulated enclave's console says.
-
-        note: Told of each step.
+        note: Told of each step, and with *console* of what an emulated enclave's console says.
 
     Raises:
         UnavailableError: A party ends or is not ready in time; shows its log.
 
-        ConfigError: *folder* is in use or not a twin's, or no enclave can be emulated here.
-
-        WeightsError: *weights* is no intact weights package.
+        ConfigError, WeightsError: *folder* is in use or not a twin's, no enclave can be emulated
+            here, or *weights* is no weights package.
     """
     forget_aws_environment()
     with ExitStack() as stack:
@@ -175,32 +183,32 @@ def run_twin(
         sockets = _socket_folder(stack)
         tls = make_tls(folder / "tls", region=REGION)
         emulated = prepare_enclave(image, folder, ca=tls.ca, note=note) if image else None
-        release = emulated.release if emulated else _approve_process(folder, weights, note)
+        held = image_weights(folder, weights, inside=weights_inside)
+        release = emulated.release if emulated else _approve_process(folder, weights, held, note)
         root = make_root(now=datetime.now(UTC))
         nsm = SoftwareNsm(root, release.measurements)
         note("starting KMS and STS with the synthesised key policy")
-        aws, key_arn, session = _serve_aws(
-            stack, folder, sockets, tls=tls, root=root, policies=deployed or synthesised([release])
-        )
+        policies = deployed or synthesised([release])
+        aws, key_arn, session = _serve_aws(stack, folder, sockets, tls, root, policies)
         config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
         trust = Trust(root.certificate, ROOT_NAME, (release,))
         _write_lists(folder, config, release)
         parent = start_parent(stack, folder, sockets, config, program=parent_program)
+        sender = start_weights_server(stack, folder, sockets, weights)
         note("booting the enclave" if emulated else "starting the enclave, which loads the model")
         if emulated:
             enclave: Child = emulated.start(stack, sockets, nsm.chain, note, console=console)
         else:
             stack.enter_context(serve_nsm(sockets / "nsm", nsm))
-            enclave = start_enclave(stack, folder, sockets, weights, program=program)
-        wait_until_ready(config, (enclave, parent), note, emulated=emulated is not None)
-        yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent)
+            enclave = start_enclave(stack, folder, sockets, held, program=program)
+        wait_until_ready(config, (enclave, parent, sender), note, emulated=emulated is not None)
+        yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent, sender)
 
 
 def _serve_aws(
     stack: ExitStack,
     folder: Path,
     sockets: Path,
-    *,
     tls: TlsFiles,
     root: Identity,
     policies: Deployed,
@@ -261,26 +269,34 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise ConfigError(f"another twin uses {folder}: name another with --folder") from None
 
 
-def _approve_process(folder: Path, weights: Path, note: Callable[[str], None]) -> Release:
+def _approve_process(
+    folder: Path, weights: Path, held: Path, note: Callable[[str], None]
+) -> Release:
     note("packing and measuring the enclave's modules and weights")
-    return approve(ROOT, weights, folder / "image")
+    return approve(ROOT, weights, folder / "image", weights_inside=weights == held)
 
 
-def approve(root: Path, weights: Path, folder: Path) -> Release:
+def approve(root: Path, weights: Path, folder: Path, *, weights_inside: bool = False) -> Release:
     """
     Pack the modules below *root* with *weights* as the twin's image; give the approved release.
 
     Args:
         folder: Holds the image afterwards.
 
+        weights_inside: All of the weights, not model.json alone.
+
     Raises:
         ConfigError: The disk is full, or a file cannot be packed.
+
+        WeightsError: *weights* is no weights package, intact where it goes in.
     """
-    digest = load_weights(weights).digest
+    digest = (load_weights if weights_inside else unverified_weights)(weights).digest
     try:
         with room_for(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            record = pack_process_image(folder, root, weights, digest=digest)
+            record = pack_process_image(
+                folder, root, weights, digest=digest, weights_inside=weights_inside
+            )
     except ImageError as error:
         raise ConfigError(str(error)) from None
     measurements = measurements_of(record)
@@ -341,53 +357,6 @@ def _add_principals(aws: TwinAws, trust: str) -> AccessKey:
 
 def _document(statement: Mapping[str, object]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-
-
-def start_enclave(
-    stack: ExitStack,
-    folder: Path,
-    sockets: Path,
-    weights: Path,
-    *,
-    program: str = ENCLAVE_PROGRAM,
-) -> Process:
-    """Start the enclave's process on the twin's sockets; *stack* stops it."""
-    enclave_socket(sockets).unlink(missing_ok=True)
-    arguments = (
-        f"--nsm={sockets / 'nsm'}",
-        f"--listen={enclave_socket(sockets)}",
-        f"--kms={parent_socket(sockets, KMS_PROXY_PORT)}",
-        f"--ca={folder / 'tls' / 'ca.pem'}",
-        f"--weights={weights}",
-    )
-    enclave = Process(program, arguments, folder / "logs")
-    stack.callback(enclave.stop)
-    return enclave
-
-
-def start_parent(
-    stack: ExitStack,
-    folder: Path,
-    sockets: Path,
-    config: ChatbotConfig,
-    *,
-    program: Sequence[str] = PARENT_PROGRAM,
-) -> Process:
-    """Start the parent's process where *config* expects it; *stack* stops it."""
-    server = str(folder / "tls" / "server.pem")
-    port = int(config.url.rpartition(":")[2])
-    settings = ParentConfig(port=port, certificate_path=server, key_path=server)
-    (folder / "parent.json").write_text(json.dumps(settings.to_dict(), indent=2))
-    module, *own = program
-    arguments = (
-        *own,
-        f"--config={folder / 'parent.json'}",
-        f"--enclave={enclave_socket(sockets)}",
-        f"--record={folder / 'parent_saw'}",
-    )
-    parent = Process(module, arguments, folder / "logs")
-    stack.callback(parent.stop)
-    return parent
 
 
 def _free_url() -> str:

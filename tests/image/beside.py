@@ -13,7 +13,8 @@ from local.emulator.enclave import EmulatedEnclave
 from local.emulator.machine import parent_socket
 from local.processes.ready import wait_until_ready
 from local.signers.tls import TlsFiles
-from local.twin.twin import Twin, _free_url, _socket_folder, start_parent
+from local.twin.parties import start_parent
+from local.twin.twin import Twin, _free_url, _socket_folder
 
 ServeKms = Callable[[Path, TlsFiles], AbstractContextManager[object]]
 

@@ -22,6 +22,7 @@ from tests.infra.deployment import (
     make_stack,
     synthesise,
 )
+from tests.packages import write_package
 
 OFFICES: Final = "198.51.100.0/24,203.0.113.0/24"
 # Each of a deployment's choices is made in one of them.
@@ -57,8 +58,11 @@ PLACES: Final[dict[str, dict[str, object]]] = {
         "privatelink_principals": "arn:aws:iam::444455556666:root",
     },
 }
-# Differs in numbers alone: no test of each needs it.
-LARGEST: Final[dict[str, dict[str, object]]] = {"fleet-of-20": {"fleet_size": 20}}
+# Differ in numbers, and in what hosts fetch: no test of each needs them.
+LARGEST: Final[dict[str, dict[str, object]]] = {
+    "fleet-of-20": {"fleet_size": 20},
+    "beside": {"eif": "beside/enclave.eif", "releases": "beside.json"},  # and build/weights
+}
 # Differs from the first in two statements: test_sealed_weights.py says which.
 SEALED: Final[dict[str, dict[str, object]]] = {
     "sealed": {
@@ -78,6 +82,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, list[Re
     second = make_eif(root / "other" / "enclave.eif", "fake-2")
     Files(root).approve(first, second)
     files.releases.rename(root / "two-releases.json")
+    beside = make_eif(root / "beside" / "enclave.eif", "beside", package=write_package(files.weights))
+    files.approve(beside)
+    files.releases.rename(root / "beside.json")
     files.approve(first)
     return files, [first, second]
 

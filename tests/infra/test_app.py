@@ -217,8 +217,13 @@ def test_what_cannot_be_deployed_is_refused_at_synth(
 
 
 def _pretend_size(monkeypatch: pytest.MonkeyPatch, eif_bytes: int) -> None:
-    def load_large(eif: Path, releases: Path, *, kits: frozenset[str]) -> ApprovedImage:
-        return replace(load_approved_image(eif, releases, kits=kits), eif_bytes=eif_bytes)
+    def load_large(
+        eif: Path, releases: Path, *, kits: frozenset[str], weights: Path, weights_key: str | None
+    ) -> ApprovedImage:
+        image = load_approved_image(
+            eif, releases, kits=kits, weights=weights, weights_key=weights_key
+        )
+        return replace(image, eif_bytes=eif_bytes)
 
     monkeypatch.setattr("infra.app.load_approved_image", load_large)
 

@@ -112,6 +112,19 @@ def test_context(tmp_path: Path) -> None:
     assert (tmp_path / "context/app/enclave/main.py").stat().st_mtime == 5
 
 
+def test_context_of_an_image_without_its_weights(tmp_path: Path) -> None:
+    """
+    Of the weights model.json alone goes in, which names the others by digest: whatever size they
+    have, the image has the same.
+    """
+    (tmp_path / "wheels").mkdir()
+    inputs = Inputs(tmp_path / "wheels", DEMO, weights_inside=False)
+    stage_context(tmp_path / "context", inputs, seconds=5)
+    (found,) = (tmp_path / "context/weights").iterdir()
+    assert found.read_bytes() == (DEMO / "model.json").read_bytes()
+    assert found.stat().st_mtime == 5
+
+
 def test_missing_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """
     Without weights nothing is begun, and it says how to get some.

@@ -74,13 +74,14 @@ def test_a_sealed_package_opens_to_the_same_files(folder: Path) -> None:
     assert {path.name for path in out.iterdir()} == {
         MANIFEST_NAME,
         KEY_NAME,
-        *(sealed_name(file.digest) for file in package.files),
+        *(sealed_name(bytes.fromhex(file.sha256)) for file in package.files.values()),
     }
-    for file in package.files:
-        sealed = out / sealed_name(file.digest)
-        assert sealed.stat().st_size == sealed_size(SIZES[file.name])
-        plain = (folder / file.name).read_bytes()
-        assert open_file(sealed, package.digest, file.digest) == plain
+    for name, file in package.files.items():
+        digest = bytes.fromhex(file.sha256)
+        sealed = out / sealed_name(digest)
+        assert sealed.stat().st_size == sealed_size(SIZES[name])
+        plain = (folder / name).read_bytes()
+        assert open_file(sealed, package.digest, digest) == plain
         assert not plain or plain[:64] * 2 not in sealed.read_bytes()
     wrapped = parse_wrapped_key((out / KEY_NAME).read_bytes())
     assert (wrapped.key_arn, wrapped.package_digest) == (ARN, package.digest)
