@@ -72,7 +72,7 @@ def _advice(error: Exception) -> str:
 
 def _progress(package: Package, terminal: Terminal) -> Callable[[int], None]:
     """Give what says every few seconds how much is sealed."""
-    total, done = sum(file.size for file in package.distinct), 0
+    total, done = sum(file.bytes for file in package.distinct.values()), 0
     told = time.monotonic()
 
     def tell(size: int) -> None:

@@ -8,7 +8,6 @@ made whole, with a key of its own, or not at all.
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,7 +33,7 @@ from app.protocol.constants import (
     PURPOSE_WEIGHTS,
 )
 from app.protocol.errors import WeightsError
-from app.protocol.package import MANIFEST_NAME, parse_description
+from app.protocol.package import MANIFEST_NAME, File, parse_description
 from app.protocol.weights import WEIGHTS_PIECE_BYTES
 from image.model.weights import list_files
 from ops.aws import AwsError, asking
@@ -42,21 +41,11 @@ from ops.aws import AwsError, asking
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
 
-_SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _AGAIN: Final = "make the package again with bin/save-model"
 
 
 class SealError(Exception):
     """A package is not sealed; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """One file of a package, as model.json lists it."""
-
-    name: str
-    size: int
-    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +56,12 @@ class Package:
     Attributes:
         manifest: The bytes of its model.json.
 
-        files: Those that it lists, of which the sizes have been looked at.
+        files: Those that it lists, by name; their sizes have been looked at.
     """
 
     folder: Path
     manifest: bytes = field(repr=False)
-    files: tuple[File, ...]
+    files: Mapping[str, File]
 
     @property
     def digest(self) -> bytes:
@@ -80,9 +69,10 @@ class Package:
         return hashlib.sha256(self.manifest).digest()
 
     @property
-    def distinct(self) -> tuple[File, ...]:
-        """Its files, those with the same bytes once."""
-        return tuple({file.digest: file for file in self.files}.values())
+    def distinct(self) -> Mapping[str, File]:
+        """Its files by name, those with the same bytes once."""
+        names = {file.sha256: name for name, file in self.files.items()}
+        return {name: self.files[name] for name in names.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +102,10 @@ def read_package(folder: Path) -> Package:
     for name in sorted(found ^ set(listed)):
         what = "not listed in" if name in found else "missing, and listed in"
         raise SealError(f"{folder / name} is {what} {MANIFEST_NAME}: {_AGAIN}")
-    files = tuple(_file(folder, name, entry) for name, entry in sorted(listed.items()))
-    return Package(folder, manifest, files)
-
-
-def _file(folder: Path, name: str, entry: object) -> File:
-    match entry:
-        case {"bytes": int(size), "sha256": str(digest)} if _SHA256.fullmatch(digest):
-            if (folder / name).stat().st_size != size:
-                raise SealError(f"{folder / name} is not the {size:,} bytes listed: {_AGAIN}")
-            return File(name, size, bytes.fromhex(digest))
-    raise SealError(f"{MANIFEST_NAME} lists {name} in another form: {_AGAIN}")
+    for name, file in listed.items():
+        if (folder / name).stat().st_size != file.bytes:
+            raise SealError(f"{folder / name} is not the {file.bytes:,} bytes listed: {_AGAIN}")
+    return Package(folder, manifest, listed)
 
 
 def make_data_key(kms: "KMSClient", arn: KeyArn, package_digest: bytes) -> DataKey:
@@ -171,11 +154,12 @@ def seal_package(
         AwsError, ConfigError: As `make_key`.
     """
     with _new_folder(out) as place:
-        _require_room(place, sum(sealed_size(file.size) for file in package.distinct))
+        files = package.distinct
+        _require_room(place, sum(sealed_size(file.bytes) for file in files.values()))
         key = make_key()
-        for file in package.distinct:
-            sealer = PieceSealer(key.key, package.digest, file.digest, key.arn)
-            _seal_file(package.folder / file.name, file, place, sealer, tell)
+        for name, file in files.items():
+            sealer = PieceSealer(key.key, package.digest, bytes.fromhex(file.sha256), key.arn)
+            _seal_file(package.folder / name, file, place, sealer, tell)
         wrapped = WrappedWeightsKey(key.arn, package.digest, key.wrapped)
         for name, text in ((MANIFEST_NAME, package.manifest), (KEY_NAME, encode_wrapped_key(wrapped))):
             _write(place / name, iter((text,)))
@@ -186,7 +170,7 @@ def _seal_file(
 ) -> None:
     """Seal one file, and require that its bytes are the listed ones."""
     seen = hashlib.sha256()
-    count = count_pieces(file.size)
+    count = count_pieces(file.bytes)
 
     def pieces() -> Iterator[bytes]:
         with plain.open("rb") as source:
@@ -197,8 +181,8 @@ def _seal_file(
                 tell(len(piece))
             seen.update(source.read(1))  # there is no more
 
-    _write(place / sealed_name(file.digest), pieces())
-    if seen.digest() != file.digest:
+    _write(place / sealed_name(sealer.file_digest), pieces())
+    if seen.digest() != sealer.file_digest:
         raise SealError(f"{plain} does not have the bytes that {MANIFEST_NAME} lists: {_AGAIN}")
 
 

@@ -4,37 +4,51 @@ The owner of sealed weights, in an account of their own; and the role of the hos
 
 import json
 from collections.abc import Iterable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
+import boto3
+
+from app.protocol.authorization import parse_key_arn
 from app.protocol.releases import Release
 from infra.policy_json import document
 from infra.weights_policy import host_statement, weights_policy_of
 from local.aws.identity import AccessKey, Directory, Session
+from local.aws.metadata import serving_metadata
 from local.aws.server import TwinAws
+from ops.sealed_package import make_data_key, read_package, seal_package
 
 OWNER_ACCOUNT: Final = "444455556666"  # AWS's own for documentation
+_PACKAGE: Final = "sealed"
 _SEALER: Final = "sealer"
 _INSTANCE: Final = "i-0123456789abcdef0"  # how EC2 calls its sessions of a role
 _LASTS: Final = timedelta(hours=6)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Owner:
     """
-    The owner's side, and the host's role.
+    The owner's side, and the host's.
 
     Attributes:
         key_arn: Of the key in the owner's account, under the policy of the approved releases.
 
         sealer: May have data keys made.
+
+        package: The sealed package that the host has, if any.
+
+        metadata_port: Of the host's instance metadata on 127.0.0.1, while it is served.
     """
 
     aws: TwinAws
     key_arn: str
     sealer: AccessKey
     host_role: str
+    package: Path = Path()
+    metadata_port: int = 0
 
     def host_credentials(self) -> AccessKey:
         """Give what the instance's metadata has: a session of the host role."""
@@ -53,9 +67,52 @@ class Owner:
         key, _, _ = self.aws.identity.issue(session, now)
         return key
 
+    def seal(self, weights: Path, out: Path, session: boto3.Session) -> None:
+        """
+        Seal *weights* into *out*, as bin/seal-weights does.
+
+        Args:
+            session: Anybody's; what it knows of the twin is where KMS is.
+
+        Raises:
+            SealError: *weights* is no package, or *out* is there already.
+        """
+        package, arn = read_package(weights), parse_key_arn(self.key_arn)
+        client = session.client(
+            "kms",
+            aws_access_key_id=self.sealer.access_key_id,
+            aws_secret_access_key=self.sealer.secret_access_key,
+        )
+        with closing(client):
+            seal_package(package, out, lambda: make_data_key(client, arn, package.digest))
+
     def approve(self, releases: Iterable[Release]) -> None:
         """Put the policy of other releases in force."""
         self.aws.set_key_policy(self.key_arn, _policy(self.aws, self.host_role, releases))
+
+
+def seal_weights(
+    stack: ExitStack,
+    aws: TwinAws,
+    session: boto3.Session,
+    release: Release,
+    weights: Path,
+    folder: Path,
+) -> Owner:
+    """
+    Seal *weights* into *folder*, for *release*; give their owner.
+
+    The host's metadata is served until *stack* ends.
+
+    Raises:
+        SealError: As `Owner.seal`.
+    """
+    owner = add_owner(aws, [release])
+    owner.package = folder / _PACKAGE
+    owner.seal(weights, owner.package, session)
+    metadata = serving_metadata(owner.host_role, owner.host_credentials)
+    owner.metadata_port = stack.enter_context(metadata)
+    return owner
 
 
 def role_arn(aws: TwinAws, role: str) -> str:

@@ -19,6 +19,7 @@ from local.emulator.machine import enclave_socket, parent_socket
 from local.processes.child import connect_to
 from local.processes.errors import TwinError
 from local.processes.supervise import Process
+from local.twin.owner import Owner
 
 ENCLAVE_PROGRAM: Final = "local.twin.enclave"
 PARENT_PROGRAM: Final = ("local.twin.parent",)
@@ -97,20 +98,21 @@ def start_parent(
 
 
 def start_weights_server(
-    stack: ExitStack, folder: Path, sockets: Path, weights: Path, *, metadata_port: int = 0
+    stack: ExitStack, folder: Path, sockets: Path, weights: Path, *, owner: Owner | None = None
 ) -> Process:
     """
     Start what sends the enclave *weights*, and wait until it listens; *stack* stops it.
 
     Args:
-        metadata_port: Of the instance's metadata on 127.0.0.1, for sealed weights.
+        owner: Who has sealed them; what is sent is that package.
 
     Raises:
         UnavailableError: It ends, or does not listen in time.
     """
     path = parent_socket(sockets, WEIGHTS_PORT)
     path.unlink(missing_ok=True)
-    arguments = (f"--listen={path}", f"--weights={weights}", f"--metadata-port={metadata_port}")
+    sent, port = (owner.package, owner.metadata_port) if owner else (weights, 0)
+    arguments = (f"--listen={path}", f"--weights={sent}", f"--metadata-port={port}")
     server = Process(WEIGHTS_PROGRAM, arguments, folder / "logs")
     stack.callback(server.stop)
     end = time.monotonic() + _LISTEN_SECONDS

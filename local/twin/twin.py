@@ -47,6 +47,7 @@ from local.processes.supervise import ROOT, Child, Process
 from local.signers.nsm import SoftwareNsm, serve_nsm
 from local.signers.pki import Identity, make_root
 from local.signers.tls import TlsFiles, make_tls
+from local.twin.owner import Owner, seal_weights
 from local.twin.parties import (
     ENCLAVE_PROGRAM,
     PARENT_PROGRAM,
@@ -103,6 +104,7 @@ class Twin:
     enclave: Child
     parent: Process
     sender: Process
+    owner: Owner | None = None
 
     @property
     def release(self) -> Release:
@@ -151,6 +153,7 @@ def run_twin(
     deployed: Deployed | None = None,
     image: Path | None = None,
     weights_inside: bool = False,
+    sealed: bool = False,
     console: bool = False,
     note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Twin]:
@@ -160,10 +163,9 @@ def run_twin(
     Args:
         folder: New, empty or an earlier twin's, whose files are then gone.
 
-        weights: In the process's image, with *weights_inside*; else sent to the enclave.
+        weights: In the process's image with *weights_inside*, else sent, *sealed* by another account.
 
-        program, parent_program: Modules that take the arguments of `local.twin.enclave` and
-            `local.twin.parent`; arguments of the parent's own may follow it.
+        program, parent_program: In place of `ENCLAVE_PROGRAM` and `PARENT_PROGRAM`.
 
         deployed: Policies to enforce; by default those that the stack synthesises.
 
@@ -174,7 +176,7 @@ def run_twin(
     Raises:
         UnavailableError: A party ends or is not ready in time; shows its log.
 
-        ConfigError, WeightsError: *folder*, *weights* or this machine is none that will do.
+        ConfigError, WeightsError: *folder* or *weights* cannot be used, or no enclave emulated.
     """
     forget_aws_environment()
     with ExitStack() as stack:
@@ -189,11 +191,11 @@ def run_twin(
         note("starting KMS and STS with the synthesised key policy")
         policies = deployed or synthesised([release])
         aws, key_arn, session = _serve_aws(stack, folder, sockets, tls, root, policies)
-        config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
         trust = Trust(root.certificate, ROOT_NAME, (release,))
-        _write_lists(folder, config, release)
+        config = _write_lists(folder, key_arn, tls, release)
         parent = start_parent(stack, folder, sockets, config, program=parent_program)
-        sender = start_weights_server(stack, folder, sockets, weights)
+        owner = seal_weights(stack, aws, session, release, weights, folder) if sealed else None
+        sender = start_weights_server(stack, folder, sockets, weights, owner=owner)
         note("booting the enclave" if emulated else "starting the enclave, which loads the model")
         if emulated:
             enclave: Child = emulated.start(stack, sockets, nsm.chain, note, console=console)
@@ -201,7 +203,7 @@ def run_twin(
             stack.enter_context(serve_nsm(sockets / "nsm", nsm))
             enclave = start_enclave(stack, folder, sockets, held, program=program)
         wait_until_ready(config, (enclave, parent, sender), note, emulated=emulated is not None)
-        yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent, sender)
+        yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent, sender, owner)
 
 
 def _serve_aws(
@@ -363,6 +365,9 @@ def _free_url() -> str:
         return f"https://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def _write_lists(folder: Path, config: ChatbotConfig, release: Release) -> None:
+def _write_lists(folder: Path, key_arn: str, tls: TlsFiles, release: Release) -> ChatbotConfig:
+    """Write what an asker has of the twin; give the addresses of it."""
+    config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
     (folder / "chat.json").write_text(json.dumps(config.to_dict(), indent=2))
     (folder / "releases.json").write_bytes(encode_releases([release]))
+    return config

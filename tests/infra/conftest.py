@@ -63,6 +63,13 @@ LARGEST: Final[dict[str, dict[str, object]]] = {
     "fleet-of-20": {"fleet_size": 20},
     "beside": {"eif": "beside/enclave.eif", "releases": "beside.json"},  # and build/weights
 }
+# Differs from the first in two statements: test_sealed_weights.py says which.
+SEALED: Final[dict[str, dict[str, object]]] = {
+    "sealed": {
+        "weights_key": "arn:aws:kms:eu-central-1:444455556666:key/"
+        "12345678-1234-1234-1234-123456789012"
+    }
+}
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +102,7 @@ def variant(root: Path) -> Callable[[str], Template]:
     """
     Give the template of a variant, synthesised when it is first asked for.
     """
-    known = {**VARIANTS, **LARGEST, **PLACES}
+    known = {**VARIANTS, **LARGEST, **SEALED, **PLACES}
     return cache(lambda name: synthesise(*make_stack(root, known[name])))
 
 
