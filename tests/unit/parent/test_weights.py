@@ -10,8 +10,8 @@ from typing import Final
 
 import pytest
 
-from app.parent import weights_server
-from app.parent.weights_server import (
+from app.parent import weights as weights_server
+from app.parent.weights import (
     MOST_CONNECTIONS,
     WeightsServer,
     make_key_message,
