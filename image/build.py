@@ -194,7 +194,7 @@ def _build(options: argparse.Namespace, note: Note) -> None:
         kit = _make_kit(options, folder / "kit", note)
         base = _find_base(options, note)
         wheels = options.wheels or fetch_wheels(out)
-        inputs = Inputs(wheels, options.weights)
+        inputs = Inputs(wheels, options.weights, weights_inside=options.weights_inside)
         application = folder / "application.cpio"
         build_application(application, inputs, base, note=note)
         if options.twice:
@@ -206,7 +206,8 @@ def _build(options: argparse.Namespace, note: Note) -> None:
             shutil.rmtree(again.parent)
         note("packing and measuring")
         record = build_image(out, kit, application, inputs=inputs, base=base)
-    note(f"{out / EIF_NAME}: {record.eif_bytes:,} bytes, kit {record.kit}")
+    weights = "holds" if record.weights_inside else "names"
+    note(f"{out / EIF_NAME}: {record.eif_bytes:,} bytes, kit {record.kit}, {weights} its weights")
     sys.stdout.write(encode_build_record(record).decode())
 
 
@@ -275,6 +276,11 @@ def _parser() -> argparse.ArgumentParser:
         "--record-kit", action="store_true", help="aws: put its digests on image/kits/aws.json"
     )
     parser.add_argument("--weights", type=Path, default=ROOT / "build" / "weights", metavar="DIR")
+    parser.add_argument(
+        "--weights-inside",
+        action="store_true",
+        help="put in the model's files; without it their digests alone, and they come in at start",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "build", metavar="DIR")
     base = parser.add_mutually_exclusive_group()
     base.add_argument("--base", type=Path, metavar="FILE", help="a saved base root (tar)")

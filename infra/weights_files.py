@@ -20,8 +20,9 @@ from app.protocol.asker.weights import (
     sealed_size,
 )
 from app.protocol.errors import ConfigError
+from app.protocol.package import MANIFEST_NAME, File
 from image.errors import ImageError
-from image.model.weights import MANIFEST_NAME, ListedFile, read_listed
+from image.model.weights import read_listed
 
 SUFFIX: Final = ".weights"  # of objects, by which bin/destroy knows them
 _NAME_IT: Final = "name the folder of the image's package with -c weights=DIR"
@@ -103,10 +104,10 @@ def _read_key(folder: Path, digest: bytes, key_arn: str | None) -> WrappedWeight
     return key
 
 
-def _sealed(listed: Mapping[str, ListedFile]) -> Mapping[str, ListedFile]:
+def _sealed(listed: Mapping[str, File]) -> Mapping[str, File]:
     """Give the size of each sealed file by its name; of its digest nothing is known before."""
     return {
-        sealed_name(bytes.fromhex(item.sha256)): ListedFile(sealed_size(item.size_bytes), "")
+        sealed_name(bytes.fromhex(item.sha256)): File(sealed_size(item.bytes), "")
         for item in listed.values()
     }
 
@@ -121,10 +122,10 @@ def _require_names(folder: Path, expected: set[str]) -> None:
             raise ConfigError(f"{folder / name} is no regular file: make or copy it again")
 
 
-def _require_listed(file: WeightsFile, listed: ListedFile | None) -> None:
+def _require_listed(file: WeightsFile, listed: File | None) -> None:
     if listed is None:  # model.json and the key's file, which were looked at
         return
-    if file.size_bytes != listed.size_bytes or listed.sha256 not in {"", file.sha256}:
+    if file.size_bytes != listed.bytes or listed.sha256 not in {"", file.sha256}:
         raise ConfigError(
             f"{file.path} is not as {MANIFEST_NAME} lists it: it has {file.size_bytes:,} bytes, "
             f"SHA-256 {file.sha256}: make or copy it again"

@@ -35,7 +35,7 @@ class Inputs:
 
     wheels: Path
     weights: Path
-    weights_inside: bool = True
+    weights_inside: bool = False
 
 
 def stage_context(folder: Path, inputs: Inputs, *, seconds: int) -> None:

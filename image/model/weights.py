@@ -6,9 +6,8 @@ the enclave.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from app.protocol.errors import WeightsError
@@ -16,18 +15,11 @@ from app.protocol.package import (
     FORMAT,
     MANIFEST_NAME,
     Description,
+    File,
     encode_manifest,
     parse_description,
 )
 from image.errors import ImageError
-
-
-@dataclass(frozen=True, slots=True)
-class ListedFile:
-    """What `model.json` says of one file: its size, and its SHA-256 in hex."""
-
-    size_bytes: int
-    sha256: str
 
 
 def write_manifest(folder: Path, description: Description) -> bytes:
@@ -69,37 +61,24 @@ def read_description(folder: Path) -> Description:
     return _read(folder)[0]
 
 
-def read_listed(folder: Path) -> Mapping[str, ListedFile]:
+def read_listed(folder: Path) -> Mapping[str, File]:
     """
     Give what `model.json` in *folder* lists, by name; the files are not looked at.
 
     Raises:
         ImageError: As `read_description`.
     """
-    return {name: _parse_listed(folder, entry) for name, entry in _read(folder)[1].items()}
+    return _read(folder)[1]
 
 
-def _read(folder: Path) -> tuple[Description, Mapping[str, object]]:
+def _read(folder: Path) -> tuple[Description, Mapping[str, File]]:
     try:
         return parse_description((folder / MANIFEST_NAME).read_bytes())
-    except OSError as error:
-        reason = error.strerror
-    except WeightsError as error:
-        reason = str(error)
-    raise ImageError(
-        f"no weights package in {folder} ({reason}): make it again with bin/save-model"
-    )
-
-
-def _parse_listed(folder: Path, entry: object) -> ListedFile:
-    match entry:
-        case {"bytes": int(size), "sha256": str(digest), **rest} if not rest and size >= 0:
-            if re.fullmatch(r"[0-9a-f]{64}", digest):
-                return ListedFile(size, digest)
-    raise ImageError(
-        f"{MANIFEST_NAME} in {folder} lists a file without size or SHA-256: make it again with "
-        "bin/save-model"
-    )
+    except (OSError, WeightsError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ImageError(
+            f"no weights package in {folder} ({reason}): make it again with bin/save-model"
+        ) from None
 
 
 def list_files(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from app.parent.observe import log_to_stderr
 from app.parent.role_credentials import role_credentials
-from app.parent.weights_server import WeightsServer, make_key_message, read_served
+from app.parent.weights import WeightsServer, make_key_message, read_served
 from app.protocol.errors import ConfigError
 from app.protocol.package import MANIFEST_NAME
 from local.processes.child import end_with_supervisor, listen_on

@@ -158,7 +158,7 @@ def test_the_server_of_weights() -> None:
     (condition,) = (line for line in lines if line.startswith("Condition"))
     folder = PurePosixPath(condition.partition("=")[2]).parent
     (start,) = (line for line in lines if line.startswith("ExecStart="))
-    assert shlex.split(start)[-2:] == ["--weights", str(folder)]
+    assert shlex.split(start)[-2:] == ["--folder", str(folder)]
     assert folder.name == "weights"
     supervisor = (UNITS / "enclave-llm-supervisor.service").read_text()
     for relation in ("After", "Wants"):

@@ -37,7 +37,7 @@ def test_size() -> None:
     """
     It leaves room below EC2's limit; a configuration that does not fit is refused.
     """
-    assert len(user_data(**VALUES).encode()) < MAX_USER_DATA_BYTES / 2
+    assert len(user_data(**VALUES).encode()) < MAX_USER_DATA_BYTES * 5 / 8
     with pytest.raises(UserDataError, match="expected at most 16384"):
         user_data(**VALUES | {"host_json": "x" * MAX_USER_DATA_BYTES})
 

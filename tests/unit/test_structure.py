@@ -23,7 +23,7 @@ ENGINES = re.compile(r"app/enclave/engine/(?!interface|weights|prompt|completion
 MODULES = (ROOT / "tests/golden/enclave_modules.txt").read_text().split()
 # Of the engine, what the server sees of it and what reads the weights package.
 UNAUDITED = re.compile(r"app/enclave/engine/(?!interface|weights)\w+\.py")
-AUDITED_LINES = 2223  # docs/adr/0001-lines-inside-the-enclave.md, which says what is counted
+AUDITED_LINES = 2265  # docs/adr/0001-lines-inside-the-enclave.md, which says what is counted
 
 PATHS = sorted(path for folder in SHIPPED for path in (ROOT / folder).rglob("*.py"))
 NAMES = [path.relative_to(ROOT).as_posix() for path in PATHS]
@@ -172,7 +172,7 @@ def test_sizes(name: str) -> None:
 
 def test_what_is_audited_is_small() -> None:
     """
-    What the image holds of ours, the engine aside, is under 2,223 lines of code.
+    What the image holds of ours, the engine aside, is under 2,265 lines of code.
     """
     held = {module.replace(".", "/") + ".py" for module in MODULES} & set(APP)
     counts = {name: count_code_lines(name) for name in held if not UNAUDITED.fullmatch(name)}

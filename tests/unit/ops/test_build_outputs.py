@@ -22,7 +22,7 @@ GIVEN = ("chat_principals=arn:aws:iam::111122223333:role/desk", "client_cidrs=10
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an EIF, its record, the list it is on, and the host's software."""
     folder = tmp_path_factory.mktemp("built")
-    release = approve(ROOT, DEMO_WEIGHTS, folder)
+    release = approve(ROOT, DEMO_WEIGHTS, folder, weights_inside=True)
     (folder / "releases.json").write_bytes(encode_releases([release]))
     make_host(folder / "host")
     return folder
@@ -82,7 +82,7 @@ def test_weights_beside_their_image(tmp_path: Path) -> None:
     image, _ = check_outputs(parameters(tmp_path, weights=str(tmp_path / "none")), KITS)
     assert image.level is Level.PROBLEM
     assert image.remedy == "name the folder of the image's package with -c weights=DIR"
-    inside = approve(ROOT, DEMO_WEIGHTS, tmp_path / "inside")
+    inside = approve(ROOT, DEMO_WEIGHTS, tmp_path / "inside", weights_inside=True)
     assert inside.weights_sha256 == release.weights_sha256
     assert inside.measurements.pcr2 != release.measurements.pcr2
 

@@ -127,7 +127,7 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws: StubbedAws) -> Desk:
     """A desk with everything built and approved, and an account with nothing deployed."""
-    desk = Desk(tmp_path, approve(ROOT, DEMO_WEIGHTS, tmp_path))
+    desk = Desk(tmp_path, approve(ROOT, DEMO_WEIGHTS, tmp_path, weights_inside=True))
     desk.approve()
     monkeypatch.setattr(shipment, "bring", desk.bring)
     make_host(tmp_path / "host")

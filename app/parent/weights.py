@@ -1,7 +1,7 @@
 """
 The weights server: sends the enclave the files of its model when it starts. SPEC.md section 8.
 
-`python -m app.parent.weights_server --config FILE --weights FOLDER`. The enclave asks for files by digest
+`python -m app.parent.weights --config FILE --folder FOLDER`. The enclave asks for files by digest
 and verifies every byte, so nothing rests on this program but whether the enclave starts. It serves
 the files that `model.json` in its folder lists, and no others: as they are, or sealed, where
 `weights-key.json` is beside them.
@@ -291,12 +291,12 @@ def main() -> int:
     """Serve until SIGTERM; give the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
     log_to_stderr()
     try:
         config = HostConfig.from_file(options.config)
-        served = read_served(options.weights, bytes.fromhex(config.weights_sha256))
+        served = read_served(options.folder, bytes.fromhex(config.weights_sha256))
     except ConfigError as error:
         parser.error(str(error))
     stop = threading.Event()
