@@ -62,6 +62,6 @@ def parse_weights_key(body: bytes) -> WeightsKey | None:
             key = WeightsKey(
                 parse_credentials(id_, secret, token), parse_key_arn(arn), fips, wrapped
             )
-            if key.kms_host and 1 <= len(wrapped) <= MAX_WRAPPED_KEY_BYTES:  # or there is none
+            if key.kms_host and 1 <= len(wrapped) <= MAX_WRAPPED_KEY_BYTES:  # raises without one
                 return key
     raise ProtocolError("weights key is malformed")

@@ -274,9 +274,10 @@ class Checks:
             )
         for (service, live), (_, expected) in zip(found.live, found.expected, strict=True):
             _require_same(live, expected, f"the policy of the endpoint to {service}")
+        besides = ", and the weights', for the host role" if self._subject.weights_key else ""
         return (
             f"all {len(services[0])} endpoint policies are the synthesised ones, word for word: "
-            "enclaves reach this key alone, for the chat role alone"
+            f"enclaves reach this key alone, for the chat role alone{besides}"
         ), {}
 
     def _foreign_key(self) -> Found:

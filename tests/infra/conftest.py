@@ -10,7 +10,9 @@ import pytest
 os.environ["CDK_VALIDATION"] = "false"
 os.environ["JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION"] = "20"
 
+from app.protocol.authorization import parse_key_arn
 from app.protocol.releases import Release
+from ops.sealed_package import DataKey, read_package, seal_package
 from tests.infra.deployment import (
     ALICE,
     CERTIFICATE,
@@ -63,12 +65,12 @@ LARGEST: Final[dict[str, dict[str, object]]] = {
     "fleet-of-20": {"fleet_size": 20},
     "beside": {"eif": "beside/enclave.eif", "releases": "beside.json"},  # and build/weights
 }
-# Differs from the first in two statements: test_sealed_weights.py says which.
+WEIGHTS_KEY: Final = (
+    "arn:aws:kms:eu-central-1:444455556666:key/12345678-1234-1234-1234-123456789012"
+)
+# Differs from "beside" in what test_sealed_weights.py says.
 SEALED: Final[dict[str, dict[str, object]]] = {
-    "sealed": {
-        "weights_key": "arn:aws:kms:eu-central-1:444455556666:key/"
-        "12345678-1234-1234-1234-123456789012"
-    }
+    "sealed": {**LARGEST["beside"], "weights": "build/sealed", "weights_key": WEIGHTS_KEY}
 }
 
 
@@ -85,6 +87,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, list[Re
     beside = make_eif(root / "beside" / "enclave.eif", "beside", package=write_package(files.weights))
     files.approve(beside)
     files.releases.rename(root / "beside.json")
+    key = DataKey(parse_key_arn(WEIGHTS_KEY), b"as KMS wrapped it", bytes(32))
+    seal_package(read_package(files.weights), root / "build" / "sealed", lambda: key)
     files.approve(first)
     return files, [first, second]
 

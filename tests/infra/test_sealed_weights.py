@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from app.protocol.errors import ConfigError
+from tests.infra.conftest import LARGEST, SEALED, WEIGHTS_KEY
 from tests.infra.deployment import REGION, Json, Template, make_stack
 
-KEY = f"arn:aws:kms:{REGION}:444455556666:key/12345678-1234-1234-1234-123456789012"
 PURPOSE = {"StringEquals": {"kms:EncryptionContext:purpose": "weights"}}
+# What names the files that hosts fetch, and with it what those differ in.
+FETCHING = {"AWS::EC2::LaunchTemplate", "AWS::AutoScaling::AutoScalingGroup"}
 
 
 def test_a_weights_key_adds_two_statements_and_nothing_else(
@@ -17,10 +19,11 @@ def test_a_weights_key_adds_two_statements_and_nothing_else(
 ) -> None:
     """
     The host role may have weights opened under that key, for that purpose; the endpoint of KMS lets
-    its call through and no more. The service key's policy is untouched, as is all the rest.
+    its call through and no more. The service key's policy is untouched, as is all else but the
+    files that hosts fetch.
     """
-    plain, sealed = (copy.deepcopy(variant(name).resources) for name in ("private", "sealed"))
-    role = variant("sealed").id("IAM::Role", "HostRole")
+    sealed = copy.deepcopy(variant("sealed").value["Resources"])
+    resolve, role = variant("sealed").resolve, variant("sealed").id("IAM::Role", "HostRole")
     (policy,) = sealed[role]["Properties"]["Policies"]
     allowed = policy["PolicyDocument"]["Statement"].pop()
     endpoint = variant("sealed").id("EC2::VPCEndpoint", "NetworkVpcKms")
@@ -29,41 +32,62 @@ def test_a_weights_key_adds_two_statements_and_nothing_else(
         "Sid": "OpenWeights",
         "Effect": "Allow",
         "Action": "kms:Decrypt",
-        "Resource": KEY,
+        "Resource": WEIGHTS_KEY,
         "Condition": PURPOSE,
     }
-    assert through == {
+    assert resolve(through) == {
         "Sid": "WeightsOnly",
         "Effect": "Allow",
         "Principal": {"AWS": "*"},
         "Action": "kms:Decrypt",
-        "Resource": KEY,
+        "Resource": WEIGHTS_KEY,
         "Condition": {**PURPOSE, "ArnEquals": {"aws:PrincipalArn": f"{{{role}.Arn}}"}},
     }
-    assert without_order(sealed) == without_order(plain)
+    assert comparable(sealed) == comparable(variant("beside").value["Resources"])
 
 
-def without_order(resources: Json) -> str:
-    """Give *resources* as text that does not tell a list of one from its item."""
-    return json.dumps(unwrap(resources), sort_keys=True)
+def comparable(resources: Json) -> Json:
+    """Give *resources* as JSON without the files that hosts fetch, by name."""
+    return {
+        name: json.dumps(_without_files(resource), sort_keys=True)
+        for name, resource in resources.items()
+        if resource["Type"] not in FETCHING
+    }
 
 
-def unwrap(value: Json) -> Json:
+def _without_files(value: Json) -> Json:
+    """Give *value* without ARNs of weights' objects; a list of one is what it holds."""
     if isinstance(value, dict):
-        return {name: unwrap(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return unwrap(value[0]) if len(value) == 1 else [unwrap(item) for item in value]
-    return value
+        return {name: _without_files(item) for name, item in value.items()}
+    if not isinstance(value, list):
+        return value
+    kept = [_without_files(item) for item in value if ".weights" not in json.dumps(item)]
+    return kept[0] if len(kept) == 1 else kept
+
+
+def test_the_key_that_the_package_names_is_the_one_given(root: Path) -> None:
+    """
+    A package that is sealed under another key, or lies in clear, is refused, and so is a sealed one
+    without a key.
+    """
+    sealed, plain = dict(SEALED["sealed"]), dict(LARGEST["beside"])
+    for context in (
+        {**sealed, "weights_key": WEIGHTS_KEY.replace("key/1", "key/2")},
+        {**sealed, "weights_key": ""},
+        {**plain, "weights_key": WEIGHTS_KEY},
+    ):
+        with pytest.raises(ConfigError, match="weights_key"):
+            make_stack(root, context)
 
 
 @pytest.mark.parametrize(
     "key",
     [
-        KEY.replace(REGION, "us-east-1"),
-        KEY.replace("arn:aws:", "arn:aws-us-gov:"),
-        KEY.replace("key/12345678-1234-1234-1234-123456789012", "alias/weights"),
-        KEY.replace("key/", "key/mrk-"),
-        KEY[:-1] + "*",
+        WEIGHTS_KEY.replace(REGION, "us-east-1"),
+        WEIGHTS_KEY.replace("arn:aws:", "arn:aws-us-gov:"),
+        WEIGHTS_KEY.replace("key/12345678-1234-1234-1234-123456789012", "alias/weights"),
+        WEIGHTS_KEY.replace("key/", "key/mrk-"),
+        WEIGHTS_KEY[:-1] + "*",
         "12345678-1234-1234-1234-123456789012",
         "alias/weights",
     ],
@@ -73,4 +97,4 @@ def test_a_key_elsewhere_or_by_another_name_is_refused(root: Path, key: str) -> 
     Hosts reach KMS of their own Region alone, and what an alias means may change.
     """
     with pytest.raises(ConfigError, match="weights_key is"):
-        make_stack(root, {"weights_key": key})
+        make_stack(root, {**SEALED["sealed"], "weights_key": key})

@@ -41,7 +41,6 @@ from tests.patience import PATIENCE_SECONDS, wait_until
 LISTED: Final = parse_description((DEMO_WEIGHTS / MANIFEST_NAME).read_bytes())[1]
 SEALED: Final = {name: sealed_name(bytes.fromhex(file.sha256)) for name, file in LISTED.items()}
 LARGE: Final = SEALED["openvino_model.bin"]  # of three pieces
-_CANARY_BYTES: Final = 24
 
 
 class Stage:
@@ -60,9 +59,7 @@ class Stage:
         for key in made:
             self.secrets.add("data key", key.key)
         for name in LISTED:
-            data = (DEMO_WEIGHTS / name).read_bytes()
-            for at in range(len(data) // 8, len(data) - _CANARY_BYTES, len(data) // 8):
-                self.secrets.add(name, data[at : at + _CANARY_BYTES])
+            self.secrets.add_pieces(name, (DEMO_WEIGHTS / name).read_bytes(), 7)
 
 
 @pytest.fixture(scope="module")

@@ -180,6 +180,37 @@ def test_what_is_audited_is_small() -> None:
     assert sum(counts.values()) < AUDITED_LINES, counts
 
 
+# What opens a socket, by where it is called. docs/weights.md lists them for owners of weights.
+WAYS_OUT = {
+    "app/enclave/main.py": ["socket.socket", "socket.socket"],  # to the parent's ports; its own
+    "app/enclave/engine/constraint.py": ["socket.socketpair", "socket.socketpair"],
+    "app/enclave/engine/mask_program.py": ["socket.socket", "socket.socket"],  # ends of those pairs
+}
+
+
+def test_the_enclaves_sockets_are_these() -> None:
+    """
+    Of all modules of ours that the image holds, `main` alone reaches anybody else, at three ports,
+    and the pairs of the engine's own processes have no address.
+    """
+    opening = re.compile(r"socket\.(socket|socketpair|fromfd|create_\w+|fromshare)")
+    held = sorted({module.replace(".", "/") + ".py" for module in MODULES} & set(NAMES))
+    found = {
+        name: opened
+        for name in held
+        if (opened := [call for call, _ in calls(tree(name)) if opening.fullmatch(call)])
+    }
+    assert found == WAYS_OUT
+    ports = {
+        node.id: name
+        for name in held
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and "_PORT" in node.id
+    }
+    main = "app/enclave/main.py"
+    assert ports == dict.fromkeys(("INFERENCE_PORT", "KMS_PROXY_PORT", "WEIGHTS_PORT"), main)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_left_to_do(name: str) -> None:
     """
