@@ -2,8 +2,8 @@
 The weights policy: of the key under which an owner seals weights that others run.
 
 Pure: who seals, whose hosts run the model and the approved releases in, the document out. The owner
-attaches it to a key of their own, perhaps in another account than the hosts'. There IAM has a say as
-well: across accounts KMS wants the leave of both.
+attaches it to a key of their own, perhaps in another account than the hosts'. There IAM has a say,
+too: across accounts KMS wants the leave of both.
 """
 
 import re

@@ -197,7 +197,7 @@ def _name(release: ApprovedPcrs, names: Mapping[str, str]) -> str:
 
 
 def normal_statements(policy: Mapping[str, object]) -> list[str]:
-    """Give the statements of *policy* as JSON, each in the one spelling that they are compared in."""
+    """Give the statements of *policy* as JSON, in the one spelling that they are compared in."""
     found = policy.get("Statement", [])
     return [_normal(statement) for statement in (found if isinstance(found, list) else [found])]
 

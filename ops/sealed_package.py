@@ -1,8 +1,8 @@
 """
 A sealed package, made: each file of a weights package encrypted under a data key of its owner's.
 
-The data key exists in this process alone: what is written is as KMS wrapped it. The owner's key lets
-who seals make data keys and not open them, so what was begun cannot be gone on with: a package is
+The data key exists in this process alone: what is written is as KMS wrapped it. Whoever seals may
+have data keys made, and none opened, so that what was begun cannot be gone on with: a package is
 made whole, with a key of its own, or not at all.
 """
 
@@ -220,6 +220,6 @@ def _require_room(place: Path, needed: int) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise SealError(
-            f"sealing takes {needed / 1e9:.1f} GB in {place.parent}, and {free / 1e9:.1f} are free: "
-            "name another folder with --out"
+            f"sealing takes {needed / 1e9:.1f} GB in {place.parent}, and {free / 1e9:.1f} are "
+            "free: name another folder with --out"
         )

@@ -45,7 +45,7 @@ def check_weights_key(
             _CHECK,
             f"it is account {owner}'s, and who opens weights is theirs to say and to see: here "
             f"{host_role} may ask KMS, and gets nothing without an approved enclave's document",
-            f"have the owner allow {wanted} on that role (bin/weights-policy), or no enclave starts",
+            f"have the owner allow {wanted} to that role (bin/weights-policy): else none starts",
         )
     reading = read_weights_policy(read_key_policy(session, key_arn))
     wrong = next(_faults(reading, host_role, release), None)

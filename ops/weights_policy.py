@@ -18,8 +18,8 @@ from ops.release_list import RefusedError, ReleaseList
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _EPILOG: Final = """\
-Standard output is the policy; standard error says in words who can do what under it. Each release of
-the list may open the one package that its image names. Review the list first: build each image from
+Standard output is the policy; standard error says in words who can do what under it. Each release
+of the list may open the one package that its image names. Review the list first: build each image from
 its source, and compare PCR0 to PCR2 (docs/weights.md says what to look for). A release that is off
 the list opens nothing once KMS has the new policy, and an enclave that has started goes on.
 

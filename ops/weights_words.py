@@ -1,8 +1,8 @@
 """
 A weights policy in words: which releases open which package, on whose hosts, and who seals.
 
-Pure. As `policy_words` reads the service key's: whatever differs from what this project makes of the
-same values is shown as it stands.
+Pure. As `policy_words` reads the service key's: whatever differs from what this project makes of
+the same values is shown as it stands.
 """
 
 import json

@@ -1,5 +1,5 @@
 """
-The twin's instance metadata: what an instance asks for the credentials of its role. Version 2 alone.
+The twin's instance metadata: where an instance has the credentials of its role from. Version 2.
 
 Source: EC2 user guide, "Use the Instance Metadata Service to access instance metadata".
 """
@@ -70,7 +70,7 @@ def _encode(key: AccessKey) -> str:
 
 @contextmanager
 def serving_metadata(role: str, issue: Callable[[], AccessKey]) -> Iterator[int]:
-    """Serve on 127.0.0.1 what an instance with *role* is told, until the block ends; give the port."""
+    """Serve what an instance with *role* is told, until the block ends; give the port."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
         server.role, server.issue, server.tokens = role, issue, set()
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

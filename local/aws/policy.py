@@ -4,8 +4,8 @@ A policy: statements about who may do what, and the decision that several of the
 Fails closed. A Deny anywhere wins; what the evaluator does not know makes a Deny apply and an
 Allow not. Key policies and trust policies must allow on their own: naming the account's root
 delegates to identity policies and gives nothing else. Across accounts both have to allow: the
-resource's policy, in its account, and an identity policy in the caller's. A session policy caps what
-a role session gets through its role.
+resource's policy, in its account, and an identity policy in the caller's. A session policy caps
+what a role session gets through its role.
 
 Source: IAM user guide, "Policy evaluation logic" and "Cross-account policy evaluation logic"; KMS
 developer guide, "Key policies".

@@ -121,7 +121,7 @@ def role_arn(aws: TwinAws, role: str) -> str:
 
 
 def add_owner(aws: TwinAws, releases: Iterable[Release]) -> Owner:
-    """Add the owner's account with a key for *releases*, and the host role, as the stack names it."""
+    """Add the owner's account with a key for *releases*, and the host role as the stack has it."""
     account: Directory = aws.add_account(OWNER_ACCOUNT)
     sealer = account.add_user(_SEALER)
     host_role = f"enclave-llm-host-{aws.region}"

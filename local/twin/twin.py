@@ -163,7 +163,7 @@ def run_twin(
     Args:
         folder: New, empty or an earlier twin's, whose files are then gone.
 
-        weights: In the process's image with *weights_inside*, else sent, *sealed* by another account.
+        weights: In the process's image with *weights_inside*, else sent, *sealed* by their owner.
 
         program, parent_program: In place of `ENCLAVE_PROGRAM` and `PARENT_PROGRAM`.
 

@@ -175,6 +175,7 @@ def twin(qemu: Path, built: Path, tmp_path_factory: pytest.TempPathFactory) -> I
             (folder / name).mkdir()
             patch.setenv(name, str(folder / name))
         image = built / "enclave.eif"
-        running = stack.enter_context(run_twin(folder / "twin", image=image, sealed=True, note=print))
+        parties = run_twin(folder / "twin", image=image, sealed=True, note=print)
+        running = stack.enter_context(parties)
         patch.undo()
         yield running

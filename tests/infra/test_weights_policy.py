@@ -41,7 +41,7 @@ def test_policy_word_for_word() -> None:
 
 def test_no_release_opens_nothing() -> None:
     """
-    Before the first release, and after the last has gone, no Allow has Decrypt, and the Deny stands.
+    Before the first release, and after the last, no Allow has Decrypt, and the Deny stands.
     """
     for policy in (policy_for(), policy_for(hosts=())):
         found = statements(policy)

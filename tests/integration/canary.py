@@ -51,7 +51,8 @@ class Canaries:
         """Search for *count* pieces of 24 bytes of *data*, from all over it."""
         step = len(data) // (count + 1)
         for at in range(step, len(data) - _PIECE_BYTES, step):
-            self.add(name, data[at : at + _PIECE_BYTES])
+            if len(set(data[at : at + _PIECE_BYTES])) >= LEAST_BYTES:  # no run of zeros
+                self.add(name, data[at : at + _PIECE_BYTES])
 
     def find(self, data: bytes) -> set[str]:
         """Name what of all secrets is in *data*, and how it is spelled there."""

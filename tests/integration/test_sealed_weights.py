@@ -1,6 +1,6 @@
 """
-Sealed weights, from their owner's account to an answer: who ever holds them in clear, and what keeps
-an enclave from starting with others.
+Sealed weights, from their owner's account to an answer: who ever holds them in clear, and what
+keeps an enclave from starting with others.
 """
 
 import os
@@ -292,7 +292,7 @@ def test_an_image_off_the_owners_list_never_starts_again(stage: Stage, tmp_path:
 
 
 def start_anew(stage: Stage, folder: Path, package: Path) -> str:
-    """Start another enclave, and a server that sends it *package*; give its log once it has ended."""
+    """Start another enclave, and what sends it *package*; give its log once it has ended."""
     twin = stage.twin
     with ExitStack() as stack:
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory()))

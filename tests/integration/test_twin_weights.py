@@ -194,7 +194,7 @@ def test_another_context_opens_nothing(sealed: Sealed, context: dict[str, str], 
 
 def test_another_packages_data_key_opens_nothing(sealed: Sealed) -> None:
     """
-    A data key that was made for an older package is no use under this one's name, nor under its own.
+    A data key of an older package is no use under this one's name, nor under its own.
     """
     older = CONTEXT | {"digest": "01" * 32}
     made = sealed.client("sealer").generate_data_key(

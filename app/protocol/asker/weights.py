@@ -1,8 +1,8 @@
 """
 The parent's half of the weights stream, and the sealed package that it serves.
 
-SPEC.md section 8; the enclave's half is in `app.protocol.weights`. A sealed package is what an owner
-gives to whoever runs the model. It is a folder of
+SPEC.md section 8; the enclave's half is in `app.protocol.weights`. A sealed package is what an
+owner gives to whoever runs the model. It is a folder of
 
 * `model.json`, as it was,
 * `DIGEST.sealed` for each file it lists, by the SHA-256 of the plain bytes: its sealed pieces, one

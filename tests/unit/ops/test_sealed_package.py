@@ -29,7 +29,8 @@ from ops.sealed_package import (
 from tests.packages import DESCRIPTION, write_package
 from tests.stubbed import StubbedAws
 
-ARN = parse_key_arn("arn:aws:kms:eu-central-1:444455556666:key/12345678-1234-1234-1234-123456789012")
+KEY_ID = "12345678-1234-1234-1234-123456789012"
+ARN = parse_key_arn(f"arn:aws:kms:eu-central-1:444455556666:key/{KEY_ID}")
 KEY = DataKey(ARN, b"as KMS wrapped it", bytes(range(32)))
 SIZES = {
     "chat_template.jinja": 0,

@@ -21,7 +21,8 @@ from app.protocol.errors import ConfigError, EnvelopeError, ProtocolError
 from app.protocol.weights import WEIGHTS_PIECE_BYTES, WeightsKey, parse_weights_key
 from app.protocol.weights_piece import PieceOpener
 
-ARN = parse_key_arn("arn:aws:kms:eu-central-1:444455556666:key/12345678-1234-1234-1234-123456789012")
+KEY_ID = "12345678-1234-1234-1234-123456789012"
+ARN = parse_key_arn(f"arn:aws:kms:eu-central-1:444455556666:key/{KEY_ID}")
 OTHER = parse_key_arn(ARN.text.replace("key/1", "key/2"))
 KEY, PACKAGE, FILE = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32
 CREDENTIALS = Credentials("ASIAEXAMPLEEXAMPLE00", "a/secret+access=key", "a-session-token")
