@@ -183,7 +183,7 @@ def run_twin(
         folder = stack.enter_context(_empty(folder.absolute()))
         sockets = _socket_folder(stack)
         tls = make_tls(folder / "tls", region=REGION)
-        emulated = prepare_enclave(image, folder, ca=tls.ca, note=note) if image else None
+        emulated = prepare_enclave(image, folder, tls.ca, weights, note) if image else None
         held = image_weights(folder, weights, inside=weights_inside)
         release = emulated.release if emulated else _approve_process(folder, weights, held, note)
         root = make_root(now=datetime.now(UTC))
