@@ -1,6 +1,6 @@
 import base64
 import hashlib
-import random
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -159,7 +159,7 @@ def store() -> Store:
 
 
 def make_file(path: Path, size: int) -> WeightsFile:
-    content = random.Random(size).randbytes(size)
+    content = os.urandom(size)
     path.write_bytes(content)
     return WeightsFile(path, size, hashlib.sha256(content).hexdigest())
 
@@ -213,7 +213,9 @@ def test_something_else_under_its_name(
     """
     send(store, file)
     whole = store.objects[file.key]
-    size, checksum = (mine if theirs is None else theirs for mine, theirs in zip(whole, other, strict=True))
+    size, checksum = (
+        mine if theirs is None else theirs for mine, theirs in zip(whole, other, strict=True)
+    )
     store.objects[file.key] = (int(size), str(checksum))
     send(store, file)
     assert store.objects[file.key] == whole
