@@ -10,9 +10,9 @@ from typing import Final
 
 import pytest
 
+from app.protocol.package import MANIFEST_NAME
 from local.emulator.machine import write_signer
 from local.signers.pki import make_chain, make_root
-from app.protocol.package import MANIFEST_NAME
 from local.twin.twin import DEMO_WEIGHTS, Twin
 from tests.integration.canary import Canaries, family
 from tests.integration.canary_stage import Stage
@@ -95,4 +95,4 @@ def test_no_weights_but_in_the_enclave(stage: Stage) -> None:
     pids = [*family(stage.twin.parent.pid), *family(stage.twin.sender.pid)]
     assert canaries.find_in_memory(*pids) == {}
     assert stage.twin.owner is not None
-    assert (stage.twin.folder / "sealed").samefile(stage.twin.owner.package)
+    assert stage.twin.owner.package == stage.twin.folder / "sealed"

@@ -3,6 +3,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -37,12 +38,20 @@ CONTEXT: Final = {"purpose": "weights", "digest": WEIGHTS_SHA256.hex()}
 DENIED: Final = "AccessDeniedException"
 EXPLICIT: Final = "with an explicit deny in a resource-based policy"
 IMPLICIT: Final = "because no resource-based policy allows"
-WHO: Final = ["host", "sealer", "owner's admin", "owner's root", "hosts' admin", "hosts' root", "chat"]
+WHO: Final = [
+    "host",
+    "sealer",
+    "owner's admin",
+    "owner's root",
+    "hosts' admin",
+    "hosts' root",
+    "chat",
+]
 
 
 @dataclass
 class Sealed:
-    """A package's data key under the owner's key, images A and B approved; and all who might try."""
+    """A package's data key, under a key for images A and B; and all who might try to open it."""
 
     account: TwinAccount
     owner: Owner
@@ -77,13 +86,15 @@ class Sealed:
 
 
 def releases() -> list[Release]:
-    return [make_release(name, measurements=image) for name, image in (("a", IMAGE_A), ("b", IMAGE_B))]
+    return [
+        make_release(name, measurements=image) for name, image in (("a", IMAGE_A), ("b", IMAGE_B))
+    ]
 
 
 @pytest.fixture(scope="module")
 def sealed() -> Iterator[Sealed]:
     with twin_account() as account:
-        owner = add_owner(account.aws, releases())
+        owner = add_owner(account.aws, releases(), boto3.Session())
         theirs = account.aws._accounts.directory(OWNER_ACCOUNT)
         keys = {
             "host": owner.host_credentials(),
@@ -268,7 +279,9 @@ def test_the_policy_is_the_owners_administrators_to_change(sealed: Sealed, who: 
     """
     client = sealed.client(who)
     for call in (
-        lambda: client.put_key_policy(KeyId=sealed.key, Policy=allow("kms:*"), PolicyName="default"),
+        lambda: client.put_key_policy(
+            KeyId=sealed.key, Policy=allow("kms:*"), PolicyName="default"
+        ),
         lambda: client.get_key_policy(KeyId=sealed.key, PolicyName="default"),
         lambda: client.disable_key(KeyId=sealed.key),
         lambda: client.schedule_key_deletion(KeyId=sealed.key),
