@@ -135,7 +135,7 @@ def run(platform: Platform, stop: threading.Event) -> None:
     connect_kms = partial(platform.connect, KMS_PROXY_PORT)
     kms = KmsClient(platform.nsm, connect_kms, platform.ca_bundle, manifest.digest)
     total = sum(file.bytes for file in told.files.values())
-    server = Server(manifest, lambda: (sum(path.stat().st_size for path in intake.iterdir()), total))
+    server = Server(manifest, lambda: (sum(one.stat().st_size for one in intake.iterdir()), total))
     serving = ThreadPoolExecutor(1).submit(server.serve, platform.listener, stop)
     try:
         if len(list(platform.weights_folder.iterdir())) > 1:

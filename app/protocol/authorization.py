@@ -68,14 +68,14 @@ class Credentials:
     session_token: str = field(repr=False)
 
 
-def parse_credentials(access_key_id: str, secret_access_key: str, session_token: str) -> Credentials:
+def parse_credentials(access_key_id: str, secret_key: str, session_token: str) -> Credentials:
     """
     Parse the three parts of temporary credentials, which will stand in headers.
 
     Raises:
         ProtocolError: One is empty, too long, or not of the characters that AWS makes them of.
     """
-    texts = (secret_access_key, session_token)
+    texts = (secret_key, session_token)
     if not (_ACCESS_KEY_ID.fullmatch(access_key_id) and all(map(_PRINTABLE.fullmatch, texts))):
         raise ProtocolError("credentials are malformed")
     return Credentials(access_key_id, *texts)

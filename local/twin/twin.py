@@ -203,10 +203,12 @@ def run_twin(
             stack.enter_context(serve_nsm(sockets / "nsm", nsm))
             enclave = start_enclave(stack, folder, sockets, held, program=program)
         wait_until_ready(config, (enclave, parent, sender), note, emulated=emulated is not None)
-        yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent, sender, owner)
+        yield Twin(
+            folder, sockets, aws, nsm, trust, config, session, enclave, parent, sender, owner
+        )
 
 
-def _serve_aws(
+def _serve_aws(  # noqa: PLR0917 - called once, each by its own name
     stack: ExitStack,
     folder: Path,
     sockets: Path,

@@ -10,9 +10,9 @@ from typing import Final
 
 import pytest
 
+from app.protocol.package import MANIFEST_NAME
 from local.emulator.machine import write_signer
 from local.signers.pki import make_chain, make_root
-from app.protocol.package import MANIFEST_NAME
 from local.twin.twin import DEMO_WEIGHTS, Twin
 from tests.integration.canary import Canaries, family
 from tests.integration.canary_stage import Stage

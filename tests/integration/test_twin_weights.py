@@ -37,7 +37,15 @@ CONTEXT: Final = {"purpose": "weights", "digest": WEIGHTS_SHA256.hex()}
 DENIED: Final = "AccessDeniedException"
 EXPLICIT: Final = "with an explicit deny in a resource-based policy"
 IMPLICIT: Final = "because no resource-based policy allows"
-WHO: Final = ["host", "sealer", "owner's admin", "owner's root", "hosts' admin", "hosts' root", "chat"]
+WHO: Final = [
+    "host",
+    "sealer",
+    "owner's admin",
+    "owner's root",
+    "hosts' admin",
+    "hosts' root",
+    "chat",
+]
 
 
 @dataclass
@@ -77,7 +85,9 @@ class Sealed:
 
 
 def releases() -> list[Release]:
-    return [make_release(name, measurements=image) for name, image in (("a", IMAGE_A), ("b", IMAGE_B))]
+    return [
+        make_release(name, measurements=image) for name, image in (("a", IMAGE_A), ("b", IMAGE_B))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +278,9 @@ def test_the_policy_is_the_owners_administrators_to_change(sealed: Sealed, who: 
     """
     client = sealed.client(who)
     for call in (
-        lambda: client.put_key_policy(KeyId=sealed.key, Policy=allow("kms:*"), PolicyName="default"),
+        lambda: client.put_key_policy(
+            KeyId=sealed.key, Policy=allow("kms:*"), PolicyName="default"
+        ),
         lambda: client.get_key_policy(KeyId=sealed.key, PolicyName="default"),
         lambda: client.disable_key(KeyId=sealed.key),
         lambda: client.schedule_key_deletion(KeyId=sealed.key),

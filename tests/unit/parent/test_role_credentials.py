@@ -49,7 +49,10 @@ def answering(answer: Answer) -> Iterator[int]:
 
 
 def credentials_are(text: str) -> Answer:
-    return lambda method, path: (200, text if method == "GET" and path.endswith("/role") else "role")
+    return lambda method, path: (
+        200,
+        text if method == "GET" and path.endswith("/role") else "role",
+    )
 
 
 def test_credentials_of_the_instances_role() -> None:
