@@ -212,9 +212,7 @@ def attested_as(release: ApprovedPcrs) -> Condition:
     accept the PCR0 of one release with the PCR2 of another.
     """
     pcrs = (release.pcr0, release.pcr1, release.pcr2)
-    return {
-        "StringEqualsIgnoreCase": {f"{_PCR_KEY}{index}": pcr for index, pcr in enumerate(pcrs)}
-    }
+    return {"StringEqualsIgnoreCase": {f"{_PCR_KEY}{index}": pcr for index, pcr in enumerate(pcrs)}}
 
 
 def other_image(releases: Sequence[ApprovedPcrs]) -> Condition:

@@ -65,9 +65,7 @@ class HostRole(Construct):
         self.arn = self.role.role_arn
 
 
-def _statements(
-    stack: Stack, *, key_arn: str, logs: Logs, file_arns: Sequence[str]
-) -> list[Json]:
+def _statements(stack: Stack, *, key_arn: str, logs: Logs, file_arns: Sequence[str]) -> list[Json]:
     return [
         statement("SayHowBootWent", "cloudformation:SignalResource", stack.stack_id),
         statement("FetchAssets", "s3:GetObject", list(file_arns)),

@@ -329,8 +329,8 @@ def _parse_weights_key(text: str, region: str) -> str | None:
         )
     if (arn[1], arn[2]) != (partition, region):
         raise ConfigError(
-            f"weights_key is in {arn[2]} of {arn[1]}, and the hosts in {region} of {partition}, who "
-            "reach no KMS but their Region's: have the package sealed under a key there"
+            f"weights_key is in {arn[2]} of {arn[1]}, and the hosts in {region} of {partition}; "
+            "they reach no KMS elsewhere: have the package sealed under a key of their Region"
         )
     return text
 

@@ -84,7 +84,7 @@ def weights_policy(
         KeyPolicyError: A value is malformed, missing, all zeros (what a debug enclave attests) or
             there twice, or the policy would exceed `MAX_POLICY_BYTES`.
 
-    Source: IAM user guide, "AWS JSON policy elements: Principal", on roles that are deleted; AWS KMS
+    Source: IAM user guide, "AWS JSON policy elements: Principal", on roles that are deleted; KMS
         developer guide, "Allowing users in other accounts to use a KMS key".
     """
     partition = _require_principals(account, sealers, host_roles)

@@ -161,7 +161,10 @@ def seal_package(
             sealer = PieceSealer(key.key, package.digest, bytes.fromhex(file.sha256), key.arn)
             _seal_file(package.folder / name, file, place, sealer, tell)
         wrapped = WrappedWeightsKey(key.arn, package.digest, key.wrapped)
-        for name, text in ((MANIFEST_NAME, package.manifest), (KEY_NAME, encode_wrapped_key(wrapped))):
+        for name, text in (
+            (MANIFEST_NAME, package.manifest),
+            (KEY_NAME, encode_wrapped_key(wrapped)),
+        ):
             _write(place / name, iter((text,)))
 
 

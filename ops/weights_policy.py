@@ -13,15 +13,15 @@ from app.chatbot.console import Terminal
 from app.protocol.releases import PRODUCTION_KITS
 from infra.attested_policy import KeyPolicyError
 from infra.weights_policy import weights_policy_of
-from ops.weights_words import describe_weights, read_weights_policy
 from ops.release_list import RefusedError, ReleaseList
+from ops.weights_words import describe_weights, read_weights_policy
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _EPILOG: Final = """\
 Standard output is the policy; standard error says in words who can do what under it. Each release
-of the list may open the one package that its image names. Review the list first: build each image from
-its source, and compare PCR0 to PCR2 (docs/weights.md says what to look for). A release that is off
-the list opens nothing once KMS has the new policy, and an enclave that has started goes on.
+of the list may open the one package that its image names. Review the list first: build each image
+from its source, and compare PCR0 to PCR2 (docs/weights.md says what to look for). A release that is
+off the list opens nothing once KMS has the new policy, and an enclave that has started goes on.
 
 examples:
   bin/weights-policy --owner 444455556666 \\
@@ -34,9 +34,7 @@ exit codes: 0 done; 1 no policy can be made of these; 2 wrong usage
 """
 
 
-def main(
-    arguments: Sequence[str] | None = None, *, kits: frozenset[str] = PRODUCTION_KITS
-) -> int:
+def main(arguments: Sequence[str] | None = None, *, kits: frozenset[str] = PRODUCTION_KITS) -> int:
     """Run the command; give its exit code."""
     options = _parser().parse_args(arguments)
     terminal = Terminal()

@@ -62,9 +62,7 @@ def read_weights_policy(policy: Mapping[str, object]) -> WeightsReading:
     account = read_account("".join(_principals(statements, "Administer")))
     sealers = _principals(statements, "SealWeights")
     try:
-        made = weights_policy(
-            account=account, sealers=sealers, host_roles=hosts, releases=releases
-        )
+        made = weights_policy(account=account, sealers=sealers, host_roles=hosts, releases=releases)
         foreign, absent = find_strangeness(statements, normal_statements(made))
     except KeyPolicyError as error:
         foreign, absent = tuple(statements), (f"all of ours: {error}",)
@@ -77,7 +75,7 @@ def describe_weights(reading: WeightsReading) -> Iterator[str]:
         pcrs = release.pcrs
         yield (
             f"opens weights        {release.digest[:_SHOWN]}…: release {pcrs.name} (pcr0 "
-            f"{pcrs.pcr0.lower()[:_SHOWN]}…), inside its enclave alone"
+            f"{pcrs.pcr0.lower()[:_SHOWN]}…), in its enclave alone"
         )
     if not reading.releases:
         yield "opens weights        no release at all: nothing sealed under this key opens"

@@ -22,7 +22,7 @@ from typing import Final
 from app.enclave.answering import Answerer
 from app.enclave.engine.cpu import count_cores, name_instructions
 from app.enclave.engine.load import load_engine
-from app.enclave.engine.weights import Weights, load_weights, unverified_weights
+from app.enclave.engine.weights import load_weights, unverified_weights
 from app.enclave.events import Event, refuse_to_start, report, silence
 from app.enclave.intake import take_in
 from app.enclave.key_ring import KeyRing

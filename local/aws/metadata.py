@@ -14,7 +14,7 @@ from typing import Final
 
 from local.aws.identity import AccessKey
 
-_TOKEN_PATH: Final = "/latest/api/token"  # noqa: S105 - where tokens are had
+_TOKEN_PATH: Final = "/latest/api/token"
 _ROLES: Final = "/latest/meta-data/iam/security-credentials/"
 
 

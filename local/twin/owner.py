@@ -38,17 +38,17 @@ class Owner:
 
         sealer: May have data keys made.
 
-        package: The sealed package that the host has, if any.
+        session: Anybody's; what it knows of the twin is where KMS is.
 
-        metadata_port: Of the host's instance metadata on 127.0.0.1, while it is served.
+        package: The sealed package that the host has; None before there is one.
     """
 
     aws: TwinAws
     key_arn: str
     sealer: AccessKey
     host_role: str
-    package: Path = Path()
-    metadata_port: int = 0
+    session: boto3.Session
+    package: Path | None = None
 
     def host_credentials(self) -> AccessKey:
         """Give what the instance's metadata has: a session of the host role."""
@@ -67,18 +67,15 @@ class Owner:
         key, _, _ = self.aws.identity.issue(session, now)
         return key
 
-    def seal(self, weights: Path, out: Path, session: boto3.Session) -> None:
+    def seal(self, weights: Path, out: Path) -> None:
         """
         Seal *weights* into *out*, as bin/seal-weights does.
-
-        Args:
-            session: Anybody's; what it knows of the twin is where KMS is.
 
         Raises:
             SealError: *weights* is no package, or *out* is there already.
         """
         package, arn = read_package(weights), parse_key_arn(self.key_arn)
-        client = session.client(
+        client = self.session.client(
             "kms",
             aws_access_key_id=self.sealer.access_key_id,
             aws_secret_access_key=self.sealer.secret_access_key,
@@ -86,33 +83,20 @@ class Owner:
         with closing(client):
             seal_package(package, out, lambda: make_data_key(client, arn, package.digest))
 
+    def hand_over(self, stack: ExitStack, weights: Path, folder: Path) -> tuple[Path, int]:
+        """
+        Give the host *weights*, sealed into *folder* unless they are already, and the port of its
+        instance metadata, which is served until *stack* ends.
+        """
+        if self.package is None:
+            self.package = folder / _PACKAGE
+            self.seal(weights, self.package)
+        metadata = serving_metadata(self.host_role, self.host_credentials)
+        return self.package, stack.enter_context(metadata)
+
     def approve(self, releases: Iterable[Release]) -> None:
         """Put the policy of other releases in force."""
         self.aws.set_key_policy(self.key_arn, _policy(self.aws, self.host_role, releases))
-
-
-def seal_weights(
-    stack: ExitStack,
-    aws: TwinAws,
-    session: boto3.Session,
-    release: Release,
-    weights: Path,
-    folder: Path,
-) -> Owner:
-    """
-    Seal *weights* into *folder*, for *release*; give their owner.
-
-    The host's metadata is served until *stack* ends.
-
-    Raises:
-        SealError: As `Owner.seal`.
-    """
-    owner = add_owner(aws, [release])
-    owner.package = folder / _PACKAGE
-    owner.seal(weights, owner.package, session)
-    metadata = serving_metadata(owner.host_role, owner.host_credentials)
-    owner.metadata_port = stack.enter_context(metadata)
-    return owner
 
 
 def role_arn(aws: TwinAws, role: str) -> str:
@@ -120,14 +104,14 @@ def role_arn(aws: TwinAws, role: str) -> str:
     return f"arn:aws:iam::{aws.account}:role/{role}"
 
 
-def add_owner(aws: TwinAws, releases: Iterable[Release]) -> Owner:
+def add_owner(aws: TwinAws, releases: Iterable[Release], session: boto3.Session) -> Owner:
     """Add the owner's account with a key for *releases*, and the host role as the stack has it."""
     account: Directory = aws.add_account(OWNER_ACCOUNT)
     sealer = account.add_user(_SEALER)
     host_role = f"enclave-llm-host-{aws.region}"
     key_arn = aws.add_key(_policy(aws, host_role, releases), account=OWNER_ACCOUNT)
     add_host_role(aws, host_role, key_arn)
-    return Owner(aws, key_arn, sealer, host_role)
+    return Owner(aws, key_arn, sealer, host_role, session)
 
 
 def add_host_role(aws: TwinAws, name: str, key_arn: str) -> None:

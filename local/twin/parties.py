@@ -104,14 +104,14 @@ def start_weights_server(
     Start what sends the enclave *weights*, and wait until it listens; *stack* stops it.
 
     Args:
-        owner: Who has sealed them; what is sent is that package.
+        owner: Seals them first; None has them sent as they are.
 
     Raises:
         UnavailableError: It ends, or does not listen in time.
     """
     path = parent_socket(sockets, WEIGHTS_PORT)
     path.unlink(missing_ok=True)
-    sent, port = (owner.package, owner.metadata_port) if owner else (weights, 0)
+    sent, port = owner.hand_over(stack, weights, folder) if owner else (weights, 0)
     arguments = (f"--listen={path}", f"--weights={sent}", f"--metadata-port={port}")
     server = Process(WEIGHTS_PROGRAM, arguments, folder / "logs")
     stack.callback(server.stop)

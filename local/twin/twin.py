@@ -47,7 +47,7 @@ from local.processes.supervise import ROOT, Child, Process
 from local.signers.nsm import SoftwareNsm, serve_nsm
 from local.signers.pki import Identity, make_root
 from local.signers.tls import TlsFiles, make_tls
-from local.twin.owner import Owner, seal_weights
+from local.twin.owner import Owner, add_owner
 from local.twin.parties import (
     ENCLAVE_PROGRAM,
     PARENT_PROGRAM,
@@ -190,11 +190,11 @@ def run_twin(
         nsm = SoftwareNsm(root, release.measurements)
         note("starting KMS and STS with the synthesised key policy")
         policies = deployed or synthesised([release])
-        aws, key_arn, session = _serve_aws(stack, folder, sockets, tls, root, policies)
+        aws, key_arn, asker = _serve_aws(stack, folder, sockets, tls, root, policies)
         trust = Trust(root.certificate, ROOT_NAME, (release,))
         config = _write_lists(folder, key_arn, tls, release)
         parent = start_parent(stack, folder, sockets, config, program=parent_program)
-        owner = seal_weights(stack, aws, session, release, weights, folder) if sealed else None
+        owner = add_owner(aws, [release], asker) if sealed else None
         sender = start_weights_server(stack, folder, sockets, weights, owner=owner)
         note("booting the enclave" if emulated else "starting the enclave, which loads the model")
         if emulated:
@@ -203,9 +203,7 @@ def run_twin(
             stack.enter_context(serve_nsm(sockets / "nsm", nsm))
             enclave = start_enclave(stack, folder, sockets, held, program=program)
         wait_until_ready(config, (enclave, parent, sender), note, emulated=emulated is not None)
-        yield Twin(
-            folder, sockets, aws, nsm, trust, config, session, enclave, parent, sender, owner
-        )
+        yield Twin(folder, sockets, aws, nsm, trust, config, asker, enclave, parent, sender, owner)
 
 
 def _serve_aws(  # noqa: PLR0917 - called once, each by its own name

@@ -84,7 +84,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, list[Re
     second = make_eif(root / "other" / "enclave.eif", "fake-2")
     Files(root).approve(first, second)
     files.releases.rename(root / "two-releases.json")
-    beside = make_eif(root / "beside" / "enclave.eif", "beside", package=write_package(files.weights))
+    beside = make_eif(
+        root / "beside" / "enclave.eif", "beside", package=write_package(files.weights)
+    )
     files.approve(beside)
     files.releases.rename(root / "beside.json")
     key = DataKey(parse_key_arn(WEIGHTS_KEY), b"as KMS wrapped it", bytes(32))

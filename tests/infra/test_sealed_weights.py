@@ -38,7 +38,7 @@ def test_a_weights_key_adds_two_statements_and_nothing_else(
     assert resolve(through) == {
         "Sid": "WeightsOnly",
         "Effect": "Allow",
-        "Principal": {"AWS": "*"},
+        "Principal": "*",
         "Action": "kms:Decrypt",
         "Resource": WEIGHTS_KEY,
         "Condition": {**PURPOSE, "ArnEquals": {"aws:PrincipalArn": f"{{{role}.Arn}}"}},

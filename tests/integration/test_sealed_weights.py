@@ -56,6 +56,8 @@ class Stage:
         self.owner = owner
         self.made = made
         self.secrets = Canaries()
+        assert owner.package is not None
+        self.package = owner.package
         for key in made:
             self.secrets.add("data key", key.key)
         for name in LISTED:
@@ -115,7 +117,7 @@ def test_no_canary_of_the_weights_in_files(stage: Stage) -> None:
     Package, image, logs, KMS's trail and what crossed the parent: weights are there as ciphertext.
     """
     assert len(stage.made) == 1
-    assert (stage.owner.package / LARGE).stat().st_size > LISTED["openvino_model.bin"].bytes
+    assert (stage.package / LARGE).stat().st_size > LISTED["openvino_model.bin"].bytes
     assert stage.secrets.find_in_files(stage.twin.folder, but={}) == {}
 
 
@@ -204,7 +206,7 @@ def _answers(stream: socket.socket, reader: FrameReader, last: set[Kind]) -> Ite
 def other_data_key(stage: Stage, package: Path) -> None:
     """Keep the files, and hand over the data key of another sealing of them."""
     other = package.with_name("other")
-    stage.owner.seal(DEMO_WEIGHTS, other, stage.twin.asker)
+    stage.owner.seal(DEMO_WEIGHTS, other)
     shutil.copyfile(other / KEY_NAME, package / KEY_NAME)
 
 
@@ -272,7 +274,7 @@ def test_nothing_else_starts(
     altered ones and plain ones: the enclave does not start, and says in a word why.
     """
     package = tmp_path / "package"
-    shutil.copytree(stage.owner.package, package)
+    shutil.copytree(stage.package, package)
     lie(stage, package)
     assert LIES[lie] in start_anew(stage, tmp_path, package)
 
@@ -283,7 +285,7 @@ def test_an_image_off_the_owners_list_never_starts_again(stage: Stage, tmp_path:
     """
     stage.owner.approve([])
     try:
-        assert KEY_EVENT in start_anew(stage, tmp_path, stage.owner.package)
+        assert KEY_EVENT in start_anew(stage, tmp_path, stage.package)
         session = stage.twin.connect()
         assert "".join(session.ask("How do I book leave?", Options(padding="off")))
         session.close()

@@ -3,6 +3,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -50,7 +51,7 @@ WHO: Final = [
 
 @dataclass
 class Sealed:
-    """A package's data key under the owner's key, images A and B approved; and all who might try."""
+    """A package's data key, under a key for images A and B; and all who might try to open it."""
 
     account: TwinAccount
     owner: Owner
@@ -93,7 +94,7 @@ def releases() -> list[Release]:
 @pytest.fixture(scope="module")
 def sealed() -> Iterator[Sealed]:
     with twin_account() as account:
-        owner = add_owner(account.aws, releases())
+        owner = add_owner(account.aws, releases(), boto3.Session())
         theirs = account.aws._accounts.directory(OWNER_ACCOUNT)
         keys = {
             "host": owner.host_credentials(),

@@ -129,7 +129,9 @@ class AdminActions:
 
     def _list_keys(self, call: Call) -> Mapping[str, Json]:
         call.authorize(None)
-        keys: list[Json] = [{"KeyId": k.key_id, "KeyArn": k.arn} for k in self._store.keys_of(call.caller.account)]
+        keys: list[Json] = [
+            {"KeyId": k.key_id, "KeyArn": k.arn} for k in self._store.keys_of(call.caller.account)
+        ]
         return {"Keys": keys, "Truncated": False}
 
     def _update_key_description(self, call: Call) -> Mapping[str, Json]:

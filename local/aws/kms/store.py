@@ -129,7 +129,9 @@ class KeyStore:
         with self.lock:
             key = self._keys.get(self._aliases.get(arn, "") if alias else arn.rpartition("/")[2])
         if key is None or not (alias or key.arn == arn):
-            raise AwsError("NotFoundException", f"{'Alias' if alias else 'Key'} '{arn}' does not exist")
+            raise AwsError(
+                "NotFoundException", f"{'Alias' if alias else 'Key'} '{arn}' does not exist"
+            )
         return key
 
     def _prefix(self, account: str) -> str:

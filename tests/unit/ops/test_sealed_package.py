@@ -17,7 +17,7 @@ from app.protocol.package import MANIFEST_NAME
 from app.protocol.weights import WEIGHTS_PIECE_BYTES
 from app.protocol.weights_piece import PieceOpener
 from image.model.weights import write_manifest
-from ops import sealed_package, seal_weights
+from ops import seal_weights, sealed_package
 from ops.aws import AwsError
 from ops.sealed_package import (
     DataKey,
@@ -136,8 +136,8 @@ def test_a_file_that_is_not_as_listed_seals_nothing(
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is missing"),
         (grow, "bytes listed"),
         (lambda folder: (folder / MANIFEST_NAME).unlink(), "No such file"),
-        (lambda folder: (folder / MANIFEST_NAME).write_text("{}"), "no weights package"),
-        (lambda folder: (folder / "link").symlink_to("tokenizer.json"), "no weights package"),
+        (lambda folder: (folder / MANIFEST_NAME).write_text("{}"), "is no object"),
+        (lambda folder: (folder / "link").symlink_to("tokenizer.json"), "not a regular file"),
     ],
 )
 def test_what_is_no_package_is_refused(
@@ -189,7 +189,9 @@ def test_kms_is_asked_for_one_package(aws: StubbedAws) -> None:
     """
     client = aws.session.client("kms")
     asked: list[object] = []
-    client.meta.events.register("provide-client-params.kms", lambda params, **_: asked.append(params))
+    client.meta.events.register(
+        "provide-client-params.kms", lambda params, **_: asked.append(params)
+    )
     aws.answers("kms", "generate_data_key", answer())
     made = make_data_key(client, ARN, b"\x02" * 32)
     assert (made.key, made.wrapped, made.arn) == (KEY.key, KEY.wrapped, ARN)
@@ -207,9 +209,7 @@ def test_kms_is_asked_for_one_package(aws: StubbedAws) -> None:
     "changes",
     [{"KeyId": ARN.text.replace("key/1", "key/2")}, {"Plaintext": b"short"}],
 )
-def test_another_answer_of_kms_seals_nothing(
-    aws: StubbedAws, changes: dict[str, object]
-) -> None:
+def test_another_answer_of_kms_seals_nothing(aws: StubbedAws, changes: dict[str, object]) -> None:
     """
     Another key, or one of another size, is refused.
     """
@@ -218,9 +218,7 @@ def test_another_answer_of_kms_seals_nothing(
         make_data_key(aws.session.client("kms"), ARN, bytes(32))
 
 
-def run(
-    aws: StubbedAws, monkeypatch: pytest.MonkeyPatch, *arguments: str
-) -> int:
+def run(aws: StubbedAws, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(seal_weights, "open_aws", lambda *_: aws.session)
     return seal_weights.main([*arguments, "--key", ARN.text])
 

@@ -213,7 +213,9 @@ def test_something_else_under_its_name(
     """
     send(store, file)
     whole = store.objects[file.key]
-    size, checksum = (mine if theirs is None else theirs for mine, theirs in zip(whole, other, strict=True))
+    size, checksum = (
+        mine if theirs is None else theirs for mine, theirs in zip(whole, other, strict=True)
+    )
     store.objects[file.key] = (int(size), str(checksum))
     send(store, file)
     assert store.objects[file.key] == whole

@@ -10,7 +10,8 @@ from app.protocol.releases import encode_releases
 from infra.attested_policy import ApprovedPcrs
 from infra.parameters import Parameters, parse_parameters
 from infra.weights_policy import ApprovedWeights, weights_policy
-from ops import weights_key, weights_policy as command
+from ops import weights_key
+from ops import weights_policy as command
 from ops.finding import Level
 from ops.principal import Principal
 from ops.weights_key import check_weights_key
@@ -39,8 +40,8 @@ def test_the_golden_policy_in_words() -> None:
     reading = read_weights_policy(golden())
     assert reading.ours
     assert list(describe_weights(reading)) == [
-        "opens weights        3a3a3a3a…: release 202611a (pcr0 a0a0a0a0…), inside its enclave alone",
-        "opens weights        3b3b3b3b…: release 202612b (pcr0 b0b0b0b0…), inside its enclave alone",
+        "opens weights        3a3a3a3a…: release 202611a (pcr0 a0a0a0a0…), in its enclave alone",
+        "opens weights        3b3b3b3b…: release 202612b (pcr0 b0b0b0b0…), in its enclave alone",
         f"hands over the call  {HOST}, which without an enclave's document opens nothing",
         f"seals                {SEALER}, and can open nothing",
         f"runs the key         administrators of account {OWNER}, without using it",
@@ -78,18 +79,18 @@ def add_decrypt(policy: Json) -> None:
     statement(policy, "Administer")["Action"].append("kms:Decrypt")
 
 
-@pytest.mark.parametrize(
-    "bend",
-    [
-        without("NobodyOpensWeightsUnattested"),
-        without("NoSideDoors"),
-        without("SealWeights"),
-        without("Administer"),
-        widen_principal,
-        drop_role,
-        add_decrypt,
-    ],
-)
+BENDS = {
+    **{
+        sid: without(sid)
+        for sid in ("NobodyOpensWeightsUnattested", "NoSideDoors", "SealWeights", "Administer")
+    },
+    "anybody": widen_principal,
+    "any role": drop_role,
+    "administrators decrypt": add_decrypt,
+}
+
+
+@pytest.mark.parametrize("bend", BENDS.values(), ids=BENDS)
 def test_any_other_policy_is_told_as_that(bend: Callable[[Json], None]) -> None:
     """
     What is missing, wider or not of our making is shown, and nobody is told that all is well.
@@ -252,6 +253,7 @@ def test_ones_own_key_is_told_in_words(aws: StubbedAws, parameters: Parameters) 
         ),
         ({"Statement": [{"Sid": "Enable", "Effect": "Allow", "Action": "kms:*"}]}, "not of our"),
     ],
+    ids=["another role", "no release", "another image", "another package", "another policy"],
 )
 def test_a_policy_under_which_nothing_starts_is_a_problem(
     aws: StubbedAws, parameters: Parameters, policy: Json, says: str
