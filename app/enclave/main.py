@@ -22,7 +22,7 @@ from typing import Final
 from app.enclave.answering import Answerer
 from app.enclave.engine.cpu import count_cores, name_instructions
 from app.enclave.engine.load import load_engine
-from app.enclave.engine.weights import Weights, load_weights, unverified_weights
+from app.enclave.engine.weights import load_weights, unverified_weights
 from app.enclave.events import Event, refuse_to_start, report, silence
 from app.enclave.intake import take_in
 from app.enclave.key_ring import KeyRing
@@ -135,7 +135,7 @@ def run(platform: Platform, stop: threading.Event) -> None:
     connect_kms = partial(platform.connect, KMS_PROXY_PORT)
     kms = KmsClient(platform.nsm, connect_kms, platform.ca_bundle, manifest.digest)
     total = sum(file.bytes for file in told.files.values())
-    server = Server(manifest, lambda: (sum(path.stat().st_size for path in intake.iterdir()), total))
+    server = Server(manifest, lambda: (sum(one.stat().st_size for one in intake.iterdir()), total))
     serving = ThreadPoolExecutor(1).submit(server.serve, platform.listener, stop)
     try:
         if len(list(platform.weights_folder.iterdir())) > 1:

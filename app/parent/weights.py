@@ -43,7 +43,9 @@ from app.protocol.messages import encode_hint
 from app.protocol.package import MANIFEST_NAME, parse_description
 from app.protocol.weights import WEIGHTS_PIECE_BYTES, WEIGHTS_PORT, Kind, WeightsKey
 
-MOST_CONNECTIONS: Final = 4  # one enclave has one; the rest is for one that ends while another starts
+MOST_CONNECTIONS: Final = (
+    4  # an enclave has one; the rest is for one that ends while another starts
+)
 _ASK_SECONDS: Final = 120  # from one question to the next: KMS may be asked in between
 _SEND_SECONDS: Final = 30  # for each write, of 32 KiB at most
 _ACCEPT_SECONDS: Final = 0.2  # how soon a stop is noticed

@@ -77,7 +77,7 @@ def parse_credentials(
     Raises:
         ProtocolError: One is empty, too long, or not of the characters that AWS makes them of.
     """
-    texts = (secret_access_key, session_token)
+    texts = (secret_key, session_token)
     if not (_ACCESS_KEY_ID.fullmatch(access_key_id) and all(map(_PRINTABLE.fullmatch, texts))):
         raise ProtocolError("credentials are malformed")
     return Credentials(access_key_id, *texts)

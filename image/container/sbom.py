@@ -27,9 +27,7 @@ _CHANGELOG: Final = re.compile(r"usr/share/doc/([^/]+)/changelog(?:\.Debian)?\.g
 _FIRST_LINE: Final = re.compile(rb"\S+ \(([^)]+)\)")
 
 
-def encode_sbom(
-    wheels: Path, base: Path | None, record: BuildRecord, model: Description
-) -> bytes:
+def encode_sbom(wheels: Path, base: Path | None, record: BuildRecord, model: Description) -> bytes:
     """
     Give the bill of materials of one image as CycloneDX JSON; the same image gives the same text.
 

@@ -28,7 +28,7 @@ def wait_until_ready(
     *,
     emulated: bool,
 ) -> None:
-    """Poll the parent, which asks the enclave, until both answer; weights have the time they take."""
+    """Poll the parent, which asks the enclave, until both answer; weights take their time."""
     seconds = _EMULATED_SECONDS if emulated else _START_SECONDS
     end = time.monotonic() + seconds
     noted, came = time.monotonic(), 0

@@ -2,7 +2,8 @@
 The enclave as a process: the product's own `run` on the twin's platform.
 
 The software NSM, the ways to KMS and to the weights server, and the parent's connection are Unix
-sockets, and weights that come in lie in a folder; nothing else differs from `app.enclave.main`. Started by `local.twin.twin`.
+sockets, and weights that come in lie in a folder; nothing else differs from `app.enclave.main`.
+Started by `local.twin.twin`.
 """
 
 import argparse

@@ -31,7 +31,7 @@ _POLL_SECONDS: Final = 0.02
 
 
 def image_weights(folder: Path, weights: Path, *, inside: bool) -> Path:
-    """Give what the process's image holds of *weights*: all of it, or a folder of model.json alone."""
+    """Give what the process's image holds of *weights*: all, or a folder of model.json alone."""
     if inside:
         return weights
     described = folder / _IMAGE / "weights"

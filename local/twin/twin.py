@@ -206,7 +206,7 @@ def run_twin(
         yield Twin(folder, sockets, aws, nsm, trust, config, asker, enclave, parent, sender, owner)
 
 
-def _serve_aws(
+def _serve_aws(  # noqa: PLR0917 - called once, each by its own name
     stack: ExitStack,
     folder: Path,
     sockets: Path,

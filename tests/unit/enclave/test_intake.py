@@ -340,9 +340,7 @@ def seal(
     return sealed
 
 
-def sender(
-    package: Path, key: WeightsKey | None, sealed: dict[bytes, list[bytes]]
-) -> FakeParent:
+def sender(package: Path, key: WeightsKey | None, sealed: dict[bytes, list[bytes]]) -> FakeParent:
     """Give a parent that sends *sealed* files."""
 
     def bend(question: bytes, messages: list[bytes]) -> list[bytes]:
@@ -423,9 +421,7 @@ def test_chunks_across_files_and_places(
             receive(package, folder, sender(package, key, sealed))
 
 
-def test_sealed_file_cut_at_a_boundary(
-    package: Path, tmp_path: Path, key: WeightsKey
-) -> None:
+def test_sealed_file_cut_at_a_boundary(package: Path, tmp_path: Path, key: WeightsKey) -> None:
     """
     A sealed file without its last pieces is refused, though each that came is genuine.
     """

@@ -272,6 +272,7 @@ def test_weights_come_in(bench: Bench, caplog: pytest.LogCaptureFixture) -> None
     While more of its weights comes an enclave is waited for, however long, and is not up; then it
     has its time to load the model.
     """
+    bench.look()
     for done in range(0, 40, 4):
         bench.health = replace(IDLE, loading=(done, 40))
         bench.look(after=BOOT_SECONDS)
@@ -286,9 +287,7 @@ def test_weights_come_in(bench: Bench, caplog: pytest.LogCaptureFixture) -> None
 
 
 @pytest.mark.parametrize("done", [0, 39, 40])
-def test_weights_that_stall(
-    bench: Bench, caplog: pytest.LogCaptureFixture, done: int
-) -> None:
+def test_weights_that_stall(bench: Bench, caplog: pytest.LogCaptureFixture, done: int) -> None:
     """
     One whose weights have stopped coming, or whose model does not load, is ended.
     """

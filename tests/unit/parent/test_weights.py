@@ -3,7 +3,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -91,11 +91,16 @@ def serving(
     server = WeightsServer(served, make_key, admits=admits)
     thread = threading.Thread(target=server.serve, args=(listener, stop))
     thread.start()
-    try:
-        yield lambda: Asker(socket_folder / "weights")
-    finally:
-        stop.set()
-        thread.join(PATIENCE_SECONDS)
+    with ExitStack() as askers:
+
+        def connect() -> Asker:
+            asker = Asker(socket_folder / "weights")
+            askers.enter_context(asker.stream)
+            return asker
+
+        yield connect
+    stop.set()
+    thread.join(PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -205,7 +210,7 @@ def test_sealed(package: Path, tmp_path: Path) -> None:
         assert asker.ask(ask_for(b"<net/>")) == [UNAVAILABLE]  # there in clear, and not sealed
 
 
-def test_no_credentials(package: Path, tmp_path: Path) -> None:
+def test_no_credentials(package: Path) -> None:
     """
     Where the instance has no role, the enclave is told that there is no key to be had.
     """
