@@ -68,9 +68,7 @@ class Credentials:
     session_token: str = field(repr=False)
 
 
-def parse_credentials(
-    access_key_id: str, secret_access_key: str, session_token: str
-) -> Credentials:
+def parse_credentials(access_key_id: str, secret_key: str, session_token: str) -> Credentials:
     """
     Parse the three parts of temporary credentials, which will stand in headers.
 
