@@ -19,8 +19,8 @@ from app.protocol.regions import REGIONS
 from app.protocol.releases import PRODUCTION_KITS
 from infra.acknowledged import acknowledge
 from infra.approved_image import load_approved_image
-from infra.feature_flags import FEATURE_FLAGS
 from infra.attested_policy import KeyPolicyError
+from infra.feature_flags import FEATURE_FLAGS
 from infra.parameters import parse_parameters
 from infra.stack import MAX_NAME_CHARACTERS, EnclaveStack
 

@@ -99,7 +99,9 @@ def user_data(
 def _word(file: Fetched) -> str:
     """Give *file* as one word of the script."""
     if not _NAME.fullmatch(file.name) or re.search(r"[\s,]", file.url):
-        raise UserDataError(f"weights has {file.name!r} from {file.url!r}: none that a script takes")
+        raise UserDataError(
+            f"weights has {file.name!r} from {file.url!r}: none that a script takes"
+        )
     return f"{file.url},{file.name},{file.size_bytes},{file.sha256}"
 
 

@@ -94,9 +94,7 @@ def remove_objects(
             yield item, str(error)
 
 
-def find_unfinished(
-    session: boto3.Session, item: AssetObject, *, account: str
-) -> tuple[str, ...]:
+def find_unfinished(session: boto3.Session, item: AssetObject, *, account: str) -> tuple[str, ...]:
     """
     Find the uploads of *item* that broke off, by their ids, the last begun at the end.
 

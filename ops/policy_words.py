@@ -210,7 +210,7 @@ def find_strangeness(
     return foreign, tuple(_sid(item) for item in expected if item not in statements)
 
 
-def read_pcrs(name: str, condition: Mapping[str, object]) -> ApprovedPcrs | None:
+def read_pcrs(name: str, condition: Mapping[object, object]) -> ApprovedPcrs | None:
     """Give the release whose three PCRs *condition* has, each equal; None where it has not."""
     found = ((_PCR.fullmatch(str(key)), str(pcr)) for key, pcr in condition.items())
     values = {match[1]: pcr for match, pcr in found if match}

@@ -42,8 +42,8 @@ this command writes it; keep it in version control, and review changes like code
 
 a new image:   bin/releases add, hand the list to the askers, deploy (old and new are allowed, the
                fleet rolls), then bin/releases retire OLD and deploy again
-the way back:  the same with the names exchanged; the old image is in build/releases, and the package
-               of weights that it names, if it does not hold them, is yours to keep
+the way back:  the same with the names exchanged; the old image is in build/releases, and the
+               package of weights that it names, if it does not hold them, is yours to keep
 
 examples:
   bin/releases add --eif build/enclave.eif --name 2026-11

@@ -9,8 +9,8 @@ from typing import Final
 
 from app.protocol.errors import ConfigError
 from infra.weights_files import SUFFIX, WeightsFile, read_weights_files
-from ops.asset_store import AssetObject, find_objects
 from ops.assembly import Assembly
+from ops.asset_store import AssetObject, find_objects
 from ops.build_outputs import find_release
 from ops.job import Job
 from ops.upload import bring
@@ -92,9 +92,7 @@ def _find_files(job: Job, places: Sequence[AssetObject]) -> list[WeightsFile]:
     parameters = job.parameters
     release = find_release(parameters.eif, parameters.releases, kits=job.workshop.kits)
     digest = release.weights_sha256 if release else b""
-    found = read_weights_files(
-        parameters.weights, digest=digest, key_arn=parameters.weights_key
-    )
+    found = read_weights_files(parameters.weights, digest=digest, key_arn=parameters.weights_key)
     files = {file.key: file for file in found}
     if files.keys() != {place.key for place in places}:
         raise ConfigError(f"{parameters.weights} has changed since the stack was synthesised")

@@ -17,8 +17,8 @@ from app.protocol.regions import REGIONS
 from app.protocol.releases import PRODUCTION_KITS, Measurements, Release
 from infra.app import make_app
 from infra.approved_image import ApprovedImage, load_approved_image
-from infra.feature_flags import FEATURE_FLAGS
 from infra.attested_policy import KeyPolicyError
+from infra.feature_flags import FEATURE_FLAGS
 from tests.infra.conftest import VARIANTS
 from tests.infra.deployment import (
     ACCOUNT,

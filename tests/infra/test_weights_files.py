@@ -78,7 +78,9 @@ def test_another_package(package: tuple[Path, bytes], tmp_path: Path) -> None:
     one; so is a folder that holds none.
     """
     folder, digest = package
-    with pytest.raises(ConfigError, match=rf"is {digest.hex()}, expected {'01' * 32}: .*-c weights"):
+    with pytest.raises(
+        ConfigError, match=rf"is {digest.hex()}, expected {'01' * 32}: .*-c weights"
+    ):
         read(folder, b"\x01" * 32)
     with pytest.raises(ConfigError, match=r"there is no weights package at .*: .*-c weights"):
         read(tmp_path / "none", digest)

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -278,14 +278,15 @@ def test_the_policy_is_the_owners_administrators_to_change(sealed: Sealed, who: 
     Whoever runs the host can neither read nor replace the key's policy, nor disable the key.
     """
     client = sealed.client(who)
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: client.put_key_policy(
             KeyId=sealed.key, Policy=allow("kms:*"), PolicyName="default"
         ),
         lambda: client.get_key_policy(KeyId=sealed.key, PolicyName="default"),
         lambda: client.disable_key(KeyId=sealed.key),
         lambda: client.schedule_key_deletion(KeyId=sealed.key),
-    ):
+    ]
+    for call in calls:
         with refused(DENIED):
             call()
 

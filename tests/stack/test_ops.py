@@ -9,7 +9,7 @@ step.
 
 import hashlib
 import json
-import random
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -187,7 +187,7 @@ def test_an_upload_that_breaks_off(operation: Operation, tmp_path: Path) -> None
     What was sent before a break is not sent again, S3 has the whole by its checksum, and what is
     there is known by that.
     """
-    content = random.Random(1).randbytes(12 * MIB)
+    content = os.urandom(12 * MIB)
     (tmp_path / "a").write_bytes(content)
     file = WeightsFile(tmp_path / "a", len(content), hashlib.sha256(content).hexdigest())
     place = AssetObject(BUCKET, file.key)

@@ -412,10 +412,7 @@ def test_a_model_has_to_be_named(bare: Desk, capsys: pytest.CaptureFixture[str])
 
 
 def test_an_image_of_another_model(
-    desk: Desk,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
     After a rehearsal with the demo model nobody deploys it in the belief that it is their own; the

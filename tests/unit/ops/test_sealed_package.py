@@ -1,10 +1,13 @@
 import hashlib
 import json
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from app.chatbot.console import Terminal
 from app.protocol.asker.weights import (
     KEY_NAME,
     SEALED_PIECE_BYTES,
@@ -17,7 +20,7 @@ from app.protocol.package import MANIFEST_NAME
 from app.protocol.weights import WEIGHTS_PIECE_BYTES
 from app.protocol.weights_piece import PieceOpener
 from image.model.weights import write_manifest
-from ops import seal_weights, sealed_package
+from ops import seal_weights
 from ops.aws import AwsError
 from ops.sealed_package import (
     DataKey,
@@ -172,8 +175,8 @@ def test_no_room_is_told_before_a_key_is_made(
     """
     With both numbers; nothing is left.
     """
-    usage = sealed_package.shutil.disk_usage("/")._replace(free=1)
-    monkeypatch.setattr(sealed_package.shutil, "disk_usage", lambda _: usage)
+    usage = shutil.disk_usage("/")._replace(free=1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(SealError, match=r"takes 0\.0 GB .* 0\.0 are free"):
         seal_package(read_package(folder), folder.with_name("x"), lambda: pytest.fail("asked"))
     assert [path.name for path in folder.parent.iterdir()] == ["weights"]
@@ -269,8 +272,8 @@ def test_progress_is_told_every_few_seconds(
     Sealing many gigabytes takes minutes, and says how far it is.
     """
     times = iter([0.0, 1.0, 6.0, 7.0])
-    monkeypatch.setattr(seal_weights.time, "monotonic", lambda: next(times))
-    tell = seal_weights._progress(read_package(folder), seal_weights.Terminal())
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
+    tell = seal_weights._progress(read_package(folder), Terminal())
     for _ in range(3):
         tell(1_000_000)
     assert capsys.readouterr().err == "sealed 0.0 of 0.0 GB\n"

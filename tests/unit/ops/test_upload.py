@@ -1,6 +1,6 @@
 import base64
 import hashlib
-import random
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -159,7 +159,7 @@ def store() -> Store:
 
 
 def make_file(path: Path, size: int) -> WeightsFile:
-    content = random.Random(size).randbytes(size)
+    content = os.urandom(size)
     path.write_bytes(content)
     return WeightsFile(path, size, hashlib.sha256(content).hexdigest())
 

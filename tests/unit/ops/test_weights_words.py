@@ -54,7 +54,7 @@ def test_no_release_in_words() -> None:
     With all releases retired, nothing opens, and the policy is still of our making.
     """
     made = weights_policy(account=OWNER, sealers=[SEALER], host_roles=[HOST], releases=[])
-    reading = read_weights_policy(made)  # type: ignore[arg-type]  # a typed dict is a mapping
+    reading = read_weights_policy(made)
     assert reading.ours
     assert "no release at all" in next(describe_weights(reading))
 
@@ -108,7 +108,8 @@ def test_whatever_a_policy_is_it_is_read() -> None:
     """
     A policy of another making, an empty one or none at all raises nothing.
     """
-    for policy in ({}, {"Statement": []}, {"Statement": "x"}, {"Statement": [{"Sid": 1}, None]}):
+    odd: list[Json] = [{}, {"Statement": []}, {"Statement": "x"}, {"Statement": [{"Sid": 1}, None]}]
+    for policy in odd:
         assert not read_weights_policy(policy).ours
 
 
