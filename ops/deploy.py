@@ -47,8 +47,8 @@ _EPILOG: Final = """\
 It goes step by step, and first says which, what each takes, and the bill: bin/doctor's checks; the
 model; the image with its boot files; the host's software; the image must be on releases.json; what
 changes, the key policy in words and compared with the one that KMS has now, and your yes; the
-weights, sent to the bootstrap bucket; the stack; bin/smoke. What is there already is not made again.
-A step that fails says what to do next, and the same command goes on from there.
+weights, sent to the bootstrap bucket; the stack; bin/smoke. What is there already is not made
+again. A step that fails says what to do next, and the same command goes on from there.
 
 examples:
   bin/deploy --small -c chat_principals=arn:aws:iam::111122223333:role/desk \\
