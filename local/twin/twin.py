@@ -47,7 +47,7 @@ from local.processes.supervise import ROOT, Child, Process
 from local.signers.nsm import SoftwareNsm, serve_nsm
 from local.signers.pki import Identity, make_root
 from local.signers.tls import TlsFiles, make_tls
-<<<<<<< HEAD
+from local.twin.files import aws_session, write_askers_files
 from local.twin.owner import Owner, add_owner
 from local.twin.parties import (
     ENCLAVE_PROGRAM,
@@ -57,9 +57,6 @@ from local.twin.parties import (
     start_parent,
     start_weights_server,
 )
-=======
-from local.twin.files import aws_session, write_askers_files
->>>>>>> main
 
 DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"
 ACCOUNT: Final = "111122223333"  # AWS's own for documentation
@@ -205,11 +202,7 @@ def run_twin(
         policies = deployed or synthesised([release])
         aws, key_arn, asker = _serve_aws(stack, folder, sockets, tls, root, policies)
         trust = Trust(root.certificate, ROOT_NAME, (release,))
-<<<<<<< HEAD
-        config = _write_lists(folder, key_arn, tls, release)
-=======
-        write_askers_files(folder, config, release, root.certificate)
->>>>>>> main
+        config = _write_lists(folder, key_arn, tls, trust)
         parent = start_parent(stack, folder, sockets, config, program=parent_program)
         owner = add_owner(aws, [release], asker) if sealed else None
         sender = start_weights_server(stack, folder, sockets, weights, owner=owner)
@@ -362,14 +355,10 @@ def _document(statement: Mapping[str, object]) -> str:
 def _free_url() -> str:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return f"https://127.0.0.1:{probe.getsockname()[1]}"
-<<<<<<< HEAD
 
 
-def _write_lists(folder: Path, key_arn: str, tls: TlsFiles, release: Release) -> ChatbotConfig:
+def _write_lists(folder: Path, key_arn: str, tls: TlsFiles, trust: Trust) -> ChatbotConfig:
     """Write what an asker has of the twin; give the addresses of it."""
     config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
-    (folder / "chat.json").write_text(json.dumps(config.to_dict(), indent=2))
-    (folder / "releases.json").write_bytes(encode_releases([release]))
+    write_askers_files(folder, config, trust.releases[0], trust.root)
     return config
-=======
->>>>>>> main
