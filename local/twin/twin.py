@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Final
 
 import boto3
-import botocore.session
 
 from app.chatbot.config import ChatbotConfig
+from app.chatbot.library.session import Session as LibrarySession
 from app.chatbot.session.access import Access
 from app.chatbot.session.session import Session, connect
 from app.chatbot.session.transport import Transport
@@ -30,7 +30,7 @@ from app.chatbot.session.trust import Trust
 from app.enclave.engine.weights import load_weights, unverified_weights
 from app.protocol.constants import KMS_PROXY_PORT
 from app.protocol.errors import ConfigError
-from app.protocol.releases import Release, encode_releases
+from app.protocol.releases import Release
 from image.eif.record import RECORD_NAME
 from image.errors import ImageError
 from image.files import room_for
@@ -47,6 +47,7 @@ from local.processes.supervise import ROOT, Child, Process
 from local.signers.nsm import SoftwareNsm, serve_nsm
 from local.signers.pki import Identity, make_root
 from local.signers.tls import TlsFiles, make_tls
+from local.twin.files import aws_session, write_askers_files
 from local.twin.owner import Owner, add_owner
 from local.twin.parties import (
     ENCLAVE_PROGRAM,
@@ -142,6 +143,15 @@ class Twin:
             self.transport(), self.access(), key_arn=self.config.key_arn, trust=self.trust
         )
 
+    def open(self) -> LibrarySession:
+        """
+        Verify the enclave and give a session, as the library does.
+
+        Raises:
+            AppError: As `connect`.
+        """
+        return LibrarySession(self.connect())
+
 
 @contextmanager
 def run_twin(
@@ -192,7 +202,7 @@ def run_twin(
         policies = deployed or synthesised([release])
         aws, key_arn, asker = _serve_aws(stack, folder, sockets, tls, root, policies)
         trust = Trust(root.certificate, ROOT_NAME, (release,))
-        config = _write_lists(folder, key_arn, tls, release)
+        config = _write_lists(folder, key_arn, tls, trust)
         parent = start_parent(stack, folder, sockets, config, program=parent_program)
         owner = add_owner(aws, [release], asker) if sealed else None
         sender = start_weights_server(stack, folder, sockets, weights, owner=owner)
@@ -220,7 +230,9 @@ def _serve_aws(  # noqa: PLR0917 - called once, each by its own name
     asker = _add_principals(aws, policies.chat_role_trust)
     key_arn = aws.add_key(policies.key_policy)
     stack.enter_context(aws.serve_unix(parent_socket(sockets, KMS_PROXY_PORT), tls=tls))
-    session = aws_session(folder, asker, stack.enter_context(aws.serve(tls=tls)), tls.ca)
+    session = aws_session(
+        folder, asker, stack.enter_context(aws.serve(tls=tls)), tls.ca, region=REGION
+    )
     return aws, key_arn, session
 
 
@@ -328,26 +340,6 @@ def forget_aws_environment() -> None:
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
 
 
-def aws_session(folder: Path, key: AccessKey, endpoint: str, ca: Path) -> boto3.Session:
-    """
-    Give a session of unmodified boto3 for *key* at *endpoint*, by a configuration file.
-
-    The files lie in *folder*, for any other client: AWS_CONFIG_FILE=… AWS_PROFILE=twin.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "aws.config"
-    config.touch(mode=0o600)
-    config.write_text(
-        f"[profile twin]\nregion = {REGION}\nendpoint_url = {endpoint}\nca_bundle = {ca}\n"
-        f"aws_access_key_id = {key.access_key_id}\n"
-        f"aws_secret_access_key = {key.secret_access_key}\n"
-    )
-    session = botocore.session.Session(profile="twin")
-    session.set_config_variable("config_file", str(config))
-    session.set_config_variable("credentials_file", os.devnull)
-    return boto3.Session(botocore_session=session)
-
-
 def _add_principals(aws: TwinAws, trust: str) -> AccessKey:
     """Add the asker and the chat role, which has no rights but those of the key policy."""
     assume = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": CHAT_ROLE_ARN}
@@ -365,9 +357,8 @@ def _free_url() -> str:
         return f"https://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def _write_lists(folder: Path, key_arn: str, tls: TlsFiles, release: Release) -> ChatbotConfig:
+def _write_lists(folder: Path, key_arn: str, tls: TlsFiles, trust: Trust) -> ChatbotConfig:
     """Write what an asker has of the twin; give the addresses of it."""
     config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
-    (folder / "chat.json").write_text(json.dumps(config.to_dict(), indent=2))
-    (folder / "releases.json").write_bytes(encode_releases([release]))
+    write_askers_files(folder, config, trust.releases[0], trust.root)
     return config

@@ -5,6 +5,7 @@ Weights that the enclave has sent when it starts, as processes: what it starts w
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ import pytest
 
 from app.protocol.constants import KMS_PROXY_PORT
 from app.protocol.package import MANIFEST_NAME, parse_description
+from app.protocol.weights import WEIGHTS_PORT
 from local.emulator.machine import parent_socket
 from local.processes.supervise import Process
 from local.twin.parties import image_weights, start_enclave, start_weights_server
@@ -93,7 +95,10 @@ def start_anew(twin: Twin, folder: Path, package: Path | None) -> list[str]:
             (sockets / there.name).symlink_to(there)
         (folder / "logs").mkdir()
         (folder / "tls").symlink_to(twin.folder / "tls")
-        if package is not None:
+        if package is None:  # a port where nobody listens
+            with socket.socket(socket.AF_UNIX) as unheard:
+                unheard.bind(str(parent_socket(sockets, WEIGHTS_PORT)))
+        else:
             start_weights_server(stack, folder, sockets, package)
         held = image_weights(folder, DEMO_WEIGHTS, inside=False)
         enclave: Process = start_enclave(stack, folder, sockets, held)

@@ -374,7 +374,7 @@ def test_aborted_connection(engine: ScriptedEngine) -> None:
     """
     stop = threading.Event()
     listener = AbortingListener(stop)
-    server = Server(make_answerer(engine, ScriptedKms()), MANIFEST)
+    server = make_server(make_answerer(engine, ScriptedKms()), MANIFEST)
     server.serve(cast("socket.socket", listener), stop)
     assert listener.calls == 2
 
