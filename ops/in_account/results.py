@@ -6,17 +6,15 @@ put where infra reads them.
 import json
 import re
 import shutil
-import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import boto3
 
 from app.protocol.errors import ConfigError
-from image.container.sbom import encode_sbom
 from image.debian.archive import sha256
 from image.eif.measure import measure_file
 from image.eif.record import RECORD_NAME, BuildRecord, parse_build_record
@@ -70,7 +68,7 @@ def install_results(zipped: Path, out: Path, started: Started) -> BuildRecord:
         _unpack(zipped, folder)
         try:
             record = _require_image(folder, started)
-        except (ValueError, OSError, tarfile.TarError) as error:
+        except (ValueError, OSError) as error:
             raise ConfigError(f"what was built is not whole: {error}") from None
         require_host_software(folder / HOST)
         for path in sorted(folder.iterdir()):
@@ -101,18 +99,37 @@ def _require_image(folder: Path, started: Started) -> BuildRecord:
     asked = (started.kit, started.weights_sha256)
     if (record.kit, record.weights_sha256.hex()) != asked:
         raise ConfigError(f"the image is of kit {record.kit}, or of another model than was sent")
-    wheels = sorted(folder.glob("wheels-*/*.whl"))
-    made_of = {
-        "base": f"sha256:{sha256(folder / 'base.tar')}",
-        "weights": started.weights_sha256,
-        "wheels": {path.name: sha256(path) for path in wheels},
-    }
-    if json.loads((folder / "inputs.json").read_bytes()) != made_of:
-        raise ConfigError("base root, model or wheels are not those that inputs.json lists")
-    bill = encode_sbom(wheels[0].parent if wheels else folder, folder / "base.tar", record)
-    if (folder / "sbom.json").read_bytes() != bill:
-        raise ConfigError("sbom.json is not the bill of materials of what was built")
+    _require_inputs(folder, record)
     return record
+
+
+def _require_inputs(folder: Path, record: BuildRecord) -> None:
+    """Require that the lists of what went in are of this image, base root and wheels."""
+    wheels = {path.name: sha256(path) for path in folder.glob("wheels-*/*.whl")}
+    match json.loads((folder / "inputs.json").read_bytes()):
+        case {"base": base, "weights": weights, "wheels": listed} if (base, weights, listed) == (
+            f"sha256:{sha256(folder / 'base.tar')}",
+            record.weights_sha256.hex(),
+            wheels,
+        ):
+            pass
+        case _:
+            raise ConfigError("base root, model or wheels are not those that inputs.json lists")
+    match json.loads((folder / "sbom.json").read_bytes()):
+        case {
+            "metadata": {"component": {"hashes": [{"content": digest}]}},
+            "components": [*parts],
+        } if digest == record.eif_sha256.hex() and set(wheels.values()) <= set(_digests(parts)):
+            return
+    raise ConfigError("sbom.json is not the bill of materials of what was built")
+
+
+def _digests(parts: Iterable[object]) -> Iterator[object]:
+    """Give the digests of the components of a bill of materials."""
+    for part in parts:
+        match part:
+            case {"hashes": [{"content": digest}, *_]}:
+                yield digest
 
 
 def _put(source: Path, target: Path) -> None:
