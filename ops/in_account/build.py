@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import boto3
 
@@ -20,8 +20,10 @@ from ops.child import ChildError
 POLL_SECONDS: Final = 10
 _UNANSWERED: Final = 30  # in a row, before waiting is given up: five minutes
 _LOG_LINES: Final = 20
-_QUIET: Final = frozenset(("SUBMITTED", "PRE_BUILD", "POST_BUILD", "FINALIZING", "COMPLETED"))
-_S3: Final = "arn:aws:s3:::"
+_QUIET: Final = frozenset(("submitted", "pre build", "post build", "finalizing", "completed"))
+_OBJECT: Final = re.compile(r"arn:aws[a-z-]*:s3:::([^/]+)/(.+)")
+_GOES_ON: Final = "IN_PROGRESS"  # CodeBuild's words for builds and phases
+_WELL: Final = "SUCCEEDED"
 
 Note = Callable[[str], None]
 
@@ -108,12 +110,17 @@ def start_build(
 
 @dataclass(frozen=True, slots=True)
 class _Phase:
-    """One of CodeBuild's phases; *status* is empty while it goes on."""
+    """One of CodeBuild's phases, in words, and what it says of why it ended so."""
 
     kind: str
     status: str
-    seconds: int
+    took: str
     reasons: tuple[str, ...]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self.status == _GOES_ON.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +157,9 @@ def follow_build(
             if line not in told:
                 note(line)
                 told.add(line)
-        if build.status == "SUCCEEDED":
+        if build.status == _WELL:
             return _parse_result(build)
-        if build.status != "IN_PROGRESS":
+        if build.status != _GOES_ON:
             for line in _read_log_end(session, build):
                 note(f"  {line}")
             raise ChildError(_explain(build))
@@ -190,14 +197,20 @@ def _ask(session: boto3.Session, build_id: str) -> _Build:
     )
 
 
-def _parse_phase(phase: Mapping[str, Any]) -> _Phase:
-    contexts = phase.get("contexts", ())
+def _parse_phase(phase: Mapping[str, object]) -> _Phase:
     return _Phase(
-        kind=phase["phaseType"],
-        status=phase.get("phaseStatus", ""),
-        seconds=phase.get("durationInSeconds", 0),
-        reasons=tuple(item["message"] for item in contexts if item.get("message")),
+        kind=str(phase["phaseType"]).lower().replace("_", " "),
+        status=str(phase.get("phaseStatus", _GOES_ON)).lower(),
+        took=f"{phase.get('durationInSeconds', 0)} s",
+        reasons=tuple(_read_reasons(phase.get("contexts"))),
     )
+
+
+def _read_reasons(contexts: object) -> Iterator[str]:
+    for item in contexts if isinstance(contexts, list) else ():
+        match item:
+            case {"message": str(message)} if message:
+                yield message
 
 
 def _tell(build: _Build) -> Iterator[str]:
@@ -206,9 +219,8 @@ def _tell(build: _Build) -> Iterator[str]:
         yield f"log: {build.link}"
     for phase in build.phases:
         if phase.kind not in _QUIET:
-            name = phase.kind.lower().replace("_", " ")
-            ended = f"{phase.status.lower()}, {phase.seconds} s" if phase.status else "goes on"
-            yield f"{name}: {ended}"
+            ended = f"{phase.status}, {phase.took}"
+            yield f"{phase.kind}: {'goes on' if phase.goes_on else ended}"
 
 
 def _read_log_end(session: boto3.Session, build: _Build) -> list[str]:
@@ -228,16 +240,17 @@ def _read_log_end(session: boto3.Session, build: _Build) -> list[str]:
 
 def _explain(build: _Build) -> str:
     """Say in which phase a build ended, and what CodeBuild says of it."""
-    bad = next((one for one in build.phases if one.status not in {"", "SUCCEEDED"}), None)
-    where = f" in {bad.kind.lower().replace('_', ' ')}" if bad else ""
+    ended = (phase for phase in build.phases if not phase.goes_on)
+    bad = next((phase for phase in ended if phase.status != _WELL.lower()), None)
+    where = f" in {bad.kind}" if bad else ""
     reasons = f": {'; '.join(bad.reasons)}" if bad and bad.reasons else ""
     return f"the build ended as {build.status.lower()}{where}{reasons}"
 
 
 def _parse_result(build: _Build) -> Result:
-    bucket, _, key = build.artifact.removeprefix(_S3).partition("/")
-    if not key or not re.fullmatch("[0-9a-f]{64}", build.sha256):
+    place = _OBJECT.fullmatch(build.artifact)
+    if place is None or not re.fullmatch("[0-9a-f]{64}", build.sha256):
         raise ChildError(
             f"the build succeeded, and CodeBuild names no result with its SHA-256: {build.artifact}"
         )
-    return Result(bucket, key, build.sha256)
+    return Result(place[1], place[2], build.sha256)

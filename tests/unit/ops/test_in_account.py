@@ -43,7 +43,7 @@ from tests.stubbed import StubbedAws
 BUILD = "enclave-llm-build:01234567-89ab-cdef-0123-456789abcdef"
 STARTED = Started(BUILD, "enclave-llm-build", "eu-central-1", "c0ffee", "nitro", WEIGHTS.hex())
 LINK = "https://console.example.com/log"
-LOCATION = "arn:aws:s3:::bucket-1/results/01234567/image.zip"
+LOCATION = "arn:aws-us-gov:s3:::bucket-1/results/01234567/image.zip"
 
 
 def git(folder: Path, *arguments: str) -> str:
