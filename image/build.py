@@ -282,7 +282,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_elsewhere(parser: argparse.ArgumentParser) -> None:
     """Tell of the ways that the command takes itself, before this program is started."""
-    ways = parser.add_argument_group("elsewhere; either comes first, and --help behind it tells more")
+    ways = parser.add_argument_group("elsewhere; these come first, --help behind them tells more")
     for name, where in (
         ("--in-account", "in an AWS account, by CodeBuild"),
         ("--in-container", "in a container, on any machine with docker, Apple silicon too"),

@@ -31,7 +31,7 @@ from infra.building import (
 )
 from infra.feature_flags import FEATURE_FLAGS
 from infra.place import arn_of, place_of
-from infra.policy_json import Json, document, service, statement
+from infra.policy_json import Json, document, statement
 
 _COMPUTE: Final = "BUILD_GENERAL1_MEDIUM"  # 4 vCPUs; the kernel takes most of the time
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,47}", re.ASCII)
@@ -145,6 +145,7 @@ class BuildStack(Stack):
         )
 
     def _role(self, bucket: s3.Bucket, log: logs.LogGroup) -> iam.Role:
+        project = arn_of(self, "codebuild", f"project/{self.stack_name}")
         return iam.Role(
             self,
             "Role",
@@ -153,7 +154,7 @@ class BuildStack(Stack):
                 "codebuild.amazonaws.com",
                 conditions={
                     "StringEquals": {"aws:SourceAccount": self.account},
-                    "ArnEquals": {"aws:SourceArn": arn_of(self, "codebuild", f"project/{self.stack_name}")},
+                    "ArnEquals": {"aws:SourceArn": project},
                 },
             ),
             inline_policies={

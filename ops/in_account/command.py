@@ -13,22 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from boto3.exceptions import S3UploadFailedError
+
 from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
 from image.eif.record import BuildRecord, encode_build_record
 from image.debian.archive import sha256
+from image.errors import ImageError
 from image.kits.aws import FILES
 from infra.building import DEBIAN, KEPT_DAYS, MINUTES, SOURCES
-from ops.aws import asking, open_session
+from ops.aws import AwsError, asking, open_session
 from ops.child import confirm
 from ops.deployment import ROOT, Workshop
 from ops.ending import EXIT_STOPPED, run_to_end
 from ops.in_account.build import Started, follow_build, read_started, start_build
 from ops.in_account.results import fetch_results, install_results
-from ops.in_account.source import KIT, pack_source, read_commit, require_weights
+from ops.in_account.source import KIT, name_some, pack_source, read_commit, require_weights
 from ops.in_account.stack import Account, Place, find_stack, make_stack, remove_stack
 from ops.principal import read_principal
-from ops.finding import counted
 from ops.steps import RefusedError, Step, Steps
 
 COMMAND: Final = "bin/build-eif --in-account"
@@ -37,17 +39,18 @@ _NAME: Final = "enclave-llm-build"
 _KITS: Final = ("aws", "nitro")
 _EPILOG: Final = f"""\
 It makes a stack of its own first, apart from every deployment: a CodeBuild project, a bucket whose
-objects are gone after {KEPT_DAYS} days, a log and a role, which can do nothing else. The account has to be
-bootstrapped for the CDK, as for bin/deploy. The stack stays, so that the next build starts at once,
-and costs nothing while nothing is built; --remove takes it down, with all that is in its bucket.
+objects are gone after {KEPT_DAYS} days, a log, and a role which can do nothing else. The account has
+to be bootstrapped for the CDK, as for bin/deploy. The stack stays, so that the next build starts at
+once, and costs nothing while nothing is built; --remove takes it down, with all that is in its
+bucket.
 
 What is built is a commit, not the folder as it is: a folder with other files is refused unless the
 commit is named. The model is no part of commits; the package in --weights is sent along. With
 --kit aws, so are the four boot files of --kit-dir, or of build/kit; where neither is there, the
 build fetches them by git.
 
-Ctrl-C ends the waiting and not the build: --resume goes on, also on another day, for {KEPT_DAYS} days. A build
-ends after {MINUTES} minutes at the latest.
+Ctrl-C ends the waiting and not the build: --resume goes on, for {KEPT_DAYS} days. A build ends after
+{MINUTES} minutes at the latest.
 
 What comes back is compared with the digest that CodeBuild gives of it, and measured; but whoever
 administers the account could have changed the build. Compare the PCRs with those of another place.
@@ -90,13 +93,14 @@ def main(arguments: Sequence[str] | None = None, *, workshop: Workshop | None = 
 
 def _run(options: argparse.Namespace, workshop: Workshop, terminal: Terminal) -> int:
     job = _open_job(options, workshop, terminal)
-    if options.remove:
-        return _remove(job)
-    if options.resume:
-        started = read_started(job.started)
-        _require_place(job, started)
-        return _finish(job, started, Steps(_last_steps(), terminal))
-    return _build(job)
+    way = _remove if options.remove else _resume if options.resume else _build
+    try:
+        return way(job)
+    except ImageError as error:
+        raise ConfigError(str(error)) from None
+    except OSError as error:
+        where = error.filename or options.out
+        raise ConfigError(f"{where}: {error.strerror or error}") from None
 
 
 def _open_job(options: argparse.Namespace, workshop: Workshop, terminal: Terminal) -> _Job:
@@ -112,10 +116,10 @@ def _build(job: _Job) -> int:
     weights = require_weights(options.weights).hex()
     kit = _find_kit(options)
     steps = Steps((*_first_steps(job), *_last_steps()), terminal)
-    terminal.note(f"commit {commit.id[:12]}, model {weights[:12]}…, kit {options.kit}, step by step:")
+    terminal.note(f"commit {commit.id[:12]}, model {weights[:12]}…, kit {options.kit}:")
     steps.show()
     if commit.changed:
-        terminal.note(f"{counted(len(commit.changed), 'changed file')} here will not be in it")
+        terminal.note(f"not in it: {name_some(commit.changed)}")
     question = f"Build this in account {job.account.id}? Type yes."
     if not confirm(question, "yes", terminal, yes=options.yes):
         raise RefusedError("declined, nothing was changed")
@@ -133,6 +137,16 @@ def _build(job: _Job) -> int:
     )
     started.write(job.started)
     return _finish(job, started, steps)
+
+
+def _resume(job: _Job) -> int:
+    started = read_started(job.started)
+    if (started.region, started.name) != (job.account.region, job.account.name):
+        raise ConfigError(
+            f"the build was started in {started.region} by stack {started.name}: add --region "
+            f"{started.region} --name {started.name}"
+        )
+    return _finish(job, started, Steps(_last_steps(), job.terminal))
 
 
 def _find_kit(options: argparse.Namespace) -> Path | None:
@@ -153,9 +167,13 @@ def _start(job: _Job, place: Place, source: Path, given: dict[str, str]) -> str:
     key = f"{SOURCES}/{sha256(source)}.zip"
     job.terminal.note(f"sending {source.stat().st_size / 1e6:,.0f} MB to s3://{place.bucket}")
     client = job.account.session.client("s3")
-    with asking("s3:PutObject"):
-        client.upload_file(str(source), place.bucket, key)
-        version = client.head_object(Bucket=place.bucket, Key=key)["VersionId"]
+    owner = {"ExpectedBucketOwner": job.account.id}
+    try:
+        with asking("s3:PutObject"):
+            client.upload_file(str(source), place.bucket, key, ExtraArgs=owner)
+            version = client.head_object(Bucket=place.bucket, Key=key, **owner)["VersionId"]
+    except S3UploadFailedError as error:
+        raise AwsError(f"s3:PutObject failed: {error}") from None
     return start_build(
         job.account.session,
         place.project,
@@ -191,17 +209,9 @@ def _finish(job: _Job, started: Started, steps: Steps) -> int:
 def _tell(job: _Job, record: BuildRecord) -> None:
     job.terminal.piece(encode_build_record(record).decode())
     job.terminal.note(
-        f"built in account {job.account.id}, and now in {job.options.out}; stack {job.account.name} "
-        f"stays for the next time, until {COMMAND} --remove"
+        f"built in account {job.account.id}, and now in {job.options.out}; stack "
+        f"{job.account.name} stays for the next time, until {COMMAND} --remove"
     )
-
-
-def _require_place(job: _Job, started: Started) -> None:
-    if (started.region, started.name) != (job.account.region, job.account.name):
-        raise ConfigError(
-            f"the build was started in {started.region} by stack {started.name}: add --region "
-            f"{started.region} --name {started.name}"
-        )
 
 
 def _remove(job: _Job) -> int:
@@ -232,7 +242,7 @@ def _first_steps(job: _Job) -> tuple[Step, ...]:
 def _last_steps() -> tuple[Step, ...]:
     return (
         Step("build", "CodeBuild builds, with docker's privileges in a machine of its own", "30",
-             "the log has all of it; mend what it names, and start again"),
+             f"if the build failed, mend what its log names; else {COMMAND} --resume goes on"),
         Step("results", "brings home what was built, and checks it", "5",
              f"{COMMAND} --resume tries again")
     )  # fmt: skip

@@ -50,8 +50,8 @@ def fetch_results(session: boto3.Session, result: Result, target: Path, note: No
         client.download_file(result.bucket, result.key, str(target))
     if (got := sha256(target)) != result.sha256:
         raise ConfigError(
-            f"what came from s3://{result.bucket}/{result.key} has SHA-256 {got}, and CodeBuild made "
-            f"{result.sha256}: do not use it"
+            f"what came from s3://{result.bucket}/{result.key} has SHA-256 {got}, and CodeBuild "
+            f"made {result.sha256}: do not use it"
         )
 
 

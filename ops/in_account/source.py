@@ -42,20 +42,22 @@ def read_commit(name: str | None, *, root: Path = ROOT) -> Commit:
     Raises:
         ConfigError: There is no such commit, or the folder has other files; says what to do.
     """
-    commit = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name or 'HEAD'}^{{commit}}")
+    options = ("--verify", "--quiet", "--end-of-options")
+    commit = _git(root, "rev-parse", *options, f"{name or 'HEAD'}^{{commit}}")
     if not commit:
         raise ConfigError(f"git knows no commit {name or 'HEAD'} here")
     lines = _git(root, "status", "--porcelain", "--untracked-files=normal").splitlines()
     changed = tuple(line[3:] for line in lines)
     if changed and name is None:
         raise ConfigError(
-            f"{_name_some(changed)} would not be in what is built, which is a commit: commit that, "
+            f"{name_some(changed)} would not be in what is built, which is a commit: commit that, "
             "or name a commit, as --commit HEAD, to leave it out"
         )
     return Commit(commit.strip(), changed)
 
 
-def _name_some(names: Sequence[str]) -> str:
+def name_some(names: Sequence[str]) -> str:
+    """Give the first of *names*, and how many more there are."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 

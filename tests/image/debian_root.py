@@ -75,8 +75,9 @@ def run_in_root(
     root: Path, script: str, *, variables: Mapping[str, str]
 ) -> "subprocess.CompletedProcess[str]":
     """Run the shell *script* in *root*, with these *variables* alone."""
+    enter = ("unshare", "--mount", "--propagation=private", "sh", "-euc", _ENTER, "-")
     return subprocess.run(
-        ("unshare", "--mount", "--propagation=private", "sh", "-euc", _ENTER, "-", str(root), script),
+        (*enter, str(root), script),
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", **variables},
         capture_output=True,
         text=True,

@@ -32,7 +32,7 @@ _PHASES: Final = ("install", "pre_build", "build", "post_build")
 
 @pytest.fixture
 def debian(tmp_path: Path) -> Iterator[Path]:
-    """A bare Debian 12 with what packages, kernel and init fetch, and else nothing of this machine."""
+    """A bare Debian 12 with what builds fetch and compile, and nothing else of this machine."""
     root = tmp_path / "debian"
     unpack_root(root)
     for kept in (*cache_folder().glob("kernel-*"), *cache_folder().glob("init-*")):
@@ -98,7 +98,8 @@ def test_it_makes_the_image_that_is_made_here(built: Path, debian: Path, tmp_pat
     pack_source(tmp_path / "zip", commit_of_the_folder(), weights=DEMO, kit=None)
     with zipfile.ZipFile(tmp_path / "zip") as archive:
         archive.extractall(debian / "source")
-    shutil.copytree(fetch_wheels(ROOT / "build"), debian / "source/out" / fetch_wheels(ROOT / "build").name)
+    wheels = fetch_wheels(ROOT / "build")
+    shutil.copytree(wheels, debian / "source" / "out" / wheels.name)
     shutil.copy(built / "base.tar", debian / "source" / "out")
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/packages"}
     done = run_in_root(debian, commands(), variables={**offline, **_variables("nitro", None)})

@@ -250,7 +250,8 @@ def test_nobody_answers(aws: StubbedAws, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(build, "_ask", ask_or_fail)
     tell(aws, "SUCCEEDED", artifacts={"location": LOCATION, "sha256sum": "ab" * 32})
     pauses: list[float] = []
-    assert follow_build(aws.session, BUILD, lambda _: None, pause=pauses.append).bucket == "bucket-1"
+    result = follow_build(aws.session, BUILD, lambda _: None, pause=pauses.append)
+    assert result.bucket == "bucket-1"
     assert len(pauses) == 29
     troubles.extend([AwsError("no route")] * 100)
     with pytest.raises(AwsError, match="no route"):
