@@ -11,6 +11,8 @@ import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,8 @@ from image.eif.pack import pack_eif
 from image.eif.record import encode_build_record
 from ops.aws import AwsError
 from ops.child import ChildError
-from ops.in_account import build
+from ops.in_account import build, stack
+from ops.in_account import command as in_account
 from ops.in_account.build import (
     POLL_SECONDS,
     Result,
@@ -34,14 +37,15 @@ from ops.in_account.build import (
 )
 from ops.in_account.command import _EPILOG, _find_kit, _parser, _variables
 from ops.in_account.results import fetch_results, install_results
-from ops.in_account.source import pack_source, read_commit
+from ops.in_account.source import Commit, pack_source, read_commit
 from tests.eifs import APPLICATION, WEIGHTS, make_kit
 from tests.infra.deployment import make_host
 from tests.patience import PATIENCE_SECONDS
-from tests.stubbed import StubbedAws
+from tests.stubbed import ACCOUNT, StubbedAws
 
 BUILD = "enclave-llm-build:01234567-89ab-cdef-0123-456789abcdef"
 STARTED = Started(BUILD, "enclave-llm-build", "eu-central-1", "c0ffee", "nitro", WEIGHTS.hex())
+NOW = datetime(2026, 11, 27, tzinfo=UTC)
 LINK = "https://console.example.com/log"
 LOCATION = "arn:aws-us-gov:s3:::bucket-1/results/01234567/image.zip"
 
@@ -444,6 +448,93 @@ def test_another_zip_than_codebuild_made(
     digest = hashlib.sha256(b"zip!").hexdigest()
     aws.answers("s3", "head_object", {"ContentLength": 4})
     fetch_results(aws.session, Result("b", "k", digest), target, lambda _: None)
+
+
+@pytest.fixture
+def command(aws: StubbedAws, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run the command where AWS is stubbed and the CDK is not run."""
+    monkeypatch.setattr(in_account, "open_session", lambda **_: aws.session)
+    monkeypatch.setattr(stack, "run", lambda *_: pytest.fail("the CDK was run"))
+    identity = {"UserId": "u", "Account": ACCOUNT, "Arn": f"arn:aws:iam::{ACCOUNT}:user/op"}
+
+    def run(*arguments: str) -> int:
+        aws.answers("sts", "get_caller_identity", identity)
+        return in_account.main(arguments)
+
+    return run
+
+
+def test_declined(
+    command: Callable[..., int],
+    weights: Path,
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    The steps are shown before anything is made; without somebody's yes nothing is.
+    """
+    monkeypatch.setattr(in_account, "read_commit", lambda _: Commit("c0ffee", ("a", "b")))
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    given = ("--commit", "HEAD", "--kit", "nitro", "--weights", str(weights), "--out", str(out))
+    assert command(*given) == 1
+    said = capsys.readouterr().err
+    assert "  5  results" in said
+    assert "not in it: a, b" in said
+    assert "declined, nothing was changed" in said
+
+
+def test_stopped_and_resumed(
+    command: Callable[..., int],
+    aws: StubbedAws,
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Ctrl-C ends the waiting alone, and says how to go on; what then fails leaves the way open, too.
+    """
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    STARTED.write(out / "in-account.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(in_account, "follow_build", stop)
+        assert command("--resume", "--out", str(out)) == 130
+    assert "the build goes on: bin/build-eif --in-account --resume" in capsys.readouterr().err
+    tell(aws, "STOPPED", phase("BUILD", "STOPPED"))
+    aws.answers("logs", "get_log_events", {"events": []})
+    assert command("--resume", "--out", str(out)) == 1
+    assert "the build ended as stopped in build" in capsys.readouterr().err
+    assert read_started(out / "in-account.json") == STARTED
+
+
+def test_resumed_elsewhere(
+    command: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A build of another Region is not looked for in this one.
+    """
+    replace(STARTED, region="us-east-1").write(out / "in-account.json")
+    assert command("--resume", "--out", str(out)) == 1
+    said = capsys.readouterr().err
+    assert "add --region us-east-1 --name enclave-llm-build" in said
+
+
+def test_removed(
+    command: Callable[..., int], aws: StubbedAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Where there is no stack there is nothing to do; one that is another's is left alone.
+    """
+    aws.refuses("cloudformation", "describe_stacks", "ValidationError")
+    assert command("--remove") == 0
+    assert "there is no stack enclave-llm-build" in capsys.readouterr().err
+    live = {"StackName": "n", "StackId": "s", "CreationTime": NOW, "StackStatus": "CREATE_COMPLETE"}
+    aws.answers("cloudformation", "describe_stacks", {"Stacks": [live]})
+    assert command("--remove", "--yes") == 1
+    assert "stack enclave-llm-build does not build images" in capsys.readouterr().err
 
 
 def test_boot_files(tmp_path: Path) -> None:
