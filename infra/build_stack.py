@@ -30,22 +30,17 @@ from infra.building import (
     SPECIFICATION,
 )
 from infra.feature_flags import FEATURE_FLAGS
-from infra.place import arn_of, place_of
+from infra.place import arn_of
 from infra.policy_json import Json, document, statement
 
 _COMPUTE: Final = "BUILD_GENERAL1_MEDIUM"  # 4 vCPUs; the kernel takes most of the time
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,47}", re.ASCII)
+_BUCKET_ID: Final = "Bucket83908E77"  # as the CDK names it in templates
 _NIST_AND_HIPAA: Final = ("NIST.800.53.R5", "HIPAA.Security")
+_HIPAA: Final = ("HIPAA.Security",)
 _SOLUTIONS: Final = ("AwsSolutions",)
 
 ACKNOWLEDGED: Final = (
-    Acknowledged(
-        "Project",
-        _SOLUTIONS,
-        "CB3",
-        "Debian's tools and the OCI builder make roots of their own, with mounts. What runs is the "
-        "operator's own commit, in a machine that is gone afterwards.",
-    ),
     Acknowledged(
         "Project",
         _SOLUTIONS,
@@ -60,11 +55,22 @@ ACKNOWLEDGED: Final = (
         "One policy for one role: inline, it cannot be attached to anything else, nor be changed "
         "or detached apart from the role.",
     ),
+    *(
+        Acknowledged(
+            "Role",
+            _SOLUTIONS,
+            f"IAM5[Resource::<{_BUCKET_ID}.Arn>/{folder}/*]",
+            "Each build has objects of its own, below the one folder that it reads, or the one "
+            "that it writes. Their names are known once it is started.",
+        )
+        for folder in (SOURCES, RESULTS)
+    ),
     Acknowledged(
-        "Role",
-        _SOLUTIONS,
-        "IAM5[Resource::*]",
-        "A placeholder: each build has a log stream and objects of its own.",
+        "Project",
+        _HIPAA,
+        "CodeBuildProjectSourceRepoUrl",
+        "There is no repository to log in to: the source is a version of an object in the stack's "
+        "own bucket, which the role may read.",
     ),
     Acknowledged(
         "Log",
@@ -204,14 +210,10 @@ def _permissions(bucket: s3.Bucket, log: logs.LogGroup) -> list[Json]:
     """Give what a build may do, and no more. Source: CodeBuild user guide, service role."""
     arn = bucket.bucket_arn
     return [
-        statement(
-            "ReadSource", ["s3:GetObject", "s3:GetObjectVersion"], f"{arn}/{SOURCES}/*"
-        ),
+        statement("ReadSource", ["s3:GetObject", "s3:GetObjectVersion"], f"{arn}/{SOURCES}/*"),
         statement("WriteResult", "s3:PutObject", f"{arn}/{RESULTS}/*"),
         statement("KnowBucket", ["s3:GetBucketAcl", "s3:GetBucketLocation"], arn),
-        statement(
-            "WriteLog", ["logs:CreateLogStream", "logs:PutLogEvents"], log.log_group_arn
-        ),
+        statement("WriteLog", ["logs:CreateLogStream", "logs:PutLogEvents"], log.log_group_arn),
     ]
 
 

@@ -183,7 +183,7 @@ def _ask_patiently(
 
 def _ask(session: boto3.Session, build_id: str) -> _Build:
     with asking("codebuild:BatchGetBuilds"):
-        builds = session.client("codebuild").batch_get_builds(ids=[build_id])["builds"]
+        builds = session.client("codebuild").batch_get_builds(ids=[build_id]).get("builds")
     if not builds:
         raise ConfigError(f"CodeBuild knows no build {build_id} in {session.region_name}")
     build, logs, made = builds[0], builds[0].get("logs", {}), builds[0].get("artifacts", {})

@@ -17,8 +17,8 @@ from boto3.exceptions import S3UploadFailedError
 
 from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
-from image.eif.record import BuildRecord, encode_build_record
 from image.debian.archive import sha256
+from image.eif.record import BuildRecord, encode_build_record
 from image.errors import ImageError
 from image.kits.aws import FILES
 from infra.building import DEBIAN, KEPT_DAYS, MINUTES, SOURCES
@@ -39,18 +39,18 @@ _NAME: Final = "enclave-llm-build"
 _KITS: Final = ("aws", "nitro")
 _EPILOG: Final = f"""\
 It makes a stack of its own first, apart from every deployment: a CodeBuild project, a bucket whose
-objects are gone after {KEPT_DAYS} days, a log, and a role which can do nothing else. The account has
-to be bootstrapped for the CDK, as for bin/deploy. The stack stays, so that the next build starts at
-once, and costs nothing while nothing is built; --remove takes it down, with all that is in its
-bucket.
+objects are gone after {KEPT_DAYS} days, a log, and a role which can do nothing else. The account
+has to be bootstrapped for the CDK, as for bin/deploy. The stack stays, so that the next build
+starts at once, and costs nothing while nothing is built; --remove takes it down, with all that is
+in its bucket.
 
 What is built is a commit, not the folder as it is: a folder with other files is refused unless the
 commit is named. The model is no part of commits; the package in --weights is sent along. With
 --kit aws, so are the four boot files of --kit-dir, or of build/kit; where neither is there, the
 build fetches them by git.
 
-Ctrl-C ends the waiting and not the build: --resume goes on, for {KEPT_DAYS} days. A build ends after
-{MINUTES} minutes at the latest.
+Ctrl-C ends the waiting and not the build: --resume goes on, for {KEPT_DAYS} days. A build ends
+after {MINUTES} minutes at the latest.
 
 What comes back is compared with the digest that CodeBuild gives of it, and measured; but whoever
 administers the account could have changed the build. Compare the PCRs with those of another place.
@@ -132,9 +132,7 @@ def _build(job: _Job) -> int:
             place = make_stack(job.account, terminal)
         with steps.at("start"):
             build_id = _start(job, place, source, _variables(options.kit, kit))
-    started = Started(
-        build_id, options.name, job.account.region, commit.id, options.kit, weights
-    )
+    started = Started(build_id, options.name, job.account.region, commit.id, options.kit, weights)
     started.write(job.started)
     return _finish(job, started, steps)
 

@@ -176,7 +176,7 @@ def test_rules_are_really_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     Without the acknowledgements, the packs find what they are about.
     """
     monkeypatch.setattr(build_stack, "ACKNOWLEDGED", ())
-    assert "AwsSolutions-CB3" in {item["ruleName"] for item in broken(run_packs(tmp_path))}
+    assert "AwsSolutions-CB5" in {item["ruleName"] for item in broken(run_packs(tmp_path))}
 
 
 @pytest.mark.parametrize(("name", "region"), [("Upper", REGION), ("a" * 49, REGION), (NAME, "x")])

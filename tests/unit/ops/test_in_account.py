@@ -46,6 +46,7 @@ from tests.stubbed import ACCOUNT, StubbedAws
 BUILD = "enclave-llm-build:01234567-89ab-cdef-0123-456789abcdef"
 STARTED = Started(BUILD, "enclave-llm-build", "eu-central-1", "c0ffee", "nitro", WEIGHTS.hex())
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
+WHEELS = "wheels-0123456789ab"
 LINK = "https://console.example.com/log"
 LOCATION = "arn:aws-us-gov:s3:::bucket-1/results/01234567/image.zip"
 
@@ -155,7 +156,7 @@ def tell(aws: StubbedAws, status: str, *phases: dict[str, object], **more: objec
     """Let CodeBuild say next how far the build is."""
     logs = {"groupName": "/enclave-llm/build", "streamName": "01234567", "deepLink": LINK}
     told = {"id": BUILD, "buildStatus": status, "phases": list(phases), "logs": logs, **more}
-    aws.answers("codebuild", "batch_get_builds", {"builds": [told], "buildsNotFound": []})
+    aws.answers("codebuild", "batch_get_builds", {"builds": [told]})
 
 
 def test_start(aws: StubbedAws) -> None:
@@ -203,7 +204,7 @@ def test_failed(aws: StubbedAws) -> None:
     events = [{"timestamp": 1, "message": "E: Unable to locate package buildah\n"}]
     aws.answers("logs", "get_log_events", {"events": events})
     notes: list[str] = []
-    with pytest.raises(ChildError, match="the build ended as failed in install: Error .* 100"):
+    with pytest.raises(ChildError, match=r"the build ended as failed in install: Error .* 100"):
         follow_build(aws.session, BUILD, notes.append, pause=lambda _: None)
     assert notes[-1] == "  E: Unable to locate package buildah"
 
@@ -234,7 +235,7 @@ def test_unknown(aws: StubbedAws) -> None:
     """
     A build that is none, or was forgotten, is said to be.
     """
-    aws.answers("codebuild", "batch_get_builds", {"builds": [], "buildsNotFound": [BUILD]})
+    aws.answers("codebuild", "batch_get_builds", {"buildsNotFound": [BUILD]})
     with pytest.raises(ConfigError, match=f"CodeBuild knows no build {BUILD} in eu-central-1"):
         follow_build(aws.session, BUILD, lambda _: None, pause=lambda _: None)
 
@@ -283,7 +284,7 @@ def test_started_is_found_again(tmp_path: Path) -> None:
 
 def make_results(folder: Path) -> Path:
     """Make what a build leaves, of a FAKE image: it boots nowhere."""
-    wheels = folder / "wheels-0123456789ab"
+    wheels = folder / WHEELS
     wheels.mkdir(parents=True)
     (wheels / "thing-1.0-py3-none-any.whl").write_bytes(b"a wheel")
     with tarfile.open(folder / "base.tar", "w") as tar:
@@ -339,68 +340,62 @@ def test_results_take_their_places(results: Path, out: Path, tmp_path: Path) -> 
     assert record.kit == "nitro"
     assert {path.name for path in out.iterdir()} == {
         *("enclave.eif", "measurements.json", "inputs.json", "sbom.json", "base.tar"),
-        *("wheels-0123456789ab", "host", "weights"),
+        *(WHEELS, "host", "weights"),
     }
     assert (out / "enclave.eif").read_bytes() == (results / "enclave.eif").read_bytes()
     assert not (out / "host" / "old").exists()
 
 
-def flip(name: str) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        data = bytearray((folder / name).read_bytes())
-        data[-2] ^= 1
-        (folder / name).write_bytes(data)
-
-    return change
-
-
-def change_bill(folder: Path) -> None:
-    """Let the bill of materials be of another image."""
-    bill = json.loads((folder / "sbom.json").read_bytes())
-    bill["metadata"]["component"]["hashes"][0]["content"] = "00" * 32
-    (folder / "sbom.json").write_text(json.dumps(bill))
-
-
-def remove(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).unlink()
-
-
-def add(name: str) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"more")
-
-    return change
+def spoil(folder: Path, how: str, name: str) -> None:
+    """Alter, add or remove a file of what a build leaves."""
+    path = folder / name
+    if how == "remove":
+        path.unlink()
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = bytearray(path.read_bytes() if how == "alter" else b"more")
+    data[-2] ^= 1
+    path.write_bytes(data)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("how", "name", "message"),
     [
-        (flip("enclave.eif"), "is not whole"),
-        (flip("measurements.json"), "is not whole"),
-        (flip("base.tar"), "not those that inputs.json lists"),
-        (flip("wheels-0123456789ab/thing-1.0-py3-none-any.whl"), "not those that inputs.json"),
-        (change_bill, "not the bill of materials"),
-        (flip("host/install"), "not what MANIFEST.sha256 lists"),
-        (remove("sbom.json"), "has no sbom.json"),
-        (remove("host/units/a.service"), "not what MANIFEST.sha256 lists"),
-        (add("wheels-0123456789ab/more-1.0-py3-none-any.whl"), "not those that inputs.json"),
-        (add("host/more"), "not what MANIFEST.sha256 lists"),
-        (add("releases.json"), "has 'releases.json', which no build makes"),
-        (add("weights/model.json"), "has 'weights/model.json', which no build makes"),
+        ("alter", "enclave.eif", "is not whole"),
+        ("alter", "measurements.json", "is not whole"),
+        ("alter", "base.tar", "not those that inputs.json lists"),
+        ("alter", f"{WHEELS}/thing-1.0-py3-none-any.whl", "not those that inputs.json lists"),
+        ("alter", "host/install", "not what MANIFEST.sha256 lists"),
+        ("remove", "sbom.json", "has no sbom.json"),
+        ("remove", "host/units/a.service", "not what MANIFEST.sha256 lists"),
+        ("add", f"{WHEELS}/more-1.0-py3-none-any.whl", "not those that inputs.json lists"),
+        ("add", "host/more", "not what MANIFEST.sha256 lists"),
+        ("add", "releases.json", "has 'releases.json', which no build makes"),
+        ("add", "weights/model.json", "has 'weights/model.json', which no build makes"),
     ],
 )
 def test_results_that_are_not_what_they_say(
-    change: Callable[[Path], None], message: str, results: Path, out: Path, tmp_path: Path
+    how: str, name: str, message: str, results: Path, out: Path, tmp_path: Path
 ) -> None:
     """
     What is altered, missing or more is refused, and all stays as it was.
     """
-    change(results)
+    spoil(results, how, name)
     with pytest.raises(ConfigError, match=message):
         install_results(pack(results, tmp_path / "zip"), out, STARTED)
     assert {path.name for path in out.iterdir()} == {"enclave.eif", "host", "weights"}
     assert (out / "enclave.eif").read_text() == "old"
+
+
+def test_bill_of_another_image(results: Path, out: Path, tmp_path: Path) -> None:
+    """
+    The bill of materials is of this image, or nothing is taken.
+    """
+    bill = json.loads((results / "sbom.json").read_bytes())
+    bill["metadata"]["component"]["hashes"][0]["content"] = "00" * 32
+    (results / "sbom.json").write_text(json.dumps(bill))
+    with pytest.raises(ConfigError, match="not the bill of materials"):
+        install_results(pack(results, tmp_path / "zip"), out, STARTED)
 
 
 @pytest.mark.parametrize(
