@@ -21,10 +21,12 @@ from image.errors import ImageError
 PACKAGES: Final = ROOT / "image" / "container" / "packages"
 _LISTED: Final = ROOT / "image" / "debian" / "debian_packages.txt"
 _SECONDS: Final = 900
-# A mount namespace of its own, so that nothing stays mounted, whatever happens.
+# A mount namespace of its own, so that nothing stays mounted, whatever happens; and a mount of its
+# own, as containers have.
 _ENTER: Final = """\
-mount --rbind /dev "$1/dev" && mount -t proc proc "$1/proc" && mount --rbind /sys "$1/sys"
-exec chroot "$1" sh -euc "$2"
+mount --bind "$1" "$1" && cd "$1"
+mount --rbind /dev dev && mount -t proc proc proc && mount --rbind /sys sys
+exec chroot . sh -euc "$2"
 """
 
 

@@ -264,7 +264,7 @@ def test_nobody_answers(aws: StubbedAws, monkeypatch: pytest.MonkeyPatch) -> Non
     assert sum(pauses[29:]) == 300
     troubles[:] = [AwsError("AWS refused it", "AccessDenied")]
     with pytest.raises(AwsError, match="AWS refused it"):
-        follow_build(aws.session, BUILD, lambda _: None, pause=pytest.fail)
+        follow_build(aws.session, BUILD, lambda _: None, pause=lambda _: pytest.fail("it waits"))
 
 
 def test_started_is_found_again(tmp_path: Path) -> None:
