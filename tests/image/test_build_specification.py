@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # cfn-lint's, without types
+import yaml
 
 from image.container.context import ROOT, _pip, fetch_wheels
 from image.debian.archive import cache_folder, run
