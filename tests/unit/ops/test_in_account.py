@@ -295,8 +295,9 @@ def make_results(folder: Path) -> Path:
     kit = make_kit(folder.parent / "boot", "nitro")
     record = pack_eif(folder / "enclave.eif", kit, application, weights_sha256=WEIGHTS)
     (folder / "measurements.json").write_bytes(encode_build_record(record))
-    sbom = encode_sbom(wheels, folder / "base.tar", record, DESCRIPTION)
-    (folder / "sbom.json").write_bytes(sbom)
+    (folder / "sbom.json").write_bytes(
+        encode_sbom(wheels, folder / "base.tar", record, DESCRIPTION)
+    )
     inputs = {
         "base": f"sha256:{hashlib.sha256((folder / 'base.tar').read_bytes()).hexdigest()}",
         "weights": WEIGHTS.hex(),

@@ -216,7 +216,7 @@ def test_something_else_under_its_name(
     size, checksum = (
         mine if theirs is None else theirs for mine, theirs in zip(whole, other, strict=True)
     )
-    store.objects[file.key] = (int(size), str(checksum))
+    store.objects[file.key] = (int(str(size)), str(checksum))
     send(store, file)
     assert store.objects[file.key] == whole
 
