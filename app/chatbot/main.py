@@ -19,12 +19,15 @@ from app.chatbot.config import ChatbotConfig, read_config
 from app.chatbot.console import Terminal, escape, fail, leave_quietly
 from app.chatbot.deployment.stack import read_config_of_stack
 from app.chatbot.deployment.tunnel import tunnelled
+from app.chatbot.documents.arguments import add_file_arguments, read_files
+from app.chatbot.documents.document import Document
 from app.chatbot.library import config_folder, open_session
 from app.chatbot.local_http import parse_port
 from app.chatbot.openai.command import serve_sessions
 from app.chatbot.releases_command import import_releases, list_releases
 from app.chatbot.session.session import Session
 from app.chatbot.session.trust import production_trust
+from app.chatbot.terminal.attached import show_documents
 from app.chatbot.terminal.conversation import ask_once, converse
 from app.chatbot.terminal.prompt_line import read_all, read_secret
 from app.chatbot.terminal.transcript import open_transcript
@@ -39,6 +42,7 @@ examples:
   bin/chat ask                                 one question, which you type
   bin/chat ask - < letter.txt                  one question, from standard input
   bin/chat ask --json - < letter.txt           one JSON object with answer and proof
+  bin/chat ask --file letter.pdf --pages 1-3   a question about pages of a document
   bin/chat web                                 a page in your browser, with the proof beside it
   bin/chat serve --port 8011                   OpenAI's API, for programs (docs/clients.md)
   bin/chat --stack enclave-llm --tunnel        a private deployment, through Session Manager
@@ -70,11 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command in {"read", "releases"}:
             return _stay_here(options, terminal)
+        documents = _read_documents(options, terminal)
         aws = open_aws(options.profile, options.region)
         config = _config(options, aws)
         trust = production_trust(options.releases)
         with _reach(config, options, aws) as reached:
-            return _run(options, lambda: open_session(reached, trust, aws), terminal)
+            return _run(options, lambda: open_session(reached, trust, aws), terminal, documents)
     except AppError as error:
         return fail(error, terminal, as_json=as_json)
     except KeyboardInterrupt:
@@ -84,7 +89,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return leave_quietly()
 
 
-def _run(options: argparse.Namespace, connect: Callable[[], Session], terminal: Terminal) -> int:
+def _read_documents(options: argparse.Namespace, terminal: Terminal) -> tuple[Document, ...]:
+    """Read the files that a question is about, before anything else is done, and show what was."""
+    documents = read_files(getattr(options, "files", ()))
+    show_documents(documents, terminal)
+    return documents
+
+
+def _run(
+    options: argparse.Namespace,
+    connect: Callable[[], Session],
+    terminal: Terminal,
+    documents: Sequence[Document],
+) -> int:
     """Do what was asked for with the sessions that *connect* gives; give the exit code."""
     if options.command == "web":
         return serve_page(
@@ -103,10 +120,15 @@ def _run(options: argparse.Namespace, connect: Callable[[], Session], terminal: 
             path=options.socket,
             token_file=options.token_file,
         )
-    return talk(connect(), options, terminal)
+    return talk(connect(), options, terminal, documents)
 
 
-def talk(session: Session, options: argparse.Namespace, terminal: Terminal) -> int:
+def talk(
+    session: Session,
+    options: argparse.Namespace,
+    terminal: Terminal,
+    documents: Sequence[Document] = (),
+) -> int:
     """
     Ask the one question, or converse; gives exit code 0.
 
@@ -117,7 +139,9 @@ def talk(session: Session, options: argparse.Namespace, terminal: Terminal) -> i
         wanted = answer_options(options)
         if options.command == "ask":
             question = _read_question(terminal) if options.question == "-" else options.question
-            ask_once(session, question, wanted, terminal, as_json=options.json)
+            ask_once(
+                session, question, wanted, terminal, as_json=options.json, documents=documents
+            )
         else:
             converse(session, wanted, terminal)
     finally:
@@ -266,6 +290,7 @@ def _parser() -> argparse.ArgumentParser:
         "of this machine by the process list",
     )
     ask.add_argument("--json", action="store_true", help="print one JSON object")
+    add_file_arguments(ask)
     add_web_arguments(commands.add_parser("web", help="talk in your browser, on 127.0.0.1"))
     _add_serve(commands.add_parser("serve", help="an OpenAI-compatible API on 127.0.0.1"))
     read = commands.add_parser("read", help="show a conversation that /save kept")
