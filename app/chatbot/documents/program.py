@@ -42,10 +42,17 @@ def main() -> None:
     match json.loads(head):
         case {"name": str(name), "pages": str(pages), "seconds": int(most), "memory": int(memory)}:
             limit(seconds=most, memory_bytes=memory)
-            said = _answer(name, data, pages)
-            sys.stdout.buffer.write(json.dumps(said, ensure_ascii=False).encode())
+            try:
+                said = _encode(_answer(name, data, pages))
+            except MemoryError:
+                said = _encode({"error": _TOO_MUCH_MEMORY})
+            sys.stdout.buffer.write(said)
             sys.stdout.buffer.flush()
     os._exit(0)  # at once: there is nothing to tidy, and no way to
+
+
+def _encode(said: Json) -> bytes:
+    return json.dumps(said, ensure_ascii=False).encode()
 
 
 def _answer(name: str, data: bytes, pages: str) -> Json:
@@ -56,8 +63,6 @@ def _answer(name: str, data: bytes, pages: str) -> Json:
         found, total, chosen, notes = read(data, pages)
     except DocumentError as error:
         return {"error": str(error)}
-    except MemoryError:
-        return {"error": _TOO_MUCH_MEMORY}
     return {
         "kind": kind,
         "pages": [[page.number, page.text] for page in found],

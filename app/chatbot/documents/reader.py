@@ -7,6 +7,7 @@ environment, so no credentials, and no argument that says what it reads.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -103,33 +104,51 @@ def _run(name: str, data: bytes, pages: str, limits: Limits) -> bytes:
     about = {"name": name, "pages": pages, "seconds": limits.seconds, "memory": limits.memory_bytes}
     program = subprocess.Popen(
         [sys.executable, "-I", "-c", _START, str(_ROOT), f"{_PACKAGE}.program"],
-        env={name: os.environ[name] for name in _KEPT if name in os.environ},
+        env={kept: os.environ[kept] for kept in _KEPT if kept in os.environ},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # a library that fails says why, and why is content
     )
-    assert program.stdin and program.stdout  # noqa: S101 - they are pipes
-    ending = threading.Timer(_PATIENCE * limits.seconds, program.kill)
+    late = threading.Event()
+    ending = threading.Timer(_PATIENCE * limits.seconds, _end, (program, late))
     ending.start()
     try:
-        with program.stdout, program.stdin as given:
-            given.write(json.dumps(about).encode() + b"\n" + data)
-            given.close()
-            said = program.stdout.read(_MOST_BYTES + 1)
-    except BrokenPipeError:  # it ended before it had all
-        said = b""
+        said = _exchange(program, json.dumps(about).encode() + b"\n" + data)
+        program.wait()
     finally:
         ending.cancel()
         program.kill()
         program.wait()
     if said and len(said) <= _MOST_BYTES:
         return said
-    if program.returncode < 0:  # by the kernel, or by us: nothing else ends it so
+    if late.is_set() or _was_out_of_time(program.returncode):
         raise DocumentError(
             f"reading it takes over {limits.seconds} s, as it does for no ordinary file: choose "
             "some of its pages, or print it to a new PDF"
         )
     raise DocumentError(_FAILED)
+
+
+def _end(program: "subprocess.Popen[bytes]", late: threading.Event) -> None:
+    late.set()
+    program.kill()
+
+
+def _exchange(program: "subprocess.Popen[bytes]", given: bytes) -> bytes:
+    """Give *program* all that is *given*; give what it says then, "" if it does not take it."""
+    assert program.stdin and program.stdout  # noqa: S101 - they are pipes
+    try:
+        with program.stdout, program.stdin:
+            program.stdin.write(given)
+            program.stdin.close()
+            return program.stdout.read(_MOST_BYTES + 1)
+    except BrokenPipeError:
+        return b""
+
+
+def _was_out_of_time(code: int) -> bool:
+    """Tell whether the kernel ended a program for the time that it took."""
+    return code < 0 and signal.Signals(-code).name in {"SIGKILL", "SIGXCPU"}
 
 
 def _parse(name: str, said: bytes) -> Document:
