@@ -139,9 +139,7 @@ def talk(
         wanted = answer_options(options)
         if options.command == "ask":
             question = _read_question(terminal) if options.question == "-" else options.question
-            ask_once(
-                session, question, wanted, terminal, as_json=options.json, documents=documents
-            )
+            ask_once(session, question, wanted, terminal, as_json=options.json, documents=documents)
         else:
             converse(session, wanted, terminal)
     finally:

@@ -87,9 +87,7 @@ def test_a_file_that_cannot_be_read(opened: OpenPage, tmp_path: Path) -> None:
     It says why, nothing is asked with it, and it can be taken away by keys alone.
     """
     page = opened.page
-    bad, good = write(
-        tmp_path, bad_pdf=b"%PDF-1.7 nothing", good_docx=make_docx(paragraph(LETTER))
-    )
+    bad, good = write(tmp_path, bad_pdf=b"%PDF-1.7 nothing", good_docx=make_docx(paragraph(LETTER)))
     page.locator("#chosen").set_input_files([bad, good])
     expect(page.locator("#files .says").first).to_contain_text("bad.pdf cannot be read: it is")
     expect(page.locator("#files .says").last).to_have_text("DOCX, 1 part, 24 characters")

@@ -1,10 +1,10 @@
 """
 The frame: how documents stand in a question, between lines that say which text is whose.
 
-Each of these lines has a mark that is a digest of all the documents of the message. So no document
-can hold a line of its frame: it would have to hold its own digest. A model is told in the first line
-that what is framed is the file's text. It is still text that the model reads: a document can ask it
-for something, as a letter can a person, and no frame can keep a model from doing that.
+Each of these lines has a mark that is a digest of all the documents of the message. So none of them
+can hold a line of its frame: it would have to hold its own digest. What is framed is still text
+that the model reads: a document can ask it for something, as a letter can a person, and no frame
+keeps a model from doing it.
 """
 
 import base64
@@ -35,8 +35,10 @@ def frame(documents: Sequence[Document]) -> list[str]:
 
 def _mark(documents: Sequence[Document]) -> str:
     shown = [
-        (document.name, document.kind, document.total, document.notes)
-        + tuple((page.number, page.text) for page in document.pages)
+        (
+            *(document.name, document.kind, document.total, document.notes),
+            *((page.number, page.text) for page in document.pages),
+        )
         for document in documents
     ]
     digest = hashlib.sha256(json.dumps(shown).encode()).digest()

@@ -14,7 +14,9 @@ from typing import Final
 from app.chatbot.documents.text import decode
 
 _HEAD_BYTES: Final = 1024  # where an encoding has to be declared, as HTML has it
-_DECLARED: Final = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([\w.:-]{1,40})""", re.I)
+_DECLARED: Final = re.compile(
+    rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([\w.:-]{1,40})""", re.IGNORECASE
+)
 _UNSEEN: Final = frozenset({"script", "style", "template", "iframe", "object", "svg", "math"})
 _BLOCKS: Final = frozenset(
     {"address", "article", "aside", "blockquote", "body", "dd", "div", "dl", "dt", "fieldset"}
@@ -28,7 +30,7 @@ _VOID: Final = frozenset(
     | {"track", "wbr"}
 )
 _CLOSED_BY_NEXT: Final = frozenset({"p", "li", "dt", "dd", "td", "th", "tr", "option"})
-_HIDING: Final = re.compile(r"(display\s*:\s*none|visibility\s*:\s*hidden)\b", re.I)
+_HIDING: Final = re.compile(r"(display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
 _BLANKS: Final = re.compile(r"[ \t\n\r\f]+")
 _MANY_ENDS: Final = re.compile(r" *\n[ \n]*\n")
 

@@ -1,15 +1,20 @@
 """
 PDF: the text layer of each page, by pypdf.
 
-Only that is looked at: scripts, actions, attached files and links are never run, opened or followed.
-A page without a text layer, such as a scan, is named. Text in the invisible mode is text, since that
-is how scanners add what they recognised.
+Only that is looked at: scripts, actions, attached files and links are never run, opened or
+followed. A page without a text layer, such as a scan, is named. Text in the invisible mode is text,
+since that is how scanners add what they recognised.
 """
 
+import hashlib
 import io
+import pkgutil
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from typing import Final
 
+import pypdf
 from pypdf import PdfReader
 from pypdf.errors import PyPdfError
 
@@ -30,6 +35,15 @@ _BROKEN: Final = (
     *(NotImplementedError, OSError, RecursionError, TypeError, ValueError),
 )
 _DAMAGED: Final = "it is damaged, or loops: open it in a viewer and print it to a new PDF"
+
+
+def load() -> None:
+    """Load all of the library, which imports much of itself late, and what it computes with."""
+    for module in pkgutil.walk_packages(pypdf.__path__, "pypdf."):
+        if not module.name.endswith("__main__"):
+            with suppress(ImportError):  # what packages are for that are not here
+                import_module(module.name)
+    hashlib.sha256(b"").digest()  # OpenSSL reads its settings when it is first used
 
 
 def read_pdf(data: bytes, pages: str) -> tuple[tuple[Page, ...], int, int, tuple[str, ...]]:

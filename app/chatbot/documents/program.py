@@ -79,8 +79,9 @@ def _load(kind: Kind) -> _Reader:
         codecs.lookup(encoding)
     match kind:
         case "PDF":
-            from app.chatbot.documents.pdf import read_pdf  # noqa: PLC0415 - as above
+            from app.chatbot.documents.pdf import load, read_pdf  # noqa: PLC0415 - as above
 
+            load()
             return read_pdf
         case "DOCX":
             from app.chatbot.documents.word import read_docx  # noqa: PLC0415 - as above

@@ -124,7 +124,7 @@ def _run(name: str, data: bytes, pages: str, limits: Limits) -> bytes:
     if late.is_set() or _was_out_of_time(program.returncode):
         raise DocumentError(
             f"reading it takes over {limits.seconds} s, as it does for no ordinary file: choose "
-            "some of its pages, or print it to a new PDF"
+            "some of its pages, or save it anew"
         )
     raise DocumentError(_FAILED)
 
@@ -136,7 +136,8 @@ def _end(program: "subprocess.Popen[bytes]", late: threading.Event) -> None:
 
 def _exchange(program: "subprocess.Popen[bytes]", given: bytes) -> bytes:
     """Give *program* all that is *given*; give what it says then, "" if it does not take it."""
-    assert program.stdin and program.stdout  # noqa: S101 - they are pipes
+    assert program.stdin is not None  # noqa: S101 - they are pipes
+    assert program.stdout is not None  # noqa: S101 - as above
     try:
         with program.stdout, program.stdin:
             program.stdin.write(given)

@@ -3,12 +3,13 @@ Word: the text of a DOCX, which is a zip archive of XML parts.
 
 Read are the document, its headers and footers, and its notes. Left out are comments, fields' codes,
 deleted text, and text that is marked as hidden (counted), for readers do not see them. Python's own
-expat reads the XML as it is unpacked; a part that declares a document type, and with it entities, is
-refused. Relations to other places are never looked at.
+expat reads the XML as it is unpacked; a part that declares a document type, and with it entities,
+is refused. Relations to other places are never looked at.
 """
 
 import io
 import re
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -36,7 +37,12 @@ _OTHERS: Final = (
     ("content.xml", "an OpenDocument file: save it as DOCX or PDF"),
 )
 _OFF: Final = {"0", "false", "off"}
-_BROKEN: Final = (zipfile.BadZipFile, zlib.error, expat.ExpatError, EOFError, NotImplementedError)
+_WRITTEN: Final = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
+# What the libraries raise where a file breaks its format, as documented, and as seen.
+_BROKEN: Final = (
+    *(zipfile.BadZipFile, zlib.error, expat.ExpatError, struct.error, EOFError),
+    *(LookupError, OSError, RuntimeError, ValueError),
+)
 
 
 @dataclass(slots=True)
@@ -89,16 +95,12 @@ class _Reader:
                 self._hidden = _value(attributes) not in _OFF
             case "t":
                 self._text = True
-            case "tab":
-                self.pieces.append("\t")
-            case "br" | "cr":
-                self.pieces.append("\n")
-            case "noBreakHyphen":
-                self.pieces.append("-")
             case "tc":
                 self._cells += 1
             case "drawing" | "pict":
                 self._found.pictures += 1
+            case local:
+                self.pieces.append(_WRITTEN.get(local, ""))
 
     def _end(self, name: str) -> None:
         if self._skipped:

@@ -1,8 +1,8 @@
 """
 Documents in words: what was read, shown before it is sent, and what to do when it is too long.
 
-The asker's side has no tokenizer, so tokens are estimated: four bytes of UTF-8 make one, about. What
-fits is the enclave's word, in its exact refusal, which has both numbers.
+The asker's side has no tokenizer, so tokens are estimated: four bytes of UTF-8 make one, about.
+What fits is the enclave's word, in its exact refusal, which has both numbers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -50,7 +50,7 @@ def describe_room(text: str, context_tokens: int) -> str | None:
 
 def offer(documents: Sequence[Document], size: int, limit: int) -> Iterator[str]:
     """
-    Say for each of *documents* which of its pages would fit, after a question of *size* was refused.
+    Say which pages of each of *documents* would fit, after a question of *size* was refused.
 
     Args:
         size, limit: In the same unit, whichever.

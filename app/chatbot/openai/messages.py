@@ -138,7 +138,9 @@ class GivenMessage(Body):
             return self
         places = [f"{place}.content[{number}].file" for number in range(len(parts))]
         if self.role != "user":
-            raise _misplaced(next(p for p, file in zip(places, files, strict=True) if file), "a user")
+            raise _misplaced(
+                next(p for p, file in zip(places, files, strict=True) if file), "a user"
+            )
         shown = zip(show_files(files, places), parts, strict=True)
         read = [part if text is None else _Text(type="text", text=text) for text, part in shown]
         return self.model_copy(update={"content": read})

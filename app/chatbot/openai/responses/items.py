@@ -118,7 +118,6 @@ class InputMessage(_Item):
         """Give the message that it is."""
         return Message("system" if self.role == "developer" else self.role, _join(self.content))
 
-
     def with_files_read(self, place: str) -> Self:
         """
         Give it with the text of each file in the file's place.
@@ -135,7 +134,9 @@ class InputMessage(_Item):
             words = f"{place}.content: files are not supported in a message other than a user's"
             raise RequestError(words, f"{place}.content", "unsupported_parameter")
         shown = zip(show_files(files, places), parts, strict=True)
-        read = [part if text is None else _Text(type="input_text", text=text) for text, part in shown]
+        read = [
+            part if text is None else _Text(type="input_text", text=text) for text, part in shown
+        ]
         return self.model_copy(update={"content": read})
 
 

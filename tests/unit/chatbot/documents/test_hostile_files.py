@@ -1,13 +1,19 @@
+import io
 import json
 import os
+import random
+import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 
+import pypdf
 import pytest
 
 from app.chatbot.documents import reader
@@ -15,7 +21,6 @@ from app.chatbot.documents.document import Document
 from app.chatbot.documents.reader import Limits, read_document
 from app.chatbot.errors import DocumentError
 from tests.files import (
-    W,
     deflated,
     make_docx,
     make_part,
@@ -57,15 +62,56 @@ def billion_laughs() -> bytes:
 
 
 def overlapping() -> bytes:
-    """Give an archive whose directory names one big part many times, under many names."""
+    """Give an archive whose directory has one big part many times, under many names."""
     made = make_zip({"word/document.xml": make_part(paragraph("a" * MIB))})
-    end = made.rindex(b"PK\5\6")
-    start = made.rindex(b"PK\1\2")
-    entries = b"".join(
-        made[start:end].replace(b"word/document.xml", f"word/header{n:06}.xml".encode()[:17])
-        for n in range(3000)
-    )
-    return made[:start] + made[start:end] + entries + made[end:]
+    start, end = made.rindex(b"PK\1\2"), made.rindex(b"PK\5\6")
+    entry = made[start:end]
+    names = [b"word/document.xml", *(b"word/header%02d.xml" % n for n in range(100))]
+    entries = b"".join(entry.replace(names[0], name) for name in names)
+    counts = struct.pack("<HHI", len(names), len(names), len(entries))
+    return made[:start] + entries + made[end : end + 8] + counts + made[end + 16 :]
+
+
+def with_method(method: int) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", method) as archive:
+        archive.writestr("word/document.xml", make_part(paragraph("a")))
+    return made.getvalue()
+
+
+def broken_deflate() -> bytes:
+    made = bytearray(make_zip({"word/document.xml": make_part(paragraph("abcdef" * 1000))}))
+    made[60:70] = b"\xff" * 10
+    return bytes(made)
+
+
+def deep_tree(depth: int) -> bytes:
+    nodes = [
+        b"<< /Type /Pages /Kids [%d 0 R] /Count 1 >>" % (number + 1)
+        for number in range(2, 2 + depth)
+    ]
+    return write_pdf([CATALOG, *nodes, page_object(1)])
+
+
+def xref_loop() -> bytes:
+    """Give a PDF whose cross-reference table is its own predecessor, and names nothing."""
+    body = b"%PDF-1.7\n"
+    table = b"xref\n0 1\n0000000000 65535 f \ntrailer\n<< /Size 1 /Prev 9 >>\nstartxref\n9\n%%EOF\n"
+    return body + table
+
+
+def locked(password: str) -> bytes:
+    writer = pypdf.PdfWriter(clone_from=io.BytesIO(make_pdf(["shown"])))
+    writer.encrypt(password, owner_password="owner", algorithm="AES-256")
+    made = io.BytesIO()
+    writer.write(made)
+    return made.getvalue()
+
+
+def many_pages(number: int) -> bytes:
+    kids = b"4 0 R " * number
+    pages = b"<< /Type /Pages /Kids [" + kids + b"] /Count %d >>" % number
+    return write_pdf([CATALOG, pages, FONT, page_object(5), stream(SHOWN)])
 
 
 # Each is refused, with words that say why.
@@ -114,7 +160,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
         ),
         "damaged, or no DOCX",
     ),
-    "broken deflate": ("a.docx", lambda: broken_deflate(), "damaged, or no DOCX"),
+    "broken deflate": ("a.docx", broken_deflate, "damaged, or no DOCX"),
     "page tree loop": (
         "a.pdf",
         lambda: write_pdf([CATALOG, b"<< /Type /Pages /Kids [2 0 R] /Count 1 >>", FONT]),
@@ -126,10 +172,11 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: write_pdf([CATALOG, b"<< /Type /Pages /Kids [] /Count 99999999 >>"]),
         "has no pages",
     ),
-    "xref loop": ("a.pdf", lambda: xref_loop(), "damaged, or loops"),
+    "xref loop": ("a.pdf", xref_loop, "damaged, or loops"),
     "nothing": ("a.pdf", lambda: b"%PDF-1.7\n", "damaged, or loops"),
     "noise": ("a.pdf", lambda: b"%PDF-1.7\n" + bytes(range(256)) * 400, "damaged, or loops"),
-    "deep array": ("a.pdf", lambda: one_page(b"[" * 100_000 + b"]" * 100_000), "no text"),
+    "deep array": ("a.pdf", lambda: one_page(b"[" * 100_000 + b"]" * 100_000), "damaged"),
+    "overlapping parts": ("a.docx", overlapping, "damaged, or no DOCX"),
     "flate bomb": ("a.pdf", lambda: one_page(deflated(bytes(200 * MIB))), "damaged"),
     "flate bomb twice": ("a.pdf", lambda: one_page(deflated(bytes(200 * MIB), 2)), "damaged"),
     "password": ("a.pdf", lambda: locked("secret"), "locked by a password: save a copy"),
@@ -138,61 +185,11 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
 }
 
 
-def with_method(method: int) -> bytes:
-    import io  # noqa: PLC0415 - here alone
-
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", method) as archive:
-        archive.writestr("word/document.xml", make_part(paragraph("a")))
-    return made.getvalue()
-
-
-def broken_deflate() -> bytes:
-    made = bytearray(make_zip({"word/document.xml": make_part(paragraph("abcdef" * 1000))}))
-    made[60:70] = b"\xff" * 10
-    return bytes(made)
-
-
-def deep_tree(depth: int) -> bytes:
-    nodes = [
-        b"<< /Type /Pages /Kids [%d 0 R] /Count 1 >>" % (number + 1)
-        for number in range(2, 2 + depth)
-    ]
-    return write_pdf([CATALOG, *nodes, page_object(1)])
-
-
-def xref_loop() -> bytes:
-    """Give a PDF whose cross-reference table is its own predecessor, and names nothing."""
-    body = b"%PDF-1.7\n"
-    table = b"xref\n0 1\n0000000000 65535 f \ntrailer\n<< /Size 1 /Prev 9 >>\nstartxref\n9\n%%EOF\n"
-    return body + table
-
-
-def locked(password: str) -> bytes:
-    import io  # noqa: PLC0415 - here alone
-
-    import pypdf  # noqa: PLC0415
-
-    writer = pypdf.PdfWriter(clone_from=io.BytesIO(make_pdf(["secret text"])))
-    writer.encrypt(password, owner_password="owner", algorithm="AES-256")
-    made = io.BytesIO()
-    writer.write(made)
-    return made.getvalue()
-
-
-def many_pages(number: int) -> bytes:
-    kids = b"4 0 R " * number
-    pages = b"<< /Type /Pages /Kids [" + kids + b"] /Count %d >>" % number
-    return write_pdf([CATALOG, pages, FONT, page_object(5), stream(SHOWN)])
-
-
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case: str) -> None:
     """
     A file that is made to do harm is refused in time, by a sentence with the cause and what to do.
     """
-    import re  # noqa: PLC0415
-
     name, make, says = REFUSED[case]
     with pytest.raises(DocumentError) as refused:
         read_document(name, make(), limits=SHORT)
@@ -208,15 +205,15 @@ READ: dict[str, Callable[[str], bytes]] = {
         ["shown"], catalog=b"/OpenAction << /S /URI /URI (%s) >>" % url.encode()
     ),
     "javascript": lambda url: make_pdf(
-        ["shown"], catalog=b"/OpenAction << /S /JavaScript /JS (app.launchURL\\('%s'\\)) >>"
-        % url.encode()
+        ["shown"],
+        catalog=b"/OpenAction << /S /JavaScript /JS (app.launchURL\\('%s'\\)) >>" % url.encode(),
     ),
     "names of scripts": lambda url: make_pdf(
         ["shown"],
         catalog=b"/Names << /JavaScript << /Names [(a) << /S /JavaScript /JS (%s) >>] >> >>"
         % url.encode(),
     ),
-    "embedded file": lambda url: make_pdf(
+    "embedded file": lambda _: make_pdf(
         ["shown"],
         more=[b"<< /Type /Filespec /F (a.exe) /UF (a.exe) /EF << /F 7 0 R >> >>", stream(b"MZ")],
         catalog=b"/Names << /EmbeddedFiles << /Names [(a) 6 0 R] >> >>",
@@ -252,14 +249,17 @@ READ: dict[str, Callable[[str], bytes]] = {
             CATALOG,
             PAGES,
             FONT,
-            b"<< /Type /Page /Parent 2 0 R /Contents 5 0 R /Resources "
-            b"<< /Font << /F1 3 0 R >> /XObject << /X 6 0 R >> >> >>",
+            (
+                b"<< /Type /Page /Parent 2 0 R /Contents 5 0 R /Resources "
+                b"<< /Font << /F1 3 0 R >> /XObject << /X 6 0 R >> >> >>"
+            ),
             stream(SHOWN + b" /X Do"),
-            stream(b"/X Do", b"/Type /XObject /Subtype /Form /Resources "
-                   b"<< /XObject << /X 6 0 R >> >>"),
+            stream(
+                b"/X Do", b"/Type /XObject /Subtype /Form /Resources << /XObject << /X 6 0 R >> >>"
+            ),
         ]
     ),
-    "owner's password alone": lambda _: locked("").replace(b"secret", b"secret"),
+    "owner's password alone": lambda _: locked(""),
     "template": lambda url: make_zip(
         {
             "word/document.xml": make_part(paragraph("shown")),
@@ -279,9 +279,9 @@ READ: dict[str, Callable[[str], bytes]] = {
             + make_part(paragraph("shown")).partition("?>")[2]
         }
     ),
-    "deep XML": lambda _: make_docx("<w:p>" * 50_000 + "<w:r><w:t>shown</w:t></w:r>"
-                                    + "</w:p>" * 50_000),
-    "overlapping parts": lambda _: overlapping(),
+    "deep XML": lambda _: make_docx(
+        "<w:p>" * 50_000 + "<w:r><w:t>shown</w:t></w:r>" + "</w:p>" * 50_000
+    ),
     "page": lambda url: (
         f'<html><base href="{url}"><meta http-equiv="refresh" content="0;url={url}"><link rel='
         f'stylesheet href="{url}"><style>@import "{url}";</style><script src="{url}"></script>'
@@ -290,7 +290,6 @@ READ: dict[str, Callable[[str], bytes]] = {
         f'<input formaction="{url}"></form><a ping="{url}" href="{url}">shown</a>'
     ).encode(),
     "deep page": lambda _: b"<html>" + b"<div>" * 200_000 + b"shown",
-    "unclosed marks": lambda _: b"<html>shown" + b"<a " * 20_000 + b"<!--" * 1000 + b"&#" * 1000,
     "entities": lambda url: (
         f'<!DOCTYPE html [<!ENTITY x SYSTEM "{url}">]><p>shown &x; &#0; &#xD800; &#1114112;'
     ).encode(),
@@ -305,6 +304,7 @@ def listener() -> Iterator[tuple[str, list[object]]]:
     """Give the URL of a server, and whoever has connected to it."""
     seen: list[object] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
+
         def serve() -> None:
             while True:
                 try:
@@ -328,7 +328,7 @@ def test_read_and_nothing_else(case: str, listener: tuple[str, list[object]]) ->
     ends = {"page": "html", "table": "csv"}
     document = read_document(f"a.{ends.get(case, 'bin')}", READ[case](url), limits=SHORT)
     text = "".join(page.text for page in document.pages)
-    assert "shown" in text or "secret text" in text or case == "overlapping parts"
+    assert "shown" in text
     assert "MZ" not in text
     assert seen == []
 
@@ -347,12 +347,21 @@ def test_the_listener_would_see(listener: tuple[str, list[object]]) -> None:
     seen.clear()
 
 
-def test_lzw_bomb() -> None:
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("a.pdf", lambda: one_page(stream(lzw_bomb(), b"/Filter /LZWDecode"))),
+        ("a.html", lambda: b"<html>" + b"<a " * 20_000 + b"<!--" * 1000 + b"&#" * 1000),
+        ("a.html", lambda: b"<html>" + b"<!" * 200_000),
+        ("a.csv", lambda: b'"' * 3_000_000),
+    ],
+    ids=["LZW", "tags", "marks", "quotes"],
+)
+def test_it_ends(name: str, make: Callable[[], bytes]) -> None:
     """
-    What LZW makes large is bounded like all else.
+    What one version of a library takes for ever for, and another not, ends in time either way.
     """
-    bomb = stream(lzw_bomb(), b"/Filter /LZWDecode")
-    assert_ends(lambda: read_document("a.pdf", one_page(bomb), limits=SHORT))
+    assert_ends(lambda: read_document(name, make(), limits=Limits(seconds=1)))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -360,30 +369,26 @@ def test_noise_in_the_middle(seed: int) -> None:
     """
     Whatever is changed in a file, it is read or refused by its one error.
     """
-    import random  # noqa: PLC0415
-
     chance = random.Random(seed)  # noqa: S311 - to be repeatable
     for name, data in (("a.pdf", make_pdf(["a", "b"])), ("a.docx", make_docx(paragraph("a")))):
         changed = bytearray(data)
         for _ in range(chance.randint(1, 40)):
             changed[chance.randrange(8, len(changed))] = chance.randrange(256)
-        assert_ends(lambda: read_document(name, bytes(changed), limits=SHORT))
+        assert_ends(partial(read_document, name, bytes(changed), limits=SHORT))
 
 
 def assert_ends(read: Callable[[], Document]) -> None:
-    try:
+    with suppress(DocumentError):
         read()
-    except DocumentError:
-        pass
 
 
 def inside(code: str, *, seconds: int = 5, memory_bytes: int = 64 * MIB) -> str:
     """Run *code* in a process that is closed in as readers are; give what it says."""
     program = (
-        f"import sys; sys.path.insert(0, {str(reader._ROOT)!r})\n"  # noqa: SLF001
+        f"import sys; sys.path.insert(0, {str(reader._ROOT)!r})\n"
         "import os, socket, subprocess, json, threading, urllib.request, io\n"
         "from app.chatbot.documents.confinement import _filter, _ALLOWED, close_in, limit\n"
-        "import platform\n"
+        "import platform; 'a'.encode('idna')\n"
         f"limit(seconds={seconds}, memory_bytes={memory_bytes})\n"
         "def attempt(act):\n"
         "    try: act()\n"
@@ -430,7 +435,7 @@ def test_closed_in_by_the_kernel() -> None:
     """
     code = f"_filter(*_ALLOWED[platform.machine()])\nsaid = [attempt(act) for act in {ATTEMPTS}]"
     said = json.loads(inside(code))
-    assert set(said) <= {"PermissionError", "URLError", "OSError"}
+    assert set(said) <= {"PermissionError", "URLError"}
 
 
 def test_memory_is_limited() -> None:

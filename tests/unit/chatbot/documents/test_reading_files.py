@@ -1,11 +1,21 @@
-import pytest
 from pathlib import Path
+
+import pytest
 
 from app.chatbot.documents.document import MAX_FILE_BYTES, Page, parse_pages, show_pages
 from app.chatbot.documents.reader import read_document, read_file
 from app.chatbot.errors import DocumentError
-from tests.files import W, make_docx, make_part, make_pdf, make_zip, page_object, paragraph
-from tests.files import stream, write_pdf
+from tests.files import (
+    W,
+    make_docx,
+    make_part,
+    make_pdf,
+    make_zip,
+    page_object,
+    paragraph,
+    stream,
+    write_pdf,
+)
 
 LETTER = "Dear Sir or Madam,\n\nI ask for leave.\n"
 EVERY_KIND = (
@@ -38,7 +48,7 @@ def test_a_file(tmp_path: Path) -> None:
     path.write_text(LETTER)
     assert read_file(path).name == "letter.txt"
     for wrong in (tmp_path / "none.txt", tmp_path, Path("a\0b")):
-        with pytest.raises(DocumentError, match="cannot be opened: .*: check its name"):
+        with pytest.raises(DocumentError, match=r"cannot be opened: .*: check its name"):
             read_file(wrong)
 
 
@@ -53,7 +63,7 @@ def test_pages_of_a_pdf() -> None:
     chosen = read_document("scan.pdf", data, "3, 1-2")
     assert (chosen.total, chosen.chosen) == (5, 3)
     assert chosen.notes == ("page 2: no text, scanned perhaps",)
-    with pytest.raises(DocumentError, match="its 2 pages have no text, .* text recognition"):
+    with pytest.raises(DocumentError, match=r"its 2 pages have no text, .* text recognition"):
         read_document("scan.pdf", data, "4-5")
     with pytest.raises(DocumentError, match="pages 6-6 are not in it: it has 5 pages"):
         read_document("scan.pdf", data, "6")
@@ -130,9 +140,7 @@ def test_unseen_characters() -> None:
     text = f"pay\r\n\x1b[2J 10\u202e0\u2066 €\v{tags}\u2028end\x07\ufeff"
     document = read_document("a.txt", text.encode())
     assert document.pages[0].text == "pay\n[2J 100 €\n\nend"
-    assert document.notes == (
-        "9 invisible characters left out: controls, reordering, tags",
-    )
+    assert document.notes == ("9 invisible characters left out: controls, reordering, tags",)
 
 
 def test_a_table() -> None:
@@ -167,7 +175,7 @@ def test_a_page() -> None:
 
 def test_a_word_document() -> None:
     """
-    Of DOCX, header, paragraphs, tables, notes and footer are text; what is deleted or hidden is not.
+    Of DOCX, header, text, tables, notes and footer are read; what is deleted or hidden is not.
     """
     run = "<w:r><w:t>{}</w:t></w:r>"
     cells = "".join(f"<w:tc>{paragraph(text)}</w:tc>" for text in "ab")

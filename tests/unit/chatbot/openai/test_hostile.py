@@ -24,9 +24,7 @@ CALL = '{"type": "function_call", "call_id": "a", "name": "f", "arguments": ""}'
 
 def respond(body: bytes, defaults: Options) -> object:
     found = parse_body(body)
-    return resolve_request(
-        found, defaults, find_response=lambda _: None, find_item=lambda _: None
-    )
+    return resolve_request(found, defaults, find_response=lambda _: None, find_item=lambda _: None)
 
 
 def fill(before: str, item: str, after: str) -> str:
