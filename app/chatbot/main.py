@@ -279,22 +279,25 @@ def _parser() -> argparse.ArgumentParser:
         "--raw", action="store_true", help="answers as they come, control characters included"
     )
     commands = parser.add_subparsers(dest="command", metavar="ask | web | serve | read | releases")
-    ask = commands.add_parser("ask", help="ask one question")
-    ask.add_argument(
-        "question",
-        nargs="?",
-        default="-",
-        help="leave it out, or give -, to type or pipe it; what stands here is shown to every user "
-        "of this machine by the process list",
-    )
-    ask.add_argument("--json", action="store_true", help="print one JSON object")
-    add_file_arguments(ask)
+    _add_ask(commands.add_parser("ask", help="ask one question"))
     add_web_arguments(commands.add_parser("web", help="talk in your browser, on 127.0.0.1"))
     _add_serve(commands.add_parser("serve", help="an OpenAI-compatible API on 127.0.0.1"))
     read = commands.add_parser("read", help="show a conversation that /save kept")
     read.add_argument("file", type=Path)
     _add_releases(commands.add_parser("releases", help="the images you approve"))
     return parser
+
+
+def _add_ask(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "question",
+        nargs="?",
+        default="-",
+        help="leave it out, or give -, to type or pipe it; what stands here is shown to every user "
+        "of this machine by the process list",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_file_arguments(parser)
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:

@@ -92,7 +92,7 @@ _Content = Annotated[
 ]
 
 
-def _join(content: _Content) -> str:
+def _join(content: str | Sequence[_Text | Refusal | _File]) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content)
 
 

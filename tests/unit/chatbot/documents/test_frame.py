@@ -31,8 +31,8 @@ def test_a_frame() -> None:
     mark = first[1:17]
     assert first.split("\n") == [
         (
-            f'[{mark}: file 1 of 2, "scan.pdf", PDF, 7 pages, of which 1,3 follow; page 2: no text, '
-            "scanned perhaps]"
+            f'[{mark}: file 1 of 2, "scan.pdf", PDF, 7 pages, of which 1,3 follow; page 2: no '
+            "text, scanned perhaps]"
         ),
         *(f"[{mark}: page 1]", "one", f"[{mark}: page 3]", "three"),
         f"[{mark}: end of file 1 of 2]",
