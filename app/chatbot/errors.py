@@ -8,11 +8,19 @@ Errors of the programs on a person's own machine, beside those of `app.protocol.
   + OutputError       what is to be shown cannot be written
 * UnavailableError
   + CertificateError  TLS with the other end fails
+* ProtocolError
+  + FormError         an answer is not of the form that was asked for
 * BusyError
   + FullError         no room in the program that was asked, whatever the enclave has
 """
 
-from app.protocol.errors import AppError, BusyError, ConfigError, UnavailableError
+from app.protocol.errors import (
+    AppError,
+    BusyError,
+    ConfigError,
+    ProtocolError,
+    UnavailableError,
+)
 
 
 class DocumentError(AppError):
@@ -45,3 +53,9 @@ class FullError(BusyError):
     """No room for another question in the program that was asked, whatever the enclave has."""
 
     code = "full"
+
+
+class FormError(ProtocolError):
+    """An answer is not of the form that was asked for; names the places, not what stands there."""
+
+    code = "form"

@@ -20,6 +20,7 @@ from app.chatbot.evidence.words import (
     describe_receipt,
     to_json,
 )
+from app.chatbot.name import PROGRAM
 from app.chatbot.session.exchange import Evidence
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.attached import Attached, compose_shown, show_offer
@@ -36,13 +37,13 @@ from app.protocol.errors import AppError, ConfigError, TooLongError
 from app.protocol.question import Options
 
 _COMMANDS: Final = ("/file", "/drop", "/proof", "/new", "/save", "/help", "/quit")
-_HELP: Final = """\
+_HELP: Final = f"""\
 /file PATH   read a document for your next question; /file PATH 1-3,7 some pages of it
 /drop        leave it out again              /new   start another conversation
 /proof       what was verified, in full      /help  this text
 /save FILE   keep the conversation, under a passphrase
 /quit        leave (also Ctrl-D)             Ctrl-C stops an answer
-bin/chat read FILE shows what was saved"""
+{PROGRAM} read FILE shows what was saved"""
 
 
 def ask_once(
@@ -182,7 +183,7 @@ class _Conversation:
         except AppError as error:
             self.terminal.tell(f"failed    {advise(error)}", "bold red")
         else:
-            self.terminal.note(f"saved     {path}; bin/chat read {path} shows it")
+            self.terminal.note(f"saved     {path}; {PROGRAM} read {path} shows it")
 
 
 def _find_home(name: str) -> Path:
