@@ -62,20 +62,19 @@ def limit(*, seconds: int, memory_bytes: int) -> None:
     """
     Limit what this process may take: *seconds* of a processor, and *memory_bytes* more than it has.
     """
-    if sys.platform == "win32":
-        return
-    limits = {
-        resource.RLIMIT_CPU: seconds,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_NPROC: 0,
-    }
-    if (_OWN / "statm").exists():
-        pages = int((_OWN / "statm").read_text().split()[0])
-        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory_bytes
-        (_OWN / "oom_score_adj").write_text("1000")  # the first to go where memory runs out
-    for kind, most in limits.items():
-        resource.setrlimit(kind, (most, most))
+    if sys.platform != "win32":
+        limits = {
+            resource.RLIMIT_CPU: seconds,
+            resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_FSIZE: 0,
+            resource.RLIMIT_NPROC: 0,
+        }
+        if (_OWN / "statm").exists():
+            pages = int((_OWN / "statm").read_text().split()[0])
+            limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory_bytes
+            (_OWN / "oom_score_adj").write_text("1000")  # the first to go where memory runs out
+        for kind, most in limits.items():
+            resource.setrlimit(kind, (most, most))
 
 
 def close_in() -> None:
