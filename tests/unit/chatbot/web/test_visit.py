@@ -8,10 +8,12 @@ from typing import cast
 
 import pytest
 
+from app.chatbot.documents.document import Document, Page
 from app.chatbot.evidence.finding import Json
 from app.chatbot.reading.parts import Part, Text
 from app.chatbot.session.exchange import Answer, Exchange
 from app.chatbot.session.session import Session
+from app.chatbot.web import files as files_module
 from app.chatbot.web import visit as visit_module
 from app.chatbot.web.visit import Visit
 from app.protocol.errors import ProtocolError, UnavailableError
@@ -96,10 +98,12 @@ def test_commands_take_turns() -> None:
     assert session.asked == ["One?", "Two?"]
 
 
-def test_a_question_shows_its_files() -> None:
+def test_a_question_shows_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A file is read before the question that comes after it is asked, and goes with it.
     """
+    letter = Document("letter.txt", "text", (Page(1, "I ask for leave."),), 1, 1)
+    monkeypatch.setattr(files_module, "read_document", lambda *_: letter)
     session = FakeSession()
     piece = base64.b64encode(b"I ask for leave.").decode()
     heard = hear(
