@@ -105,7 +105,7 @@ def test_groups_divide_every_width(widths: tuple[int, ...], group: str) -> None:
     ],
 )
 def test_groups_are_no_wider_than_scales(
-    kept: tuple[int, ...], row_major: bool, width: int
+    kept: tuple[int, ...], *, row_major: bool, width: int
 ) -> None:
     """
     Where fewer weights than a row share a scale, no more activations do: else the library widens
