@@ -11,9 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from app.chatbot.answer_arguments import (
+    add_answer_arguments,
+    answer_options,
+    require_answer_options,
+)
 from app.chatbot.console import Terminal, fail, leave_quietly, show_banner
 from app.chatbot.evidence.words import describe_receipt, to_json
-from app.chatbot.main import add_answer_arguments, answer_options, require_answer_options
 from app.chatbot.openai.command import serve_sessions
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.conversation import converse

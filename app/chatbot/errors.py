@@ -7,11 +7,13 @@ Errors of the programs on a person's own machine, beside those of `app.protocol.
   + OutputError       what is to be shown cannot be written
 * UnavailableError
   + CertificateError  TLS with the other end fails
+* ProtocolError
+  + FormError         an answer is not of the form that was asked for
 * BusyError
   + FullError         no room in the program that was asked, whatever the enclave has
 """
 
-from app.protocol.errors import BusyError, ConfigError, UnavailableError
+from app.protocol.errors import BusyError, ConfigError, ProtocolError, UnavailableError
 
 
 class SettingsError(ConfigError):
@@ -38,3 +40,9 @@ class FullError(BusyError):
     """No room for another question in the program that was asked, whatever the enclave has."""
 
     code = "full"
+
+
+class FormError(ProtocolError):
+    """An answer is not of the form that was asked for; names the places, not what stands there."""
+
+    code = "form"

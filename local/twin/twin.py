@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Final
 
 import boto3
-import botocore.session
 
 from app.chatbot.config import ChatbotConfig
+from app.chatbot.library.session import Session as LibrarySession
 from app.chatbot.session.access import Access
 from app.chatbot.session.session import Session, connect
 from app.chatbot.session.transport import Transport
@@ -31,7 +31,7 @@ from app.enclave.engine.weights import load_weights
 from app.parent.config import ParentConfig
 from app.protocol.constants import KMS_PROXY_PORT
 from app.protocol.errors import ConfigError
-from app.protocol.releases import Release, encode_releases
+from app.protocol.releases import Release
 from image.eif.record import RECORD_NAME
 from image.errors import ImageError
 from image.files import room_for
@@ -47,6 +47,7 @@ from local.processes.supervise import ROOT, Child, Process
 from local.signers.nsm import SoftwareNsm, serve_nsm
 from local.signers.pki import Identity, make_root
 from local.signers.tls import TlsFiles, make_tls
+from local.twin.files import aws_session, write_askers_files
 
 ENCLAVE_PROGRAM: Final = "local.twin.enclave"
 PARENT_PROGRAM: Final = ("local.twin.parent",)
@@ -131,6 +132,15 @@ class Twin:
             self.transport(), self.access(), key_arn=self.config.key_arn, trust=self.trust
         )
 
+    def open(self) -> LibrarySession:
+        """
+        Verify the enclave and give a session, as the library does.
+
+        Raises:
+            AppError: As `connect`.
+        """
+        return LibrarySession(self.connect())
+
 
 @contextmanager
 def run_twin(
@@ -183,7 +193,7 @@ def run_twin(
         )
         config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
         trust = Trust(root.certificate, ROOT_NAME, (release,))
-        _write_lists(folder, config, release)
+        write_askers_files(folder, config, release, root.certificate)
         parent = start_parent(stack, folder, sockets, config, program=parent_program)
         note("booting the enclave" if emulated else "starting the enclave, which loads the model")
         if emulated:
@@ -210,7 +220,9 @@ def _serve_aws(
     asker = _add_principals(aws, policies.chat_role_trust)
     key_arn = aws.add_key(policies.key_policy)
     stack.enter_context(aws.serve_unix(parent_socket(sockets, KMS_PROXY_PORT), tls=tls))
-    session = aws_session(folder, asker, stack.enter_context(aws.serve(tls=tls)), tls.ca)
+    session = aws_session(
+        folder, asker, stack.enter_context(aws.serve(tls=tls)), tls.ca, region=REGION
+    )
     return aws, key_arn, session
 
 
@@ -310,26 +322,6 @@ def forget_aws_environment() -> None:
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
 
 
-def aws_session(folder: Path, key: AccessKey, endpoint: str, ca: Path) -> boto3.Session:
-    """
-    Give a session of unmodified boto3 for *key* at *endpoint*, by a configuration file.
-
-    The files lie in *folder*, for any other client: AWS_CONFIG_FILE=… AWS_PROFILE=twin.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "aws.config"
-    config.touch(mode=0o600)
-    config.write_text(
-        f"[profile twin]\nregion = {REGION}\nendpoint_url = {endpoint}\nca_bundle = {ca}\n"
-        f"aws_access_key_id = {key.access_key_id}\n"
-        f"aws_secret_access_key = {key.secret_access_key}\n"
-    )
-    session = botocore.session.Session(profile="twin")
-    session.set_config_variable("config_file", str(config))
-    session.set_config_variable("credentials_file", os.devnull)
-    return boto3.Session(botocore_session=session)
-
-
 def _add_principals(aws: TwinAws, trust: str) -> AccessKey:
     """Add the asker and the chat role, which has no rights but those of the key policy."""
     assume = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": CHAT_ROLE_ARN}
@@ -392,8 +384,3 @@ def start_parent(
 def _free_url() -> str:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return f"https://127.0.0.1:{probe.getsockname()[1]}"
-
-
-def _write_lists(folder: Path, config: ChatbotConfig, release: Release) -> None:
-    (folder / "chat.json").write_text(json.dumps(config.to_dict(), indent=2))
-    (folder / "releases.json").write_bytes(encode_releases([release]))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.chatbot import main as program
+from app.chatbot.arguments import make_parser
 from app.protocol.errors import AppError
 from local.processes.supervise import ROOT
 from local.twin.twin import Twin
@@ -186,9 +187,7 @@ def test_asking_needs_no_file_but_the_list(tmp_path: Path, twin: Twin) -> None:
     """All addresses can be given as options."""
     given = twin.config
     arguments = ("--url", given.url, "--key-arn", given.key_arn, "--role-arn", given.chat_role_arn)
-    options = program._parser().parse_args(
-        [*arguments, "--config", str(tmp_path / "none"), "ask", "x"]
-    )
+    options = make_parser().parse_args([*arguments, "--config", str(tmp_path / "none"), "ask", "x"])
     try:
         config = program._config(options, twin.asker)
     except AppError as error:

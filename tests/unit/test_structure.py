@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ("app", "infra", "image", "ops", "local")
+SHIPPED = ("app", "enclave_llm", "infra", "image", "ops", "local")
 PRINTS = {
     "app/chatbot/main.py",  # the program a person runs
     "app/chatbot/console.py",

@@ -12,6 +12,7 @@ _ADVICE: Final = {
     "retry with sensitive text: tell whoever runs the server.",
     "pcr_mismatch": "The enclave runs an image that is not on your approved list ({}); "
     "{sent}. If a new release was announced, get its reviewed releases.json.",
+    "form": "The answer cannot be used as a form ({}); ask again, or ask for less.",
     "receipt": "The answer's receipt does not verify ({}); do not rely on what was shown, and tell "
     "whoever runs the server.",
     "question": "This cannot be asked ({}); change it and ask again.",

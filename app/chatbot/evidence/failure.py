@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.chatbot.evidence.advice import blames_clocks
+from app.chatbot.name import PROGRAM
 from app.protocol.errors import AppError, AttestationError, PcrMismatchError
 
 _NOT_SENT: Final = "Nothing of your question has left this machine."
@@ -35,7 +36,7 @@ _TOLD: Final = {
         "This enclave runs something else",
         "Its proof is signed as it should be, but its image is not on your approved list.",
         f"Nobody you trust has reviewed what would read your question. {_NOT_SENT}",
-        "If a new release was announced, run bin/chat releases import. If not, report it.",
+        f"If a new release was announced, run {PROGRAM} releases import. If not, report it.",
     ),
     "clock": (
         "The clocks disagree",

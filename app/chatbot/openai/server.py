@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.chatbot.local_http import bearer, is_token
+from app.chatbot.name import PROGRAM
 from app.chatbot.openai.body import RequestError
 from app.chatbot.openai.conversations import MAX_SESSIONS, Conversations
 from app.chatbot.openai.http import NotFoundError, read
@@ -205,5 +206,5 @@ def _answer_http(_: Request, error: HTTPException) -> Response:
 
 def _answer_fault(_: Request, __: Exception) -> Response:
     """Answer what nobody has foreseen, without what it says, which may quote a question."""
-    body = error_body("bin/chat serve failed; please report it", "server_error", "internal")
+    body = error_body(f"{PROGRAM} serve failed; please report it", "server_error", "internal")
     return JSONResponse(body, 500)

@@ -17,6 +17,7 @@ from app.chatbot.evidence.words import (
     describe_receipt,
     to_json,
 )
+from app.chatbot.name import PROGRAM
 from app.chatbot.session.exchange import Evidence
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.margin import showing_answer
@@ -32,11 +33,11 @@ from app.protocol.errors import AppError, ConfigError, TooLongError
 from app.protocol.question import Options
 
 _COMMANDS: Final = ("/proof", "/new", "/save", "/help", "/quit")
-_HELP: Final = """\
+_HELP: Final = f"""\
 /proof       what was verified, in full      /new   start another conversation
 /save FILE   keep it, under a passphrase     /help  this text
 /quit        leave (also Ctrl-D)             Ctrl-C stops an answer
-bin/chat read FILE shows what was saved"""
+{PROGRAM} read FILE shows what was saved"""
 
 
 def ask_once(
@@ -134,7 +135,7 @@ class _Conversation:
         except AppError as error:
             self.terminal.tell(f"failed    {advise(error)}", "bold red")
         else:
-            self.terminal.note(f"saved     {path}; bin/chat read {path} shows it")
+            self.terminal.note(f"saved     {path}; {PROGRAM} read {path} shows it")
 
 
 def _find_home(name: str) -> Path:

@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from app.chatbot.machine import create_private
 from app.chatbot.session.exchange import Evidence
 from app.protocol.errors import ConfigError
 from app.protocol.question import Message
@@ -107,7 +108,7 @@ def save_transcript(path: Path, transcript: Transcript, passphrase: str) -> None
         nonce, transcript.encode(datetime.now(UTC)), head
     )
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = create_private(path)
     except FileExistsError:
         raise ConfigError(f"{path} is there already: name another file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in its name

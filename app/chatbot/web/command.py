@@ -1,5 +1,5 @@
 """
-The command `bin/chat web`: a page for one browser of this machine.
+The command `web`: a page for one browser of this machine.
 """
 
 import argparse
