@@ -19,7 +19,6 @@ import openvino
 from tokenizers import Tokenizer
 
 from app.protocol.package import Check, Sizes
-from image.model.experts import turn_experts
 from image.model.export import export_model, first_line, require_faithful
 from image.model.graph import GRAPH_NAME, NUMBERS_NAME, compile_plain, compute_logits, logprobs
 from image.model.source import TOKENIZER_NAME, SaveError, tell
@@ -93,7 +92,6 @@ def convert(
         exported = export_model(source, folder, narrow=narrow, dequantize=dequantize, length=length)
         gc.collect()
         graph = openvino.Core().read_model(folder / GRAPH_NAME)
-        turn_experts(graph)
         if precision in RECIPES:
             tell(f"compressing weights to {precision}")
             graph = compress(graph, RECIPES[precision])
