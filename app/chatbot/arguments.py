@@ -26,6 +26,7 @@ examples:
   {PROGRAM + " ask":44} one question, which you type
   {PROGRAM + " ask - < letter.txt":44} one question, from standard input
   {PROGRAM + " ask --json - < letter.txt":44} one JSON object with answer and proof
+  {PROGRAM + " ask --file letter.pdf --pages 1-3":44} a question about pages of a document
   {PROGRAM + " web":44} a page in your browser, with the proof beside it
   {PROGRAM + " serve --port 8011":44} OpenAI's API, for programs (docs/clients.md)
   {PROGRAM + " --stack enclave-llm --tunnel":44} a private deployment, through Session Manager

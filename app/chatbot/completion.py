@@ -23,7 +23,7 @@ autoload -U +X bashcompinit && bashcompinit
 _BASH: Final = """\
 _enclave_llm() {{
     local now=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} place= words= word
-    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+    for word in "${{COMP_WORDS[@]:1:$((COMP_CWORD-1))}}"; do
         case "$place/$word" in
             {steps}) place="$place/$word" ;;
         esac

@@ -4,6 +4,7 @@ The sidecar's image, built by an OCI builder without a network, and run as its e
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from image.container.builder import find_builder
 from image.container.context import ROOT
 from image.errors import ImageError
+from local.twin.twin import run_twin
 from ops.build_client import build_client
 from ops.build_sidecar import USER, build_sidecar
 
@@ -63,11 +65,14 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def buildah(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Buildah:
-    """buildah, which has built the image."""
-    builder = Buildah(tmp_path_factory.mktemp("storage"))
+def buildah(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
+    """buildah, which has built the image; nothing of its storage is left."""
+    storage = tmp_path_factory.mktemp("storage")
+    builder = Buildah(storage)
     builder.run("build", "--network=none", "--format=docker", "--tag", TAG, str(context))
-    return builder
+    shutil.rmtree(context)
+    yield builder
+    shutil.rmtree(storage)
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +123,18 @@ def test_it_is_ill_until_it_serves(buildah: Buildah, container: str) -> None:
     inside(buildah, container, *health, code=1)
     serve = (*PYTHON, "-m", "enclave_llm", "--region", "us-east-1", "serve")
     inside(buildah, container, *serve, "--socket", "/run/enclave-llm/socket", code=1)
+
+
+def test_it_answers(buildah: Buildah, container: str, tmp_path: Path) -> None:
+    """With an asker's files and nothing else of this machine's, it gets a verified answer."""
+    files, kept = tmp_path / "files", tmp_path / "twin"
+    files.mkdir()
+    with run_twin(kept) as twin:
+        for name in ("chat.json", "releases.json", "root.pem", "asker.py", "aws.config"):
+            text = (kept / name).read_text().replace(str(twin.config.tls_ca), "/twin/ca.pem")
+            (files / name).write_text(text)
+        shutil.copy(str(twin.config.tls_ca), files / "ca.pem")
+        mounted = f"--volume={files}:/twin:ro"
+        command = (*PYTHON, "/twin/asker.py", "--padding", "off", "ask", "How do I book leave?")
+        done = buildah.run("run", mounted, container, "--", *command)
+    assert len(done.split()) > 3

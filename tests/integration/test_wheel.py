@@ -221,3 +221,23 @@ def test_the_librarys_examples(installed: Installed, asker: tuple[str, ...], nam
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_it_is_typed(installed: Installed, tmp_path: Path) -> None:
+    """mypy, at its strictest, knows the installed library by its own types."""
+    for name in ("library", "fill", "tools", "async"):
+        (tmp_path / f"{name}_example.py").write_text(BLOCKS[name])
+    (tmp_path / "fill_example.py").write_text(BLOCKS["fill"] + "reveal_type(leave.days)\n")
+    (tmp_path / "wrong.py").write_text("import enclave_llm\nenclave_llm.connect(releases=3)\n")
+    python = str(installed.environment / "bin" / "python")
+    done = subprocess.run(
+        (sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "."),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert 'Revealed type is "int"' in done.stdout
+    (error,) = [line for line in done.stdout.splitlines() if ": error:" in line]
+    assert error.startswith('wrong.py:2: error: Argument "releases" to "connect"')

@@ -36,6 +36,7 @@ _ADVICE: Final = {
     "truncated": "The answer is incomplete ({}): treat what was shown as unfinished, ask again.",
     "unavailable": "Nobody answers ({}); check the URL and that the server is running.",
     "config": "{}",
+    "document": "{}.",
     "internal": "The enclave failed and says no more, by design ({}); try again.",
 }
 _CLOCK: Final = (

@@ -3,11 +3,15 @@ The commands of a terminal: `chat`, which is what runs without one, `ask` and `r
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from app.chatbot.answer_arguments import answer_options
 from app.chatbot.console import Terminal, escape
+from app.chatbot.documents.arguments import add_file_arguments, read_files
+from app.chatbot.documents.document import Document
 from app.chatbot.session.session import Session
+from app.chatbot.terminal.attached import show_documents
 from app.chatbot.terminal.conversation import ask_once, converse
 from app.chatbot.terminal.prompt_line import read_all, read_secret
 from app.chatbot.terminal.transcript import open_transcript
@@ -23,6 +27,7 @@ def add_ask_arguments(parser: argparse.ArgumentParser) -> None:
         "of this machine by the process list",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_file_arguments(parser)
 
 
 def require_ask_arguments(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -36,9 +41,29 @@ def add_read_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path)
 
 
-def talk(session: Session, options: argparse.Namespace, terminal: Terminal) -> int:
+def read_documents(options: argparse.Namespace, terminal: Terminal) -> tuple[Document, ...]:
+    """
+    Read the files that `ask` is about, and show what was read, before anything else is done.
+
+    Raises:
+        DocumentError: One cannot be read.
+    """
+    documents = read_files(getattr(options, "files", ()))
+    show_documents(documents, terminal)
+    return documents
+
+
+def talk(
+    session: Session,
+    options: argparse.Namespace,
+    terminal: Terminal,
+    documents: Sequence[Document] = (),
+) -> int:
     """
     Ask the one question, or converse; gives exit code 0.
+
+    Args:
+        documents: What the one question is about.
 
     Raises:
         AppError: As `Session.ask`.
@@ -47,7 +72,7 @@ def talk(session: Session, options: argparse.Namespace, terminal: Terminal) -> i
         wanted = answer_options(options)
         if options.command == "ask":
             question = _read_question(terminal) if options.question == "-" else options.question
-            ask_once(session, question, wanted, terminal, as_json=options.json)
+            ask_once(session, question, wanted, terminal, as_json=options.json, documents=documents)
         else:
             converse(session, wanted, terminal)
     finally:

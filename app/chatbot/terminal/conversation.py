@@ -3,13 +3,16 @@ A conversation at a terminal: questions and commands in turn; or one question al
 """
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from app.chatbot.console import Terminal, show_banner
-from app.chatbot.errors import OutputError
+from app.chatbot.documents.document import Document
+from app.chatbot.documents.words import tell
+from app.chatbot.errors import DocumentError, OutputError
 from app.chatbot.evidence.advice import advise
 from app.chatbot.evidence.words import (
     describe_change,
@@ -20,6 +23,7 @@ from app.chatbot.evidence.words import (
 from app.chatbot.name import PROGRAM
 from app.chatbot.session.exchange import Evidence
 from app.chatbot.session.session import Session
+from app.chatbot.terminal.attached import Attached, compose_shown, show_offer
 from app.chatbot.terminal.margin import showing_answer
 from app.chatbot.terminal.progress import showing_progress
 from app.chatbot.terminal.prompt_line import read_lines, read_secret
@@ -32,28 +36,45 @@ from app.chatbot.terminal.transcript import (
 from app.protocol.errors import AppError, ConfigError, TooLongError
 from app.protocol.question import Options
 
-_COMMANDS: Final = ("/proof", "/new", "/save", "/help", "/quit")
+_COMMANDS: Final = ("/file", "/drop", "/proof", "/new", "/save", "/help", "/quit")
 _HELP: Final = f"""\
-/proof       what was verified, in full      /new   start another conversation
-/save FILE   keep it, under a passphrase     /help  this text
+/file PATH   read a document for your next question; /file PATH 1-3,7 some pages of it
+/drop        leave it out again              /new   start another conversation
+/proof       what was verified, in full      /help  this text
+/save FILE   keep the conversation, under a passphrase
 /quit        leave (also Ctrl-D)             Ctrl-C stops an answer
 {PROGRAM} read FILE shows what was saved"""
 
 
 def ask_once(
-    session: Session, question: str, options: Options, terminal: Terminal, *, as_json: bool
+    session: Session,
+    question: str,
+    options: Options,
+    terminal: Terminal,
+    *,
+    as_json: bool,
+    documents: Sequence[Document] = (),
 ) -> None:
     """
     Ask one question and show its answer, streamed, or as one JSON object.
+
+    Args:
+        documents: What it is about.
 
     Raises:
         AppError: As `Session.ask`.
     """
     if not as_json:
         show_banner(session, terminal)
-    evidence, text = _show(session, question, options, terminal, streamed=not as_json)
+    shown = compose_shown(documents, question, session, terminal)
+    try:
+        evidence, text = _show(session, shown, options, terminal, streamed=not as_json)
+    except TooLongError as error:
+        show_offer(documents, error, terminal)
+        raise
     if as_json:
-        terminal.piece(json.dumps(to_json(question, text, evidence)) + "\n")
+        files = {"files": list(map(tell, documents))} if documents else {}
+        terminal.piece(json.dumps(to_json(question, text, evidence) | files) + "\n")
 
 
 def converse(session: Session, options: Options, terminal: Terminal) -> None:
@@ -78,12 +99,19 @@ class _Conversation:
     options: Options
     terminal: Terminal
     evidence: list[Evidence] = field(default_factory=list)
+    attached: Attached = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Attach nothing yet."""
+        self.attached = Attached(self.terminal)
 
     def ask(self, question: str) -> None:
         """Show one answer; an error or Ctrl-C ends it and keeps the session."""
         try:
-            evidence, _ = _show(self.session, question, self.options, self.terminal)
+            shown = self.attached.compose(question, self.session)
+            evidence, _ = _show(self.session, shown, self.options, self.terminal)
             self.evidence.append(evidence)
+            self.attached.documents.clear()
         except KeyboardInterrupt:
             stopped = "stopped   this answer is incomplete and not part of the conversation"
             self.terminal.note("")
@@ -93,8 +121,13 @@ class _Conversation:
         except AppError as error:
             self.terminal.note("")
             self.terminal.tell(f"failed    {advise(error)}", "bold red")
-            if isinstance(error, TooLongError) and self.session.history:
-                self.terminal.note("/new starts another conversation; /save FILE keeps this one")
+            if isinstance(error, TooLongError):
+                self._show_ways_out(error)
+
+    def _show_ways_out(self, error: TooLongError) -> None:
+        show_offer(self.attached.documents, error, self.terminal)
+        if self.session.history:
+            self.terminal.note("/new starts another conversation; /save FILE keeps this one")
 
     def obey(self, line: str) -> None:
         """Do what a command says."""
@@ -106,6 +139,10 @@ class _Conversation:
             self.session.new_conversation()
             self.evidence.clear()
             self.terminal.note("new conversation, new keys")
+        elif command == "/file":
+            self._attach(argument.strip())
+        elif command == "/drop":
+            self.attached.drop()
         elif command == "/save" and argument.strip():
             self._save(argument.strip())
         elif command == "/save":
@@ -114,6 +151,17 @@ class _Conversation:
             self.terminal.note(_HELP)
         else:
             self.terminal.note(f"{command} is no command: /help lists them")
+
+    def _attach(self, argument: str) -> None:
+        try:
+            if argument:
+                self.attached.attach(argument)
+            else:
+                self.attached.show()
+        except KeyboardInterrupt:
+            self.terminal.note("not read")
+        except DocumentError as error:
+            self.terminal.tell(f"failed    {advise(error)}", "bold red")
 
     def _save(self, name: str) -> None:
         transcript = Transcript(self.session.history, tuple(self.evidence))

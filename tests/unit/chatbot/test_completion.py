@@ -1,7 +1,10 @@
+import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
+import pexpect
 import pytest
 
 from app.chatbot.arguments import make_parser
@@ -67,3 +70,41 @@ def test_fish_has_every_option_once_where_it_belongs() -> None:
     assert "not __fish_seen_subcommand_from" in serve
     (padding,) = [line for line in lines if "-l padding" in line]
     assert "-x -a 'constant off'" in padding
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("chat se", {"serve"}),
+        ("chat serve --so", {"--socket"}),
+        ("chat --padding ", {"constant", "off"}),
+        ("chat releases i", {"import"}),
+        ("chat completion ", {"bash", "zsh", "fish"}),
+    ],
+)
+def test_fish_offers_them(typed: str, offered: set[str]) -> None:
+    """What fish itself offers is what bash does."""
+    if shutil.which("fish") is None:
+        pytest.skip("!! NO fish ON THIS MACHINE: it was not asked what it offers")
+    script = make_script(make_parser(), "fish") + f"complete -C '{typed}'\n"
+    command = ("fish", "--no-config")
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=True)
+    assert {line.partition("\t")[0] for line in done.stdout.splitlines()} == offered
+
+
+def test_zsh_completes_what_is_typed(tmp_path: Path) -> None:
+    """In zsh, as its user types: Tab completes an option of a command, and its values."""
+    if shutil.which("zsh") is None:
+        pytest.skip("!! NO zsh ON THIS MACHINE: nothing was typed in it")
+    (tmp_path / "script").write_text(make_script(make_parser(), "zsh"))
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "TERM": "dumb"}
+    zsh = pexpect.spawn("zsh", ["-f", "-i"], env=environment, encoding="utf-8", timeout=60)
+    try:
+        zsh.sendline(f"source {tmp_path / 'script'}; echo rea''dy")
+        zsh.expect_exact("ready")
+        for typed, completed in (("serve --so", "serve --socket "), ("--pad", "--padding ")):
+            zsh.send(f"chat {typed}\t")
+            zsh.expect_exact(f"chat {completed}")
+            zsh.send("\x15")  # forget the line
+    finally:
+        zsh.close(force=True)
