@@ -18,6 +18,7 @@ _START_SECONDS: Final = 90
 _EMULATED_SECONDS: Final = 300  # from the heartbeat
 _NOTE_SECONDS: Final = 10
 _POLL_SECONDS: Final = 0.1
+_EMULATED_POLL_SECONDS: Final = 2  # it answers health while it loads, which costs it time
 _LOADED: Final = re.compile(rb"^enclave_loading_done_bytes ([0-9.e+]+)$", re.MULTILINE)
 
 
@@ -42,7 +43,7 @@ def wait_until_ready(
                 noted, before, came = time.monotonic(), came, _loaded_bytes(pool, config.url)
                 note(f"waiting for the enclave, which loads the model: {came / 1e6:.0f} MB are in")
                 end = noted + seconds if came > before else end
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_EMULATED_POLL_SECONDS if emulated else _POLL_SECONDS)
 
 
 def _is_ready(pool: urllib3.PoolManager, url: str) -> bool:
