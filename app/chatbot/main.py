@@ -27,7 +27,7 @@ from app.chatbot.openai.command import serve_sessions
 from app.chatbot.releases_command import import_releases, list_releases
 from app.chatbot.session.session import Session
 from app.chatbot.session.trust import Trust, production_trust
-from app.chatbot.terminal.command import read_saved, talk
+from app.chatbot.terminal.command import manage_kept, read_saved, talk
 from app.chatbot.web.command import serve_page
 from app.protocol.errors import AppError, ConfigError
 
@@ -47,7 +47,7 @@ def main(
     terminal = Terminal(raw=options.raw)
     as_json = getattr(options, "json", False)
     try:
-        if options.command in {"read", "releases", "completion"}:
+        if options.command in {"read", "conversations", "releases", "completion"}:
             return _stay_here(options, terminal)
         aws = open_aws(options.profile, options.region)
         config = _config(options, aws)
@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace, connect: Callable[[], Session], terminal: 
             path=options.socket,
             token_file=options.token_file,
         )
-    return talk(connect(), options, terminal)
+    return talk(connect, options, terminal)
 
 
 def _stay_here(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -92,6 +92,8 @@ def _stay_here(options: argparse.Namespace, terminal: Terminal) -> int:
         return 0
     if options.command == "read":
         return read_saved(options, terminal)
+    if options.command == "conversations":
+        return manage_kept(options, terminal)
     if options.action == "import":
         return import_releases(options.file, options.releases, terminal, yes=options.yes)
     return list_releases(options.releases, terminal)

@@ -20,24 +20,28 @@ from app.chatbot.evidence.words import (
 from app.chatbot.name import PROGRAM
 from app.chatbot.session.exchange import Evidence
 from app.chatbot.session.session import Session
-from app.chatbot.terminal.margin import showing_answer
+from app.chatbot.terminal.kept import Answer, Kept
 from app.chatbot.terminal.progress import showing_progress
 from app.chatbot.terminal.prompt_line import read_lines, read_secret
+from app.chatbot.terminal.sealed_file import MIN_PASSPHRASE
+from app.chatbot.terminal.shelf import create_kept
+from app.chatbot.terminal.showing import showing_answer
 from app.chatbot.terminal.transcript import (
-    MIN_PASSPHRASE,
     Transcript,
+    describe_answer,
     require_room,
     save_transcript,
 )
 from app.protocol.errors import AppError, ConfigError, TooLongError
 from app.protocol.question import Options
 
-_COMMANDS: Final = ("/proof", "/new", "/save", "/help", "/quit")
+_COMMANDS: Final = ("/proof", "/new", "/keep", "/save", "/help", "/quit")
 _HELP: Final = f"""\
 /proof       what was verified, in full      /new   start another conversation
-/save FILE   keep it, under a passphrase     /help  this text
-/quit        leave (also Ctrl-D)             Ctrl-C stops an answer
-{PROGRAM} read FILE shows what was saved"""
+/keep NAME   keep it, to be continued        /save FILE   a copy of it, to be read
+/help        this text                       /quit  leave (also Ctrl-D)
+Ctrl-C stops an answer. Both files open with your passphrase alone:
+{PROGRAM} chat --continue NAME goes on, {PROGRAM} read FILE shows"""
 
 
 def ask_once(
@@ -51,23 +55,35 @@ def ask_once(
     """
     if not as_json:
         show_banner(session, terminal)
-    evidence, text = _show(session, question, options, terminal, streamed=not as_json)
+    evidence, text = show_answer(session, question, options, terminal, streamed=not as_json)
     if as_json:
         terminal.piece(json.dumps(to_json(question, text, evidence)) + "\n")
 
 
-def converse(session: Session, options: Options, terminal: Terminal) -> None:
-    """Read questions and show answers until the input ends or /quit."""
+def converse(
+    session: Session, options: Options, terminal: Terminal, kept: Kept | None = None
+) -> None:
+    """
+    Read questions and show answers until the input ends or /quit.
+
+    Args:
+        kept: The conversation to be continued, or begun, in its file.
+    """
     show_banner(session, terminal)
     terminal.note("/help lists commands")
-    conversation = _Conversation(session, options, terminal)
-    for line in read_lines(terminal, _COMMANDS):
-        if line in {"/quit", "/exit"}:
-            return
-        if line.startswith("/"):
-            conversation.obey(line)
-        elif line:
-            conversation.ask(line)
+    conversation = _Conversation(session, options, terminal, kept)
+    if kept and kept.content.messages:
+        conversation.go_on(kept)
+    try:
+        for line in read_lines(terminal, _COMMANDS):
+            if line in {"/quit", "/exit"}:
+                return
+            if line.startswith("/"):
+                conversation.obey(line)
+            elif line:
+                conversation.ask(line)
+    finally:
+        conversation.end()
 
 
 @dataclass(slots=True)
@@ -77,12 +93,33 @@ class _Conversation:
     session: Session
     options: Options
     terminal: Terminal
+    kept: Kept | None = None
     evidence: list[Evidence] = field(default_factory=list)
+    before: tuple[Answer, ...] = ()  # what was verified of the answers before those
+
+    def go_on(self, kept: Kept) -> None:
+        """Go on from what *kept* has, and show where that is."""
+        content = kept.content
+        self.session.new_conversation(content.messages)
+        self.before = content.answers
+        asked = [place for place, item in enumerate(content.messages) if item.role == "user"]
+        questions = f"{len(asked)} question{'' if len(asked) == 1 else 's'}"
+        self.terminal.tell(
+            f"continued {kept.path}: {questions}, kept last {content.kept_at}; new keys, the same "
+            "history"
+        )
+        if not self.terminal.answers.isatty():
+            return
+        with showing_answer(self.terminal) as show:
+            for item in content.messages[asked[-1] if asked else 0 :]:
+                lines = item.text.splitlines() if item.role == "user" else ()
+                show("".join(f"> {line}\n" for line in lines) or item.text)
+                show("\n")
 
     def ask(self, question: str) -> None:
         """Show one answer; an error or Ctrl-C ends it and keeps the session."""
         try:
-            evidence, _ = _show(self.session, question, self.options, self.terminal)
+            evidence, _ = show_answer(self.session, question, self.options, self.terminal)
             self.evidence.append(evidence)
         except KeyboardInterrupt:
             stopped = "stopped   this answer is incomplete and not part of the conversation"
@@ -95,6 +132,8 @@ class _Conversation:
             self.terminal.tell(f"failed    {advise(error)}", "bold red")
             if isinstance(error, TooLongError) and self.session.history:
                 self.terminal.note("/new starts another conversation; /save FILE keeps this one")
+        else:
+            self._keep()
 
     def obey(self, line: str) -> None:
         """Do what a command says."""
@@ -103,9 +142,9 @@ class _Conversation:
             for value in describe_fully(self.session):
                 self.terminal.tell(value)
         elif command == "/new":
-            self.session.new_conversation()
-            self.evidence.clear()
-            self.terminal.note("new conversation, new keys")
+            self._begin_anew()
+        elif command == "/keep":
+            self._begin_to_keep(argument.strip())
         elif command == "/save" and argument.strip():
             self._save(argument.strip())
         elif command == "/save":
@@ -114,6 +153,53 @@ class _Conversation:
             self.terminal.note(_HELP)
         else:
             self.terminal.note(f"{command} is no command: /help lists them")
+
+    def _begin_anew(self) -> None:
+        self.session.new_conversation()
+        self.evidence.clear()
+        self.before = ()
+        self.terminal.note("new conversation, new keys")
+        if self.kept:
+            self.terminal.note(f"this one is not kept; the one before is, in {self.kept.path}")
+        self.end()
+
+    def _begin_to_keep(self, name: str) -> None:
+        """Keep the conversation from now on, after each answer."""
+        if self.kept:
+            self.terminal.note(f"it is kept already, in {self.kept.path}")
+            return
+        if not name:
+            self.terminal.note("/keep needs a name, by which to continue it, or the path of a file")
+            return
+        try:
+            self.kept = create_kept(name, self.terminal)
+        except KeyboardInterrupt:
+            self.terminal.note("not kept")
+        except AppError as error:
+            self.terminal.tell(f"failed    {advise(error)}", "bold red")
+        else:
+            self._keep()
+            self.terminal.note(
+                f"kept      {self.kept.path}; {PROGRAM} chat --continue {name} goes on"
+            )
+
+    def _keep(self) -> None:
+        """Keep what there is, if it is to be kept; the conversation goes on either way."""
+        if self.kept is None:
+            return
+        answers = (*self.before, *map(describe_answer, self.evidence))
+        try:
+            self.kept.save(self.session.history, answers)
+        except KeyboardInterrupt:
+            self.terminal.note("the last answer is not kept yet")
+        except AppError as error:
+            self.terminal.tell(f"not kept  {advise(error)}", "bold red")
+
+    def end(self) -> None:
+        """Let others have the file that the conversation is kept in."""
+        if self.kept:
+            self.kept.close()
+        self.kept = None
 
     def _save(self, name: str) -> None:
         transcript = Transcript(self.session.history, tuple(self.evidence))
@@ -146,7 +232,7 @@ def _find_home(name: str) -> Path:
         raise ConfigError(f"{name} cannot be written: no such home") from None
 
 
-def _show(
+def show_answer(
     session: Session,
     question: str,
     options: Options,
