@@ -108,6 +108,23 @@ def test_a_schema_that_will_not_do_is_wrong_usage(
     assert "docs/structured.md" in printed.err
 
 
+def test_kept_conversations_are_listed_and_deleted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It needs no passphrase, no enclave, and no AWS."""
+    monkeypatch.setattr(program, "open_aws", lambda *_: pytest.fail("AWS was looked for"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert program.main(["conversations", "list"]) == 0
+    assert "no conversation is kept" in capsys.readouterr().err
+    folder = tmp_path / "enclave-llm" / "conversations"
+    folder.mkdir(parents=True)
+    (folder / "leave.conversation").touch()
+    assert program.main(["conversations", "list"]) == 0
+    assert capsys.readouterr().out.startswith("leave ")
+    assert program.main(["conversations", "delete", "leave"]) == 0
+    assert program.main(["conversations", "delete", "leave"]) == 1
+
+
 @pytest.mark.parametrize(
     "command", ["chat", "ask", "web", "serve", "read", "conversations", "releases"]
 )

@@ -240,7 +240,7 @@ def show_answer(
     *,
     streamed: bool = True,
 ) -> tuple[Evidence, str]:
-    """Show one answer and its receipt as they come; give the evidence and the text."""
+    """Show one answer and its receipt as they come, or neither; give the evidence and the text."""
     answer = session.ask(question, options)
     beside = not (streamed and terminal.answers.isatty())
     try:
@@ -256,10 +256,15 @@ def show_answer(
     evidence = answer.evidence
     assert evidence is not None  # noqa: S101 - the iterator ended without raising
     if streamed:
-        terminal.tell(describe_receipt(evidence))
-        if change := describe_change(evidence):
-            terminal.tell(change, "bold yellow")
+        show_receipt(evidence, terminal)
     return evidence, answer.text
+
+
+def show_receipt(evidence: Evidence, terminal: Terminal) -> None:
+    """Show what the receipt of an answer says, and whether another release answered."""
+    terminal.tell(describe_receipt(evidence))
+    if change := describe_change(evidence):
+        terminal.tell(change, "bold yellow")
 
 
 def _show_nothing(_: str) -> None:

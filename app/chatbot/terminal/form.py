@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 from app.chatbot.console import Terminal, escape, show_banner
 from app.chatbot.errors import FormError, SchemaError
 from app.chatbot.session.session import Session
-from app.chatbot.terminal.conversation import show_answer
+from app.chatbot.terminal.conversation import show_answer, show_receipt
 from app.protocol.asker.schema import check_schema
 from app.protocol.asker.value import find_fault
 from app.protocol.constants import MAX_SCHEMA_BYTES
@@ -85,6 +85,7 @@ def ask_form(
             "maxLength and maxItems, and say additionalProperties: false"
         )
     _require_form(json.loads(schema), text)
+    show_receipt(evidence, terminal)
     terminal.piece(escape(text.replace("\r", "")) + "\n")
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -108,9 +108,9 @@ class Kept:
         return kept
 
     @classmethod
-    def continue_from(cls, path: Path, passphrase: str) -> Self:
+    def continue_from(cls, path: Path, ask: Callable[[], str]) -> Self:
         """
-        Open the file at *path*.
+        Open the file at *path*; *ask* gives its passphrase, once all else is found to be right.
 
         Raises:
             ConfigError: It is none of these files, of a newer version, held by another program, or
@@ -120,9 +120,9 @@ class Kept:
         held = hold(path)
         try:
             data = _read(path, held)
-            sealed, key = open_sealed(path, data, _LABEL, passphrase)
+            sealed, key = open_sealed(path, data, _LABEL, ask())
             return cls(path, held, key, _parse(path, sealed))
-        except ConfigError:
+        except BaseException:
             os.close(held)
             raise
 

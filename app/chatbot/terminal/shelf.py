@@ -85,7 +85,7 @@ def continue_kept(name: str, terminal: Terminal) -> Kept:
     path = find_kept(name)
     if not path.exists():
         raise ConfigError(f"{path} is not there: {PROGRAM} conversations lists those that are")
-    return Kept.continue_from(path, read_secret(terminal, "passphrase"))
+    return Kept.continue_from(path, lambda: read_secret(terminal, "passphrase"))
 
 
 def list_kept(terminal: Terminal) -> int:

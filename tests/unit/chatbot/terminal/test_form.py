@@ -14,7 +14,7 @@ from app.chatbot.evidence.advice import exit_code
 from app.chatbot.reading.parts import Part, Text
 from app.chatbot.session.exchange import Answer, Evidence, Exchange
 from app.chatbot.session.session import Session
-from app.chatbot.terminal import conversation, form
+from app.chatbot.terminal import form
 from app.chatbot.terminal.form import ask_form, read_schema
 from app.protocol.errors import AppError, UnsupportedError
 from app.protocol.question import Options
@@ -55,7 +55,7 @@ class Asked:
 def without_banner(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was verified is shown beside; here there is nothing."""
     monkeypatch.setattr(form, "show_banner", lambda *_: None)
-    monkeypatch.setattr(conversation, "describe_receipt", lambda _: "")
+    monkeypatch.setattr(form, "show_receipt", lambda *_: None)
 
 
 def fill(asked: Asked, schema: str = SCHEMA) -> str:

@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def open_content(path: Path, passphrase: str = PASSPHRASE) -> Content:
-    kept = Kept.continue_from(path, passphrase)
+    kept = Kept.continue_from(path, lambda: passphrase)
     kept.close()
     return kept.content
 
@@ -72,7 +72,7 @@ def test_its_length_is_one_of_a_few(tmp_path: Path) -> None:
 def test_each_time_the_bytes_are_others(path: Path) -> None:
     """The same conversation, kept again, shows by nothing that it is the same."""
     before = path.read_bytes()
-    kept = Kept.continue_from(path, PASSPHRASE)
+    kept = Kept.continue_from(path, lambda: PASSPHRASE)
     kept.save(SAID, ANSWERS)
     kept.close()
     after = path.read_bytes()
@@ -120,10 +120,10 @@ def test_what_this_version_does_not_know_is_told(tmp_path: Path, inside: bytes) 
 
 def test_one_program_at_a_time(path: Path) -> None:
     """Whoever has it open keeps others out, also after it was replaced; then they may."""
-    first = Kept.continue_from(path, PASSPHRASE)
+    first = Kept.continue_from(path, lambda: PASSPHRASE)
     for _ in range(2):
         with pytest.raises(ConfigError, match="open in another program"):
-            Kept.continue_from(path, PASSPHRASE)
+            Kept.continue_from(path, lambda: pytest.fail("a passphrase was asked for"))
         first.save(SAID, ())
     first.close()
     assert open_content(path).messages == SAID
@@ -131,7 +131,7 @@ def test_one_program_at_a_time(path: Path) -> None:
 
 def test_a_file_that_another_put_there_is_not_overwritten(path: Path) -> None:
     """What a program that knows nothing of this puts in its place stays."""
-    kept = Kept.continue_from(path, PASSPHRASE)
+    kept = Kept.continue_from(path, lambda: PASSPHRASE)
     other = path.with_name("other")
     other.write_bytes(b"theirs")
     other.replace(path)
@@ -152,7 +152,7 @@ def test_a_full_disk_leaves_what_was_kept_last(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    kept = Kept.continue_from(path, PASSPHRASE)
+    kept = Kept.continue_from(path, lambda: PASSPHRASE)
     with monkeypatch.context() as patch:
         if fails == "write":
             patch.setattr("app.chatbot.machine.os.fdopen", full)
@@ -165,7 +165,7 @@ def test_a_full_disk_leaves_what_was_kept_last(
     assert kept.content.messages == SAID
     assert [file.name for file in path.parent.iterdir()] == ["talk"]
     with pytest.raises(ConfigError, match="open in another program"):
-        Kept.continue_from(path, PASSPHRASE)
+        Kept.continue_from(path, lambda: PASSPHRASE)
     kept.save(SAID[:2], ())
     kept.close()
     assert open_content(path).messages == SAID[:2]
@@ -178,7 +178,7 @@ def test_a_program_that_is_killed_leaves_a_whole_file(path: Path) -> None:
         child = os.fork()
         if not child:
             try:
-                kept = Kept.continue_from(path, PASSPHRASE)
+                kept = Kept.continue_from(path, lambda: PASSPHRASE)
                 while True:
                     kept.save(long, ())
                     kept.save(SAID, ())
@@ -187,7 +187,7 @@ def test_a_program_that_is_killed_leaves_a_whole_file(path: Path) -> None:
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        kept = Kept.continue_from(path, PASSPHRASE)
+        kept = Kept.continue_from(path, lambda: PASSPHRASE)
         assert kept.content.messages in (long, SAID)
         kept.save(SAID, ())
         kept.close()
