@@ -156,7 +156,10 @@ def _sha256(path: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.in_account is not None or options.in_container is not None:
+        parser.error("--in-account and --in-container come first, before all other options")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         _build(options, _tell)
@@ -273,7 +276,18 @@ def _parser() -> argparse.ArgumentParser:
     base.add_argument("--base-image", metavar="NAME@sha256:…", help="a registry's image instead")
     parser.add_argument("--wheels", type=Path, metavar="DIR", help="saved wheels; else by pip")
     parser.add_argument("--twice", action="store_true", help="build two times and compare")
+    _add_elsewhere(parser)
     return parser
+
+
+def _add_elsewhere(parser: argparse.ArgumentParser) -> None:
+    """Tell of the ways that the command takes itself, before this program is started."""
+    ways = parser.add_argument_group("elsewhere; these come first, --help behind them tells more")
+    for name, where in (
+        ("--in-account", "in an AWS account, by CodeBuild"),
+        ("--in-container", "in a container, on any machine with docker, Apple silicon too"),
+    ):
+        ways.add_argument(name, nargs=argparse.REMAINDER, metavar="…", help=f"build {where}")
 
 
 if __name__ == "__main__":

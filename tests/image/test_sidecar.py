@@ -65,11 +65,14 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def buildah(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Buildah:
-    """buildah, which has built the image."""
-    builder = Buildah(tmp_path_factory.mktemp("storage"))
+def buildah(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
+    """buildah, which has built the image; nothing of its storage is left."""
+    storage = tmp_path_factory.mktemp("storage")
+    builder = Buildah(storage)
     builder.run("build", "--network=none", "--format=docker", "--tag", TAG, str(context))
-    return builder
+    shutil.rmtree(context)
+    yield builder
+    shutil.rmtree(storage)
 
 
 @pytest.fixture(scope="module")
