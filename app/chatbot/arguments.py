@@ -28,8 +28,9 @@ examples:
   {PROGRAM + " ask":44} one question, which you type
   {PROGRAM + " ask - < letter.txt":44} one question, from standard input
   {PROGRAM + " ask --json - < letter.txt":44} one JSON object with answer and proof
-  {PROGRAM + " ask --schema form.json - < letter.txt":44} JSON that validates, and nothing else
+  {PROGRAM + " ask --schema form.json --file it.pdf":44} JSON that validates, and nothing else
   {PROGRAM + " chat --keep leave":44} a conversation to be continued: --continue leave
+  {PROGRAM + " ask --file letter.pdf --pages 1-3":44} a question about pages of a document
   {PROGRAM + " web":44} a page in your browser, with the proof beside it
   {PROGRAM + " serve --port 8011":44} OpenAI's API, for programs (docs/clients.md)
   {PROGRAM + " --stack enclave-llm --tunnel":44} a private deployment, through Session Manager

@@ -1,6 +1,7 @@
 """
 Errors of the programs on a person's own machine, beside those of `app.protocol.errors`:
 
+* DocumentError       a file cannot be read as a document
 * ConfigError
   + SettingsError     AWS's settings on this machine are refused by AWS's library
   + LoginError        there is no login at AWS here, or it has expired
@@ -14,7 +15,19 @@ Errors of the programs on a person's own machine, beside those of `app.protocol.
   + FullError         no room in the program that was asked, whatever the enclave has
 """
 
-from app.protocol.errors import BusyError, ConfigError, ProtocolError, UnavailableError
+from app.protocol.errors import (
+    AppError,
+    BusyError,
+    ConfigError,
+    ProtocolError,
+    UnavailableError,
+)
+
+
+class DocumentError(AppError):
+    """A file cannot be read as a document; the message says why, and what to do."""
+
+    code = "document"
 
 
 class SettingsError(ConfigError):

@@ -38,6 +38,7 @@ _ADVICE: Final = {
     "config": "{}",
     "schema": "The schema cannot be used ({}); change it there and ask again. docs/structured.md "
     "lists what a schema may say.",
+    "document": "{}.",
     "internal": "The enclave failed and says no more, by design ({}); try again.",
 }
 _CLOCK: Final = (

@@ -170,6 +170,12 @@ _TOLD: Final = {
         _UNFINISHED,
         "Allow it more tokens, or bound its texts in the schema, and ask again.",
     ),
+    "document": (
+        "This file cannot be read",
+        "It is damaged, locked, or of a kind that is not read here.",
+        _NOT_SENT,
+        "The message below says why, and what to do.",
+    ),
     "internal": (
         "The enclave failed",
         "It could not finish the answer, and says no more by design.",

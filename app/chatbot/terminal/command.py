@@ -3,15 +3,19 @@ The commands of a terminal: `chat`, which is what runs without one, `ask`, `read
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.chatbot.answer_arguments import answer_options
 from app.chatbot.console import Terminal, escape
+from app.chatbot.documents.arguments import add_file_arguments, read_files
+from app.chatbot.documents.document import Document
+from app.chatbot.documents.frame import FILL
 from app.chatbot.errors import SchemaError
 from app.chatbot.evidence.advice import advise
 from app.chatbot.name import PROGRAM
 from app.chatbot.session.session import Session
+from app.chatbot.terminal.attached import show_documents
 from app.chatbot.terminal.conversation import ask_once, converse
 from app.chatbot.terminal.form import ask_form, read_schema
 from app.chatbot.terminal.kept import Kept
@@ -72,9 +76,9 @@ def add_ask_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "question",
         nargs="?",
-        default="-",
         help="leave it out, or give -, to type or pipe it; what stands here is shown to every user "
-        "of this machine by the process list",
+        "of this machine by the process list. With --schema and --file, leaving it out asks to "
+        "fill in the form with what the file says",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON object: answer and proof")
@@ -84,11 +88,12 @@ def add_ask_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="print JSON of this JSON Schema, and nothing else; the model is shown the schema, too",
     )
+    add_file_arguments(parser)
 
 
 def require_ask_arguments(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End the program with wrong usage where `ask` has nothing to ask, or a schema will not do."""
-    if not options.question.strip():
+    if options.question is not None and not options.question.strip():
         parser.error("the question is empty")
     if options.schema:
         try:
@@ -107,19 +112,38 @@ def add_read_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="as /save was told")
 
 
-def talk(connect: Callable[[], Session], options: argparse.Namespace, terminal: Terminal) -> int:
+def read_documents(options: argparse.Namespace, terminal: Terminal) -> tuple[Document, ...]:
+    """
+    Read the files that `ask` is about, and show what was read, before anything else is done.
+
+    Raises:
+        DocumentError: One cannot be read.
+    """
+    documents = read_files(getattr(options, "files", ()))
+    show_documents(documents, terminal)
+    return documents
+
+
+def talk(
+    connect: Callable[[], Session],
+    options: argparse.Namespace,
+    terminal: Terminal,
+    documents: Sequence[Document] = (),
+) -> int:
     """
     Ask the one question, or converse; gives exit code 0.
 
     Args:
         connect: Verifies the enclave and gives a session with it.
 
+        documents: What the one question is about.
+
     Raises:
         AppError: As `Session.ask`.
     """
     if options.command == "ask":
         with connect() as session:
-            _ask(session, options, terminal)
+            _ask(session, options, terminal, documents)
         return 0
     kept = _find_kept(options, terminal)
     try:
@@ -131,13 +155,22 @@ def talk(connect: Callable[[], Session], options: argparse.Namespace, terminal: 
     return 0
 
 
-def _ask(session: Session, options: argparse.Namespace, terminal: Terminal) -> None:
+def _ask(
+    session: Session,
+    options: argparse.Namespace,
+    terminal: Terminal,
+    documents: Sequence[Document],
+) -> None:
     wanted = answer_options(options)
-    question = _read_question(terminal) if options.question == "-" else options.question
+    question = options.question
+    if question is None and options.schema and documents:
+        question = FILL
+    elif question in {None, "-"}:
+        question = _read_question(terminal)
     if options.schema:
-        ask_form(session, question, options.schema, wanted, terminal)
+        ask_form(session, question, options.schema, wanted, terminal, documents=documents)
     else:
-        ask_once(session, question, wanted, terminal, as_json=options.json)
+        ask_once(session, question, wanted, terminal, as_json=options.json, documents=documents)
 
 
 def _find_kept(options: argparse.Namespace, terminal: Terminal) -> Kept | None:

@@ -3,13 +3,16 @@ A conversation at a terminal: questions and commands in turn; or one question al
 """
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from app.chatbot.console import Terminal, show_banner
-from app.chatbot.errors import OutputError
+from app.chatbot.documents.document import Document
+from app.chatbot.documents.words import tell
+from app.chatbot.errors import DocumentError, OutputError
 from app.chatbot.evidence.advice import advise
 from app.chatbot.evidence.words import (
     describe_change,
@@ -20,44 +23,57 @@ from app.chatbot.evidence.words import (
 from app.chatbot.name import PROGRAM
 from app.chatbot.session.exchange import Evidence
 from app.chatbot.session.session import Session
-from app.chatbot.terminal.kept import Answer, Kept
+from app.chatbot.terminal.attached import Attached, compose_shown, show_offer
+from app.chatbot.terminal.keeping import Keeping
+from app.chatbot.terminal.kept import Kept
 from app.chatbot.terminal.progress import showing_progress
 from app.chatbot.terminal.prompt_line import read_lines, read_secret
 from app.chatbot.terminal.sealed_file import MIN_PASSPHRASE
-from app.chatbot.terminal.shelf import create_kept
 from app.chatbot.terminal.showing import showing_answer
-from app.chatbot.terminal.transcript import (
-    Transcript,
-    describe_answer,
-    require_room,
-    save_transcript,
-)
+from app.chatbot.terminal.transcript import Transcript, require_room, save_transcript
 from app.protocol.errors import AppError, ConfigError, TooLongError
 from app.protocol.question import Options
 
-_COMMANDS: Final = ("/proof", "/new", "/keep", "/save", "/help", "/quit")
+_COMMANDS: Final = ("/file", "/drop", "/proof", "/new", "/keep", "/save", "/help", "/quit")
 _HELP: Final = f"""\
-/proof       what was verified, in full      /new   start another conversation
-/keep NAME   keep it, to be continued        /save FILE   a copy of it, to be read
-/help        this text                       /quit  leave (also Ctrl-D)
-Ctrl-C stops an answer. Both files open with your passphrase alone:
-{PROGRAM} chat --continue NAME goes on, {PROGRAM} read FILE shows"""
+/file PATH   read a document for your next question; /file PATH 1-3,7 some pages of it
+/drop        leave it out again              /new   start another conversation
+/proof       what was verified, in full      /help  this text
+/keep NAME   keep the conversation, to be continued: {PROGRAM} chat --continue NAME
+/save FILE   write a copy of it, to be read: {PROGRAM} read FILE
+/quit        leave (also Ctrl-D)             Ctrl-C stops an answer
+What you keep and save opens with your passphrase alone."""
 
 
 def ask_once(
-    session: Session, question: str, options: Options, terminal: Terminal, *, as_json: bool
+    session: Session,
+    question: str,
+    options: Options,
+    terminal: Terminal,
+    *,
+    as_json: bool,
+    documents: Sequence[Document] = (),
 ) -> None:
     """
     Ask one question and show its answer, streamed, or as one JSON object.
+
+    Args:
+        documents: What it is about.
 
     Raises:
         AppError: As `Session.ask`.
     """
     if not as_json:
         show_banner(session, terminal)
-    evidence, text = show_answer(session, question, options, terminal, streamed=not as_json)
+    shown = compose_shown(documents, question, session, terminal)
+    try:
+        evidence, text = show_answer(session, shown, options, terminal, streamed=not as_json)
+    except TooLongError as error:
+        show_offer(documents, error, terminal)
+        raise
     if as_json:
-        terminal.piece(json.dumps(to_json(question, text, evidence)) + "\n")
+        files = {"files": list(map(tell, documents))} if documents else {}
+        terminal.piece(json.dumps(to_json(question, text, evidence) | files) + "\n")
 
 
 def converse(
@@ -67,13 +83,12 @@ def converse(
     Read questions and show answers until the input ends or /quit.
 
     Args:
-        kept: The conversation to be continued, or begun, in its file.
+        kept: The file of the conversation, which is to be begun or continued; it is closed.
     """
     show_banner(session, terminal)
     terminal.note("/help lists commands")
-    conversation = _Conversation(session, options, terminal, kept)
-    if kept and kept.content.messages:
-        conversation.go_on(kept)
+    conversation = _Conversation(session, options, terminal, Keeping(terminal, kept))
+    conversation.keeping.go_on(session)
     try:
         for line in read_lines(terminal, _COMMANDS):
             if line in {"/quit", "/exit"}:
@@ -83,7 +98,7 @@ def converse(
             elif line:
                 conversation.ask(line)
     finally:
-        conversation.end()
+        conversation.keeping.end()
 
 
 @dataclass(slots=True)
@@ -93,34 +108,21 @@ class _Conversation:
     session: Session
     options: Options
     terminal: Terminal
-    kept: Kept | None = None
+    keeping: Keeping
     evidence: list[Evidence] = field(default_factory=list)
-    before: tuple[Answer, ...] = ()  # what was verified of the answers before those
+    attached: Attached = field(init=False)
 
-    def go_on(self, kept: Kept) -> None:
-        """Go on from what *kept* has, and show where that is."""
-        content = kept.content
-        self.session.new_conversation(content.messages)
-        self.before = content.answers
-        asked = [place for place, item in enumerate(content.messages) if item.role == "user"]
-        questions = f"{len(asked)} question{'' if len(asked) == 1 else 's'}"
-        self.terminal.tell(
-            f"continued {kept.path}: {questions}, kept last {content.kept_at}; new keys, the same "
-            "history"
-        )
-        if not self.terminal.answers.isatty():
-            return
-        with showing_answer(self.terminal) as show:
-            for item in content.messages[asked[-1] if asked else 0 :]:
-                lines = item.text.splitlines() if item.role == "user" else ()
-                show("".join(f"> {line}\n" for line in lines) or item.text)
-                show("\n")
+    def __post_init__(self) -> None:
+        """Attach nothing yet."""
+        self.attached = Attached(self.terminal)
 
     def ask(self, question: str) -> None:
         """Show one answer; an error or Ctrl-C ends it and keeps the session."""
         try:
-            evidence, _ = show_answer(self.session, question, self.options, self.terminal)
+            shown = self.attached.compose(question, self.session)
+            evidence, _ = show_answer(self.session, shown, self.options, self.terminal)
             self.evidence.append(evidence)
+            self.attached.documents.clear()
         except KeyboardInterrupt:
             stopped = "stopped   this answer is incomplete and not part of the conversation"
             self.terminal.note("")
@@ -130,10 +132,15 @@ class _Conversation:
         except AppError as error:
             self.terminal.note("")
             self.terminal.tell(f"failed    {advise(error)}", "bold red")
-            if isinstance(error, TooLongError) and self.session.history:
-                self.terminal.note("/new starts another conversation; /save FILE keeps this one")
+            if isinstance(error, TooLongError):
+                self._show_ways_out(error)
         else:
-            self._keep()
+            self.keeping.keep(self.session, self.evidence)
+
+    def _show_ways_out(self, error: TooLongError) -> None:
+        show_offer(self.attached.documents, error, self.terminal)
+        if self.session.history:
+            self.terminal.note("/new starts another conversation; /save FILE keeps this one")
 
     def obey(self, line: str) -> None:
         """Do what a command says."""
@@ -142,9 +149,16 @@ class _Conversation:
             for value in describe_fully(self.session):
                 self.terminal.tell(value)
         elif command == "/new":
-            self._begin_anew()
+            self.session.new_conversation()
+            self.evidence.clear()
+            self.terminal.note("new conversation, new keys")
+            self.keeping.leave()
         elif command == "/keep":
-            self._begin_to_keep(argument.strip())
+            self.keeping.begin(argument.strip(), self.session, self.evidence)
+        elif command == "/file":
+            self._attach(argument.strip())
+        elif command == "/drop":
+            self.attached.drop()
         elif command == "/save" and argument.strip():
             self._save(argument.strip())
         elif command == "/save":
@@ -154,52 +168,16 @@ class _Conversation:
         else:
             self.terminal.note(f"{command} is no command: /help lists them")
 
-    def _begin_anew(self) -> None:
-        self.session.new_conversation()
-        self.evidence.clear()
-        self.before = ()
-        self.terminal.note("new conversation, new keys")
-        if self.kept:
-            self.terminal.note(f"this one is not kept; the one before is, in {self.kept.path}")
-        self.end()
-
-    def _begin_to_keep(self, name: str) -> None:
-        """Keep the conversation from now on, after each answer."""
-        if self.kept:
-            self.terminal.note(f"it is kept already, in {self.kept.path}")
-            return
-        if not name:
-            self.terminal.note("/keep needs a name, by which to continue it, or the path of a file")
-            return
+    def _attach(self, argument: str) -> None:
         try:
-            self.kept = create_kept(name, self.terminal)
+            if argument:
+                self.attached.attach(argument)
+            else:
+                self.attached.show()
         except KeyboardInterrupt:
-            self.terminal.note("not kept")
-        except AppError as error:
+            self.terminal.note("not read")
+        except DocumentError as error:
             self.terminal.tell(f"failed    {advise(error)}", "bold red")
-        else:
-            self._keep()
-            self.terminal.note(
-                f"kept      {self.kept.path}; {PROGRAM} chat --continue {name} goes on"
-            )
-
-    def _keep(self) -> None:
-        """Keep what there is, if it is to be kept; the conversation goes on either way."""
-        if self.kept is None:
-            return
-        answers = (*self.before, *map(describe_answer, self.evidence))
-        try:
-            self.kept.save(self.session.history, answers)
-        except KeyboardInterrupt:
-            self.terminal.note("the last answer is not kept yet")
-        except AppError as error:
-            self.terminal.tell(f"not kept  {advise(error)}", "bold red")
-
-    def end(self) -> None:
-        """Let others have the file that the conversation is kept in."""
-        if self.kept:
-            self.kept.close()
-        self.kept = None
 
     def _save(self, name: str) -> None:
         transcript = Transcript(self.session.history, tuple(self.evidence))

@@ -6,18 +6,21 @@ once more, whole, on this machine; or nothing is printed.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
 
 from app.chatbot.console import Terminal, escape, show_banner
+from app.chatbot.documents.document import Document
 from app.chatbot.errors import FormError, SchemaError
 from app.chatbot.session.session import Session
+from app.chatbot.terminal.attached import compose_shown, show_offer
 from app.chatbot.terminal.conversation import show_answer, show_receipt
 from app.protocol.asker.schema import check_schema
 from app.protocol.asker.value import find_fault
 from app.protocol.constants import MAX_SCHEMA_BYTES
-from app.protocol.errors import QuestionError, UnsupportedError
+from app.protocol.errors import QuestionError, TooLongError, UnsupportedError
 from app.protocol.question import FIELDS, Options
 
 _SHOWN: Final = "Answer with JSON of this schema:"
@@ -52,12 +55,21 @@ def read_schema(path: Path) -> str:
 
 
 def ask_form(
-    session: Session, question: str, schema: str, options: Options, terminal: Terminal
+    session: Session,
+    question: str,
+    schema: str,
+    options: Options,
+    terminal: Terminal,
+    *,
+    documents: Sequence[Document] = (),
 ) -> None:
     """
     Ask *question*, and print the answer alone, once it is whole and of *schema*.
 
     The model is shown the schema, too.
+
+    Args:
+        documents: What it is about.
 
     Raises:
         FormError: The answer is not whole, or not of the schema; nothing is printed.
@@ -68,10 +80,13 @@ def ask_form(
     """
     show_banner(session, terminal)
     compact = json.dumps(json.loads(schema), ensure_ascii=False, separators=(",", ":"))
-    asked = f"{question}\n\n{_SHOWN}\n{compact}"
+    asked = compose_shown(documents, f"{question}\n\n{_SHOWN}\n{compact}", session, terminal)
     options = replace(options, schema=check_schema(schema))
     try:
         evidence, text = show_answer(session, asked, options, terminal, streamed=False)
+    except TooLongError as error:
+        show_offer(documents, error, terminal)
+        raise
     except UnsupportedError as error:
         if FIELDS.index("schema") not in error.numbers:
             raise

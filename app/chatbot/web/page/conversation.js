@@ -54,7 +54,8 @@ function makeItem(exchange, select) {
   const outcome = make("button", { type: "button", class: "outcome" });
   outcome.addEventListener("click", () => select(exchange));
   return make("li", {},
-    make("p", { class: "question" }, make("span", { class: "hidden" }, "You asked: "), exchange.question),
+    make("p", { class: "question" }, make("span", { class: "hidden" }, "You asked: "), exchange.question,
+      ...(exchange.files.length ? [make("span", { class: "with" }, `With ${exchange.files.join("; ")}`)] : [])),
     make("div", { class: "answer" }),
     make("div", { class: "below" }, outcome,
       copyButton("Copy this answer, as Markdown", () => clean(exchange.answer))),
@@ -108,6 +109,7 @@ function showComposer(state) {
   text.disabled = !canType(state) && !text.value; // what was typed can still be copied
   text.placeholder = placeholder(state);
   find("keys").hidden = !canType(state);
+  find("attach").disabled = !canType(state);
   const stop = find("stop");
   const nowhere = [document.body, stop].includes(document.activeElement);
   find("send").hidden = Boolean(running(state));

@@ -13,6 +13,7 @@ from app.chatbot.reading.parts import Part
 from app.chatbot.session.exchange import Answer, Exchange
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.conversation import _Conversation
+from app.chatbot.terminal.keeping import Keeping
 from app.chatbot.terminal.kept import Kept
 from app.protocol.errors import AppError, BusyError, ConfigError, TooLongError
 from app.protocol.question import Message, Options
@@ -39,7 +40,8 @@ def conversation(
         new_conversation=lambda: None,
     )
     terminal = Terminal(io.StringIO(), io.StringIO(), notes)
-    return _Conversation(cast("Session", session), Options(), terminal), notes
+    keeping = Keeping(terminal)
+    return _Conversation(cast("Session", session), Options(), terminal, keeping), notes
 
 
 def test_the_file_is_looked_at_before_a_passphrase_is_typed(tmp_path: Path) -> None:
@@ -99,8 +101,8 @@ def test_what_cannot_be_kept_is_told_and_the_conversation_goes_on() -> None:
     """
     talk, notes = conversation()
     full = _Full()
-    talk.kept = cast("Kept", full)
-    talk._keep()
+    talk.keeping.kept = cast("Kept", full)
+    talk.keeping.keep(talk.session, ())
     assert "not kept  talk cannot be written: No space left" in notes.getvalue()
     talk.obey("/keep other")
     assert "it is kept already, in talk" in notes.getvalue()
