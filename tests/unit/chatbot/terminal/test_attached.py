@@ -74,7 +74,7 @@ def test_an_answered_question_takes_its_files_with_it(monkeypatch: pytest.Monkey
     session = FakeSession()
     talk, _ = begin(session)
     talk.attached.documents.append(BOOK)
-    monkeypatch.setattr(conversation_module, "_show", lambda *_: (None, "An answer."))
+    monkeypatch.setattr(conversation_module, "show_answer", lambda *_: (None, "An answer."))
     talk.ask("Who?")
     assert talk.attached.documents == []
 
