@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from app.chatbot.documents.document import MAX_FILE_BYTES
+from app.protocol.question import Options
 from local.twin.twin import Twin
 from tests.files import make_docx, make_pdf, paragraph
 from tests.pages.conftest import PHONE, Opening, OpenPage
@@ -116,6 +117,30 @@ def test_too_many_and_too_large(opened: OpenPage, tmp_path: Path) -> None:
     page.locator("#chosen").set_input_files(small)
     expect(page.locator("#problem")).to_have_text("At most 8 files go with a question.")
     expect(page.locator("#files li[data-state=read]")).to_have_count(8)
+
+
+def test_a_file_for_the_next_question(opening: Opening, talkative: Twin, tmp_path: Path) -> None:
+    """
+    A file that is given while an answer comes is read meanwhile, and goes with the next question.
+    """
+    first, second = write(tmp_path, one_txt=b"The first.", two_txt=b"The second.")
+    with opening(talkative.connect, options=Options(max_tokens=300)) as opened:
+        page = opened.page
+        opened.expect_mark("Demo")
+        page.locator("#chosen").set_input_files(first)
+        expect(page.locator("#files li[data-state=read]")).to_have_count(1)
+        opened.ask("What is this about?")
+        opened.expect_outcome("^Answering")
+        expect(page.locator("#files")).to_be_hidden()
+        page.locator("#chosen").set_input_files(second)
+        expect(page.locator("#files li:visible .says")).to_have_text("text, 1 part, 11 characters")
+        opened.expect_outcome(WHOLE)
+        expect(page.locator("#files .name")).to_have_text("two.txt")
+        opened.ask("And this?")
+        opened.expect_outcome(WHOLE, number=1)
+        asked = [message.text for message in opened.session.history if message.role == "user"]
+        assert ["The first." in text for text in asked] == [True, False]
+        assert ["The second." in text for text in asked] == [False, True]
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -6,6 +6,7 @@ They stay in memory until a question that shows them has been answered, or the p
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -78,24 +79,20 @@ class Files:
         }
 
     @property
-    def documents(self) -> list[Document]:
+    def documents(self) -> dict[int, Document]:
         """What was read, in the order in which the page gave it."""
-        read = (self._files[number].document for number in sorted(self._files))
-        return [document for document in read if document is not None]
-
-    def clear(self) -> None:
-        """Forget all of them."""
-        self._files.clear()
+        read = ((number, self._files[number].document) for number in sorted(self._files))
+        return {number: document for number, document in read if document is not None}
 
 
-def offer_pages(documents: list[Document], error: object) -> Json:
+def offer_pages(documents: Sequence[Document], error: object) -> Json:
     """Say which pages of *documents* would fit, after a question that showed them was too long."""
     if not isinstance(error, TooLongError) or len(error.numbers) != 2:
         return {}
     return {"offers": list(offer(documents, *error.numbers))}
 
 
-def name_files(documents: list[Document]) -> list[str]:
+def name_files(documents: Sequence[Document]) -> list[str]:
     """Name *documents*, as the page shows them with the question that they went with."""
     return [
         document.name

@@ -55,6 +55,7 @@ class Visit:
         self._tasks: set[asyncio.Task[None]] = set()
         self._left = False
         self._files = Files()
+        self._reading = asyncio.Lock()  # of files, which goes on beside an answer
 
     async def listen(self) -> AsyncIterator[Json]:
         """
@@ -90,9 +91,9 @@ class Visit:
             case {"do": "upload", "file": int(number), "data": str(piece)}:
                 self._files.take(number, piece)
             case {"do": "read", "file": int(number), "name": str(name), "pages": str(pages)}:
-                self._begin(self._read(number, name, pages))
+                self._begin(self._read(number, name, pages), self._reading)
             case {"do": "remove", "file": int(number)}:
-                self._begin(self._remove(number))
+                self._begin(self._remove(number), self._reading)
             case {"do": "ask", "text": str(text)}:
                 self._begin(self._ask(text))
             case _:
@@ -103,13 +104,13 @@ class Visit:
         self._stop()
         self._events.put_nowait({"type": "closed", "why": why})
 
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(self._take_turn(work))
+    def _begin(self, work: Coroutine[None, None, None], turn: asyncio.Lock | None = None) -> None:
+        task = asyncio.create_task(self._take_turn(work, turn or self._turn))
         self._tasks.add(task)
         task.add_done_callback(self._finish)
 
-    async def _take_turn(self, work: Coroutine[None, None, None]) -> None:
-        async with self._turn:
+    async def _take_turn(self, work: Coroutine[None, None, None], turn: asyncio.Lock) -> None:
+        async with turn:
             await work
 
     def _finish(self, task: asyncio.Task[None]) -> None:
@@ -126,8 +127,11 @@ class Visit:
         self._tell({"type": "begun"})
 
     async def _ask(self, text: str) -> None:
-        documents = self._files.documents
-        self._tell({"type": "asked", "question": text, "files": name_files(documents)})
+        async with self._reading:
+            files = self._files.documents
+        documents = list(files.values())
+        asked: Json = {"question": text, "files": name_files(documents), "given": list(files)}
+        self._tell({"type": "asked", **asked})
         session = self._session
         if session is None:
             self._tell(describe_failure(BusyError("the enclave is not verified yet")))
@@ -140,7 +144,8 @@ class Visit:
             anew = session.doubted or session.enclave is not enclave
             found = _find(session) if anew and event["type"] != "news" else {}
             if event["type"] == "whole":
-                self._files.clear()
+                for number in files:
+                    self._files.remove(number)
             self._tell(found | event | offer_pages(documents, telling.error))
 
     async def _read(self, number: int, name: str, pages: str) -> None:

@@ -46,8 +46,9 @@ export function showFiles(state, { remove, choose }) {
       find("files").append(items.get(file));
     }
     showFile(file, items.get(file));
+    items.get(file).hidden = Boolean(running(state)?.given.includes(file.file)); // on its way
   }
-  find("files").hidden = !files.length || Boolean(running(state));
+  find("files").hidden = [...items.values()].every(({ hidden }) => hidden);
   write(find("offers"), files.length ? (exchanges.at(-1)?.offers ?? []).join("; ") : "");
 }
 

@@ -55,9 +55,9 @@ const TAKEN = {
     verifying: false, session: finding.verified, finding, suggestions }),
   begun: (state) => Object.assign(state, {
     exchanges: [], shown: null, spoken: "New conversation, new keys" }),
-  asked: (state, { question, files }) => {
+  asked: (state, { question, files, given }) => {
     state.shown = {
-      question, files, answer: "", pieces: [], frames: [], sight: null, words: null, receipt: null,
+      question, files, given, answer: "", pieces: [], frames: [], sight: null, words: null, receipt: null,
       failure: null, outcome: "", type: "news", state: "sealing", place: null, seconds: 0,
     };
     state.exchanges = [...state.exchanges, state.shown];
@@ -71,7 +71,8 @@ const TAKEN = {
     exchange.answer += pieces.map(([, text]) => text).join("");
   },
   whole: (state, event) => {
-    state.files = []; // they are in the conversation now
+    const { given } = running(state); // in the conversation now
+    state.files = state.files.filter(({ file }) => !given.includes(file));
     end(state, event);
   },
   stopped: end,

@@ -28,7 +28,7 @@ def test_a_file_comes_in_pieces_and_is_read() -> None:
     assert told["room"] is None
     assert files.read(1, "a.pdf", "3", 1)["says"] == "PDF, 1 of 3 pages, 5 characters"
     assert "probably too long" in str(files.read(1, "a.pdf", "3", 1)["room"])
-    assert name_files(files.documents) == ["a.pdf, 1 page"]
+    assert name_files(list(files.documents.values())) == ["a.pdf, 1 page"]
 
 
 def test_what_cannot_be_read_does_not_go() -> None:
@@ -41,7 +41,7 @@ def test_what_cannot_be_read_does_not_go() -> None:
     told = files.read(1, "a.pdf", "9", 8192)
     assert told["type"] == "unread"
     assert "it has 2 pages" in str(told["says"])
-    assert files.documents == []
+    assert files.documents == {}
     assert files.read(1, "a.pdf", "2", 8192)["type"] == "read"
     files.remove(1)
     assert files.read(1, "a.pdf", "", 8192) == {"type": "gone", "file": 1}
@@ -56,9 +56,11 @@ def test_order() -> None:
     for number in (2, 1):
         give(files, number, str(number).encode())
         files.read(number, f"{number}.txt", "", 8192)
-    assert [document.name for document in files.documents] == ["1.txt", "2.txt"]
-    files.clear()
-    assert files.documents == []
+    assert {number: each.name for number, each in files.documents.items()} == {
+        1: "1.txt",
+        2: "2.txt",
+    }
+    assert list(files.documents) == [1, 2]
 
 
 def test_no_more_than_a_page_sends() -> None:
@@ -86,6 +88,7 @@ def test_offers() -> None:
     give(files, 1, make_pdf(["x" * 100] * 4))
     files.read(1, "a.pdf", "", 8192)
     refused = TooLongError("too long", numbers=(400, 300))
-    assert offer_pages(files.documents, refused) == {"offers": ["a.pdf: pages 1-2 would fit"]}
-    assert offer_pages(files.documents, BusyError()) == {}
-    assert offer_pages(files.documents, None) == {}
+    documents = list(files.documents.values())
+    assert offer_pages(documents, refused) == {"offers": ["a.pdf: pages 1-2 would fit"]}
+    assert offer_pages(documents, BusyError()) == {}
+    assert offer_pages(documents, None) == {}
