@@ -21,7 +21,7 @@ from app.chatbot.evidence.words import describe_receipt, to_json
 from app.chatbot.openai.command import serve_sessions
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.conversation import converse
-from app.chatbot.terminal.margin import showing_answer
+from app.chatbot.terminal.showing import showing_answer
 from app.chatbot.web.command import add_web_arguments, serve_page
 from app.protocol.errors import AppError, ConfigError, UnavailableError
 from app.protocol.question import Options

@@ -6,6 +6,7 @@ Errors of the programs on a person's own machine, beside those of `app.protocol.
   + SettingsError     AWS's settings on this machine are refused by AWS's library
   + LoginError        there is no login at AWS here, or it has expired
   + OutputError       what is to be shown cannot be written
+  + SchemaError       the schema that an answer is to have is none that can be asked for
 * UnavailableError
   + CertificateError  TLS with the other end fails
 * ProtocolError
@@ -41,6 +42,12 @@ class LoginError(ConfigError):
 
 class OutputError(ConfigError):
     """What is to be shown cannot be written, such as on a full disk."""
+
+
+class SchemaError(ConfigError):
+    """The schema that an answer is to have is none that can be asked for; says where."""
+
+    code = "schema"
 
 
 class CertificateError(UnavailableError):

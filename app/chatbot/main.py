@@ -28,7 +28,7 @@ from app.chatbot.openai.command import serve_sessions
 from app.chatbot.releases_command import import_releases, list_releases
 from app.chatbot.session.session import Session
 from app.chatbot.session.trust import Trust, production_trust
-from app.chatbot.terminal.command import read_documents, read_saved, talk
+from app.chatbot.terminal.command import manage_kept, read_documents, read_saved, talk
 from app.chatbot.web.command import serve_page
 from app.protocol.errors import AppError, ConfigError
 
@@ -48,7 +48,7 @@ def main(
     terminal = Terminal(raw=options.raw)
     as_json = getattr(options, "json", False)
     try:
-        if options.command in {"read", "releases", "completion"}:
+        if options.command in {"read", "conversations", "releases", "completion"}:
             return _stay_here(options, terminal)
         documents = read_documents(options, terminal)
         aws = open_aws(options.profile, options.region)
@@ -89,7 +89,7 @@ def _run(
             path=options.socket,
             token_file=options.token_file,
         )
-    return talk(connect(), options, terminal, documents)
+    return talk(connect, options, terminal, documents)
 
 
 def _stay_here(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -99,6 +99,8 @@ def _stay_here(options: argparse.Namespace, terminal: Terminal) -> int:
         return 0
     if options.command == "read":
         return read_saved(options, terminal)
+    if options.command == "conversations":
+        return manage_kept(options, terminal)
     if options.action == "import":
         return import_releases(options.file, options.releases, terminal, yes=options.yes)
     return list_releases(options.releases, terminal)

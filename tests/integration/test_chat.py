@@ -64,6 +64,95 @@ def test_json_is_one_object(chat: Chat, capsys: pytest.CaptureFixture[str]) -> N
     assert printed.err == ""
 
 
+FORM = {
+    "type": "object",
+    "properties": {"leave": {"enum": ["annual", "sick"]}, "paid": {"type": "boolean"}},
+    "required": ["leave", "paid"],
+    "additionalProperties": False,
+}
+
+
+def test_a_form_is_json_alone(
+    chat: Chat, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """With `--schema` standard output gets JSON that validates; proof and receipt stand beside."""
+    (tmp_path / "form.json").write_text(json.dumps(FORM))
+    assert chat.run("ask", "--schema", f"{tmp_path}/form.json", "-", typed=QUESTION) == 0
+    printed = capsys.readouterr()
+    assert set(json.loads(printed.out)) == {"leave", "paid"}
+    assert printed.err.index("enclave   pcr0") < printed.err.index("receipt   verified")
+
+
+def test_a_form_is_filled_from_a_file(
+    chat: Chat, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """With `--file` and no question, it is filled with what the file says; nothing is typed."""
+    (tmp_path / "form.json").write_text(json.dumps(FORM))
+    (tmp_path / "letter.md").write_text("I was ill on Monday. Jane Doe")
+    files = ("--schema", f"{tmp_path}/form.json", "--file", f"{tmp_path}/letter.md")
+    assert chat.run("ask", *files, typed="not this") == 0
+    printed = capsys.readouterr()
+    assert set(json.loads(printed.out)) == {"leave", "paid"}
+    assert "letter.md" in printed.err
+
+
+def test_a_form_that_is_cut_off_prints_nothing(
+    chat: Chat, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What `--max-tokens` cuts is exit code 4, and nothing on standard output."""
+    (tmp_path / "form.json").write_text(json.dumps(FORM))
+    asked = ("ask", "--schema", f"{tmp_path}/form.json", QUESTION)
+    assert chat.run("--max-tokens", "3", *asked) == 4
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "was cut off" in printed.err.splitlines()[-1]
+
+
+def test_a_schema_that_will_not_do_is_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Its place is named, and what to do, before anybody is asked for anything."""
+    monkeypatch.setattr(program, "open_aws", lambda *_: pytest.fail("AWS was looked for"))
+    (tmp_path / "form.json").write_text('{"properties": {"a": {"not": {}}}}')
+    with pytest.raises(SystemExit) as ended:
+        program.main(["ask", "--schema", f"{tmp_path}/form.json", QUESTION])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "#/properties/a/not: it is not served" in printed.err
+    assert "docs/structured.md" in printed.err
+
+
+def test_kept_conversations_are_listed_and_deleted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It needs no passphrase, no enclave, and no AWS."""
+    monkeypatch.setattr(program, "open_aws", lambda *_: pytest.fail("AWS was looked for"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert program.main(["conversations", "list"]) == 0
+    assert "no conversation is kept" in capsys.readouterr().err
+    folder = tmp_path / "enclave-llm" / "conversations"
+    folder.mkdir(parents=True)
+    (folder / "leave.conversation").touch()
+    assert program.main(["conversations", "list"]) == 0
+    assert capsys.readouterr().out.startswith("leave ")
+    assert program.main(["conversations", "delete", "leave"]) == 0
+    assert program.main(["conversations", "delete", "leave"]) == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["chat", "ask", "web", "serve", "read", "conversations", "releases"]
+)
+def test_each_command_s_help_teaches(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """What a command does is told in sentences, above what it takes."""
+    with pytest.raises(SystemExit):
+        program.main([command, "--help"])
+    usage, told, *_ = capsys.readouterr().out.split("\n\n")
+    assert usage.startswith("usage: ")
+    assert len(told.split()) > 30
+    assert told.rstrip().endswith(".")
+
+
 def test_conversation_with_commands(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
     """Questions and commands in turn; the proof in full on demand; errors keep the session."""
     typed = f"/help\n{QUESTION}\n/proof\n\n/new\n{'x ' * 3000}\nAnd my email?\n/quit\nnever\n"

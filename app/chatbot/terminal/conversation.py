@@ -24,26 +24,25 @@ from app.chatbot.name import PROGRAM
 from app.chatbot.session.exchange import Evidence
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.attached import Attached, compose_shown, show_offer
-from app.chatbot.terminal.margin import showing_answer
+from app.chatbot.terminal.keeping import Keeping
+from app.chatbot.terminal.kept import Kept
 from app.chatbot.terminal.progress import showing_progress
 from app.chatbot.terminal.prompt_line import read_lines, read_secret
-from app.chatbot.terminal.transcript import (
-    MIN_PASSPHRASE,
-    Transcript,
-    require_room,
-    save_transcript,
-)
+from app.chatbot.terminal.sealed_file import MIN_PASSPHRASE
+from app.chatbot.terminal.showing import showing_answer
+from app.chatbot.terminal.transcript import Transcript, require_room, save_transcript
 from app.protocol.errors import AppError, ConfigError, TooLongError
 from app.protocol.question import Options
 
-_COMMANDS: Final = ("/file", "/drop", "/proof", "/new", "/save", "/help", "/quit")
+_COMMANDS: Final = ("/file", "/drop", "/proof", "/new", "/keep", "/save", "/help", "/quit")
 _HELP: Final = f"""\
 /file PATH   read a document for your next question; /file PATH 1-3,7 some pages of it
 /drop        leave it out again              /new   start another conversation
 /proof       what was verified, in full      /help  this text
-/save FILE   keep the conversation, under a passphrase
+/keep NAME   keep the conversation, to be continued: {PROGRAM} chat --continue NAME
+/save FILE   write a copy of it, to be read: {PROGRAM} read FILE
 /quit        leave (also Ctrl-D)             Ctrl-C stops an answer
-{PROGRAM} read FILE shows what was saved"""
+What you keep and save opens with your passphrase alone."""
 
 
 def ask_once(
@@ -68,7 +67,7 @@ def ask_once(
         show_banner(session, terminal)
     shown = compose_shown(documents, question, session, terminal)
     try:
-        evidence, text = _show(session, shown, options, terminal, streamed=not as_json)
+        evidence, text = show_answer(session, shown, options, terminal, streamed=not as_json)
     except TooLongError as error:
         show_offer(documents, error, terminal)
         raise
@@ -77,18 +76,29 @@ def ask_once(
         terminal.piece(json.dumps(to_json(question, text, evidence) | files) + "\n")
 
 
-def converse(session: Session, options: Options, terminal: Terminal) -> None:
-    """Read questions and show answers until the input ends or /quit."""
+def converse(
+    session: Session, options: Options, terminal: Terminal, kept: Kept | None = None
+) -> None:
+    """
+    Read questions and show answers until the input ends or /quit.
+
+    Args:
+        kept: The file of the conversation, which is to be begun or continued; it is closed.
+    """
     show_banner(session, terminal)
     terminal.note("/help lists commands")
-    conversation = _Conversation(session, options, terminal)
-    for line in read_lines(terminal, _COMMANDS):
-        if line in {"/quit", "/exit"}:
-            return
-        if line.startswith("/"):
-            conversation.obey(line)
-        elif line:
-            conversation.ask(line)
+    conversation = _Conversation(session, options, terminal, Keeping(terminal, kept))
+    conversation.keeping.go_on(session)
+    try:
+        for line in read_lines(terminal, _COMMANDS):
+            if line in {"/quit", "/exit"}:
+                return
+            if line.startswith("/"):
+                conversation.obey(line)
+            elif line:
+                conversation.ask(line)
+    finally:
+        conversation.keeping.end()
 
 
 @dataclass(slots=True)
@@ -98,6 +108,7 @@ class _Conversation:
     session: Session
     options: Options
     terminal: Terminal
+    keeping: Keeping
     evidence: list[Evidence] = field(default_factory=list)
     attached: Attached = field(init=False)
 
@@ -109,7 +120,7 @@ class _Conversation:
         """Show one answer; an error or Ctrl-C ends it and keeps the session."""
         try:
             shown = self.attached.compose(question, self.session)
-            evidence, _ = _show(self.session, shown, self.options, self.terminal)
+            evidence, _ = show_answer(self.session, shown, self.options, self.terminal)
             self.evidence.append(evidence)
             self.attached.documents.clear()
         except KeyboardInterrupt:
@@ -123,6 +134,8 @@ class _Conversation:
             self.terminal.tell(f"failed    {advise(error)}", "bold red")
             if isinstance(error, TooLongError):
                 self._show_ways_out(error)
+        else:
+            self.keeping.keep(self.session, self.evidence)
 
     def _show_ways_out(self, error: TooLongError) -> None:
         show_offer(self.attached.documents, error, self.terminal)
@@ -139,6 +152,9 @@ class _Conversation:
             self.session.new_conversation()
             self.evidence.clear()
             self.terminal.note("new conversation, new keys")
+            self.keeping.leave()
+        elif command == "/keep":
+            self.keeping.begin(argument.strip(), self.session, self.evidence)
         elif command == "/file":
             self._attach(argument.strip())
         elif command == "/drop":
@@ -194,7 +210,7 @@ def _find_home(name: str) -> Path:
         raise ConfigError(f"{name} cannot be written: no such home") from None
 
 
-def _show(
+def show_answer(
     session: Session,
     question: str,
     options: Options,
@@ -202,7 +218,7 @@ def _show(
     *,
     streamed: bool = True,
 ) -> tuple[Evidence, str]:
-    """Show one answer and its receipt as they come; give the evidence and the text."""
+    """Show one answer and its receipt as they come, or neither; give the evidence and the text."""
     answer = session.ask(question, options)
     beside = not (streamed and terminal.answers.isatty())
     try:
@@ -218,10 +234,15 @@ def _show(
     evidence = answer.evidence
     assert evidence is not None  # noqa: S101 - the iterator ended without raising
     if streamed:
-        terminal.tell(describe_receipt(evidence))
-        if change := describe_change(evidence):
-            terminal.tell(change, "bold yellow")
+        show_receipt(evidence, terminal)
     return evidence, answer.text
+
+
+def show_receipt(evidence: Evidence, terminal: Terminal) -> None:
+    """Show what the receipt of an answer says, and whether another release answered."""
+    terminal.tell(describe_receipt(evidence))
+    if change := describe_change(evidence):
+        terminal.tell(change, "bold yellow")
 
 
 def _show_nothing(_: str) -> None:

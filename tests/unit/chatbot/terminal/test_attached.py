@@ -15,6 +15,7 @@ from app.chatbot.session.exchange import Answer, Exchange
 from app.chatbot.session.session import Session
 from app.chatbot.terminal import conversation as conversation_module
 from app.chatbot.terminal.conversation import _Conversation, ask_once
+from app.chatbot.terminal.keeping import Keeping
 from app.protocol.errors import TooLongError
 from app.protocol.question import Options
 
@@ -44,7 +45,7 @@ class FakeSession:
 def begin(session: FakeSession) -> tuple[_Conversation, io.StringIO]:
     notes = io.StringIO()
     terminal = Terminal(io.StringIO(), io.StringIO(), notes)
-    return _Conversation(cast("Session", session), Options(), terminal), notes
+    return _Conversation(cast("Session", session), Options(), terminal, Keeping(terminal)), notes
 
 
 def test_a_file_is_shown_and_goes_with_the_next_question(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_an_answered_question_takes_its_files_with_it(monkeypatch: pytest.Monkey
     session = FakeSession()
     talk, _ = begin(session)
     talk.attached.documents.append(BOOK)
-    monkeypatch.setattr(conversation_module, "_show", lambda *_: (None, "An answer."))
+    monkeypatch.setattr(conversation_module, "show_answer", lambda *_: (None, "An answer."))
     talk.ask("Who?")
     assert talk.attached.documents == []
 
