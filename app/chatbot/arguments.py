@@ -15,10 +15,12 @@ from app.chatbot.openai.command import add_serve_arguments
 from app.chatbot.releases_command import add_releases_arguments
 from app.chatbot.terminal.command import (
     add_ask_arguments,
+    add_chat_arguments,
+    add_conversations_arguments,
     add_read_arguments,
     require_ask_arguments,
 )
-from app.chatbot.web.command import add_web_arguments
+from app.chatbot.web.command import DESCRIPTION, add_web_arguments
 
 _EPILOG: Final = f"""\
 examples:
@@ -26,6 +28,9 @@ examples:
   {PROGRAM + " ask":44} one question, which you type
   {PROGRAM + " ask - < letter.txt":44} one question, from standard input
   {PROGRAM + " ask --json - < letter.txt":44} one JSON object with answer and proof
+  {PROGRAM + " ask --schema form.json --file it.pdf":44} JSON that validates, and nothing else
+  {PROGRAM + " chat --keep leave":44} a conversation to be continued: --continue leave
+  {PROGRAM + " ask --file letter.pdf --pages 1-3":44} a question about pages of a document
   {PROGRAM + " web":44} a page in your browser, with the proof beside it
   {PROGRAM + " serve --port 8011":44} OpenAI's API, for programs (docs/clients.md)
   {PROGRAM + " --stack enclave-llm --tunnel":44} a private deployment, through Session Manager
@@ -38,14 +43,15 @@ Before anything is sent, the enclave's attestation document is verified against 
 your own list of approved releases. Your AWS credentials (boto3's default chain) assume the chat
 role; what the enclave gets of them works for one conversation, inside that image, for 15 minutes.
 
-exit codes: 0 answered, 1 failed, 2 wrong usage or AWS settings, 3 the enclave is not trusted
-(nothing was sent, or only a copy sealed to the enclave verified before), 4 the answer is not whole,
-or its receipt does not verify, 130 stopped by Ctrl-C. A conversation ends with 0, whatever its
-answers came to.
+exit codes: 0 answered, 1 failed, 2 wrong usage, schema or AWS settings, 3 the enclave is not
+trusted (nothing was sent, or only a copy sealed to the enclave verified before), 4 the answer is
+not whole, not of its schema, or its receipt does not verify, 130 stopped by Ctrl-C. A conversation
+ends with 0, whatever its answers came to.
 
 NO_COLOR is honoured. Answers go to standard output, all else to standard error. At a terminal each
-line of an answer begins with a margin, "| ", which no text of an answer can leave; in a pipe there
-is none. Control characters in answers are replaced everywhere, unless --raw is given.
+line of an answer begins with a margin, "| ", which no text of an answer can leave, and Markdown is
+shown as what it means; in a pipe an answer is as it was written. Control characters in answers are
+replaced everywhere, unless --raw is given.
 """
 
 
@@ -74,13 +80,19 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--raw", action="store_true", help="answers as they come, control characters included"
     )
-    words = "chat | ask | web | serve | read | releases | completion"
+    words = "chat | ask | web | serve | read | conversations | releases | completion"
     commands = parser.add_subparsers(dest="command", metavar=words)
-    commands.add_parser("chat", help="talk in this terminal, as without a command")
+    add_chat_arguments(
+        commands.add_parser("chat", help="talk in this terminal, as without a command")
+    )
     add_ask_arguments(commands.add_parser("ask", help="ask one question"))
-    add_web_arguments(commands.add_parser("web", help="talk in your browser, on 127.0.0.1"))
+    web = commands.add_parser("web", help="talk in your browser, on 127.0.0.1")
+    web.description = DESCRIPTION
+    add_web_arguments(web)
     add_serve_arguments(commands.add_parser("serve", help="an OpenAI-compatible API on 127.0.0.1"))
     add_read_arguments(commands.add_parser("read", help="show a conversation that /save kept"))
+    kept = commands.add_parser("conversations", help="those that you have kept")
+    add_conversations_arguments(kept)
     add_releases_arguments(commands.add_parser("releases", help="the images you approve"))
     add_completion_arguments(commands.add_parser("completion", help="Tab for your shell"))
     return parser

@@ -1,10 +1,12 @@
 """
 Errors of the programs on a person's own machine, beside those of `app.protocol.errors`:
 
+* DocumentError       a file cannot be read as a document
 * ConfigError
   + SettingsError     AWS's settings on this machine are refused by AWS's library
   + LoginError        there is no login at AWS here, or it has expired
   + OutputError       what is to be shown cannot be written
+  + SchemaError       the schema that an answer is to have is none that can be asked for
 * UnavailableError
   + CertificateError  TLS with the other end fails
 * ProtocolError
@@ -13,7 +15,19 @@ Errors of the programs on a person's own machine, beside those of `app.protocol.
   + FullError         no room in the program that was asked, whatever the enclave has
 """
 
-from app.protocol.errors import BusyError, ConfigError, ProtocolError, UnavailableError
+from app.protocol.errors import (
+    AppError,
+    BusyError,
+    ConfigError,
+    ProtocolError,
+    UnavailableError,
+)
+
+
+class DocumentError(AppError):
+    """A file cannot be read as a document; the message says why, and what to do."""
+
+    code = "document"
 
 
 class SettingsError(ConfigError):
@@ -28,6 +42,12 @@ class LoginError(ConfigError):
 
 class OutputError(ConfigError):
     """What is to be shown cannot be written, such as on a full disk."""
+
+
+class SchemaError(ConfigError):
+    """The schema that an answer is to have is none that can be asked for; says where."""
+
+    code = "schema"
 
 
 class CertificateError(UnavailableError):

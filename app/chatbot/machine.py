@@ -19,7 +19,13 @@ from typing import Final
 
 from app.protocol.errors import ConfigError
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
 _BACKLOG: Final = 128
+_FAR_BEHIND: Final = 2**30  # bytes; no kept file is as long
 _OTHERS: Final = 0o077
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
@@ -60,6 +66,83 @@ def create_private(path: Path) -> int:
     if sys.platform == "win32":
         flags |= os.O_BINARY
     return os.open(path, flags, 0o600)
+
+
+def data_home() -> Path:
+    """Give the folder where the programs of this user keep what the user makes with them."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
+
+
+def open_kept(path: Path) -> int:
+    """
+    Open the file at *path* to read it and to hold it; give its descriptor.
+
+    Raises:
+        OSError, ValueError: It cannot be opened.
+    """
+    if sys.platform == "win32":
+        return os.open(path, os.O_RDWR | os.O_BINARY)
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK)  # it waits for nobody at a pipe
+
+
+def hold_file(descriptor: int) -> bool:
+    """
+    Hold an open file, until it is closed, against others that would hold it; tell whether it is.
+    """
+    try:
+        if sys.platform == "win32":
+            os.lseek(descriptor, _FAR_BEHIND, os.SEEK_SET)  # no one is kept from reading it
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def replace_held(path: Path, content: bytes, held: int) -> int:
+    """
+    Put a file with *content* in place of the one at *path*, which is held; give what holds it now.
+
+    There is one or the other at any moment, and the new one is for its owner alone.
+
+    Raises:
+        OSError: It cannot be written; the old one is there, and held.
+    """
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)  # of a program that ended amid this
+    written = create_private(new)
+    try:
+        with os.fdopen(os.dup(written), "wb") as file:
+            file.write(content)
+        os.fsync(written)
+        return _put_in_place(new, written, path, held)
+    except BaseException:
+        with suppress(OSError):
+            os.close(written)
+        new.unlink(missing_ok=True)
+        raise
+
+
+def _put_in_place(new: Path, written: int, path: Path, held: int) -> int:
+    """Replace *path*, which is *held*, by *new*, which is *written*, with no moment between."""
+    if sys.platform == "win32":  # which replaces no file that is open
+        os.close(written)
+        os.close(held)
+        new.replace(path)
+        again = open_kept(path)
+        hold_file(again)
+        return again
+    hold_file(written)
+    new.replace(path)
+    os.close(held)
+    with suppress(OSError):  # some file systems cannot; it is in place all the same
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+    return written
 
 
 def is_private(path: Path) -> bool:

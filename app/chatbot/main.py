@@ -21,13 +21,14 @@ from app.chatbot.config import ChatbotConfig, read_config
 from app.chatbot.console import Terminal, fail, leave_quietly
 from app.chatbot.deployment.stack import read_config_of_stack
 from app.chatbot.deployment.tunnel import tunnelled
+from app.chatbot.documents.document import Document
 from app.chatbot.library.opening import open_session
 from app.chatbot.machine import speak_unicode
 from app.chatbot.openai.command import serve_sessions
 from app.chatbot.releases_command import import_releases, list_releases
 from app.chatbot.session.session import Session
 from app.chatbot.session.trust import Trust, production_trust
-from app.chatbot.terminal.command import read_saved, talk
+from app.chatbot.terminal.command import manage_kept, read_documents, read_saved, talk
 from app.chatbot.web.command import serve_page
 from app.protocol.errors import AppError, ConfigError
 
@@ -47,13 +48,14 @@ def main(
     terminal = Terminal(raw=options.raw)
     as_json = getattr(options, "json", False)
     try:
-        if options.command in {"read", "releases", "completion"}:
+        if options.command in {"read", "conversations", "releases", "completion"}:
             return _stay_here(options, terminal)
+        documents = read_documents(options, terminal)
         aws = open_aws(options.profile, options.region)
         config = _config(options, aws)
         trust = (trust_of or production_trust)(options.releases)
         with _reach(config, options, aws) as reached:
-            return _run(options, lambda: open_session(reached, trust, aws), terminal)
+            return _run(options, lambda: open_session(reached, trust, aws), terminal, documents)
     except AppError as error:
         return fail(error, terminal, as_json=as_json)
     except KeyboardInterrupt:
@@ -63,7 +65,12 @@ def main(
         return leave_quietly()
 
 
-def _run(options: argparse.Namespace, connect: Callable[[], Session], terminal: Terminal) -> int:
+def _run(
+    options: argparse.Namespace,
+    connect: Callable[[], Session],
+    terminal: Terminal,
+    documents: Sequence[Document],
+) -> int:
     """Do what was asked for with the sessions that *connect* gives; give the exit code."""
     if options.command == "web":
         return serve_page(
@@ -82,7 +89,7 @@ def _run(options: argparse.Namespace, connect: Callable[[], Session], terminal: 
             path=options.socket,
             token_file=options.token_file,
         )
-    return talk(connect(), options, terminal)
+    return talk(connect, options, terminal, documents)
 
 
 def _stay_here(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -92,6 +99,8 @@ def _stay_here(options: argparse.Namespace, terminal: Terminal) -> int:
         return 0
     if options.command == "read":
         return read_saved(options, terminal)
+    if options.command == "conversations":
+        return manage_kept(options, terminal)
     if options.action == "import":
         return import_releases(options.file, options.releases, terminal, yes=options.yes)
     return list_releases(options.releases, terminal)

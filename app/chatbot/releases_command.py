@@ -20,6 +20,12 @@ _QUESTION = "Did whoever reviews images for you give you exactly these digests? 
 
 def add_releases_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `releases` takes."""
+    parser.description = (
+        "The list of approved releases decides which enclaves you trust: an image that is not on "
+        "it gets no word of yours. Whoever reviews images for you gives you a new releases.json, "
+        "and its digests by another way; import shows what it would change and asks whether they "
+        "are those."
+    )
     actions = parser.add_subparsers(dest="action", metavar="list | import", required=True)
     actions.add_parser("list", help="show your list of approved releases, digests in full")
     install = actions.add_parser("import", help="install another list, after showing what changes")

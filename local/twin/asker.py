@@ -27,7 +27,7 @@ def twins_trust(releases: Path) -> Trust:
 
 
 def _read_list(releases: Path) -> tuple[Release, ...]:
-    return parse_releases(releases.read_bytes(), kits=frozenset({"process"}))
+    return parse_releases(releases.read_bytes(), kits=frozenset({"process", "twin", "nitro"}))
 
 
 def main(folder: Path, arguments: Sequence[str]) -> int:

@@ -134,7 +134,9 @@ def test_it_answers(buildah: Buildah, container: str, tmp_path: Path) -> None:
             text = (kept / name).read_text().replace(str(twin.config.tls_ca), "/twin/ca.pem")
             (files / name).write_text(text)
         shutil.copy(str(twin.config.tls_ca), files / "ca.pem")
+        (files / "note.txt").write_text("I sit in Bonn.")
         mounted = f"--volume={files}:/twin:ro"
-        command = (*PYTHON, "/twin/asker.py", "--padding", "off", "ask", "How do I book leave?")
-        done = buildah.run("run", mounted, container, "--", *command)
+        command = (*PYTHON, "/twin/asker.py", "--padding", "off", "ask")
+        asked = ("--file", "/twin/note.txt", "How do I book leave?")
+        done = buildah.run("run", mounted, container, "--", *command, *asked)
     assert len(done.split()) > 3

@@ -22,7 +22,7 @@ from tests.scripted_twin import ScriptedTwin, control
 BLOCKS = dict(
     zip(
         (
-            *("openai", "curl", "socket", "responses", "form"),
+            *("openai", "curl", "socket", "files", "responses", "form"),
             *("library", "fill", "tools", "async"),
         ),
         re.findall(
@@ -125,6 +125,13 @@ def test_responses(served: dict[str, str]) -> None:
     example = BLOCKS["openai"] + BLOCKS["responses"] + "print(more.output_text)\n"
     printed = run([sys.executable, "-c", example], **served).splitlines()
     assert len(list(filter(ANSWER.search, printed))) == 3
+
+
+def test_files(served: dict[str, str]) -> None:
+    """The example with a file, which the model is shown as text, prints an answer by each API."""
+    shown = "print(answer.choices[0].message.content)\nprint(response.output_text)\n"
+    printed = run([sys.executable, "-c", BLOCKS["openai"] + BLOCKS["files"] + shown], **served)
+    assert len(list(filter(ANSWER.search, printed.splitlines()))) >= 2
 
 
 def run_library(twin: Twin, folder: Path, example: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -25,6 +26,7 @@ from enclave_llm import (
     TruncatedError,
     connect,
     prove_answer,
+    read_file,
 )
 from local.twin.twin import Twin
 from tests.endless import ENDLESS_TOKENS, count
@@ -182,6 +184,24 @@ def test_a_form_is_filled(connected: Session) -> None:
     assert len(connected.history) == 2
     with pytest.raises(FormError, match="max_tokens"):
         connected.fill(list[int], QUESTION, Options(padding="off", max_tokens=1))
+
+
+def test_a_document_is_asked_about(scripted: ScriptedTwin, tmp_path: Path) -> None:
+    """What a file says stands before the question, in a frame; forms and asyncio have it, too."""
+    scripted.script({"when": "Two days off", "says": ["[2]"]})
+    (tmp_path / "letter.txt").write_text("Two days off, please.")
+    documents = [read_file(tmp_path / "letter.txt")]
+
+    async def fill() -> list[int]:
+        async with AsyncSession(scripted.twin.open()) as session:
+            return await session.fill(list[int], "How many days?", FAST, documents=documents)
+
+    with scripted.twin.open() as session:
+        assert "".join(session.ask("How many?", FAST, documents=documents)) == "[2]"
+        assert session.fill(list[int], "How many days?", FAST, documents=documents) == [2]
+    assert asyncio.run(fill()) == [2]
+    asked = [question["messages"][-1]["text"] for question in scripted.asked()]
+    assert all("letter.txt" in text and text.endswith(("many?", "days?")) for text in asked)
 
 
 def find_weather(city: str) -> str:

@@ -145,6 +145,15 @@ def test_a_verified_answer(installed: Installed, asker: tuple[str, ...]) -> None
     assert not list(installed.folder.rglob("app"))
 
 
+def test_a_document(installed: Installed, asker: tuple[str, ...]) -> None:
+    """A file is read by the installed reader, in its own process, and asked about."""
+    (installed.folder / "note.html").write_text("<p>I sit in <b>Bonn</b>.</p>")
+    done = installed.run(*asker, "ask", "--file", "note.html", "-", given=QUESTION)
+    assert done.returncode == 0, done.stderr
+    assert "note.html" in done.stderr
+    assert "receipt   verified" in done.stderr
+
+
 def test_the_installed_program_trusts_aws_alone(
     installed: Installed, asker: tuple[str, ...]
 ) -> None:

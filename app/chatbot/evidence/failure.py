@@ -158,6 +158,24 @@ _TOLD: Final = {
         _NOT_SENT,
         "The message below says which setting, and how to mend it.",
     ),
+    "schema": (
+        "The schema cannot be used",
+        "It has a part that is not served, or is no schema.",
+        "An answer could not be held to it.",
+        "Change it where the message below says.",
+    ),
+    "form": (
+        "The answer is not the form that was asked for",
+        "It was cut off before its end, or does not validate.",
+        _UNFINISHED,
+        "Allow it more tokens, or bound its texts in the schema, and ask again.",
+    ),
+    "document": (
+        "This file cannot be read",
+        "It is damaged, locked, or of a kind that is not read here.",
+        _NOT_SENT,
+        "The message below says why, and what to do.",
+    ),
     "internal": (
         "The enclave failed",
         "It could not finish the answer, and says no more by design.",

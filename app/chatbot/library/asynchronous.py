@@ -6,7 +6,7 @@ comes stops it, wherever it is, and goes on once its thread has let go of it.
 """
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import boto3
 from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, to_thread
 
 from app.chatbot.config import ChatbotConfig
+from app.chatbot.documents.document import Document
 from app.chatbot.evidence.proof import Step
 from app.chatbot.library.form import Form
 from app.chatbot.library.opening import connect
@@ -143,20 +144,32 @@ class AsyncSession:
         self._session.close()
 
     def ask(
-        self, text: str, options: Options | None = None, *, tools: Tools | None = None
+        self,
+        text: str,
+        options: Options | None = None,
+        *,
+        tools: Tools | None = None,
+        documents: Sequence[Document] = (),
     ) -> AsyncAnswer:
         """
         Ask *text*, and give the answer, which raises as that of `Session.ask` does.
 
         Nothing is sent before the first piece is asked for.
         """
-        return AsyncAnswer(self._session.ask(text, options, tools=tools))
+        return AsyncAnswer(self._session.ask(text, options, tools=tools, documents=documents))
 
     def give(self, results: Mapping[ToolCall, str]) -> AsyncAnswer:
         """Give the results of the calls that the last answer made, as `Session.give` does."""
         return AsyncAnswer(self._session.give(results))
 
-    async def fill(self, form: type[_Value], text: str, options: Options | None = None) -> _Value:
+    async def fill(
+        self,
+        form: type[_Value],
+        text: str,
+        options: Options | None = None,
+        *,
+        documents: Sequence[Document] = (),
+    ) -> _Value:
         """
         Ask *text*, have the answer be of *form*, and give it as that.
 
@@ -164,7 +177,8 @@ class AsyncSession:
             AppError: As `Session.fill`.
         """
         wanted = Form(form)
-        answer = self._session.ask(text, wanted.shape(options or Options()))
+        shaped = wanted.shape(options or Options())
+        answer = self._session.ask(text, shaped, documents=documents)
         async for _ in AsyncAnswer(answer):
             pass
         return wanted.read(answer)

@@ -3,7 +3,15 @@ What `import enclave_llm` gives.
 """
 
 from app.chatbot.config import ChatbotConfig
-from app.chatbot.errors import CertificateError, FormError, LoginError, SettingsError
+from app.chatbot.documents.document import Document
+from app.chatbot.documents.reader import read_document, read_file
+from app.chatbot.errors import (
+    CertificateError,
+    DocumentError,
+    FormError,
+    LoginError,
+    SettingsError,
+)
 from app.chatbot.evidence.advice import advise
 from app.chatbot.evidence.proof import Step, prove_answer
 from app.chatbot.library.asynchronous import AsyncAnswer, AsyncSession, connect_async
@@ -48,6 +56,8 @@ __all__ = [
     "ConfigError",
     "DeadlineError",
     "DeniedError",
+    "Document",
+    "DocumentError",
     "EnvelopeError",
     "Evidence",
     "FormError",
@@ -77,4 +87,6 @@ __all__ = [
     "connect",
     "connect_async",
     "prove_answer",
+    "read_document",
+    "read_file",
 ]

@@ -2,11 +2,13 @@
 A session as a Python program has it: a verified enclave, and one conversation with it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypeVar
 
+from app.chatbot.documents.document import Document
+from app.chatbot.documents.frame import compose
 from app.chatbot.evidence.proof import Step, prove_enclave
 from app.chatbot.library.form import Form
 from app.chatbot.library.tools import Tools
@@ -41,7 +43,12 @@ class Session:
         self.close()
 
     def ask(
-        self, text: str, options: Options | None = None, *, tools: Tools | None = None
+        self,
+        text: str,
+        options: Options | None = None,
+        *,
+        tools: Tools | None = None,
+        documents: Sequence[Document] = (),
     ) -> Answer:
         """
         Ask *text*, and give the answer: iterate over it for its text, piece by piece.
@@ -53,6 +60,8 @@ class Session:
             options: How the answer is made.
 
             tools: What the model may call: `Answer.calls` has the calls, `give` takes the results.
+
+            documents: What the question is about, as `read_file` gives it.
 
         Raises:
             QuestionError: The question is empty.
@@ -74,7 +83,7 @@ class Session:
             DeniedError, KmsError, BusyError, DeadlineError, UnavailableError: As they say.
         """
         self._options = _with_tools(options or Options(), tools)
-        return self._session.ask(text, self._options)
+        return self._session.ask(_with_documents(text, documents), self._options)
 
     def give(self, results: Mapping[ToolCall, str]) -> Answer:
         """
@@ -95,7 +104,14 @@ class Session:
             options = replace(options, tool_choice="auto")  # who had to call has done so
         return self._session.ask_question(Question((*self.history, *messages), options))
 
-    def fill(self, form: type[_Value], text: str, options: Options | None = None) -> _Value:
+    def fill(
+        self,
+        form: type[_Value],
+        text: str,
+        options: Options | None = None,
+        *,
+        documents: Sequence[Document] = (),
+    ) -> _Value:
         """
         Ask *text*, have the answer be of *form*, and give it as that.
 
@@ -111,7 +127,7 @@ class Session:
             AppError: As `ask`.
         """
         wanted = Form(form)
-        answer = self.ask(text, wanted.shape(options or Options()))
+        answer = self.ask(text, wanted.shape(options or Options()), documents=documents)
         for _ in answer:
             pass
         return wanted.read(answer)
@@ -141,3 +157,7 @@ class Session:
 
 def _with_tools(options: Options, tools: Tools | None) -> Options:
     return options if tools is None else replace(options, tools=tools.json)
+
+
+def _with_documents(text: str, documents: Sequence[Document]) -> str:
+    return compose(documents, text) if documents else text

@@ -29,6 +29,28 @@ LACKED = {
 }
 
 
+def _make_msvcrt() -> ModuleType:
+    """Give what stands for msvcrt: a file is locked by whoever asked first and has it open."""
+    made = ModuleType("msvcrt")
+    locked: list[int] = []
+
+    def locking(descriptor: int, mode: int, count: int) -> None:
+        assert (mode, count) == (1, 1)
+        if _inode(descriptor) in map(_inode, locked):
+            raise PermissionError
+        locked.append(descriptor)
+
+    vars(made).update(locking=locking, LK_NBLCK=1)
+    return made
+
+
+def _inode(descriptor: int) -> int | None:
+    try:
+        return os.fstat(descriptor).st_ino
+    except OSError:
+        return None
+
+
 @pytest.fixture
 def windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The module as Windows loads it, FAKED: sys.platform, and names that are there or not."""
@@ -39,6 +61,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
                 patch.delattr(module, name, raising=False)
         patch.setattr(signal, "SIGBREAK", BREAK, raising=False)
         patch.setattr(os, "O_BINARY", 0, raising=False)
+        patch.setitem(sys.modules, "msvcrt", _make_msvcrt())
         patch.setattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_KEEPALIVE, raising=False)
         patch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0x200, raising=False)
         spec = importlib.util.spec_from_file_location("windows_machine", machine.__file__)
@@ -193,3 +216,31 @@ def test_nobody_else_knows_of_platforms(path: Path) -> None:
             assert ast.unparse(node) not in {"sys.platform", "os.name"}, node.lineno
         if isinstance(node, ast.keyword):
             assert node.arg not in {"preexec_fn", "start_new_session", "creationflags"}, node.lineno
+
+
+def test_files_are_held_and_replaced(windows: ModuleType, tmp_path: Path) -> None:
+    """One program holds a file, which is closed to be replaced: Windows replaces no open one."""
+    path = tmp_path / "talk"
+    path.write_bytes(b"before")
+    held = windows.open_kept(path)
+    assert windows.hold_file(held)
+    second = windows.open_kept(path)
+    assert not windows.hold_file(second)
+    os.close(second)
+    held = windows.replace_held(path, b"after", held)
+    assert path.read_bytes() == b"after"
+    second = windows.open_kept(path)
+    assert not windows.hold_file(second)
+    os.close(second)
+    os.close(held)
+    assert [file.name for file in tmp_path.iterdir()] == ["talk"]
+
+
+def test_what_is_kept_is_where_windows_has_it(
+    windows: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies in LOCALAPPDATA, or where that is by default; here, in ~/.local/share."""
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    assert windows.data_home() == tmp_path
+    monkeypatch.delenv("LOCALAPPDATA")
+    assert windows.data_home() == Path.home() / "AppData" / "Local"
