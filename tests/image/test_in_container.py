@@ -44,8 +44,9 @@ exec unshare --mount --propagation=private sh -euc '
     for volume in $mounts; do
         mkdir -p ".${volume#*:}" && mount --bind "${volume%:*}" ".${volume#*:}"
     done
+    run="cd $place && exec /usr/local/bin/inside \\"\\$@\\""
     exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root PIP_NO_INDEX=1 \
-        PIP_FIND_LINKS=/packages chroot . sh -euc "cd $place && exec /usr/local/bin/inside \"\\$@\"" - "$@"
+        PIP_FIND_LINKS=/packages chroot . sh -euc "$run" - "$@"
 ' - "$@"
 """
 
