@@ -256,8 +256,11 @@ def test_what_a_file_is_decides_before_its_name() -> None:
     A PDF is read as one under any name; HTML, too, where the name says nothing.
     """
     assert read_document("letter.txt", make_pdf(["hello"])).kind == "PDF"
+    assert read_document("letter.pdf", b"\n#!by a mailer\n" + make_pdf(["hello"])).kind == "PDF"
     assert read_document("letter", b"<!DOCTYPE html><p>a").kind == "HTML"
     assert read_document("letter", "<html><p>a".encode("utf-16")).kind == "HTML"
+    for text in ("files that begin with %PDF- are PDFs", "PK is a key", "MZ is a mark"):
+        assert read_document("letter", text.encode()).kind == "text"
 
 
 def test_names_are_shown_without_folders_and_controls() -> None:
