@@ -134,7 +134,9 @@ class _Builder:
             states = operations.add(states, self._gate(_norm(states)))
         last = table if shape.tied else self._matrix(shape.vocabulary, shape.width, bits=8)
         even = operations.multiply(_norm(states), _number(_EVEN, np.float32))
-        logits = operations.result(operations.matmul(even, last, False, True))
+        logits = operations.result(
+            operations.matmul(even, last, transpose_a=False, transpose_b=True)
+        )
         logits.output(0).get_tensor().set_names({"logits"})
         return openvino.Model([logits], self._sinks, [tokens, self._beam], "large")
 
@@ -150,13 +152,16 @@ class _Builder:
         )
         joined = operations.transpose(attended, _numbers(0, 2, 1, 3))
         inner = shape.heads * shape.head_size
-        return self._product(operations.reshape(joined, _numbers(0, 0, inner), True), shape.width)
+        return self._product(
+            operations.reshape(joined, _numbers(0, 0, inner), special_zero=True), shape.width
+        )
 
     def _split(self, states: openvino.Node, heads: int) -> openvino.Node:
         size = self._shape.head_size
         flat = self._product(states, heads * size)
         return operations.transpose(
-            operations.reshape(flat, _numbers(0, 0, heads, size), True), _numbers(0, 2, 1, 3)
+            operations.reshape(flat, _numbers(0, 0, heads, size), special_zero=True),
+            _numbers(0, 2, 1, 3),
         )
 
     def _remember(self, states: openvino.Node, name: str) -> openvino.Node:
@@ -178,7 +183,7 @@ class _Builder:
             apart, _numbers(1, 1, shared, 1, 1), broadcast_spec="BIDIRECTIONAL"
         )
         return operations.reshape(
-            spread, _numbers(0, shape.heads, -1, shape.head_size), True
+            spread, _numbers(0, shape.heads, -1, shape.head_size), special_zero=True
         )
 
     def _gate(self, states: openvino.Node) -> openvino.Node:
@@ -191,7 +196,10 @@ class _Builder:
     def _product(self, states: openvino.Node, outputs: int) -> openvino.Node:
         inputs = states.get_output_partial_shape(0)[-1].get_length()
         return operations.matmul(
-            states, self._matrix(outputs, inputs, bits=self._shape.bits), False, True
+            states,
+            self._matrix(outputs, inputs, bits=self._shape.bits),
+            transpose_a=False,
+            transpose_b=True,
         )
 
     def _matrix(self, outputs: int, inputs: int, *, bits: int) -> openvino.Node:
@@ -209,7 +217,7 @@ class _Builder:
         apart = operations.subtract(*(operations.convert(v, "f16") for v in (numbers, zeros)))
         scaled = operations.multiply(apart, operations.constant(scales.astype(np.float16)))
         if bits == 4:
-            scaled = operations.reshape(scaled, _numbers(outputs, inputs), False)
+            scaled = operations.reshape(scaled, _numbers(outputs, inputs), special_zero=False)
         return operations.convert(scaled, "f32")
 
     def _zeros(self, count: int, bits: int) -> NDArray[np.uint8]:

@@ -89,6 +89,8 @@ def load_chain(
     mapped: MappedWeights,
     config: Mapping[str, str],
     steps: Sequence[Mapping[str, NDArray[np.generic]]],
+    *,
+    copied: bool,
 ) -> Chain:
     """
     Load *model* piece by piece, giving up of *mapped* what the library has copied.
@@ -102,11 +104,13 @@ def load_chain(
 
         steps: One of each kind: inputs but for keys and values, of which each fills a block.
 
+        copied: Whether the library copies matrices for good, once it has seen *steps*.
+
     Raises:
         WeightsError: Keys and values have less than 8 bits; or the kernel gives up no memory.
     """
     core, chains = openvino.Core(), [Chain(mapped) for _ in steps]
-    pieces, constants = cut(model)
+    pieces, constants = cut(model, copied=copied)
     for constant in constants:
         mapped.note(constant.array, constant.last_piece)
     for number, piece in enumerate(pieces):

@@ -39,9 +39,10 @@ _GRAPH_NAME: Final = "openvino_model.xml"
 _NUMBERS_NAME: Final = "openvino_model.bin"
 MEMORY_SHARE: Final = 2  # of what is free, one part in so many is for keys and values
 _MEMORY_INFO: Final = Path("/proc/meminfo")
-# Tokens of the steps that each piece is tried with: for up to six the library may lay weights out
-# in another way than for more.
-_TRIED: Final = (1, 8)
+# Whose matrices the library copies into layouts of its own, by the tokens of a step: one for up to
+# four, for up to six, and for all more, or fewer layouts. Of wider numbers it has others as well.
+_COPIED: Final = ("int8", "int4")
+_TRIED: Final = (1, 5, 8)
 _EXACT: Final = {
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
     "INFERENCE_PRECISION_HINT": "f32",
@@ -206,7 +207,7 @@ def _load(weights: Weights, settings: Settings, *, owned: bool) -> Chain:
     _choose_logits(model)
     config = settings.for_library(find_products(model))
     steps = [encode_step([Rows([0] * count, 0, [0], count)]) for count in _TRIED]
-    return load_chain(model, mapped, config, steps)
+    return load_chain(model, mapped, config, steps, copied=weights.precision in _COPIED)
 
 
 def find_products(model: openvino.Model) -> Products:

@@ -128,16 +128,20 @@ class _Part:
         return list(self.gives).index(edge)
 
 
-def cut(model: openvino.Model) -> tuple[list[Piece], list[Constant]]:
+def cut(model: openvino.Model, *, copied: bool) -> tuple[list[Piece], list[Constant]]:
     """
     Cut *model*, which is no use afterwards, into pieces, and give its constants.
 
     The pieces' matrices take about as many bytes each, and little passes from one to the next.
+
+    Args:
+        copied: Whether the library copies matrices for good; else all constants are kept, and the
+            model stays in one piece.
     """
     graph = _Graph(model.get_ordered_ops())
     nodes = [node for node in graph.operations if node.get_type_name() == "Constant"]
     arrays = [node.get_tensor_view().data for node in nodes]
-    lasts = [graph.last_product(node) for node in nodes]
+    lasts = [graph.last_product(node) if copied else KEPT for node in nodes]
     weights = np.zeros(len(graph.operations))
     for array, last in zip(arrays, lasts, strict=True):
         if last != KEPT:
@@ -196,7 +200,7 @@ def _find_piece(cuts: Sequence[int], place: int) -> int:
 def _hand_on(
     target: openvino.Input, graph: _Graph, parts: Sequence[_Part], cuts: Sequence[int], piece: int
 ) -> None:
-    """Let *target*, which is in *piece*, read what comes from another one by an input of its own."""
+    """Have *target*, which is in *piece*, read what another one gives by an input of its own."""
     value = target.get_source_output()
     node, part = value.get_node(), parts[piece]
     edge = (node.get_name(), value.get_index())
