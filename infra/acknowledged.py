@@ -5,7 +5,7 @@ Whoever adds a rule pack of cdk-nag to the app sees them as acknowledged. The te
 when a rule is broken anywhere else, or an entry here is no longer needed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,9 +124,9 @@ ACKNOWLEDGED: Final = (
 )
 
 
-def acknowledge(stack: Stack) -> None:
+def acknowledge(stack: Stack, items: Iterable[Acknowledged] = ACKNOWLEDGED) -> None:
     """Record on the constructs of *stack* what is acknowledged, for rule packs to read."""
-    for item in ACKNOWLEDGED:
+    for item in items:
         if (construct := _find(stack, item.at)) is not None:
             rules = [Acknowledgment(id=rule, reason=item.reason) for rule in item.ids()]
             Validations.of(construct).acknowledge(*rules)

@@ -128,6 +128,13 @@ class ScriptedGeneration:
         ready = int(passed / script.seconds) if script.seconds else len(script.pieces)
         return [] if self.cancelled.is_set() else script.pieces[self.taken : ready]
 
+    def wait_until_over(self, timeout_seconds: float) -> None:
+        """Wait until no more pieces come."""
+        script = self._engine
+        last = self._started + script.seconds * len(script.pieces)
+        left = max(0, last - time.monotonic()) if script.reason else timeout_seconds
+        self.cancelled.wait(min(timeout_seconds, left))
+
     def cancel(self) -> None:
         """End it."""
         self.cancelled.set()

@@ -10,12 +10,20 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
+from app.chatbot.machine import config_home
+from app.chatbot.name import IN_PROJECT
 from app.protocol.authorization import parse_key_arn
 from app.protocol.errors import ConfigError, ProtocolError
 
 _ROLE_ARN: Final = re.compile(
     r"arn:([a-z-]{1,16}):iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}", re.ASCII
 )
+_DEMO: Final = "; bin/demo needs none" if IN_PROJECT else ""
+
+
+def config_folder() -> Path:
+    """Give the folder where an asker's `chat.json` and `releases.json` lie."""
+    return config_home() / "enclave-llm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +100,11 @@ def read_config(path: Path) -> ChatbotConfig:
         ConfigError: It is missing or malformed; says how to make one.
     """
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             f"no configuration at {path}: put the chat.json there that whoever runs the deployment "
-            "gives you, or pass --stack, or --url, --key-arn and --role-arn; bin/demo needs none"
+            f"gives you, or pass --stack, or --url, --key-arn and --role-arn{_DEMO}"
         ) from None
     except (OSError, ValueError):
         raise ConfigError(f"{path} is not readable JSON") from None

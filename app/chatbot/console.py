@@ -1,14 +1,13 @@
 """
 The console: where a command's questions come from, and where its answers and words go.
 
-Answers go to standard output, everything else to standard error, so that `bin/chat ask … > file`
+Answers go to standard output, everything else to standard error, so that `ask … > file`
 keeps the answer alone. Neither carries controls: what is piped may be shown at a terminal later.
 """
 
 import json
 import os
 import re
-import signal
 import sys
 from dataclasses import dataclass, field
 from typing import Final, TextIO
@@ -19,12 +18,15 @@ from rich.text import Text
 from app.chatbot.errors import OutputError
 from app.chatbot.evidence.advice import advise, exit_code
 from app.chatbot.evidence.words import LABEL_WIDTH, describe_enclave
+from app.chatbot.name import PROGRAM
 from app.chatbot.session.session import Session
 from app.protocol.errors import AppError
 
 # All control characters but tab and newline, other ends of lines, and what reorders a line.
 _CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _REPLACED: Final = "\ufffd"
+_GONE: Final = 141  # 128 and the number of SIGPIPE, as shells have it
+_NAME: Final = PROGRAM.rpartition("/")[2]  # before what went wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def show_banner(session: Session, terminal: Terminal) -> None:
 def leave_quietly() -> int:
     """Give the exit code for a reader that has gone, such as `head`; nothing more is written."""
     _discard(sys.stdout)
-    return 128 + signal.SIGPIPE
+    return _GONE
 
 
 def _discard(stream: TextIO) -> None:
@@ -109,7 +111,7 @@ def _discard(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def fail(error: AppError, terminal: Terminal, *, as_json: bool, name: str = "chat") -> int:
+def fail(error: AppError, terminal: Terminal, *, as_json: bool, name: str = _NAME) -> int:
     """Say for the program *name* what *error* means and what to do, and give the exit code."""
     if as_json and not isinstance(error, OutputError):
         terminal.piece(json.dumps({"error": error.code, "advice": advise(error)}) + "\n")

@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.chatbot.machine import HANG_UP, is_unix, listen_alone
 from app.protocol.errors import ConfigError, TooLongError, UnavailableError
 
 ADDRESS: Final = "127.0.0.1"
@@ -73,7 +74,7 @@ def listen(port: int = 0) -> socket.socket:
     if not 0 <= port < _PORTS:
         raise ConfigError(f"port {port} is none: name one of 0 to 65535 with --port")
     try:
-        return socket.create_server((ADDRESS, port))
+        return listen_alone(ADDRESS, port)
     except OSError as error:
         raise ConfigError(
             f"port {port} of {ADDRESS} cannot be had ({error.strerror}): name another with --port"
@@ -82,7 +83,7 @@ def listen(port: int = 0) -> socket.socket:
 
 def url_of(listener: socket.socket) -> str:
     """Give the URL of what is served on *listener*; that of a Unix socket leads nowhere else."""
-    if listener.family == socket.AF_UNIX:
+    if is_unix(listener):
         return UNIX_URL
     return f"http://{ADDRESS}:{_port_of(listener)}"
 
@@ -163,11 +164,11 @@ def serve(
 
 @contextmanager
 def _ending_like_ctrl_c() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end the block as SIGINT does; one that is ignored stays so."""
+    """Have SIGTERM and its like end the block as SIGINT does; one that is ignored stays so."""
     # The server stops at SIGTERM, then raises it again.
-    handlers = {
+    handlers: dict[signal.Signals, Callable[..., object]] = {
         signal.SIGTERM: signal.default_int_handler,
-        signal.SIGHUP: lambda *_: signal.raise_signal(signal.SIGTERM),
+        HANG_UP: lambda *_: signal.raise_signal(signal.SIGTERM),
     }
     before = {number: signal.getsignal(number) for number in handlers}
     for number, handler in handlers.items():
@@ -217,7 +218,7 @@ class _Server(uvicorn.Server):
         self, application: ASGIApp, listener: socket.socket, ending: Callable[[], None]
     ) -> None:
         config = uvicorn.Config(
-            Guard(application, None if listener.family == socket.AF_UNIX else _port_of(listener)),
+            Guard(application, None if is_unix(listener) else _port_of(listener)),
             access_log=False,
             log_config=None,
             server_header=False,

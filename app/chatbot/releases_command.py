@@ -1,7 +1,8 @@
 """
-The command `bin/chat releases`: which images an asker approves, and how that list is replaced.
+The command `releases`: which images an asker approves, and how that list is replaced.
 """
 
+import argparse
 from pathlib import Path
 
 from app.chatbot.console import Terminal
@@ -15,6 +16,21 @@ from app.chatbot.release_list import (
 from app.protocol.errors import ConfigError
 
 _QUESTION = "Did whoever reviews images for you give you exactly these digests? [yes/no] "
+
+
+def add_releases_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `releases` takes."""
+    parser.description = (
+        "The list of approved releases decides which enclaves you trust: an image that is not on "
+        "it gets no word of yours. Whoever reviews images for you gives you a new releases.json, "
+        "and its digests by another way; import shows what it would change and asks whether they "
+        "are those."
+    )
+    actions = parser.add_subparsers(dest="action", metavar="list | import", required=True)
+    actions.add_parser("list", help="show your list of approved releases, digests in full")
+    install = actions.add_parser("import", help="install another list, after showing what changes")
+    install.add_argument("file", type=Path, help="releases.json, from whoever reviews images")
+    install.add_argument("--yes", action="store_true", help="you have compared the digests")
 
 
 def list_releases(path: Path, terminal: Terminal) -> int:

@@ -42,7 +42,7 @@ from app.protocol.sealing import digest_request, parse_sealed_request
 
 _GRACE_SECONDS: Final = 5  # the engine keeps the deadline itself; this is for one that hangs
 _POLL_SECONDS: Final = 0.25  # how soon a silent hang-up is noticed without padding
-_PACE_SECONDS: Final = 0.02  # of frames without padding: quicker text shares one, and its cost
+_PACE_SECONDS: Final = 0.1  # of frames without padding: quicker text shares one, and its cost
 _PREFIX_LABEL: Final = LABEL + b"prefix"
 _MOST_RECEIPT_FRAMES: Final = 13  # the NSM's device answers at most 12,288 bytes
 _MOST_FRAMES: Final = FRAME_COUNT_BUCKETS[-1] - _MOST_RECEIPT_FRAMES  # of pieces
@@ -224,6 +224,7 @@ class _AnswerStream:
         self._queue = PartQueue()
         self._place = 0
         self._beat = time.monotonic()
+        self._sent = 0.0
         self.code: str | None = None
 
     def send_pieces(self, padding: Padding) -> Finish:
@@ -271,15 +272,15 @@ class _AnswerStream:
 
     def _send_at_once(self) -> None:
         self._take(_POLL_SECONDS)
-        if self._queue and (early := self._beat + _PACE_SECONDS - time.monotonic()) > 0:
-            time.sleep(early)
+        if self._queue and (early := self._sent + _PACE_SECONDS - time.monotonic()) > 0:
+            self._generation.wait_until_over(early)
             self._take(0)
         messages = [told] if (told := self._seal_place()) else []
         while self._queue:
             messages.append(self.sealer.seal(self._queue.take()))
         if messages:
             self._peer.send(*messages)
-            self._beat = time.monotonic()
+            self._sent = time.monotonic()
         else:
             _require_there(self._peer)
 

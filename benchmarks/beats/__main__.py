@@ -24,7 +24,9 @@ from benchmarks.beats.classifier import Floats, judge
 from benchmarks.engine.host import Desk
 from benchmarks.engine.machine import OtherWork, describe_machine, write_report
 from benchmarks.engine.rivals import start_host
-from benchmarks.engine.shapes import CACHE, ROOT, SHAPES, package_of
+from benchmarks.engine.shapes import CACHE, ROOT
+from image.model.weights import read_description
+from local.twin.twin import DEMO_WEIGHTS
 
 _RESULTS: Final = ROOT / "benchmarks" / "beats" / "results"
 _FRAMES: Final = FRAME_COUNT_BUCKETS[0]
@@ -45,11 +47,11 @@ class Watched:
 def main() -> int:
     """Measure, print and write."""
     options = _parse()
-    shape = SHAPES[options.model]
-    folder = CACHE / "twins" / f"beats-{shape.name}"
-    report: dict[str, object] = {"machine": describe_machine(), "model": options.model}
+    name = read_description(options.package).name
+    folder = CACHE / "twins" / f"beats-{Path(name).name}"
+    report: dict[str, object] = {"machine": describe_machine(), "model": name}
     rows = []
-    with start_host(folder, options.package or package_of(shape, "int8")):
+    with start_host(folder, options.package):
         desk = Desk(folder)
         sessions = [desk.connect() for _ in range(max(options.askers))]
         most = _count_tokens(sessions[0])
@@ -72,15 +74,13 @@ def _parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     kept = "default: %(default)s"
-    parser.add_argument("--model", choices=SHAPES, default="qwen3-0.6b", help=kept)
-    parser.add_argument("--package", type=Path, help="another weights package than the model's")
-    parser.add_argument("--askers", type=int, nargs="+", default=[1, 4], help=f"at once; {kept}")
+    parser.add_argument("--package", type=Path, default=DEMO_WEIGHTS, help=kept)
+    parser.add_argument("--askers", type=int, nargs="+", default=[1, 8], help=f"at once; {kept}")
     parser.add_argument("--seconds", type=float, default=220, help=f"for all; {kept}")
     parser.add_argument("--result", type=Path, default=_RESULTS / "now.json", help=kept)
     options = parser.parse_args()
-    package = options.package or package_of(SHAPES[options.model], "int8")
-    if not package.exists():
-        parser.error(f"no package at {package}: .venv/bin/python -m benchmarks.engine makes it")
+    if not options.package.exists():
+        parser.error(f"no package at {options.package}: bin/save-model makes one")
     return options
 
 

@@ -95,7 +95,7 @@ def _parse() -> argparse.Namespace:
     add("--rounds", type=int, default=3, help="default: 3")
     add("--minutes", type=float, default=_MINUTES, help="for all; default: %(default)s")
     add("--quick", action="store_true", help="one round of few tokens; nothing is kept")
-    add("--anew", action="store_true", help="forget what earlier runs have measured")
+    add("--anew", action="store_true", help="forget earlier runs of the contenders that take part")
     add("--threads", type=int, default=describe_machine()["cores"],
         help="of each engine; default: all cores")  # fmt: skip
     parser.set_defaults(new_tokens=NEW_TOKENS)
@@ -109,9 +109,11 @@ def _measure(shape: Shape, options: argparse.Namespace, seconds: float) -> dict[
     """Run what is missing of all rounds, as far as *seconds* reach, and give the report."""
     end = time.monotonic() + seconds
     place = CACHE / "runs" / f"{shape.name}{'-quick' if options.quick else ''}.json"
-    if options.anew or options.quick:
+    if options.quick:
         place.unlink(missing_ok=True)
     runs = Runs(place)
+    if options.anew:
+        runs.forget(options.only)
     names = [name for name in NAMES if name in options.only]
     with start_rivals(shape, names, threads=options.threads, note=_note) as contenders:
         _run_rounds(shape, contenders, runs, options, end)
@@ -199,7 +201,8 @@ def _judge(
     """Give every goal with what was measured."""
     goals: list[dict[str, Any]] = [
         {
-            "what": f"{goal.ours}, {goal.askers} askers, to {goal.theirs}, {goal.their_askers}",
+            "what": f"{goal.ours}, {goal.askers} askers, to {goal.theirs}, {goal.their_askers}"
+            f"{', generated tokens alone' if goal.decode else ''}",
             "least": goal.least, "ratio": outcome.ratio, "reached": outcome.reached,
         }
         for outcome in judge(figures)

@@ -17,8 +17,8 @@ class Figure:
     Attributes:
         total_tokens_per_second: New tokens of all answers by the time until the last one ended.
 
-        decode_tokens_per_second: New tokens after the first, by the time after the first;
-            None with more than one asker.
+        decode_tokens_per_second: New tokens after the first of each answer, by the time after the
+            first of the last one: no prompt's time is in it.
 
         first_seconds: Until an asker's first token or text, the median over askers.
 
@@ -29,7 +29,7 @@ class Figure:
 
     askers: int
     total_tokens_per_second: float
-    decode_tokens_per_second: float | None
+    decode_tokens_per_second: float
     first_seconds: float
     last_first_seconds: float
     seconds: float
@@ -48,11 +48,10 @@ def make_figure(runs: Sequence[Answers]) -> Figure:
     if len(askers) != 1:
         raise ValueError(f"runs had {sorted(askers)} askers, expected one number")
     totals = [sum(run.tokens) / run.seconds for run in runs]
-    alone = askers == {1}
     return Figure(
         askers=askers.pop(),
         total_tokens_per_second=statistics.median(totals),
-        decode_tokens_per_second=statistics.median(map(_decode_speed, runs)) if alone else None,
+        decode_tokens_per_second=statistics.median(map(_decode_speed, runs)),
         first_seconds=statistics.median(statistics.median(run.first_seconds) for run in runs),
         last_first_seconds=statistics.median(max(run.first_seconds) for run in runs),
         seconds=statistics.median(run.seconds for run in runs),
@@ -62,7 +61,7 @@ def make_figure(runs: Sequence[Answers]) -> Figure:
 
 
 def _decode_speed(run: Answers) -> float:
-    return (run.tokens[0] - 1) / (run.seconds - run.first_seconds[0])
+    return (sum(run.tokens) - len(run.tokens)) / (run.seconds - max(run.first_seconds))
 
 
 def roofline_share(figure: Figure, *, weights_bytes: float, bytes_per_second: float) -> float:
@@ -81,6 +80,8 @@ class Goal:
 
     Attributes:
         their_askers: How many ask *theirs*.
+
+        decode: Whether prompts are left out.
     """
 
     ours: str
@@ -88,11 +89,18 @@ class Goal:
     theirs: str
     their_askers: int
     least: float
+    decode: bool = False
+
+    def speed(self, figure: Figure) -> float:
+        """Give the tokens a second of *figure* that count."""
+        return figure.decode_tokens_per_second if self.decode else figure.total_tokens_per_second
 
 
 GOALS = (
     Goal("ours-private", 8, "ours-private", 1, 5.0),
     Goal("ours-private", 16, "ours-private", 1, 6.5),
+    Goal("ours-bare", 8, "ours-bare", 1, 5.5, decode=True),
+    Goal("ours-bare", 16, "ours-bare", 1, 8.0, decode=True),
     Goal("ours-private", 8, "llama-Q8_0", 8, 3.0),
     Goal("ours-private", 16, "llama-Q8_0", 16, 3.0),
     Goal("ours-int4-private", 1, "llama-Q4_K_M", 1, 1.0),
@@ -125,6 +133,5 @@ def judge(figures: Figures) -> list[Outcome]:
         ours = figures.get((goal.ours, goal.askers))
         theirs = figures.get((goal.theirs, goal.their_askers))
         if ours and theirs:
-            ratio = ours.total_tokens_per_second / theirs.total_tokens_per_second
-            outcomes.append(Outcome(goal, ratio))
+            outcomes.append(Outcome(goal, goal.speed(ours) / goal.speed(theirs)))
     return outcomes

@@ -84,6 +84,11 @@ class HollowGeneration:
         self._taken += count
         return [Piece(_PIECE)] * count
 
+    def wait_until_over(self, timeout_seconds: float) -> None:
+        """Sleep until the last piece is due, at most *timeout_seconds*."""
+        last = self._started + self._pieces * _PIECE_SECONDS
+        self._cancelled.wait(max(0.0, min(timeout_seconds, last - time.monotonic())))
+
     def cancel(self) -> None:
         """End it."""
         self._cancelled.set()

@@ -17,6 +17,7 @@ from benchmarks.engine.made_tokenizer import write_tokenizer
 from benchmarks.engine.shapes import ALL, SPECIAL_TOKENS, Shape, source_of
 
 _SEED: Final = 20261125
+_BIAS: Final = 0.02  # standard deviation
 
 
 def main() -> None:
@@ -39,6 +40,11 @@ def _write_source(shape: Shape, folder: Path) -> None:
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():  # of special tokens every one is as unlikely as the other: never made
         model.get_input_embeddings().weight[: len(SPECIAL_TOKENS)] = 0
+        for name, parameter in model.named_parameters():
+            if name.endswith(
+                "bias"
+            ):  # those of trained models are not 0, which libraries leave out
+                parameter.normal_(0, _BIAS)
     model.save_pretrained(unfinished, max_shard_size="100GB")
     write_tokenizer(unfinished, shape.vocabulary)
     unfinished.rename(folder)

@@ -5,7 +5,7 @@ Runs: what contenders have done so far, kept on disk so that a later start goes 
 import itertools
 import json
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,6 +52,12 @@ class Runs:
     def has(self, contender: str, askers: int, number: int) -> bool:
         """Tell whether that run has been."""
         return any(run.key == (contender, askers) and run.round == number for run in self._runs)
+
+    def forget(self, contenders: Collection[str]) -> None:
+        """Forget the runs of *contenders*, and where they were measured if that is all of them."""
+        self._runs = [run for run in self._runs if run.contender not in contenders]
+        if not self._runs:
+            self.machine, self._bandwidths = describe_machine(), []
 
     def add(self, run: Run) -> None:
         """Keep *run*."""

@@ -61,7 +61,7 @@ class Cloud:
 
     def operate(self, command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """
-        Run the operator's *command* (deploy, destroy or doctor) with the twin's kits, as `cdk`.
+        Run an operator's *command*, one of `operate`'s, with the twin's kits, as `cdk`.
 
         Raises:
             subprocess.TimeoutExpired: It has not ended after 180 s.

@@ -13,8 +13,14 @@ from typing import Final
 from local.cloud.stack import KITS
 from ops import deploy, destroy, doctor
 from ops.deployment import Workshop
+from ops.in_account import command as build
 
-_COMMANDS: Final = {"deploy": deploy.main, "destroy": destroy.main, "doctor": doctor.main}
+_COMMANDS: Final = {
+    "build": build.main,
+    "deploy": deploy.main,
+    "destroy": destroy.main,
+    "doctor": doctor.main,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -15,7 +15,8 @@ from botocore.exceptions import ClientError
 
 from image.eif.record import parse_build_record
 from local.aws.identity import AccessKey, Session
-from local.twin.twin import REGION, Deployed, Twin, aws_session, synthesised
+from local.twin.files import aws_session
+from local.twin.twin import REGION, Deployed, Twin, synthesised
 from ops.smoke.checks import Subject
 from ops.smoke.endpoints import Endpoints
 
@@ -127,7 +128,8 @@ def _admin(twin: Twin) -> boto3.Session:
     key = twin.aws.identity.add_user(name, [_policy("Allow", "*", Resource="*")])
     with closing(twin.asker.client("kms")) as client:
         endpoint = client.meta.endpoint_url
-    return aws_session(twin.folder / name, key, endpoint, twin.folder / "tls" / "ca.pem")
+    ca = twin.folder / "tls" / "ca.pem"
+    return aws_session(twin.folder / name, key, endpoint, ca, region=REGION)
 
 
 def _policy(effect: str, action: str, **rest: object) -> str:

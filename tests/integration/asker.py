@@ -2,14 +2,11 @@
 
 import os
 
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from local.twin.twin import Twin
 
 
 def asker_environment(twin: Twin) -> dict[str, str]:
-    """Give the environment of the twin's asker, and write what `asker_program` trusts."""
-    (twin.folder / "root.pem").write_bytes(twin.trust.root.public_bytes(Encoding.PEM))
+    """Give the environment of the twin's asker."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(twin.folder),

@@ -8,6 +8,7 @@ import pytest
 from app.chatbot.session.session import Session
 from local.twin.twin import Twin, run_twin
 from tests.endless import run_endless_twin
+from tests.scripted_twin import ScriptedTwin, run_scripted_twin
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,13 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
     """A twin whose answers end at max_tokens alone, for tests of what happens before their end."""
     with run_endless_twin(tmp_path_factory.mktemp("endless"), context=20_000) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedTwin]:
+    """A twin whose model follows a script, which each test writes."""
+    with run_scripted_twin(tmp_path_factory.mktemp("scripted")) as running:
         yield running
 
 

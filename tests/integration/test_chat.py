@@ -2,15 +2,18 @@
 
 import io
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from app.chatbot import main as program
+from app.chatbot.arguments import make_parser
 from app.protocol.errors import AppError
 from local.processes.supervise import ROOT
 from local.twin.twin import Twin
+from tests.files import make_pdf
 
 QUESTION = "How do I book leave?"
 
@@ -61,6 +64,95 @@ def test_json_is_one_object(chat: Chat, capsys: pytest.CaptureFixture[str]) -> N
     assert printed.err == ""
 
 
+FORM = {
+    "type": "object",
+    "properties": {"leave": {"enum": ["annual", "sick"]}, "paid": {"type": "boolean"}},
+    "required": ["leave", "paid"],
+    "additionalProperties": False,
+}
+
+
+def test_a_form_is_json_alone(
+    chat: Chat, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """With `--schema` standard output gets JSON that validates; proof and receipt stand beside."""
+    (tmp_path / "form.json").write_text(json.dumps(FORM))
+    assert chat.run("ask", "--schema", f"{tmp_path}/form.json", "-", typed=QUESTION) == 0
+    printed = capsys.readouterr()
+    assert set(json.loads(printed.out)) == {"leave", "paid"}
+    assert printed.err.index("enclave   pcr0") < printed.err.index("receipt   verified")
+
+
+def test_a_form_is_filled_from_a_file(
+    chat: Chat, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """With `--file` and no question, it is filled with what the file says; nothing is typed."""
+    (tmp_path / "form.json").write_text(json.dumps(FORM))
+    (tmp_path / "letter.md").write_text("I was ill on Monday. Jane Doe")
+    files = ("--schema", f"{tmp_path}/form.json", "--file", f"{tmp_path}/letter.md")
+    assert chat.run("ask", *files, typed="not this") == 0
+    printed = capsys.readouterr()
+    assert set(json.loads(printed.out)) == {"leave", "paid"}
+    assert "letter.md" in printed.err
+
+
+def test_a_form_that_is_cut_off_prints_nothing(
+    chat: Chat, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What `--max-tokens` cuts is exit code 4, and nothing on standard output."""
+    (tmp_path / "form.json").write_text(json.dumps(FORM))
+    asked = ("ask", "--schema", f"{tmp_path}/form.json", QUESTION)
+    assert chat.run("--max-tokens", "3", *asked) == 4
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "was cut off" in printed.err.splitlines()[-1]
+
+
+def test_a_schema_that_will_not_do_is_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Its place is named, and what to do, before anybody is asked for anything."""
+    monkeypatch.setattr(program, "open_aws", lambda *_: pytest.fail("AWS was looked for"))
+    (tmp_path / "form.json").write_text('{"properties": {"a": {"not": {}}}}')
+    with pytest.raises(SystemExit) as ended:
+        program.main(["ask", "--schema", f"{tmp_path}/form.json", QUESTION])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "#/properties/a/not: it is not served" in printed.err
+    assert "docs/structured.md" in printed.err
+
+
+def test_kept_conversations_are_listed_and_deleted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It needs no passphrase, no enclave, and no AWS."""
+    monkeypatch.setattr(program, "open_aws", lambda *_: pytest.fail("AWS was looked for"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert program.main(["conversations", "list"]) == 0
+    assert "no conversation is kept" in capsys.readouterr().err
+    folder = tmp_path / "enclave-llm" / "conversations"
+    folder.mkdir(parents=True)
+    (folder / "leave.conversation").touch()
+    assert program.main(["conversations", "list"]) == 0
+    assert capsys.readouterr().out.startswith("leave ")
+    assert program.main(["conversations", "delete", "leave"]) == 0
+    assert program.main(["conversations", "delete", "leave"]) == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["chat", "ask", "web", "serve", "read", "conversations", "releases"]
+)
+def test_each_command_s_help_teaches(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """What a command does is told in sentences, above what it takes."""
+    with pytest.raises(SystemExit):
+        program.main([command, "--help"])
+    usage, told, *_ = capsys.readouterr().out.split("\n\n")
+    assert usage.startswith("usage: ")
+    assert len(told.split()) > 30
+    assert told.rstrip().endswith(".")
+
+
 def test_conversation_with_commands(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
     """Questions and commands in turn; the proof in full on demand; errors keep the session."""
     typed = f"/help\n{QUESTION}\n/proof\n\n/new\n{'x ' * 3000}\nAnd my email?\n/quit\nnever\n"
@@ -72,6 +164,47 @@ def test_conversation_with_commands(chat: Chat, capsys: pytest.CaptureFixture[st
     assert "the limit is 1,024" in printed.err
     assert "Ctrl-C" in printed.err
     assert "> " not in printed.out  # no prompt where nobody types
+
+
+def test_a_question_about_a_document(
+    chat: Chat, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What was read is shown before anything is sent; the answer is about it, and names it."""
+    path = tmp_path / "letter.pdf"
+    path.write_bytes(make_pdf(["I can't access my email.", "", "My user name is jdoe."]))
+    arguments = ("ask", "--json", "--file", str(path), "--pages", "1-2", "What is this about?")
+    assert chat.run(*arguments) == 0
+    printed = capsys.readouterr()
+    assert "letter.pdf: PDF, 2 of 3 pages, 24 characters; page 2: no text" in printed.err
+    shown = json.loads(printed.out)
+    assert shown["question"] == "What is this about?"
+    assert shown["prompt_tokens"] > 50
+    [file] = shown["files"]
+    assert (file["name"], file["pages"], file["of"]) == ("letter.pdf", "1", 3)
+
+
+def test_a_document_that_is_too_long(
+    chat: Chat, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Both numbers are told, and pages that fit are offered; they do fit."""
+    path = tmp_path / "book.pdf"
+    path.write_bytes(make_pdf(["My email does not work. " * 8] * 40))
+    assert chat.run("ask", "--file", str(path), "What is this about?") == 1
+    said = capsys.readouterr().err
+    assert "probably too long" in said
+    assert "the limit is 1,024" in said
+    offered = re.search(r"book.pdf: pages (1-[0-9]+) would fit", said)
+    assert offered
+    arguments = ("--file", str(path), "--pages", offered[1], "What is this about?")
+    assert chat.run("ask", *arguments) == 0
+
+
+def test_a_file_that_cannot_be_read(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told before anything else is done: no enclave is verified, nothing sent."""
+    assert chat.run("ask", "--file", "/nowhere.pdf", "What is this about?") == 1
+    assert capsys.readouterr().err == (
+        "chat: /nowhere.pdf cannot be opened: No such file or directory: check its name.\n"
+    )
 
 
 def test_end_of_input_ends_the_conversation(chat: Chat) -> None:
@@ -186,9 +319,7 @@ def test_asking_needs_no_file_but_the_list(tmp_path: Path, twin: Twin) -> None:
     """All addresses can be given as options."""
     given = twin.config
     arguments = ("--url", given.url, "--key-arn", given.key_arn, "--role-arn", given.chat_role_arn)
-    options = program._parser().parse_args(
-        [*arguments, "--config", str(tmp_path / "none"), "ask", "x"]
-    )
+    options = make_parser().parse_args([*arguments, "--config", str(tmp_path / "none"), "ask", "x"])
     try:
         config = program._config(options, twin.asker)
     except AppError as error:

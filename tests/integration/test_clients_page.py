@@ -17,10 +17,14 @@ from local.processes.supervise import ROOT
 from local.twin.twin import Twin
 from tests.integration.asker import asker_environment
 from tests.patience import PATIENCE_SECONDS
+from tests.scripted_twin import ScriptedTwin, control
 
 BLOCKS = dict(
     zip(
-        ("openai", "curl", "socket", "responses", "form", "library"),
+        (
+            *("openai", "curl", "socket", "files", "responses", "form"),
+            *("library", "fill", "tools", "async"),
+        ),
         re.findall(
             r"```(?:python|sh)\n(.*?)```", (ROOT / "docs/clients.md").read_text(), re.DOTALL
         ),
@@ -123,22 +127,55 @@ def test_responses(served: dict[str, str]) -> None:
     assert len(list(filter(ANSWER.search, printed))) == 3
 
 
-def test_library(twin: Twin, tmp_path: Path) -> None:
-    """The example for Python runs with the two files in their usual place."""
-    folder = tmp_path / "enclave-llm"
-    folder.mkdir()
-    environment = {**asker_environment(twin), "XDG_CONFIG_HOME": str(tmp_path)}
+def test_files(served: dict[str, str]) -> None:
+    """The example with a file, which the model is shown as text, prints an answer by each API."""
+    shown = "print(answer.choices[0].message.content)\nprint(response.output_text)\n"
+    printed = run([sys.executable, "-c", BLOCKS["openai"] + BLOCKS["files"] + shown], **served)
+    assert len(list(filter(ANSWER.search, printed.splitlines()))) >= 2
+
+
+def run_library(twin: Twin, folder: Path, example: str) -> str:
+    """Run an example for Python with the two files in their usual place below *folder*."""
+    own = folder / "enclave-llm"
+    own.mkdir()
     for name in ("chat.json", "releases.json", "root.pem"):
-        (folder / name).write_bytes((twin.folder / name).read_bytes())
+        (own / name).write_bytes((twin.folder / name).read_bytes())
     setting = (
-        "from app.chatbot import library; "
-        "from tests.integration.asker_program import twins_trust; "
-        "library.production_trust = twins_trust\n"
+        "from app.chatbot.library import opening; "
+        "from local.twin.asker import twins_trust; "
+        "opening.production_trust = twins_trust\n"
     )
-    printed = run([sys.executable, "-c", setting + BLOCKS["library"]], **environment)
+    environment = {**asker_environment(twin), "XDG_CONFIG_HOME": str(folder)}
+    return run([sys.executable, "-c", setting + example], **environment)
+
+
+def test_library(twin: Twin, tmp_path: Path) -> None:
+    """The example for Python shows what was verified, an answer and its receipt."""
+    printed = run_library(twin, tmp_path, BLOCKS["library"])
     assert printed.startswith(twin.release.name)
     assert ANSWER.search(printed)
     assert "tokens, receipt verified" in printed
+
+
+def test_library_for_asyncio(twin: Twin, tmp_path: Path) -> None:
+    """The example for asyncio prints an answer."""
+    assert ANSWER.search(run_library(twin, tmp_path, BLOCKS["async"]))
+
+
+def test_library_fills_a_form(twin: Twin, tmp_path: Path) -> None:
+    """The example of a form prints what was filled in."""
+    printed = run_library(twin, tmp_path, BLOCKS["fill"])
+    assert re.fullmatch(r"(annual|parental|sick|unpaid), from \w+day on, \d+ days\n", printed)
+
+
+def test_library_runs_tools(scripted: ScriptedTwin, tmp_path: Path) -> None:
+    """The example of tools runs the call, and prints what the model makes of the result."""
+    call = '{"name": "count_days_left", "arguments": {"year": 2026}}'
+    scripted.script(
+        {"when": "^user: How many", "tools": True, "says": [control("<tool_call>"), call]},
+        {"when": "^tool: 12$", "says": ["You have ", "12 days."]},
+    )
+    assert run_library(scripted.twin, tmp_path, BLOCKS["tools"]) == "\nYou have 12 days.\n"
 
 
 def test_serving_ends_with_ctrl_c_and_keeps_its_token(twin: Twin, tmp_path: Path) -> None:

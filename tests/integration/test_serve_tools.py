@@ -15,7 +15,7 @@ from app.chatbot.terminal.conversation import ask_once
 from local.twin.twin import run_twin
 from tests.endless import copy_demo
 from tests.integration.test_serve import FAST, MODEL, Api, conversations_asked, serve
-from tests.scripted_twin import ScriptedTwin, control, run_scripted_twin, token
+from tests.scripted_twin import ScriptedTwin, control, token
 
 ASKED: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Weather in Bonn?"}]
 TOOL: ChatCompletionToolParam = {
@@ -40,13 +40,6 @@ RULES: tuple[dict[str, Any], ...] = (
     {"when": "^user: Weather", "tools": True, "says": CALLING},
     {"when": "^tool: 18", "says": ["It is ", "18 °C."]},
 )
-
-
-@pytest.fixture(scope="module")
-def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedTwin]:
-    """A twin whose model follows a script."""
-    with run_scripted_twin(tmp_path_factory.mktemp("scripted")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from app.chatbot.terminal.kept import Kept
 from app.chatbot.terminal.transcript import Transcript, save_transcript
 from app.protocol.question import Message
 from local.aws.server import Answer
@@ -169,6 +170,45 @@ def test_saving_and_reading(start: Start, tmp_path: Path) -> None:
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
+
+
+def test_keeping_and_continuing(start: Start, twin: Twin, tmp_path: Path) -> None:
+    """A conversation that is kept goes on in another session, with its history; others do not."""
+    home = {"XDG_DATA_HOME": str(tmp_path)}
+    child = start("--padding", "off", "chat", "--keep", "leave", **home)
+    for label in ("passphrase, 8 characters or more:", "once more:"):
+        child.expect(label)
+        child.sendline("correct horse")
+    child.expect(PROMPT)
+    child.sendline(QUESTION)
+    child.expect(RECEIPT)
+    child.expect(PROMPT)
+    child.sendline("/new")
+    child.expect("this one is not kept")
+    child.expect(PROMPT)
+    child.sendline("This is said to nobody else.")
+    child.expect(RECEIPT)
+    child.expect(PROMPT)
+    assert leave(child) == 0
+    (file,) = (tmp_path / "enclave-llm" / "conversations").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+    asked = len(list(twin.parent_saw.iterdir()))
+    child = start("--padding", "off", "chat", "--continue", "leave", **home)
+    child.expect("passphrase:")
+    child.sendline("correct horse")
+    child.expect("continued .*: 1 question, kept last")
+    child.expect(r"\| > " + QUESTION.replace("?", r"\?"))
+    child.expect(PROMPT)
+    assert len(list(twin.parent_saw.iterdir())) == asked
+    child.sendline("And my email?")
+    child.expect(RECEIPT)
+    child.expect(PROMPT)
+    assert leave(child) == 0
+    kept = Kept.continue_from(file, lambda: "correct horse")
+    kept.close()
+    assert kept.content.messages[2].text == "And my email?"
 
 
 def test_reading_into_a_pipe(start: Start, tmp_path: Path) -> None:

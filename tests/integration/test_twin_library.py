@@ -14,7 +14,7 @@ from local.processes.supervise import ROOT
 def test_a_session_comes_from_the_twin(tmp_path: Path) -> None:
     """It prints the corpus's answer to the question that it asks."""
     page = (ROOT / "docs" / "clients.md").read_text()
-    rest = page[page.index("On the twin, without AWS") :]
+    rest = page[page.index("### On the twin") :]
     (block,) = re.findall(r"((?:^    .*\n|^\n(?=    ))+)", rest, re.MULTILINE)[:1]
     done = subprocess.run(
         (sys.executable, "-c", textwrap.dedent(block)),

@@ -15,6 +15,7 @@ from local.cloud.cloud import Cloud, run_cloud
 from local.cloud.stack import NAME, make_stack, read_stack
 from local.processes.supervise import ROOT
 from local.twin.twin import ACCOUNT, DEMO_WEIGHTS, REGION, approve
+from ops.in_account.build import read_started
 from tests.stack.test_lifecycle import left_over, make_host
 
 Client = Any  # EC2's, of which there are no types here
@@ -161,3 +162,26 @@ def test_govcloud(variant: Variant) -> None:
     outputs = {item["OutputKey"]: item["OutputValue"] for item in stack["Outputs"]}
     assert outputs["ChatRoleArn"] == f"arn:aws-us-gov:iam::{ACCOUNT}:role/{NAME}-chat-{GOV}"
     variant.destroy()
+
+
+def test_building_in_an_account(variant: Variant, tmp_path: Path) -> None:
+    """
+    The stack is made, a commit sent and its build started; then the stack is removed with all that
+    is in its bucket. The stand-in builds nothing, and the command says so.
+    """
+    arguments = ("build", "--kit", "nitro", "--out", str(tmp_path), "--region", REGION, "--yes")
+    source = ("--commit", "HEAD", "--weights", str(DEMO_WEIGHTS))
+    done = variant.cloud.operate(*arguments, *source)
+    assert "the build succeeded, and CodeBuild names no result with its SHA-256" in done.stderr
+    started = read_started(tmp_path / "in-account.json")
+    client = variant.cloud.session().client("codebuild", endpoint_url=variant.cloud.endpoint)
+    assert client.list_builds()["ids"] == [started.id]
+    s3 = variant.cloud.session().client("s3", endpoint_url=variant.cloud.endpoint)
+    (bucket,) = (b["Name"] for b in s3.list_buckets()["Buckets"] if "-build-" in b["Name"])
+    (sent,) = s3.list_objects_v2(Bucket=bucket)["Contents"]
+    assert sent["Key"].startswith("sources/")
+    done = variant.cloud.operate(*arguments, "--remove")
+    assert done.returncode == 0, done.stderr
+    assert "removed 1 object of" in done.stderr
+    assert client.list_projects()["projects"] == []
+    assert bucket not in {b["Name"] for b in s3.list_buckets()["Buckets"]}

@@ -10,12 +10,12 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.links import link_packages
 from tests.patience import PATIENCE_SECONDS
 
 ROOT: Final = Path(__file__).parents[2]
@@ -39,7 +39,6 @@ print(len(ours))
 """
 _GROUP: Final = re.compile(r'bin/setup"? ([a-z]+)')
 _MODULE: Final = re.compile(r"-m ([a-z_.]+)")
-_LOCKED: Final = re.compile(r"^([a-z0-9._-]+)==", re.MULTILINE)
 # Where the CDK keeps what it unpacks, should that be elsewhere than at home.
 _CACHES: Final = ("XDG_CACHE_HOME", "JSII_RUNTIME_PACKAGE_CACHE_ROOT")
 # Groups with an environment of their own; tests/engine and tests/stack run what needs them there.
@@ -60,21 +59,6 @@ def programs() -> dict[str, tuple[frozenset[str], str]]:
 
 
 PROGRAMS: Final = programs()
-
-
-def link_packages(group: str, folder: Path) -> None:
-    """Link the files of the packages that *group* locks, and that are installed, into *folder*."""
-    names = set(_LOCKED.findall((ROOT / "requirements" / f"{group}.txt").read_text()))
-    for name in sorted(names):
-        try:
-            package = distribution(name)
-        except PackageNotFoundError:
-            continue  # locked for other machines; if it is needed, its import fails
-        for file in package.files or ():
-            source, target = Path(str(package.locate_file(file))), folder / file
-            if ".." not in file.parts and source.is_file() and not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.symlink_to(source)
 
 
 def start(folders: list[Path], module: str) -> "subprocess.CompletedProcess[str]":

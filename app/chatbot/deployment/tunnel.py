@@ -8,7 +8,6 @@ carry what is sealed; nothing here is trusted with more than delivery.
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -22,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app.chatbot.aws import own_settings
 from app.chatbot.config import ChatbotConfig
+from app.chatbot.machine import end_group, start_group
 from app.protocol.constants import PARENT_HTTP_PORT
 from app.protocol.errors import ConfigError, UnavailableError
 
@@ -100,19 +100,12 @@ def open_tunnel(
             raise ConfigError(f"--tunnel needs {program}, which is not on PATH: {remedy}")
     port = _free_port()
     command = _command(shutil.which("aws", path=search) or "aws", instance, port, region, profile)
-    process = subprocess.Popen(
-        command,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is ours to handle; the plugin ends with its group
-    )
+    process = start_group(command, environment)  # Ctrl-C is ours to handle
     try:
         _wait_until_listening(process, port, seconds)
         yield f"https://127.0.0.1:{port}"
     finally:
-        _end(process)
+        end_group(process, _STOP_SECONDS)  # and the plugin that it started
 
 
 def _command(
@@ -150,18 +143,3 @@ def _wait_until_listening(process: "subprocess.Popen[bytes]", port: int, seconds
                 return
         time.sleep(_POLL_SECONDS)
     raise UnavailableError(f"the tunnel does not listen after {seconds:.0f} s")
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the command and the plugin that it started, which share a group of their own."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-        break
-    process.wait()

@@ -4,7 +4,7 @@ Advice: for each error, the one sentence that says what happened and what to do 
 
 from typing import Final
 
-from app.chatbot.errors import SettingsError
+from app.chatbot.errors import FormError, SchemaError, SettingsError
 from app.protocol.errors import AppError, AttestationError, TruncatedError
 
 _ADVICE: Final = {
@@ -12,6 +12,7 @@ _ADVICE: Final = {
     "retry with sensitive text: tell whoever runs the server.",
     "pcr_mismatch": "The enclave runs an image that is not on your approved list ({}); "
     "{sent}. If a new release was announced, get its reviewed releases.json.",
+    "form": "The answer cannot be used as a form ({}); ask again, or ask for less.",
     "receipt": "The answer's receipt does not verify ({}); do not rely on what was shown, and tell "
     "whoever runs the server.",
     "question": "This cannot be asked ({}); change it and ask again.",
@@ -35,6 +36,9 @@ _ADVICE: Final = {
     "truncated": "The answer is incomplete ({}): treat what was shown as unfinished, ask again.",
     "unavailable": "Nobody answers ({}); check the URL and that the server is running.",
     "config": "{}",
+    "schema": "The schema cannot be used ({}); change it there and ask again. docs/structured.md "
+    "lists what a schema may say.",
+    "document": "{}.",
     "internal": "The enclave failed and says no more, by design ({}); try again.",
 }
 _CLOCK: Final = (
@@ -81,9 +85,11 @@ def _advise_length(error: AppError) -> str:
 
 
 def exit_code(error: AppError) -> int:
-    """Give the exit code: 4 not whole, 3 not trusted, 2 AWS's settings, 1 anything else."""
-    if isinstance(error, SettingsError):
+    """
+    Give the exit code: 4 not whole, 3 not trusted, 2 AWS's settings or a schema, 1 anything else.
+    """
+    if isinstance(error, SettingsError | SchemaError):
         return EXIT_USAGE
-    if error.incomplete or isinstance(error, TruncatedError):
+    if error.incomplete or isinstance(error, TruncatedError | FormError):
         return EXIT_INCOMPLETE
     return EXIT_NOT_TRUSTED if isinstance(error, AttestationError) else EXIT_FAILED

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.chatbot.evidence.advice import blames_clocks
+from app.chatbot.name import PROGRAM
 from app.protocol.errors import AppError, AttestationError, PcrMismatchError
 
 _NOT_SENT: Final = "Nothing of your question has left this machine."
@@ -35,7 +36,7 @@ _TOLD: Final = {
         "This enclave runs something else",
         "Its proof is signed as it should be, but its image is not on your approved list.",
         f"Nobody you trust has reviewed what would read your question. {_NOT_SENT}",
-        "If a new release was announced, run bin/chat releases import. If not, report it.",
+        f"If a new release was announced, run {PROGRAM} releases import. If not, report it.",
     ),
     "clock": (
         "The clocks disagree",
@@ -156,6 +157,24 @@ _TOLD: Final = {
         "This program cannot start as it is set up.",
         _NOT_SENT,
         "The message below says which setting, and how to mend it.",
+    ),
+    "schema": (
+        "The schema cannot be used",
+        "It has a part that is not served, or is no schema.",
+        "An answer could not be held to it.",
+        "Change it where the message below says.",
+    ),
+    "form": (
+        "The answer is not the form that was asked for",
+        "It was cut off before its end, or does not validate.",
+        _UNFINISHED,
+        "Allow it more tokens, or bound its texts in the schema, and ask again.",
+    ),
+    "document": (
+        "This file cannot be read",
+        "It is damaged, locked, or of a kind that is not read here.",
+        _NOT_SENT,
+        "The message below says why, and what to do.",
     ),
     "internal": (
         "The enclave failed",

@@ -1,14 +1,16 @@
 """
-The command `bin/chat serve`: an OpenAI-compatible API for programs of this machine.
+The command `serve`: an OpenAI-compatible API for programs of this machine.
 """
 
+import argparse
 import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from app.chatbot.console import Terminal, show_banner
-from app.chatbot.local_http import listen, make_token, serve, url_of
+from app.chatbot.local_http import listen, make_token, parse_port, serve, url_of
+from app.chatbot.machine import create_private, is_private
 from app.chatbot.openai.conversations import Conversations
 from app.chatbot.openai.server import make_application
 from app.chatbot.session.session import Session
@@ -17,6 +19,33 @@ from app.protocol.errors import ConfigError
 from app.protocol.question import Options
 
 _MIN_TOKEN = 32  # characters
+
+
+def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `serve` takes."""
+    parser.description = (
+        "Verify the enclave, then serve OpenAI's API on 127.0.0.1 until Ctrl-C. Prints two lines "
+        "to export, which most clients take as they are. Answer options before serve are the "
+        "defaults of what a request leaves out. Tools, schemas of answers, reasoning and "
+        "log-probabilities are honoured as far as the model can; what is not is refused by name. "
+        "docs/clients.md says what is honoured, what changes nothing, and what is refused."
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--port", type=parse_port, default=0, metavar="N", help="default: a free one"
+    )
+    where.add_argument(
+        "--socket",
+        type=Path,
+        metavar="PATH",
+        help="a Unix socket instead, which no other user can reach or take over",
+    )
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="keep the token here from one start to the next; default: a fresh one each time",
+    )
 
 
 def serve_sessions(
@@ -76,12 +105,11 @@ def _token(path: Path | None) -> str:
         return make_token()
     try:
         if path.exists():
-            return _check(path, path.read_text().strip())
+            return _check(path, path.read_text(encoding="utf-8").strip())
         token = make_token()
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(token + "\n")
+        with os.fdopen(create_private(path), "wb") as file:
+            file.write(token.encode() + b"\n")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be used for a token: {type(error).__name__}") from None
     return token
@@ -90,6 +118,6 @@ def _token(path: Path | None) -> str:
 def _check(path: Path, token: str) -> str:
     if len(token) < _MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(f"{path} has no token of {_MIN_TOKEN} ASCII characters or more")
-    if path.stat().st_mode & 0o077:
+    if not is_private(path):
         raise ConfigError(f"{path} can be read by other users: chmod 600 {path}")
     return token

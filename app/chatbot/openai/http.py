@@ -2,16 +2,21 @@
 What all endpoints do with HTTP: reading a body, and refusing by a status of its own.
 """
 
-from typing import Final
+import asyncio
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from app.chatbot.local_http import read_body
+from app.chatbot.openai.files import MAX_ENCODED_BYTES
 from app.protocol.errors import TooLongError
 
 # JSON may write each byte of a text in six; the enclave's own limit says what is too long.
 _MAX_BODY_BYTES: Final = 2 * 1024 * 1024
+_FILES: Final = b'"file_data"'
+_Parsed = TypeVar("_Parsed")
 
 
 class NotFoundError(HTTPException):
@@ -35,6 +40,15 @@ async def read(request: Request) -> bytes:
         HTTPException: It is too large.
     """
     try:
-        return await read_body(request, _MAX_BODY_BYTES)
+        body = await read_body(request, _MAX_BODY_BYTES + MAX_ENCODED_BYTES)
     except TooLongError as error:
         raise HTTPException(413, str(error)) from None
+    if len(body) > _MAX_BODY_BYTES and _FILES not in body:
+        words = f"the body is {len(body)} bytes, without files the limit is {_MAX_BODY_BYTES}"
+        raise HTTPException(413, words)
+    return body
+
+
+async def parse_aside(parse: Callable[[bytes], _Parsed], body: bytes) -> _Parsed:
+    """Give what *parse* makes of *body*; in a thread where that may take long, as files do."""
+    return await asyncio.to_thread(parse, body) if _FILES in body else parse(body)

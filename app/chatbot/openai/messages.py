@@ -5,11 +5,12 @@ Messages of a chat completion, and those of a question that they become.
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from app.chatbot.openai.body import Body, RequestError, Whole
+from app.chatbot.openai.files import GivenFile, show_files
 from app.protocol.question import Message, ToolCall
 
 # Templates of some models take no other ids of calls; that of every call made here is one.
@@ -34,16 +35,28 @@ class Refusal(Body):
         return self.refusal
 
 
-def by_kind(*texts: str, message: str) -> Discriminator:
+class _File(Body):
+    type: Literal["file"]
+    file: GivenFile
+
+    @property
+    def text(self) -> str:
+        """Nothing: `GivenMessage.with_files_read` puts what it says in its place."""
+        return ""
+
+
+def by_kind(*texts: str, file: str = "", message: str) -> Discriminator:
     """
-    Tell parts of text from refusals.
+    Tell parts of text from refusals and files.
 
     Args:
         texts: The types that parts of text have.
 
+        file: The type that files have, "" where there are none.
+
         message: Of the error for any other.
     """
-    tags = {**dict.fromkeys(texts, "<text>"), "refusal": "<refusal>"}
+    tags = {file: "<file>", **dict.fromkeys(texts, "<text>"), "refusal": "<refusal>"}
 
     def tag(value: object) -> str | None:
         kind = value.get("type") if isinstance(value, dict) else None
@@ -54,8 +67,10 @@ def by_kind(*texts: str, message: str) -> Discriminator:
 
 BY_SHAPE: Final = Discriminator(lambda value: "<list>" if isinstance(value, list) else "<text>")
 _Part = Annotated[
-    Annotated[_Text, Tag("<text>")] | Annotated[Refusal, Tag("<refusal>")],
-    by_kind("text", message="only parts of type text are read here"),
+    Annotated[_Text, Tag("<text>")]
+    | Annotated[Refusal, Tag("<refusal>")]
+    | Annotated[_File, Tag("<file>")],
+    by_kind("text", file="file", message="only parts of type text or file are read here"),
 ]
 _Content = Annotated[
     Annotated[str, Tag("<text>")] | Annotated[list[_Part], Field(fail_fast=True), Tag("<list>")],
@@ -110,6 +125,26 @@ class GivenMessage(Body):
         if self.tool_call_id is not None and self.role != "tool":
             raise _misplaced(f"{place}.tool_call_id", "a tool")
 
+    def with_files_read(self, place: str) -> Self:
+        """
+        Give it with the text of each file in the file's place.
+
+        Raises:
+            RequestError: One cannot be read, or it is not a user's.
+        """
+        parts = self.content if isinstance(self.content, list) else []
+        files = [part.file if isinstance(part, _File) else None for part in parts]
+        if not any(files):
+            return self
+        places = [f"{place}.content[{number}].file" for number in range(len(parts))]
+        if self.role != "user":
+            raise _misplaced(
+                next(p for p, file in zip(places, files, strict=True) if file), "a user"
+            )
+        shown = zip(show_files(files, places), parts, strict=True)
+        read = [part if text is None else _Text(type="text", text=text) for text, part in shown]
+        return self.model_copy(update={"content": read})
+
     def to_message(self) -> Message:
         """Give what it says, as a question has it."""
         name = self.name or ""
@@ -145,11 +180,13 @@ def to_messages(given: Sequence[GivenMessage]) -> tuple[Message, ...]:
     Give the messages of a question.
 
     Raises:
-        RequestError: One lacks what its role needs, or the last one asks for no answer.
+        RequestError: One lacks what its role needs, or has a file that cannot be read, or the last
+            one asks for no answer.
     """
     for number, message in enumerate(given):
         message.require_role(f"messages[{number}]")
-    messages = tuple(message.to_message() for message in given)
+    read = [message.with_files_read(f"messages[{number}]") for number, message in enumerate(given)]
+    messages = tuple(message.to_message() for message in read)
     last = messages[-1]
     blank = last.role != "tool" and not last.text.strip()
     if blank or last.role == "system" or last.calls:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 from starlette.applications import Starlette
@@ -20,9 +21,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.chatbot.local_http import bearer, is_token
+from app.chatbot.name import PROGRAM
 from app.chatbot.openai.body import RequestError
 from app.chatbot.openai.conversations import MAX_SESSIONS, Conversations
-from app.chatbot.openai.http import NotFoundError, read
+from app.chatbot.openai.http import NotFoundError, parse_aside, read
 from app.chatbot.openai.request import Asked, parse_chat, parse_completion
 from app.chatbot.openai.response import (
     Endpoint,
@@ -44,10 +46,10 @@ _THREADS: Final = 4 * MAX_SESSIONS
 _COMPLETIONS: Final = "/v1/completions"
 _NOT_SERVED: Final = (
     "this is not served here; GET /v1/models and POST /v1/chat/completions, /v1/completions and "
-    "/v1/responses are, for text alone"
+    "/v1/responses are, for text and files of text"
 )
 _CODES: Final = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}
-_PARSERS: Final[dict[Endpoint, Callable[[bytes, Options], Asked]]] = {
+_PARSERS: Final[dict[Endpoint, Callable[..., Asked]]] = {
     "chat": parse_chat,
     "completion": parse_completion,
 }
@@ -127,7 +129,9 @@ class _Server:
         return await self._answer(request, "completion")
 
     async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
-        asked = _PARSERS[endpoint](await read(request), self._defaults)
+        asked = await parse_aside(
+            partial(_PARSERS[endpoint], defaults=self._defaults), await read(request)
+        )
         self._require_model(asked.model)
         shape = Shape(
             endpoint,
@@ -205,5 +209,5 @@ def _answer_http(_: Request, error: HTTPException) -> Response:
 
 def _answer_fault(_: Request, __: Exception) -> Response:
     """Answer what nobody has foreseen, without what it says, which may quote a question."""
-    body = error_body("bin/chat serve failed; please report it", "server_error", "internal")
+    body = error_body(f"{PROGRAM} serve failed; please report it", "server_error", "internal")
     return JSONResponse(body, 500)

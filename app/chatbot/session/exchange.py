@@ -17,7 +17,7 @@ from app.chatbot.session.trust import VerifiedEnclave
 from app.protocol.errors import TruncatedError
 from app.protocol.messages import Kind
 from app.protocol.piece import Piece
-from app.protocol.question import Message, Options
+from app.protocol.question import Message, Options, ToolCall
 from app.protocol.receipt import Receipt
 from app.protocol.releases import Release
 
@@ -246,6 +246,11 @@ class Answer(Generator[str]):
     def text(self) -> str:
         """What has come of its text so far."""
         return self._exchange.text
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls of tools that it has made so far."""
+        return self._exchange.message().calls
 
     @property
     def state(self) -> State:

@@ -3,13 +3,16 @@ A conversation at a terminal: questions and commands in turn; or one question al
 """
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from app.chatbot.console import Terminal, show_banner
-from app.chatbot.errors import OutputError
+from app.chatbot.documents.document import Document
+from app.chatbot.documents.words import tell
+from app.chatbot.errors import DocumentError, OutputError
 from app.chatbot.evidence.advice import advise
 from app.chatbot.evidence.words import (
     describe_change,
@@ -17,56 +20,85 @@ from app.chatbot.evidence.words import (
     describe_receipt,
     to_json,
 )
+from app.chatbot.name import PROGRAM
 from app.chatbot.session.exchange import Evidence
 from app.chatbot.session.session import Session
-from app.chatbot.terminal.margin import showing_answer
+from app.chatbot.terminal.attached import Attached, compose_shown, show_offer
+from app.chatbot.terminal.keeping import Keeping
+from app.chatbot.terminal.kept import Kept
 from app.chatbot.terminal.progress import showing_progress
 from app.chatbot.terminal.prompt_line import read_lines, read_secret
-from app.chatbot.terminal.transcript import (
-    MIN_PASSPHRASE,
-    Transcript,
-    require_room,
-    save_transcript,
-)
+from app.chatbot.terminal.sealed_file import MIN_PASSPHRASE
+from app.chatbot.terminal.showing import showing_answer
+from app.chatbot.terminal.transcript import Transcript, require_room, save_transcript
 from app.protocol.errors import AppError, ConfigError, TooLongError
 from app.protocol.question import Options
 
-_COMMANDS: Final = ("/proof", "/new", "/save", "/help", "/quit")
-_HELP: Final = """\
-/proof       what was verified, in full      /new   start another conversation
-/save FILE   keep it, under a passphrase     /help  this text
+_COMMANDS: Final = ("/file", "/drop", "/proof", "/new", "/keep", "/save", "/help", "/quit")
+_HELP: Final = f"""\
+/file PATH   read a document for your next question; /file PATH 1-3,7 some pages of it
+/drop        leave it out again              /new   start another conversation
+/proof       what was verified, in full      /help  this text
+/keep NAME   keep the conversation, to be continued: {PROGRAM} chat --continue NAME
+/save FILE   write a copy of it, to be read: {PROGRAM} read FILE
 /quit        leave (also Ctrl-D)             Ctrl-C stops an answer
-bin/chat read FILE shows what was saved"""
+What you keep and save opens with your passphrase alone."""
 
 
 def ask_once(
-    session: Session, question: str, options: Options, terminal: Terminal, *, as_json: bool
+    session: Session,
+    question: str,
+    options: Options,
+    terminal: Terminal,
+    *,
+    as_json: bool,
+    documents: Sequence[Document] = (),
 ) -> None:
     """
     Ask one question and show its answer, streamed, or as one JSON object.
+
+    Args:
+        documents: What it is about.
 
     Raises:
         AppError: As `Session.ask`.
     """
     if not as_json:
         show_banner(session, terminal)
-    evidence, text = _show(session, question, options, terminal, streamed=not as_json)
+    shown = compose_shown(documents, question, session, terminal)
+    try:
+        evidence, text = show_answer(session, shown, options, terminal, streamed=not as_json)
+    except TooLongError as error:
+        show_offer(documents, error, terminal)
+        raise
     if as_json:
-        terminal.piece(json.dumps(to_json(question, text, evidence)) + "\n")
+        files = {"files": list(map(tell, documents))} if documents else {}
+        terminal.piece(json.dumps(to_json(question, text, evidence) | files) + "\n")
 
 
-def converse(session: Session, options: Options, terminal: Terminal) -> None:
-    """Read questions and show answers until the input ends or /quit."""
+def converse(
+    session: Session, options: Options, terminal: Terminal, kept: Kept | None = None
+) -> None:
+    """
+    Read questions and show answers until the input ends or /quit.
+
+    Args:
+        kept: The file of the conversation, which is to be begun or continued; it is closed.
+    """
     show_banner(session, terminal)
     terminal.note("/help lists commands")
-    conversation = _Conversation(session, options, terminal)
-    for line in read_lines(terminal, _COMMANDS):
-        if line in {"/quit", "/exit"}:
-            return
-        if line.startswith("/"):
-            conversation.obey(line)
-        elif line:
-            conversation.ask(line)
+    conversation = _Conversation(session, options, terminal, Keeping(terminal, kept))
+    conversation.keeping.go_on(session)
+    try:
+        for line in read_lines(terminal, _COMMANDS):
+            if line in {"/quit", "/exit"}:
+                return
+            if line.startswith("/"):
+                conversation.obey(line)
+            elif line:
+                conversation.ask(line)
+    finally:
+        conversation.keeping.end()
 
 
 @dataclass(slots=True)
@@ -76,13 +108,21 @@ class _Conversation:
     session: Session
     options: Options
     terminal: Terminal
+    keeping: Keeping
     evidence: list[Evidence] = field(default_factory=list)
+    attached: Attached = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Attach nothing yet."""
+        self.attached = Attached(self.terminal)
 
     def ask(self, question: str) -> None:
         """Show one answer; an error or Ctrl-C ends it and keeps the session."""
         try:
-            evidence, _ = _show(self.session, question, self.options, self.terminal)
+            shown = self.attached.compose(question, self.session)
+            evidence, _ = show_answer(self.session, shown, self.options, self.terminal)
             self.evidence.append(evidence)
+            self.attached.documents.clear()
         except KeyboardInterrupt:
             stopped = "stopped   this answer is incomplete and not part of the conversation"
             self.terminal.note("")
@@ -92,8 +132,15 @@ class _Conversation:
         except AppError as error:
             self.terminal.note("")
             self.terminal.tell(f"failed    {advise(error)}", "bold red")
-            if isinstance(error, TooLongError) and self.session.history:
-                self.terminal.note("/new starts another conversation; /save FILE keeps this one")
+            if isinstance(error, TooLongError):
+                self._show_ways_out(error)
+        else:
+            self.keeping.keep(self.session, self.evidence)
+
+    def _show_ways_out(self, error: TooLongError) -> None:
+        show_offer(self.attached.documents, error, self.terminal)
+        if self.session.history:
+            self.terminal.note("/new starts another conversation; /save FILE keeps this one")
 
     def obey(self, line: str) -> None:
         """Do what a command says."""
@@ -105,6 +152,13 @@ class _Conversation:
             self.session.new_conversation()
             self.evidence.clear()
             self.terminal.note("new conversation, new keys")
+            self.keeping.leave()
+        elif command == "/keep":
+            self.keeping.begin(argument.strip(), self.session, self.evidence)
+        elif command == "/file":
+            self._attach(argument.strip())
+        elif command == "/drop":
+            self.attached.drop()
         elif command == "/save" and argument.strip():
             self._save(argument.strip())
         elif command == "/save":
@@ -113,6 +167,17 @@ class _Conversation:
             self.terminal.note(_HELP)
         else:
             self.terminal.note(f"{command} is no command: /help lists them")
+
+    def _attach(self, argument: str) -> None:
+        try:
+            if argument:
+                self.attached.attach(argument)
+            else:
+                self.attached.show()
+        except KeyboardInterrupt:
+            self.terminal.note("not read")
+        except DocumentError as error:
+            self.terminal.tell(f"failed    {advise(error)}", "bold red")
 
     def _save(self, name: str) -> None:
         transcript = Transcript(self.session.history, tuple(self.evidence))
@@ -134,7 +199,7 @@ class _Conversation:
         except AppError as error:
             self.terminal.tell(f"failed    {advise(error)}", "bold red")
         else:
-            self.terminal.note(f"saved     {path}; bin/chat read {path} shows it")
+            self.terminal.note(f"saved     {path}; {PROGRAM} read {path} shows it")
 
 
 def _find_home(name: str) -> Path:
@@ -145,7 +210,7 @@ def _find_home(name: str) -> Path:
         raise ConfigError(f"{name} cannot be written: no such home") from None
 
 
-def _show(
+def show_answer(
     session: Session,
     question: str,
     options: Options,
@@ -153,7 +218,7 @@ def _show(
     *,
     streamed: bool = True,
 ) -> tuple[Evidence, str]:
-    """Show one answer and its receipt as they come; give the evidence and the text."""
+    """Show one answer and its receipt as they come, or neither; give the evidence and the text."""
     answer = session.ask(question, options)
     beside = not (streamed and terminal.answers.isatty())
     try:
@@ -169,10 +234,15 @@ def _show(
     evidence = answer.evidence
     assert evidence is not None  # noqa: S101 - the iterator ended without raising
     if streamed:
-        terminal.tell(describe_receipt(evidence))
-        if change := describe_change(evidence):
-            terminal.tell(change, "bold yellow")
+        show_receipt(evidence, terminal)
     return evidence, answer.text
+
+
+def show_receipt(evidence: Evidence, terminal: Terminal) -> None:
+    """Show what the receipt of an answer says, and whether another release answered."""
+    terminal.tell(describe_receipt(evidence))
+    if change := describe_change(evidence):
+        terminal.tell(change, "bold yellow")
 
 
 def _show_nothing(_: str) -> None:

@@ -1,34 +1,23 @@
 """
 A transcript: a conversation in a file that only its passphrase opens.
 
-The file is a label, a salt, a nonce and ciphertext: AES-256-GCM under a key that scrypt derives
-from passphrase and salt. Inside is JSON: messages, and what was verified of each answer.
+It is sealed as `sealed_file` says. Inside is JSON: messages, and what was verified of each answer.
 """
 
 import json
 import os
-import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-
+from app.chatbot.machine import create_private
 from app.chatbot.session.exchange import Evidence
+from app.chatbot.terminal.sealed_file import MAX_BYTES, make_key, open_sealed
 from app.protocol.errors import ConfigError
 from app.protocol.question import Message
 
-MIN_PASSPHRASE: Final = 8  # characters; scrypt makes guessing dear, and no more than that
 _LABEL: Final = b"enclave-llm transcript 1\n"
-_SALT_BYTES: Final = 32
-_NONCE_BYTES: Final = 12
-_KEY_BYTES: Final = 32
-# 128 MiB and a few tenths of a second a guess: RFC 7914's r and p, OWASP's N.
-_N, _R, _P = 2**17, 8, 1
-_MAX_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +38,15 @@ class Transcript:
             {
                 "saved_at": now.isoformat(timespec="seconds"),
                 "messages": [{"role": item.role, "text": item.text} for item in self.messages],
-                "answers": [_describe(item) for item in self.evidence],
+                "answers": [describe_answer(item) for item in self.evidence],
             },
             ensure_ascii=False,
             indent=2,
         ).encode()
 
 
-def _describe(evidence: Evidence) -> dict[str, object]:
+def describe_answer(evidence: Evidence) -> dict[str, object]:
+    """Give what was verified of an answer, as it is kept."""
     release, receipt = evidence.enclave.release, evidence.receipt
     return {
         "release": release.name,
@@ -97,24 +87,17 @@ def save_transcript(path: Path, transcript: Transcript, passphrase: str) -> None
     Raises:
         ConfigError: The file is there already or cannot be written, or the passphrase is short.
     """
-    if len(passphrase) < MIN_PASSPHRASE:
-        raise ConfigError(
-            f"the passphrase has under {MIN_PASSPHRASE} characters: take a longer one"
-        )
-    salt, nonce = secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_NONCE_BYTES)
-    head = _LABEL + salt
-    sealed = AESGCM(_derive(passphrase, salt)).encrypt(
-        nonce, transcript.encode(datetime.now(UTC)), head
-    )
+    key = make_key(passphrase)
+    sealed = key.seal(_LABEL, transcript.encode(datetime.now(UTC)))
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = create_private(path)
     except FileExistsError:
         raise ConfigError(f"{path} is there already: name another file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in its name
         raise ConfigError(f"{path} cannot be written: {_reason(error)}") from None
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(head + nonce + sealed)
+            file.write(sealed)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
@@ -133,18 +116,10 @@ def open_transcript(path: Path, passphrase: str) -> str:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_BYTES)
+            data = file.read(MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    if not data.startswith(_LABEL) or len(data) < len(_LABEL) + _SALT_BYTES + _NONCE_BYTES:
+    if not data.startswith(_LABEL):
         raise ConfigError(f"{path} is no transcript of this program")
-    head, rest = data[: len(_LABEL) + _SALT_BYTES], data[len(_LABEL) + _SALT_BYTES :]
-    key = _derive(passphrase, head[len(_LABEL) :])
-    try:
-        return AESGCM(key).decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], head).decode()
-    except (InvalidTag, ValueError):
-        raise ConfigError(f"{path} does not open: another passphrase, or it was altered") from None
-
-
-def _derive(passphrase: str, salt: bytes) -> bytes:
-    return Scrypt(salt=salt, length=_KEY_BYTES, n=_N, r=_R, p=_P).derive(passphrase.encode())
+    content, _ = open_sealed(path, data, _LABEL, passphrase)
+    return content.decode()

@@ -1,10 +1,11 @@
 """
-The command `bin/chat web`: a page for one browser of this machine.
+The command `web`: a page for one browser of this machine.
 """
 
 import argparse
 import webbrowser
 from collections.abc import Callable
+from typing import Final
 
 from app.chatbot.console import Terminal
 from app.chatbot.local_http import listen, parse_port, serve, url_of
@@ -12,6 +13,13 @@ from app.chatbot.session.session import Session
 from app.chatbot.web.server import Web
 from app.chatbot.web.visit import Visit
 from app.protocol.question import Options
+
+DESCRIPTION: Final = (
+    "Serve a page for one browser of this machine until Ctrl-C: a conversation, and beside it the "
+    "proof and what the server saw. The link that is printed works once. The page verifies the "
+    "enclave when it opens, and keeps nothing of a conversation. docs/page.md tells who else can "
+    "use it, and who cannot."
+)
 
 
 def add_web_arguments(parser: argparse.ArgumentParser) -> None:

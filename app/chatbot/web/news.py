@@ -26,13 +26,16 @@ class Telling:
 
     Args:
         padding: As the question's options have it.
+
+    Attributes:
+        error: What the answer ended with, if it did.
     """
 
     answer: Answer
     question: str = field(repr=False)
     padding: str
     _pieces: list[tuple[float, str]] = field(default_factory=list, repr=False)
-    _error: AppError | None = None
+    error: AppError | None = None
     _told_pieces: int = 0
     _told_frames: int = 0
     _told_sight: Json = field(default_factory=dict, repr=False)
@@ -43,7 +46,7 @@ class Telling:
             for piece in self.answer:
                 self._pieces.append((round(self.answer.seconds, 3), piece))
         except AppError as error:
-            self._error = error
+            self.error = error
 
     async def follow(self, drive: Callable[[], None]) -> AsyncIterator[Json]:
         """
@@ -89,7 +92,7 @@ class Telling:
         if self.answer.stopped:
             outcome = "Stopped; not whole, and not in the conversation"
             return ended | {"type": "stopped", "outcome": outcome}
-        return ended | describe_failure(self._error or AppError("the answer ended without a word"))
+        return ended | describe_failure(self.error or AppError("the answer ended without a word"))
 
 
 def describe_failure(error: AppError) -> Json:

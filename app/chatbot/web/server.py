@@ -19,8 +19,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from app.chatbot.documents.document import MAX_FILE_BYTES
 from app.chatbot.local_http import is_token, make_token, read_body
 from app.chatbot.web.channel import Channel
+from app.chatbot.web.files import MOST_FILES
 from app.chatbot.web.visit import Ending, Visit
 from app.protocol.constants import MAX_QUESTION_BYTES
 from app.protocol.errors import AppError, EnvelopeError
@@ -148,7 +150,8 @@ class Web:
         return Response(page.channel.reply(b""), 200, _HEADERS, "application/octet-stream")
 
     async def _tell(self, page: _Page) -> AsyncIterator[bytes]:
-        opened = {"type": "opened", "again": self._again, "limit": MAX_QUESTION_BYTES}
+        limits = {"limit": MAX_QUESTION_BYTES, "file_limit": MAX_FILE_BYTES, "files": MOST_FILES}
+        opened = {"type": "opened", "again": self._again, **limits}
         yield _seal(page.channel, opened)
         async for event in page.visit.listen():
             yield _seal(page.channel, event)

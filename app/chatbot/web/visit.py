@@ -8,15 +8,19 @@ nothing it could ask with.
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Final, Literal
 
+from app.chatbot.documents.frame import compose
 from app.chatbot.evidence.finding import Json, find_doubted, find_refused, find_verified
 from app.chatbot.session.exchange import Answer
 from app.chatbot.session.session import Session
+from app.chatbot.web.files import Files, name_files, offer_pages
 from app.chatbot.web.news import Telling, describe_failure
 from app.protocol.errors import AppError, BusyError, ProtocolError, UnavailableError
 from app.protocol.question import Options
 
+_ANY: Final = 2**63  # tokens, while nobody knows how many there may be
 _BEAT_SECONDS: Final = 2.0  # so that a page that has gone is missed, and no browser gives up
 
 Ending = Literal["replaced", "ended", "failed"]
@@ -50,6 +54,8 @@ class Visit:
         self._turn = asyncio.Lock()  # of the page's commands
         self._tasks: set[asyncio.Task[None]] = set()
         self._left = False
+        self._files = Files()
+        self._reading = asyncio.Lock()  # of files, which goes on beside an answer
 
     async def listen(self) -> AsyncIterator[Json]:
         """
@@ -71,7 +77,7 @@ class Visit:
         Begin what the page commands; `listen` tells what comes of it.
 
         Raises:
-            ProtocolError: There is no such command.
+            ProtocolError: There is no such command, or a file is not as a page sends it.
         """
         match command:
             case {"do": "prove"}:  # that this is the program: whoever replies has shown it
@@ -82,6 +88,12 @@ class Visit:
                 self._begin(self._verify())
             case {"do": "new"}:
                 self._begin(self._start_anew())
+            case {"do": "upload", "file": int(number), "data": str(piece)}:
+                self._files.take(number, piece)
+            case {"do": "read", "file": int(number), "name": str(name), "pages": str(pages)}:
+                self._begin(self._read(number, name, pages), self._reading)
+            case {"do": "remove", "file": int(number)}:
+                self._begin(self._remove(number), self._reading)
             case {"do": "ask", "text": str(text)}:
                 self._begin(self._ask(text))
             case _:
@@ -92,13 +104,13 @@ class Visit:
         self._stop()
         self._events.put_nowait({"type": "closed", "why": why})
 
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(self._take_turn(work))
+    def _begin(self, work: Coroutine[None, None, None], turn: asyncio.Lock | None = None) -> None:
+        task = asyncio.create_task(self._take_turn(work, turn or self._turn))
         self._tasks.add(task)
         task.add_done_callback(self._finish)
 
-    async def _take_turn(self, work: Coroutine[None, None, None]) -> None:
-        async with self._turn:
+    async def _take_turn(self, work: Coroutine[None, None, None], turn: asyncio.Lock) -> None:
+        async with turn:
             await work
 
     def _finish(self, task: asyncio.Task[None]) -> None:
@@ -115,18 +127,34 @@ class Visit:
         self._tell({"type": "begun"})
 
     async def _ask(self, text: str) -> None:
-        self._tell({"type": "asked", "question": text})
+        async with self._reading:
+            files = self._files.documents
+        documents = list(files.values())
+        asked: Json = {"question": text, "files": name_files(documents), "given": list(files)}
+        self._tell({"type": "asked", **asked})
         session = self._session
         if session is None:
             self._tell(describe_failure(BusyError("the enclave is not verified yet")))
             return
-        self._answer = answer = session.ask(text, self._options)
-        telling = Telling(answer, text, self._options.padding)
+        shown = compose(documents, text)
+        self._answer = answer = session.ask(shown, self._options)
+        telling = Telling(answer, shown, self._options.padding)
         enclave = session.enclave
         async for event in telling.follow(lambda: self._use(telling.drive)):
             anew = session.doubted or session.enclave is not enclave
             found = _find(session) if anew and event["type"] != "news" else {}
-            self._tell(found | event)
+            if event["type"] == "whole":
+                for number in files:
+                    self._files.remove(number)
+            self._tell(found | event | offer_pages(documents, telling.error))
+
+    async def _read(self, number: int, name: str, pages: str) -> None:
+        context_tokens = self._session.enclave.manifest.context_tokens if self._session else _ANY
+        read = partial(self._files.read, number, name, pages, context_tokens)
+        self._tell(await asyncio.to_thread(read))
+
+    async def _remove(self, number: int) -> None:
+        self._files.remove(number)
 
     async def _next(self) -> Json:
         try:

@@ -101,13 +101,13 @@ class BatchingEngine:
         def prepare() -> BatchedAnswers:
             conversation = prefix.name if prefix else object()
             grammar = self._tokenizer.grammar(question)
-            if grammar is not None:
-                self._require_grammar(
-                    grammar, conversation, deadline=deadline, require_wanted=require_wanted
-                )
             prompt = self._encoder.encode(
                 question, conversation, deadline=deadline, require_wanted=require_wanted
             )
+            if grammar is not None:  # dearest last: a prompt that does not fit is refused before
+                self._require_grammar(
+                    grammar, conversation, deadline=deadline, require_wanted=require_wanted
+                )
             sequences = [
                 self._make_sequence(question, prompt, prefix, index, grammar)
                 for index in range(question.options.n)

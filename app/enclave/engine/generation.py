@@ -137,7 +137,7 @@ class BatchedGeneration:
         with self._answers.changed:
             if self.reason is None:
                 self.reason = reason
-                self._answers.changed.notify_all()
+                self._answers.note_end()
         if self.sequence.constraint is not None:
             self.sequence.constraint.end()
 
@@ -164,6 +164,7 @@ class BatchedAnswers:
     ) -> None:
         self.changed = threading.Condition()
         self.pieces: list[Piece] = []
+        self._over = threading.Event()
         self.answers: Sequence[BatchedGeneration] = [
             BatchedGeneration(engine, self, sequence, deadline=deadline) for sequence in sequences
         ]
@@ -190,6 +191,16 @@ class BatchedAnswers:
             self.changed.wait_for(lambda: self.pieces or self._have_ended(), timeout_seconds)
             pieces, self.pieces = self.pieces, []
             return pieces
+
+    def wait_until_over(self, timeout_seconds: float) -> None:
+        """Wait until all have ended, up to *timeout_seconds*, whatever is made meanwhile."""
+        self._over.wait(timeout_seconds)
+
+    def note_end(self) -> None:
+        """Have whoever waits look at what one's end has changed."""
+        self.changed.notify_all()
+        if self._have_ended():
+            self._over.set()
 
     def cancel(self) -> None:
         """Stop generating and free the slots at once."""

@@ -56,6 +56,9 @@ class Generation(Protocol):
         none. Never raises: an engine that fails ends with finish reason `error`.
         """
 
+    def wait_until_over(self, timeout_seconds: float) -> None:
+        """Wait until all answers have ended, up to *timeout_seconds*, whatever is made."""
+
     def cancel(self) -> None:
         """Stop generating and free its slots at once; may be called at any time, also twice."""
 

@@ -95,8 +95,9 @@ class Products:
     What a model multiplies.
 
     Attributes:
-        widths: Of the activations that meet weights. A group that is wider than one would switch
-            8-bit products off; one that divides all leaves no part of a group.
+        widths: Of the activations that meet weights, or of those that meet weights of one scale. A
+            group that is wider than one would switch 8-bit products off; one that divides all
+            leaves no part of a group.
 
         experts: Whether some weights are those of several experts.
     """
@@ -217,9 +218,25 @@ def find_products(model: openvino.Model) -> Products:
         if operation.get_type_name() == "MatMul":
             shape, weights = (operation.input_value(at).partial_shape for at in (0, 1))
             if weights.is_static and shape[-1].is_static:
-                widths.append(shape[-1].get_length())
+                widths.append(_scale_width(operation) or shape[-1].get_length())
                 experts = experts or len(weights) == _EXPERTS_RANK
     return Products(widths, experts)
+
+
+def _scale_width(product: openvino.Node) -> int | None:
+    """
+    Give the number of weights that share a scale in one row of *product*; None where a row does.
+
+    Narrow weights are kept with a dimension more, [outputs, groups, width], and unfolded.
+    """
+    weights = product.input_value(1)
+    kept = weights.get_node()
+    while kept.get_input_size():
+        kept = kept.input_value(0).get_node()
+    shape = list(kept.get_output_shape(0))
+    if len(shape) == len(weights.partial_shape):
+        return None
+    return int(shape[-1 if product.get_attributes()["transpose_b"] else -2])
 
 
 def _choose_logits(model: openvino.Model) -> None:

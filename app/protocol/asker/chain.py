@@ -7,6 +7,7 @@ or extension is read that AWS's chains do not need. SPEC.md section 3, step 3.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -19,6 +20,7 @@ from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 from app.protocol.asker.constants import CLOCK_LEEWAY_SECONDS
 from app.protocol.errors import AttestationError
 
+_MOST_KNOWN: Final = 32  # certificates; a chain has four below its root
 _TIME: Final = "%Y-%m-%dT%H:%M:%S%z"
 _CRITICAL: Final = {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE}  # all we understand
 _BAD_CERTIFICATE: Final = (
@@ -74,7 +76,14 @@ def verify_chain(
     return keys[-1]
 
 
+@lru_cache(_MOST_KNOWN)
 def _load_issued(der: bytes, issuer: x509.Certificate) -> x509.Certificate:
+    """
+    Load a certificate that *issuer* has signed.
+
+    Bytes that were signed once stay signed: only what time changes is looked at again, by the
+    caller. AWS's authorities last for days, and every receipt brings them along.
+    """
     certificate = x509.load_der_x509_certificate(der)
     if certificate.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA384:
         raise AttestationError("a certificate is not signed by ECDSA with SHA-384")

@@ -45,7 +45,7 @@ def test_many_askers_are_counted_together() -> None:
     """
     figure = make_figure([Answers(seconds=4.0, first_seconds=[0.5, 1.0, 3.0], tokens=[128] * 3)])
     assert figure.total_tokens_per_second == pytest.approx(96)
-    assert figure.decode_tokens_per_second is None
+    assert figure.decode_tokens_per_second == pytest.approx(381)  # in the last second
     assert (figure.first_seconds, figure.last_first_seconds) == (1.0, 3.0)
 
 
@@ -83,7 +83,18 @@ def test_goals_are_ratios_of_totals() -> None:
     assert not outcomes[8, "ours-private"].reached
     assert outcomes[8, "llama-Q8_0"].reached  # exactly what was aimed at
     assert judge({}) == []
-    assert len({(g.ours, g.askers, g.theirs, g.their_askers) for g in GOALS}) == len(GOALS)
+    assert len(set(GOALS)) == len(GOALS)
+
+
+def test_goals_without_prompts() -> None:
+    """
+    Where only generated tokens count, the time of the prompts does not.
+    """
+    alone, eight = Answers(2.0, [1.0], [101]), Answers(4.0, [2.0] * 8, [101] * 8)
+    figures = {("ours-bare", 1): make_figure([alone]), ("ours-bare", 8): make_figure([eight])}
+    (outcome,) = judge(figures)
+    assert outcome.goal.decode
+    assert outcome.ratio == pytest.approx(4.0)
 
 
 def test_turns_begin_with_what_should_not_be_missing() -> None:

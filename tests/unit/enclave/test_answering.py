@@ -264,16 +264,16 @@ def test_unpadded(answerer: Answerer, engine: ScriptedEngine) -> None:
 
 def test_quick_text_shares_frames(answerer: Answerer, engine: ScriptedEngine) -> None:
     """
-    Without padding, text that comes quicker than 50 times a second shares frames, and the receipt
-    leaves in one write.
+    Without padding, text that comes quicker than ten times a second shares frames, the last of it
+    waits for nothing, and the receipt leaves in one write.
     """
-    engine.pieces, engine.seconds = ["x"] * 200, 0.002
+    engine.pieces, engine.seconds = ["x"] * 270, 0.002
     asker, peer, _ = ask(answerer, OFF)
-    assert asker.read(peer.messages)[0] == "x" * 200
+    assert asker.read(peer.messages)[0] == "x" * 270
     text_writes = peer.times[1:-1]
-    assert len(text_writes) <= 1 + 200 * engine.seconds / 0.02
+    assert 1 < len(text_writes) <= 2 + 270 * engine.seconds / 0.1
     assert len(peer.messages) - 1 - len(text_writes) > 1  # the receipt's
-    assert all(later - earlier >= 0.02 for earlier, later in pairwise(text_writes))
+    assert all(later - earlier >= 0.1 for earlier, later in pairwise(text_writes[:-1]))
 
 
 @pytest.mark.parametrize("padding", ["constant", "off"])
@@ -333,7 +333,7 @@ def test_place(answerer: Answerer, engine: ScriptedEngine, padding: Padding) -> 
     """
     Each change of the place in the queue is told, in frames that replace dummies.
     """
-    engine.places, engine.seconds = [2, 1], 0.03
+    engine.places, engine.seconds = [2, 1], 0.15
     asker, peer, _ = ask(answerer, Options(padding=padding))
     assert asker.read(peer.messages)[0] == "Nobody but you."
     assert asker.places == [2, 1, 0]

@@ -168,6 +168,9 @@ class FixedEngine:
         self.polls -= 1
         return [Piece("yes")]
 
+    def wait_until_over(self, timeout_seconds: float) -> None:
+        raise AssertionError(timeout_seconds)
+
     def cancel(self) -> None:
         raise AssertionError
 

@@ -103,13 +103,29 @@ def test_context(tmp_path: Path) -> None:
     file begins by leaving all out.
     """
     (tmp_path / "wheels").mkdir()
-    stage_context(tmp_path / "context", Inputs(tmp_path / "wheels", DEMO), seconds=5)
+    inputs = Inputs(tmp_path / "wheels", DEMO, weights_inside=True)
+    stage_context(tmp_path / "context", inputs, seconds=5)
+    weights = {path.name: path.read_bytes() for path in (tmp_path / "context/weights").iterdir()}
+    assert weights == {path.name: path.read_bytes() for path in DEMO.iterdir()}
     names = {path.name for path in (tmp_path / "context").iterdir()}
     assert names == {"Dockerfile", ".dockerignore", "lay_out.py", "app", "weights", "wheels"}
     assert (tmp_path / "context/.dockerignore").read_text().startswith("*\n")
     found = {path.name for path in (tmp_path / "context/app").iterdir()}
     assert found == {"__init__.py", "enclave", "protocol"}
     assert (tmp_path / "context/app/enclave/main.py").stat().st_mtime == 5
+
+
+def test_context_of_an_image_without_its_weights(tmp_path: Path) -> None:
+    """
+    Of the weights model.json alone goes in, which names the others by digest: whatever size they
+    have, the image has the same.
+    """
+    (tmp_path / "wheels").mkdir()
+    inputs = Inputs(tmp_path / "wheels", DEMO)
+    stage_context(tmp_path / "context", inputs, seconds=5)
+    (found,) = (tmp_path / "context/weights").iterdir()
+    assert found.read_bytes() == (DEMO / "model.json").read_bytes()
+    assert found.stat().st_mtime == 5
 
 
 def test_missing_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

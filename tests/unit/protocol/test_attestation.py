@@ -29,6 +29,7 @@ from app.protocol.asker.attestation import (
     require_user_data,
     verify_attestation,
 )
+from app.protocol.asker.chain import _load_issued
 from app.protocol.asker.nitro_root import NITRO_ROOT, load_root
 from app.protocol.attestation import Kind, encode_user_data
 from app.protocol.errors import AttestationError, PcrMismatchError, ProtocolError
@@ -545,6 +546,23 @@ def make_flipped(position: int, bit: int) -> bytes:
     ders[position] = flip(ders[position], 8 * TBS_OFFSET + bit)
     changes = {"cabundle": cbor.encode(ders[:4]), "certificate": cbor.encode(ders[4])}
     return make_document(changes)
+
+
+def test_known_certificates() -> None:
+    """
+    Certificates that were verified before, which are not verified again, run out all the same, and
+    no altered one is taken for them.
+    """
+    verify(DOCUMENT)
+    known = _load_issued.cache_info()
+    verify(DOCUMENT)
+    assert _load_issued.cache_info().hits == known.hits + 4
+    assert _load_issued.cache_info().misses == known.misses
+    with pytest.raises(AttestationError, match="no longer valid"):
+        verify(DOCUMENT, now=NOW + DAY)
+    for position in range(1, 5):
+        with pytest.raises(AttestationError):
+            verify(make_flipped(position, 0))
 
 
 @given(data=st.data())

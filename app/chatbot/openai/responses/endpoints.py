@@ -14,11 +14,11 @@ from starlette.routing import Route
 
 from app.chatbot.openai.body import RequestError
 from app.chatbot.openai.conversations import Conversations
-from app.chatbot.openai.http import NotFoundError, read
+from app.chatbot.openai.http import NotFoundError, parse_aside, read
 from app.chatbot.openai.response import Limit, fail
 from app.chatbot.openai.responses.held import HeldResponses
 from app.chatbot.openai.responses.items import Json
-from app.chatbot.openai.responses.request import NAMES, Asked, parse_responses
+from app.chatbot.openai.responses.request import NAMES, Asked, parse_body, resolve_request
 from app.chatbot.openai.responses.response import Response, encode_event
 from app.chatbot.openai.running import Running, ending, unused_header, watch
 from app.chatbot.reading.parts import Part
@@ -74,8 +74,8 @@ class Responses:
 
     async def create(self, request: Request) -> HttpResponse:
         """Answer `POST /v1/responses`."""
-        asked = parse_responses(
-            await read(request),
+        asked = resolve_request(
+            await parse_aside(parse_body, await read(request)),
             self._defaults,
             find_response=self._held.conversation,
             find_item=self._held.item,

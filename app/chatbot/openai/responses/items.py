@@ -7,11 +7,12 @@ What a response gave as its output may be given back as input, by value or by it
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, TypeAdapter
 
 from app.chatbot.openai.body import Body, RequestError
+from app.chatbot.openai.files import GivenFile, show_files
 from app.chatbot.openai.messages import BY_SHAPE, Refusal, by_kind, shorten_id
 from app.chatbot.openai.tools import Word
 from app.protocol.constants import MAX_TURNS
@@ -52,6 +53,15 @@ class _Text(Body):
     logprobs: list[object] = Field(default_factory=list)
 
 
+class _File(GivenFile):
+    type: Literal["input_file"]
+
+    @property
+    def text(self) -> str:
+        """Nothing: `read_files` puts what it says in its place."""
+        return ""
+
+
 _Part = Annotated[
     Annotated[_Text, Tag("<text>")] | Annotated[Refusal, Tag("<refusal>")],
     by_kind(
@@ -60,13 +70,29 @@ _Part = Annotated[
         message="only text is read here, in parts of type input_text or output_text",
     ),
 ]
-_Content = Annotated[
+_PartOrFile = Annotated[
+    Annotated[_Text, Tag("<text>")]
+    | Annotated[Refusal, Tag("<refusal>")]
+    | Annotated[_File, Tag("<file>")],
+    by_kind(
+        "input_text",
+        "output_text",
+        file="input_file",
+        message="only parts of type input_text, output_text or input_file are read here",
+    ),
+]
+_Texts = Annotated[
     Annotated[str, Tag("<text>")] | Annotated[list[_Part], Field(fail_fast=True), Tag("<list>")],
+    BY_SHAPE,
+]
+_Content = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[_PartOrFile], Field(fail_fast=True), Tag("<list>")],
     BY_SHAPE,
 ]
 
 
-def _join(content: _Content) -> str:
+def _join(content: str | Sequence[_Text | Refusal | _File]) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content)
 
 
@@ -91,6 +117,27 @@ class InputMessage(_Item):
     def to_message(self) -> Message:
         """Give the message that it is."""
         return Message("system" if self.role == "developer" else self.role, _join(self.content))
+
+    def with_files_read(self, place: str) -> Self:
+        """
+        Give it with the text of each file in the file's place.
+
+        Raises:
+            RequestError: One cannot be read, or it is not a user's.
+        """
+        parts = self.content if isinstance(self.content, list) else []
+        files = [part if isinstance(part, _File) else None for part in parts]
+        if not any(files):
+            return self
+        places = [f"{place}.content[{number}]" for number in range(len(parts))]
+        if self.role != "user":
+            words = f"{place}.content: files are not supported in a message other than a user's"
+            raise RequestError(words, f"{place}.content", "unsupported_parameter")
+        shown = zip(show_files(files, places), parts, strict=True)
+        read = [
+            part if text is None else _Text(type="input_text", text=text) for text, part in shown
+        ]
+        return self.model_copy(update={"content": read})
 
 
 class FunctionCall(_Item):
@@ -117,7 +164,7 @@ class FunctionCallOutput(_Item):
 
     type: Literal["function_call_output"]
     call_id: _CallId
-    output: _Content
+    output: _Texts
 
     def to_json(self) -> Json:
         """Give it as the API shows it."""
@@ -182,6 +229,19 @@ GivenItem = Annotated[
     ),
 ]
 _ITEMS: Final = TypeAdapter(list[GivenItem])
+
+
+def read_files(items: Sequence[GivenItem]) -> list[GivenItem]:
+    """
+    Give *items* with the text of each file in the file's place.
+
+    Raises:
+        RequestError: One cannot be read.
+    """
+    return [
+        item.with_files_read(f"input[{number}]") if isinstance(item, InputMessage) else item
+        for number, item in enumerate(items)
+    ]
 
 
 def parse_held(items: bytes) -> list[Item]:

@@ -19,6 +19,7 @@ from app.chatbot.openai.responses.items import (
     InputMessage,
     Item,
     Json,
+    read_files,
     resolve,
     to_messages,
 )
@@ -234,15 +235,34 @@ class Asked:
     summarised: bool
 
 
-def parse_responses(
-    body: bytes,
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A request whose files were read, and of which nothing that is held here was looked up."""
+
+    request: _Request = field(repr=False)
+    items: tuple[GivenItem, ...] = field(repr=False)
+
+
+def parse_body(body: bytes) -> Parsed:
+    """
+    Parse the body of a response to be made, and read the files in it; for any thread.
+
+    Raises:
+        RequestError: It is malformed, or has a file that cannot be read.
+    """
+    request = parse(_Request, body)
+    return Parsed(request, tuple(read_files(request.items())))
+
+
+def resolve_request(
+    parsed: Parsed,
     defaults: Options,
     *,
     find_response: Callable[[str], Sequence[Item] | None],
     find_item: Callable[[str], Item | None],
 ) -> Asked:
     """
-    Parse the body of a response to be made.
+    Give what *parsed* asks for.
 
     Args:
         find_response: Gives the conversation up to a response that is held, its output included.
@@ -250,12 +270,11 @@ def parse_responses(
         find_item: Gives an item of a response that is held.
 
     Raises:
-        RequestError: It is malformed, or asks for what an enclave cannot give, or goes on from
-            what is not held.
+        RequestError: It asks for what an enclave cannot give, or goes on from what is not held.
     """
-    request = parse(_Request, body)
+    request = parsed.request
     before = _before(request.previous_response_id, find_response)
-    items = (*before, *resolve(request.items(), find_item, before))
+    items = (*before, *resolve(parsed.items, find_item, before))
     _require_question(items)
     told = request.instructions
     instructions = (Message("system", told),) if told else ()

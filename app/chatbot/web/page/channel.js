@@ -4,6 +4,8 @@
 
 const CURVE = { name: "ECDH", namedCurve: "P-256" };
 const INFO = "enclave-llm page 1 ";
+const PIECE = 384 * 1024; // bytes of a file in one command
+const STRIDE = 8192; // arguments that a call takes everywhere
 
 /** The program does not take what it was sent: a token that was used, or another page's record. */
 export class Refused extends Error {}
@@ -57,6 +59,16 @@ export class Channel {
   async ask(text) {
     await this.command({ do: "prove" });
     await this.command({ do: "ask", text });
+  }
+
+  /** Give the program a file, piece by piece, and have it read. */
+  async give(number, file, pages) {
+    await this.command({ do: "prove" });
+    for (let at = 0; at < file.size || at === 0; at += PIECE) {
+      const piece = await file.slice(at, at + PIECE).arrayBuffer();
+      await this.command({ do: "upload", file: number, data: toText(piece) });
+    }
+    await this.command({ do: "read", file: number, name: file.name, pages });
   }
 
   /** End it for good. */
@@ -123,5 +135,12 @@ async function* lines(body) {
   }
 }
 
-const toText = (bytes) => btoa(String.fromCharCode(...new Uint8Array(bytes)));
+function toText(buffer) {
+  const bytes = new Uint8Array(buffer);
+  let text = "";
+  for (let at = 0; at < bytes.length; at += STRIDE) {
+    text += String.fromCharCode(...bytes.subarray(at, at + STRIDE));
+  }
+  return btoa(text);
+}
 const toBytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));

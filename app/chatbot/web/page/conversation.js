@@ -1,11 +1,14 @@
 // The conversation: what is asked and answered, and where the next question is typed.
 
+import { copyButton } from "./copy.js";
 import { disclose, find, list, make, refill, write } from "./elements.js";
+import { clean, Markdown } from "./markdown.js";
 import { canAsk, canType, CLOSED, mark, running, tell } from "./state.js";
 
 const NEAR = 48; // pixels from the end at which a reader still follows
 let wasIdle = false;
 const items = new Map(); // of the list, by exchange
+const drawings = new WeakMap(); // of answers, by element: how far each has come
 
 /** Show the conversation as it stands; tells whether it newly says why nothing can be asked. */
 export function showConversation(state, { ask, select }) {
@@ -51,21 +54,36 @@ function makeItem(exchange, select) {
   const outcome = make("button", { type: "button", class: "outcome" });
   outcome.addEventListener("click", () => select(exchange));
   return make("li", {},
-    make("p", { class: "question" }, make("span", { class: "hidden" }, "You asked: "), exchange.question),
+    make("p", { class: "question" }, make("span", { class: "hidden" }, "You asked: "), exchange.question,
+      ...(exchange.files.length ? [make("span", { class: "with" }, `With ${exchange.files.join("; ")}`)] : [])),
     make("div", { class: "answer" }),
-    outcome,
+    make("div", { class: "below" }, outcome,
+      copyButton("Copy this answer, as Markdown", () => clean(exchange.answer))),
     make("div", { class: "failure", role: "alert", hidden: "" }));
 }
 
 function showExchange(exchange, item, pressed) {
-  const [, answer, outcome, failure] = item.children;
-  answer.append(exchange.answer.slice(answer.textContent.length));
-  answer.toggleAttribute("data-streaming", exchange.type === "news");
+  const [, answer, below, failure] = item.children;
+  const [outcome, copy] = below.children;
+  const comes = exchange.type === "news";
+  showAnswer(exchange.answer, answer, comes);
+  answer.toggleAttribute("data-streaming", comes);
+  copy.hidden = comes || !exchange.answer;
   write(outcome, tell(exchange));
   outcome.dataset.state = exchange.type === "whole" ? "good" : "plain";
   outcome.setAttribute("aria-pressed", String(pressed));
   failure.hidden = !exchange.failure;
   if (exchange.failure) refill(failure, exchange.failure, (told) => explain(told, "h3"));
+}
+
+/** Show what has come of an answer. */
+function showAnswer(text, element, comes) {
+  const drawing = drawings.get(element) ?? { markdown: new Markdown(element), length: 0, over: false };
+  drawings.set(element, drawing);
+  if (text.length > drawing.length) drawing.markdown.feed(text.slice(drawing.length));
+  drawing.length = text.length;
+  if (!comes && !drawing.over) drawing.markdown.end();
+  drawing.over = !comes;
 }
 
 /** Show why nothing can be asked; tells whether that is new. */
@@ -91,6 +109,7 @@ function showComposer(state) {
   text.disabled = !canType(state) && !text.value; // what was typed can still be copied
   text.placeholder = placeholder(state);
   find("keys").hidden = !canType(state);
+  find("attach").disabled = !canType(state);
   const stop = find("stop");
   const nowhere = [document.body, stop].includes(document.activeElement);
   find("send").hidden = Boolean(running(state));

@@ -3,9 +3,10 @@
 import { canSeal, Channel, Refused } from "./channel.js";
 import { showConversation } from "./conversation.js";
 import { count, find, write } from "./elements.js";
+import { admit, obstacle, showFiles } from "./files.js";
 import { showProof } from "./proof.js";
 import { showSight } from "./sight.js";
-import { canAsk, close, mark, running, start, take } from "./state.js";
+import { canAsk, canType, close, mark, running, start, take } from "./state.js";
 
 const STORED = "enclave-llm"; // the token with which a reload opens this page again
 const state = start();
@@ -82,6 +83,7 @@ function draw() {
   document.title = `${word} · enclave-llm`;
   showProof(state);
   showSight(state);
+  showFiles(state, { remove, choose });
   if (showConversation(state, { ask, select })) {
     setView("conversation");
     find("refusal").focus();
@@ -100,7 +102,7 @@ async function send(sending) {
 }
 
 function ask(question) {
-  if (!canAsk(state) || !question.trim() || isTooLong(question)) return;
+  if (!canAsk(state) || !question.trim() || isTooLong(question) || isHindered()) return;
   state.sending = true;
   send(channel.ask(question));
 }
@@ -112,6 +114,42 @@ function isTooLong(question) {
   write(find("problem"), excess
     ? `This is ${count(bytes, "byte")} long, and the limit is ${count(state.limit)}. Shorten it.` : "");
   return excess;
+}
+
+/** Keep a question whose files are not read, and say why. */
+function isHindered() {
+  const why = obstacle(state);
+  if (why) write(find("problem"), why);
+  return Boolean(why);
+}
+
+function attach(chosen) {
+  if (!canType(state)) return;
+  const [taken, problem] = admit(state, chosen);
+  write(find("problem"), problem);
+  for (const [file, content] of taken) {
+    state.files = [...state.files, file];
+    send(channel.give(file.file, content, file.pages).then(() => begin(file)));
+  }
+}
+
+function begin(file) {
+  if (file.type === "sending") file.type = "reading";
+  show();
+}
+
+function remove(file) {
+  state.files = state.files.filter((other) => other !== file);
+  write(find("problem"), "");
+  send(channel.command({ do: "remove", file: file.file }));
+  find("attach").focus();
+}
+
+function choose(file, pages) {
+  if (file.pages === pages || file.type === "sending") return;
+  Object.assign(file, { pages, type: "reading" });
+  write(find("problem"), "");
+  send(channel.command({ do: "read", file: file.file, name: file.name, pages }));
 }
 
 function stop() {
@@ -153,6 +191,21 @@ document.addEventListener("keydown", (event) => {
 });
 find("text").addEventListener("input", () => write(find("problem"), ""));
 find("stop").addEventListener("click", stop);
+find("attach").addEventListener("click", () => find("chosen").click());
+find("chosen").addEventListener("change", ({ target }) => {
+  attach([...target.files]);
+  target.value = ""; // the same file may be chosen again
+});
+/** Whatever is dropped anywhere is taken in, and never opened by the browser. */
+for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
+  addEventListener(kind, (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    const leaves = kind === "drop" || (kind === "dragleave" && !event.relatedTarget);
+    document.body.toggleAttribute("data-dropping", !leaves && canType(state));
+    if (kind === "drop") attach([...event.dataTransfer.files]);
+  });
+}
 find("new").addEventListener("click", () => { if (canAsk(state)) send(channel.command({ do: "new" })); });
 find("again").addEventListener("click", () => send(channel.command({ do: "verify" })));
 for (const button of document.querySelectorAll(".views button")) {

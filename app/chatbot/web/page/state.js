@@ -9,6 +9,9 @@ export const start = () => ({
   why: null, // the page is closed for good, as CLOSED says
   suggestions: [],
   limit: Infinity, // of a question, in bytes
+  fileLimit: 0, // of a file, in bytes
+  mostFiles: 0,
+  files: [], // that go with the next question
   exchanges: [],
   shown: null, // the exchange whose evidence is shown
   sending: false,
@@ -42,16 +45,19 @@ export function close(state, why) {
 const NOT_WHOLE = "Not whole, and not in the conversation";
 
 const TAKEN = {
-  opened: (state, { limit }) => Object.assign(state, { limit }),
+  opened: (state, { limit, file_limit: fileLimit, files: mostFiles }) => Object.assign(state, {
+    limit, fileLimit, mostFiles }),
+  read: takeFile,
+  unread: takeFile,
   verifying: (state) => Object.assign(state, {
     verifying: true, session: false, finding: null, exchanges: [], shown: null }),
   finding: (state, { finding, suggestions = [] }) => Object.assign(state, {
     verifying: false, session: finding.verified, finding, suggestions }),
   begun: (state) => Object.assign(state, {
     exchanges: [], shown: null, spoken: "New conversation, new keys" }),
-  asked: (state, { question }) => {
+  asked: (state, { question, files, given }) => {
     state.shown = {
-      question, answer: "", pieces: [], frames: [], sight: null, words: null, receipt: null,
+      question, files, given, answer: "", pieces: [], frames: [], sight: null, words: null, receipt: null,
       failure: null, outcome: "", type: "news", state: "sealing", place: null, seconds: 0,
     };
     state.exchanges = [...state.exchanges, state.shown];
@@ -64,10 +70,21 @@ const TAKEN = {
     exchange.pieces.push(...pieces);
     exchange.answer += pieces.map(([, text]) => text).join("");
   },
-  whole: end,
+  whole: (state, event) => {
+    const { given } = running(state); // in the conversation now
+    state.files = state.files.filter(({ file }) => !given.includes(file));
+    end(state, event);
+  },
   stopped: end,
   failed: end,
 };
+
+function takeFile(state, { file: number, ...event }) {
+  const file = state.files.find(({ file: own }) => own === number);
+  if (!file || (file.pages !== event.pages)) return; // removed, or to be read anew
+  Object.assign(file, { name: file.name, text: "", more: 0, room: null }, event);
+  state.spoken = `${file.name}: ${file.says}`;
+}
 
 function end(state, { finding, ...event }) {
   const exchange = Object.assign(running(state), event);

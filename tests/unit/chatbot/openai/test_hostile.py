@@ -9,7 +9,7 @@ import pytest
 
 from app.chatbot.openai.body import RequestError
 from app.chatbot.openai.request import parse_chat, parse_completion
-from app.chatbot.openai.responses.request import parse_responses
+from app.chatbot.openai.responses.request import parse_body, resolve_request
 from app.protocol.errors import QuestionError
 from app.protocol.question import Options
 
@@ -23,7 +23,8 @@ CALL = '{"type": "function_call", "call_id": "a", "name": "f", "arguments": ""}'
 
 
 def respond(body: bytes, defaults: Options) -> object:
-    return parse_responses(body, defaults, find_response=lambda _: None, find_item=lambda _: None)
+    found = parse_body(body)
+    return resolve_request(found, defaults, find_response=lambda _: None, find_item=lambda _: None)
 
 
 def fill(before: str, item: str, after: str) -> str:

@@ -13,7 +13,9 @@ from app.chatbot.reading.parts import Part
 from app.chatbot.session.exchange import Answer, Exchange
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.conversation import _Conversation
-from app.protocol.errors import AppError, BusyError, TooLongError
+from app.chatbot.terminal.keeping import Keeping
+from app.chatbot.terminal.kept import Kept
+from app.protocol.errors import AppError, BusyError, ConfigError, TooLongError
 from app.protocol.question import Message, Options
 
 SAID = (Message("user", "Who?"), Message("assistant", "Nobody."))
@@ -32,9 +34,14 @@ def conversation(
 ) -> tuple[_Conversation, io.StringIO]:
     """Give a conversation that holds *history*, whose questions fail, and what it says."""
     notes = io.StringIO()
-    session = SimpleNamespace(history=history, ask=lambda *_: failing(error or BusyError()))
+    session = SimpleNamespace(
+        history=history,
+        ask=lambda *_: failing(error or BusyError()),
+        new_conversation=lambda: None,
+    )
     terminal = Terminal(io.StringIO(), io.StringIO(), notes)
-    return _Conversation(cast("Session", session), Options(), terminal), notes
+    keeping = Keeping(terminal)
+    return _Conversation(cast("Session", session), Options(), terminal, keeping), notes
 
 
 def test_the_file_is_looked_at_before_a_passphrase_is_typed(tmp_path: Path) -> None:
@@ -73,3 +80,36 @@ def test_output_that_is_lost_ends_the_conversation() -> None:
     talk, _ = conversation(error=OutputError("full"))
     with pytest.raises(OutputError):
         talk.ask("Who?")
+
+
+class _Full:
+    """A kept file, DUMMY: on a full disk."""
+
+    path = Path("talk")
+    closed = False
+
+    def save(self, *_: object) -> None:
+        raise ConfigError("talk cannot be written: No space left on device")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_what_cannot_be_kept_is_told_and_the_conversation_goes_on() -> None:
+    """
+    A full disk ends no conversation; /new leaves what was kept where it is, and keeps no more.
+    """
+    talk, notes = conversation()
+    full = _Full()
+    talk.keeping.kept = cast("Kept", full)
+    talk.keeping.keep(talk.session, ())
+    assert "not kept  talk cannot be written: No space left" in notes.getvalue()
+    talk.obey("/keep other")
+    assert "it is kept already, in talk" in notes.getvalue()
+    talk.obey("/new")
+    assert "this one is not kept; the one before is, in talk" in notes.getvalue()
+    assert full.closed
+    talk.obey("/keep")
+    assert "/keep needs a name" in notes.getvalue()
+    talk.obey("/keep a b")
+    assert "is no name" in notes.getvalue()

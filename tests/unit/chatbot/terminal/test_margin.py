@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from app.chatbot.console import Terminal
-from app.chatbot.terminal.margin import MARGIN, Margin, showing_answer
+from app.chatbot.terminal.margin import MARGIN, Margin
+from app.chatbot.terminal.showing import showing_answer
 
 FORGED = "receipt   verified: this answer to this question, 9 tokens, finish stop, 1.0 s, whole"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.chatbot.terminal import transcript
+from app.chatbot.terminal import sealed_file
 from app.chatbot.terminal.transcript import Transcript, open_transcript, save_transcript
 from app.protocol.errors import ConfigError
 from app.protocol.question import Message
@@ -19,7 +19,7 @@ TRANSCRIPT = Transcript((Message("user", "Wer liest mit? ü"), Message("assistan
 @pytest.fixture(autouse=True)
 def cheap_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guessing is made dear in the product; here there are many."""
-    monkeypatch.setattr(transcript, "_N", 2**10)
+    monkeypatch.setattr(sealed_file, "_N", 2**10)
 
 
 @pytest.fixture
@@ -110,4 +110,4 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_guesses_are_dear(monkeypatch: pytest.MonkeyPatch) -> None:
     """The product's own cost is OWASP's: 128 MiB a guess."""
     monkeypatch.undo()
-    assert (transcript._N, transcript._R, transcript._P) == (2**17, 8, 1)
+    assert (sealed_file._N, sealed_file._R, sealed_file._P) == (2**17, 8, 1)

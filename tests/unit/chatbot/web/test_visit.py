@@ -1,15 +1,19 @@
 import asyncio
+import base64
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from app.chatbot.documents.document import Document, Page
 from app.chatbot.evidence.finding import Json
 from app.chatbot.reading.parts import Part, Text
 from app.chatbot.session.exchange import Answer, Exchange
 from app.chatbot.session.session import Session
+from app.chatbot.web import files as files_module
 from app.chatbot.web import visit as visit_module
 from app.chatbot.web.visit import Visit
 from app.protocol.errors import ProtocolError, UnavailableError
@@ -24,7 +28,9 @@ class FakeSession:
     asked: list[str] = field(default_factory=list)
     closed: bool = False
     doubted: bool = False
-    enclave: object = field(default_factory=object)
+    enclave: object = field(
+        default_factory=lambda: SimpleNamespace(manifest=SimpleNamespace(context_tokens=8192))
+    )
 
     def ask(self, text: str, options: Options) -> Answer:
         del options
@@ -90,6 +96,33 @@ def test_commands_take_turns() -> None:
     told = [event["type"] for event in heard[2:]]
     assert told == ["asked", "failed", "asked", "failed", "closed"]  # no receipt: not whole
     assert session.asked == ["One?", "Two?"]
+
+
+def test_a_question_shows_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A file is read before the question that comes after it is asked, and goes with it.
+    """
+    letter = Document("letter.txt", "text", (Page(1, "I ask for leave."),), 1, 1)
+    monkeypatch.setattr(files_module, "read_document", lambda *_: letter)
+    session = FakeSession()
+    piece = base64.b64encode(b"I ask for leave.").decode()
+    heard = hear(
+        Visit(open_session(session), Options()),
+        {"do": "upload", "file": 1, "data": piece},
+        {"do": "read", "file": 1, "name": "letter.txt", "pages": ""},
+        {"do": "ask", "text": "Who asks?"},
+        {"do": "remove", "file": 1},
+        {"do": "ask", "text": "Who?"},
+    )
+    read, asked = heard[2], heard[3]
+    assert (read["type"], read["says"]) == ("read", "text, 1 part, 16 characters")
+    assert asked["question"] == "Who asks?"
+    assert asked["files"] == ["letter.txt"]
+    with_file, without = session.asked
+    assert with_file.startswith("[")
+    assert with_file.split("\n")[1] == "I ask for leave."
+    assert with_file.endswith("\n\nWho asks?")
+    assert without == "Who?"
 
 
 def test_what_a_doubted_session_was_is_not_called_verified() -> None:

@@ -8,15 +8,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import openvino
 import pytest
 from numpy.typing import NDArray
+from openvino import opset13 as operations
 
 from app.enclave.engine import model as model_module
 from app.enclave.engine.batching import BatchingEngine
 from app.enclave.engine.cache import PrefixName, blocks_for
 from app.enclave.engine.generation import BatchedAnswers
 from app.enclave.engine.load import load_engine
-from app.enclave.engine.model import OpenVinoModel, Products, Settings
+from app.enclave.engine.model import OpenVinoModel, Products, Settings, find_products
 from app.enclave.engine.step import Rows
 from app.enclave.engine.tokenizer import Tokenizer
 from app.enclave.engine.weights import Weights, load_weights
@@ -91,6 +93,31 @@ def test_groups_divide_every_width(widths: tuple[int, ...], group: str) -> None:
     assert exact == served | {
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kept", "row_major", "width"),
+    [
+        ((8, 2, 64), True, 64),
+        ((8, 4, 32), True, 32),
+        ((2, 64, 8), False, 64),
+        ((8, 128), True, 128),
+    ],
+)
+def test_groups_are_no_wider_than_scales(
+    kept: tuple[int, ...], *, row_major: bool, width: int
+) -> None:
+    """
+    Where fewer weights than a row share a scale, no more activations do: else the library widens
+    the weights before it multiplies, and takes twice the time.
+    """
+    activations = operations.parameter([-1, 128], np.float32)
+    weights = operations.constant(np.ones(kept), openvino.Type.u4)
+    scaled = operations.multiply(operations.convert(weights, np.float32), np.float32(2))
+    whole = operations.reshape(scaled, [8, 128] if row_major else [128, 8], special_zero=False)
+    product = operations.matmul(activations, whole, transpose_a=False, transpose_b=row_major)
+    products = find_products(openvino.Model([product], [activations]))
+    assert products == Products([width])
 
 
 def test_experts_take_tiles() -> None:

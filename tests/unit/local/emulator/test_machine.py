@@ -54,6 +54,14 @@ def test_memory(eif_mib: int, expected: int) -> None:
     assert memory_mib(eif_mib * MIB - 1) != 2048
 
 
+@pytest.mark.parametrize(("engine_mib", "expected"), [(0, 1024), (500, 1024), (1700, 2134)])
+def test_memory_for_weights_that_come_in(engine_mib: int, expected: int) -> None:
+    """
+    Where an image only describes its weights, they and the engine have room beside its ramdisk.
+    """
+    assert memory_mib(217 * MIB, engine_mib * MIB) == expected
+
+
 def test_time_to_boot() -> None:
     """
     A large image has longer to unpack; the smallest has enough on a busy machine.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.chatbot.openai.body import RequestError
 from app.chatbot.openai.responses.items import Item, parse_held
-from app.chatbot.openai.responses.request import Asked, parse_responses
+from app.chatbot.openai.responses.request import Asked, parse_body, resolve_request
 from app.protocol.question import Message, Options, ToolCall
 
 DEFAULTS = Options(max_tokens=99, padding="off")
@@ -29,7 +29,8 @@ def find_item(name: str) -> Item | None:
 
 
 def parse(body: bytes) -> Asked:
-    return parse_responses(body, DEFAULTS, find_response=find_response, find_item=find_item)
+    found = parse_body(body)
+    return resolve_request(found, DEFAULTS, find_response=find_response, find_item=find_item)
 
 
 def ask(given: object = "Who?", **more: object) -> Asked:

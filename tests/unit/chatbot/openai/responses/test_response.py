@@ -10,7 +10,7 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from app.chatbot.openai.response import Limit, fail
-from app.chatbot.openai.responses.request import parse_responses
+from app.chatbot.openai.responses.request import parse_body, resolve_request
 from app.chatbot.openai.responses.response import Response, encode_event
 from app.chatbot.reading.parts import Arguments, Call, Part, Reasoning, Text, Tokens
 from app.chatbot.session.exchange import Evidence
@@ -23,8 +23,8 @@ from tests.support import make_release
 REQUEST = b"""{"model": "m", "input": "Who?", "instructions": "Be short.", "user": "u",
     "metadata": {"a": "b"}, "text": {"format": {"type": "json_schema", "name": "n", "schema": {}}},
     "tools": [{"type": "function", "name": "look", "parameters": {}, "strict": true}]}"""
-ECHO = parse_responses(
-    REQUEST, Options(), find_response=lambda _: None, find_item=lambda _: None
+ECHO = resolve_request(
+    parse_body(REQUEST), Options(), find_response=lambda _: None, find_item=lambda _: None
 ).echo
 CALL = Call("call_1", "look")
 

@@ -1,0 +1,74 @@
+"""
+A sealed file: bytes that only a passphrase opens.
+
+It is a label, a salt, a nonce and ciphertext: AES-256-GCM under a key that scrypt derives from
+passphrase and salt. Label and salt are authenticated.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from app.protocol.errors import ConfigError
+
+MIN_PASSPHRASE: Final = 8  # characters; scrypt makes guessing dear, and no more than that
+MAX_BYTES: Final = 68 * 1024 * 1024
+_SALT_BYTES: Final = 32
+_NONCE_BYTES: Final = 12
+_KEY_BYTES: Final = 32
+# 128 MiB and a few tenths of a second a guess: RFC 7914's r and p, OWASP's N.
+_N, _R, _P = 2**17, 8, 1
+
+
+@dataclass(frozen=True, slots=True)
+class FileKey:
+    """What a passphrase makes of a file's salt."""
+
+    salt: bytes
+    key: bytes = field(repr=False)
+
+    def seal(self, label: bytes, content: bytes) -> bytes:
+        """Give the bytes of a file with *label* and *content*; no two are alike."""
+        head, nonce = label + self.salt, secrets.token_bytes(_NONCE_BYTES)
+        return head + nonce + AESGCM(self.key).encrypt(nonce, content, head)
+
+
+def make_key(passphrase: str) -> FileKey:
+    """
+    Make the key of a new file.
+
+    Raises:
+        ConfigError: The passphrase is short.
+    """
+    if len(passphrase) < MIN_PASSPHRASE:
+        raise ConfigError(
+            f"the passphrase has under {MIN_PASSPHRASE} characters: take a longer one"
+        )
+    return _derive(passphrase, secrets.token_bytes(_SALT_BYTES))
+
+
+def open_sealed(path: Path, data: bytes, label: bytes, passphrase: str) -> tuple[bytes, FileKey]:
+    """
+    Open *data* of the file at *path*, which begins with *label*; give its content and its key.
+
+    Raises:
+        ConfigError: The passphrase is another, or the file was altered.
+    """
+    head, rest = data[: len(label) + _SALT_BYTES], data[len(label) + _SALT_BYTES :]
+    if not head.startswith(label) or len(rest) < _NONCE_BYTES:
+        raise ConfigError(f"{path} is cut off: it holds nothing that could be opened")
+    key = _derive(passphrase, head[len(label) :])
+    try:
+        return AESGCM(key.key).decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], head), key
+    except (InvalidTag, ValueError):
+        raise ConfigError(f"{path} does not open: another passphrase, or it was altered") from None
+
+
+def _derive(passphrase: str, salt: bytes) -> FileKey:
+    scrypt = Scrypt(salt=salt, length=_KEY_BYTES, n=_N, r=_R, p=_P)
+    return FileKey(salt, scrypt.derive(passphrase.encode()))
