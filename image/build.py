@@ -39,7 +39,7 @@ from image.kits.aws import aws_kit, record_kit
 from image.kits.fetch import fetch_kit
 from image.kits.nitro import nitro_kit
 from image.model.memory import least_engine_bytes
-from image.model.weights import read_description
+from image.model.weights import read_description, require_plain
 
 EIF_NAME: Final = "enclave.eif"
 RECORD_NAME: Final = "measurements.json"
@@ -189,6 +189,8 @@ def _build(options: argparse.Namespace, note: Note) -> None:
     _record(options, note)
     read_weights_digest(options.weights)  # what is quickly checked comes first
     least_engine_bytes(options.weights)
+    if options.weights_inside:
+        require_plain(options.weights)
     out.mkdir(parents=True, exist_ok=True)
     place_here = tempfile.TemporaryDirectory(dir=out, prefix=".image-")
     with room_for(out / EIF_NAME), place_here as place:

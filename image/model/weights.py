@@ -71,6 +71,22 @@ def read_listed(folder: Path) -> Mapping[str, File]:
     return _read(folder)[1]
 
 
+def require_plain(folder: Path) -> None:
+    """
+    Require that the files that `model.json` in *folder* lists are there, which in a sealed package
+    they are not.
+
+    Raises:
+        ImageError: One is not, or as `read_description`.
+    """
+    for name in read_listed(folder):
+        if not (folder / name).is_file():
+            raise ImageError(
+                f"there is no {folder / name}: a package that is sealed comes in beside its image; "
+                "leave --weights-inside out, or name the plain one with --weights"
+            )
+
+
 def _read(folder: Path) -> tuple[Description, Mapping[str, File]]:
     try:
         return parse_description((folder / MANIFEST_NAME).read_bytes())

@@ -16,7 +16,9 @@ from image.eif.tar import tar_entries
 from image.errors import ImageError
 from image.kits import aws as kit_aws
 from image.kits.aws import FILES, aws_kit, git_blob_id, record_kit
+from image.model.weights import require_plain
 from tests.eifs import archive
+from tests.packages import write_package
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "local" / "demo_model" / "weights"
@@ -136,6 +138,17 @@ def test_missing_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["--weights", str(tmp_path / "none"), "--out", str(out)]) == 1
     assert "make one with bin/save-model" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_sealed_weights_go_beside_their_image(tmp_path: Path) -> None:
+    """
+    A sealed package has no plain files: what cannot be inside is refused before anything is built.
+    """
+    write_package(tmp_path / "weights")
+    require_plain(tmp_path / "weights")
+    (tmp_path / "weights" / "tokenizer.json").rename(tmp_path / "weights" / "….sealed")
+    with pytest.raises(ImageError, match=r"leave --weights-inside out"):
+        require_plain(tmp_path / "weights")
 
 
 def test_no_builder(

@@ -439,6 +439,19 @@ def test_closed_in_by_the_kernel() -> None:
     assert set(said) <= {"PermissionError", "URLError"}
 
 
+def test_what_a_pdf_may_need_is_loaded() -> None:
+    """
+    Every encoding that Python has can still be used where nothing can be opened.
+    """
+    code = (
+        "from app.chatbot.documents.pdf import load; load(); import encodings, codecs, pkgutil\n"
+        "names = [each.name for each in pkgutil.iter_modules(encodings.__path__)]\n"
+        "close_in()\n"
+        "said = [name for name in names if attempt(lambda: codecs.lookup(name)) != 'done']\n"
+    )
+    assert set(json.loads(inside(code, memory_bytes=256 * MIB))) <= {"aliases", "mbcs", "oem"}
+
+
 def test_memory_is_limited() -> None:
     """
     A process that reads gets no more memory than it may.
