@@ -101,6 +101,15 @@ def xref_loop() -> bytes:
     return body + table
 
 
+def object_stream_loop() -> bytes:
+    """Give a PDF whose objects are all in one stream, which is in itself."""
+    head = b"%PDF-1.7\n"
+    inside_two = b"\x02\x00\x02\x00"  # type 2: in the stream that is object 2, the first in it
+    places = b"\x00\x00\x00\xff" + inside_two * 2 + b"\x01" + struct.pack(">H", len(head)) + b"\x00"
+    table = b"/Type /XRef /Size 4 /W [1 2 1] /Root 1 0 R"
+    return head + b"3 0 obj\n" + stream(places, table) + b"\nendobj\nstartxref\n9\n%%EOF\n"
+
+
 def locked(password: str) -> bytes:
     writer = pypdf.PdfWriter(clone_from=io.BytesIO(make_pdf(["shown"])))
     writer.encrypt(password, owner_password="owner", algorithm="AES-256")
@@ -174,6 +183,15 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
         "has no pages",
     ),
     "xref loop": ("a.pdf", xref_loop, "damaged, or loops"),
+    "object stream loop": ("a.pdf", object_stream_loop, "damaged, or loops"),
+    "no such lock": (
+        "a.pdf",
+        lambda: write_pdf(
+            [CATALOG, PAGES, FONT, page_object(5), stream(SHOWN)],
+            trailer=b"/Encrypt << /Filter /Standard /V 99 /R 99 >> /ID [<00> <00>]",
+        ),
+        "damaged|locked",
+    ),
     "nothing": ("a.pdf", lambda: b"%PDF-1.7\n", "damaged, or loops"),
     "noise": ("a.pdf", lambda: b"%PDF-1.7\n" + bytes(range(256)) * 400, "damaged, or loops"),
     "deep array": ("a.pdf", lambda: one_page(b"[" * 100_000 + b"]" * 100_000), "damaged"),
