@@ -39,6 +39,7 @@ from image.kits.aws import aws_kit, record_kit
 from image.kits.fetch import fetch_kit
 from image.kits.nitro import nitro_kit
 from image.model.memory import least_engine_bytes
+from image.model.weights import read_description, require_plain
 
 EIF_NAME: Final = "enclave.eif"
 RECORD_NAME: Final = "measurements.json"
@@ -109,11 +110,17 @@ def build_image(
         ImageError: A file is missing, or the disk is full.
     """
     digest = read_weights_digest(inputs.weights)
-    engine_bytes = least_engine_bytes(inputs.weights)
+    inside = inputs.weights_inside
     record = pack_eif(
-        out / EIF_NAME, kit, application, weights_sha256=digest, engine_bytes=engine_bytes
+        out / EIF_NAME,
+        kit,
+        application,
+        weights_sha256=digest,
+        engine_bytes=least_engine_bytes(inputs.weights, weights_inside=inside),
+        weights_inside=inside,
     )
-    write_whole(out / SBOM_NAME, encode_sbom(inputs.wheels, base.root, record))
+    model = read_description(inputs.weights)
+    write_whole(out / SBOM_NAME, encode_sbom(inputs.wheels, base.root, record, model))
     write_whole(out / INPUTS_NAME, _encode_inputs(inputs, base))
     write_whole(out / RECORD_NAME, encode_build_record(record))
     return record
@@ -144,6 +151,7 @@ def _encode_inputs(inputs: Inputs, base: Base) -> bytes:
     made_of: dict[str, object] = {
         "base": f"sha256:{_sha256(base.root)}" if base.root else base.image,
         "weights": read_weights_digest(inputs.weights).hex(),
+        "weights_inside": inputs.weights_inside,
         "wheels": {path.name: _sha256(path) for path in sorted(inputs.wheels.glob("*.whl"))},
     }
     return json.dumps(made_of, indent=2, sort_keys=True).encode() + b"\n"
@@ -181,6 +189,8 @@ def _build(options: argparse.Namespace, note: Note) -> None:
     _record(options, note)
     read_weights_digest(options.weights)  # what is quickly checked comes first
     least_engine_bytes(options.weights)
+    if options.weights_inside:
+        require_plain(options.weights)
     out.mkdir(parents=True, exist_ok=True)
     place_here = tempfile.TemporaryDirectory(dir=out, prefix=".image-")
     with room_for(out / EIF_NAME), place_here as place:
@@ -189,7 +199,7 @@ def _build(options: argparse.Namespace, note: Note) -> None:
         kit = _make_kit(options, folder / "kit", note)
         base = _find_base(options, note)
         wheels = options.wheels or fetch_wheels(out)
-        inputs = Inputs(wheels, options.weights)
+        inputs = Inputs(wheels, options.weights, weights_inside=options.weights_inside)
         application = folder / "application.cpio"
         build_application(application, inputs, base, note=note)
         if options.twice:
@@ -201,7 +211,8 @@ def _build(options: argparse.Namespace, note: Note) -> None:
             shutil.rmtree(again.parent)
         note("packing and measuring")
         record = build_image(out, kit, application, inputs=inputs, base=base)
-    note(f"{out / EIF_NAME}: {record.eif_bytes:,} bytes, kit {record.kit}")
+    weights = "holds" if record.weights_inside else "names"
+    note(f"{out / EIF_NAME}: {record.eif_bytes:,} bytes, kit {record.kit}, {weights} its weights")
     sys.stdout.write(encode_build_record(record).decode())
 
 
@@ -270,6 +281,11 @@ def _parser() -> argparse.ArgumentParser:
         "--record-kit", action="store_true", help="aws: put its digests on image/kits/aws.json"
     )
     parser.add_argument("--weights", type=Path, default=ROOT / "build" / "weights", metavar="DIR")
+    parser.add_argument(
+        "--weights-inside",
+        action="store_true",
+        help="put in the model's files; without it their digests alone, and they come in at start",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "build", metavar="DIR")
     base = parser.add_mutually_exclusive_group()
     base.add_argument("--base", type=Path, metavar="FILE", help="a saved base root (tar)")

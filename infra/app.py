@@ -19,8 +19,8 @@ from app.protocol.regions import REGIONS
 from app.protocol.releases import PRODUCTION_KITS
 from infra.acknowledged import acknowledge
 from infra.approved_image import load_approved_image
+from infra.attested_policy import KeyPolicyError
 from infra.feature_flags import FEATURE_FLAGS
-from infra.key_policy import KeyPolicyError
 from infra.parameters import parse_parameters
 from infra.stack import MAX_NAME_CHARACTERS, EnclaveStack
 
@@ -65,7 +65,13 @@ def make_app(
     region = _take(given, "region", environment.get("CDK_DEFAULT_REGION", ""))
     _require_place(name, account, region)
     parameters = parse_parameters(given, root=root, region=region)
-    image = load_approved_image(parameters.eif, parameters.releases, kits=kits)
+    image = load_approved_image(
+        parameters.eif,
+        parameters.releases,
+        kits=kits,
+        weights=parameters.weights,
+        weights_key=parameters.weights_key,
+    )
     stack = EnclaveStack(
         app, name, account=account, region=region, parameters=parameters, image=image
     )

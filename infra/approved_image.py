@@ -12,6 +12,7 @@ from image.eif.measure import ImageMeasurements, MeasuredFile, measure_file
 from image.eif.record import RECORD_NAME, BuildRecord, parse_build_record
 from image.errors import ImageError
 from infra.instances import Sizes, require_sizes
+from infra.weights_files import WeightsFile, read_weights_files
 
 _BUILD: Final = "build it with bin/build-eif"
 
@@ -24,9 +25,11 @@ class ApprovedImage:
     Attributes:
         release: The one that the EIF at *path* is.
 
+        releases: All approved ones; retired ones are no longer there.
+
         engine_bytes: The least memory that its engine needs beside the image; 0 for unknown.
 
-        releases: All approved ones; retired ones are no longer there.
+        weights: The files that come in when it starts; none where they are inside.
     """
 
     path: Path
@@ -35,6 +38,12 @@ class ApprovedImage:
     release: Release
     releases: tuple[Release, ...]
     engine_bytes: int = 0
+    weights: tuple[WeightsFile, ...] = ()
+
+    @property
+    def weights_bytes(self) -> int:
+        """The size of the files that come in."""
+        return sum(file.size_bytes for file in self.weights)
 
     def require_sizes(self, sizes: Sizes) -> Sizes:
         """
@@ -46,16 +55,27 @@ class ApprovedImage:
         return require_sizes(sizes, eif_bytes=self.eif_bytes, engine_bytes=self.engine_bytes)
 
 
-def load_approved_image(eif: Path, releases: Path, *, kits: frozenset[str]) -> ApprovedImage:
+def load_approved_image(
+    eif: Path,
+    releases: Path,
+    *,
+    kits: frozenset[str],
+    weights: Path,
+    weights_key: str | None,
+) -> ApprovedImage:
     """
     Measure *eif* and find it among *releases*.
 
     Args:
         kits: The boot kits that may be deployed; `PRODUCTION_KITS` everywhere but in the twin.
 
+        weights: The folder of the image's package, which is not looked at where it is inside.
+
+        weights_key: ARN of the key that the package is sealed under; None where it lies in clear.
+
     Raises:
-        ConfigError: The EIF or the list is missing, corrupt, or the one is not on the other;
-            says which command makes it right.
+        ConfigError: The EIF or the list is missing, corrupt, or the one is not on the other, or
+            the package is not the image's; says which command makes it right.
     """
     measured = _measure(eif)
     record = _read_record(eif.with_name(RECORD_NAME))
@@ -84,7 +104,21 @@ def load_approved_image(eif: Path, releases: Path, *, kits: frozenset[str]) -> A
         release=release,
         releases=approved,
         engine_bytes=record.engine_bytes,
+        weights=_read_weights(record, weights, weights_key),
     )
+
+
+def _read_weights(
+    record: BuildRecord, folder: Path, key_arn: str | None
+) -> tuple[WeightsFile, ...]:
+    if record.weights_inside:
+        if key_arn is not None:
+            raise ConfigError(
+                f"the image holds its weights in clear, and weights_key is {key_arn}: leave it "
+                "out, or build the image without --weights-inside"
+            )
+        return ()
+    return read_weights_files(folder, digest=record.weights_sha256, key_arn=key_arn)
 
 
 def _measure(eif: Path) -> MeasuredFile:

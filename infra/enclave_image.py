@@ -1,5 +1,8 @@
 """
-The enclave image as the deployment carries it: the EIF in the bootstrap bucket, unzipped.
+The enclave image as the deployment carries it: the EIF in the bootstrap bucket, unzipped, and
+beside it the files of its weights, where they are not inside.
+
+The CDK brings the EIF there. It zips folders and stops at 2 GB, so bin/deploy brings the others.
 """
 
 from aws_cdk import AssetHashType
@@ -7,10 +10,17 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from infra.approved_image import ApprovedImage
+from infra.place import place_of
+from infra.weights_files import WeightsFile
 
 
 class EnclaveImage(Construct):
-    """The EIF of *image* as an asset."""
+    """
+    The EIF of *image* as an asset, and its weights as objects beside it.
+
+    Attributes:
+        object_arns: Of the one and the others: all that a host fetches of the image.
+    """
 
     def __init__(self, scope: Construct, name: str, *, image: ApprovedImage) -> None:
         super().__init__(scope, name)
@@ -23,3 +33,11 @@ class EnclaveImage(Construct):
             asset_hash=image.eif_sha256.hex(),
             asset_hash_type=AssetHashType.CUSTOM,
         )
+        self._bucket = self.asset.s3_bucket_name
+        keys = (self.asset.s3_object_key, *dict.fromkeys(file.key for file in image.weights))
+        arn = f"arn:{place_of(self).partition}:s3:::{self._bucket}"
+        self.object_arns = tuple(f"{arn}/{key}" for key in keys)
+
+    def url_of(self, file: WeightsFile) -> str:
+        """Give the s3:// URL that *file* has, named by its digest."""
+        return f"s3://{self._bucket}/{file.key}"

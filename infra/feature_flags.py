@@ -8,7 +8,7 @@ concern what this stack has nothing of.
 from collections.abc import Mapping
 from typing import Final
 
-from infra.key_policy import PARTITIONS
+from infra.attested_policy import PARTITIONS
 
 _ON: Final[Mapping[str, tuple[str, ...]]] = {
     "@aws-cdk-containers/ecs-service-extensions": ("enableDefaultLogDriver",),

@@ -21,16 +21,13 @@ from infra.metrics import host_metric
 from infra.network import Network
 from infra.parameters import FleetSize
 from infra.rolling import ANSWERS_AN_ENCLAVE, batch_size
-from infra.user_data import SHEBANG, user_data
+from infra.user_data import SHEBANG, Fetched, user_data
+from infra.volume import BASE_MIB_A_SECOND, volume_of
 
 # The newest AL2023 with its default kernel; AWS keeps this public parameter.
 AMI_PARAMETER: Final = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
-# Packages, the EIF from S3, its checks and the enclave's boot: minutes for a large EIF.
+# Packages, the EIF and its weights from S3, their checks and the enclave's boot.
 BOOT_TIME: Final = Duration.minutes(30)
-_GIB: Final = 1024**3
-# AL2023 with packages and logs, and the EIF while it is fetched, checked and loaded.
-_SYSTEM_GIB: Final = 30
-_EIF_COPIES: Final = 3
 _QUIET_DURING_UPDATES: Final = [
     autoscaling.ScalingProcess.HEALTH_CHECK,
     autoscaling.ScalingProcess.REPLACE_UNHEALTHY,
@@ -100,7 +97,9 @@ class Fleet(Construct):
     def _launch_template(
         self, network: Network, role: HostRole, sizes: Sizes, image: EnclaveImage
     ) -> ec2.LaunchTemplate:
-        disk_gib = _SYSTEM_GIB + _EIF_COPIES * -(-image.image.eif_bytes // _GIB)
+        approved = image.image
+        volume = volume_of(eif_bytes=approved.eif_bytes, weights_bytes=approved.weights_bytes)
+        faster = volume.mib_a_second if volume.mib_a_second > BASE_MIB_A_SECOND else None
         return ec2.LaunchTemplate(
             self,
             "Template",
@@ -119,7 +118,10 @@ class Fleet(Construct):
                 ec2.BlockDevice(
                     device_name="/dev/xvda",
                     volume=ec2.BlockDeviceVolume.ebs(
-                        disk_gib, encrypted=True, volume_type=ec2.EbsDeviceVolumeType.GP3
+                        volume.gib,
+                        encrypted=True,
+                        volume_type=ec2.EbsDeviceVolumeType.GP3,
+                        throughput=faster,
                     ),
                 )
             ],
@@ -178,6 +180,10 @@ def _boot_script(stack: Stack, cargo: Cargo, sizes: Sizes, signalled: str, *, fi
         eif_url=image.asset.s3_object_url,
         eif_bytes=image.image.eif_bytes,
         eif_sha256=image.image.eif_sha256.hex(),
+        weights=[
+            Fetched(image.url_of(file), file.path.name, file.size_bytes, file.sha256)
+            for file in image.image.weights
+        ],
         enclave_vcpus=sizes.enclave_vcpus,
         enclave_memory_mib=sizes.enclave_memory_mib,
         host_json=json.dumps(config.to_dict()),

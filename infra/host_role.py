@@ -1,5 +1,8 @@
 """
 The host role: what a parent instance may do in AWS. On the key: nothing, and that explicitly.
+
+Weights that are sealed are opened with its credentials, by the enclave: their owner's key policy
+takes no call without the document of an approved image.
 """
 
 from collections.abc import Sequence
@@ -7,12 +10,11 @@ from typing import Final
 
 from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from infra.logs import Logs
-from infra.network import asset_arn
 from infra.policy_json import Json, document, statement
+from infra.weights_policy import host_statement
 
 # Session Manager and Run Command, nothing else of Systems Manager; no resource can be named.
 # Source: Systems Manager user guide, "Create a custom IAM role for Session Manager".
@@ -30,7 +32,11 @@ class HostRole(Construct):
     The instance role, its permissions named one by one.
 
     Args:
-        role_name: Fixed, so that endpoint policies and smoke tests know it.
+        role_name: Fixed, so that endpoint policies, smoke tests and owners of weights know it.
+
+        weights_key: ARN of the key that weights are sealed under; None where they lie in clear.
+
+        file_arns: Of the objects that it fetches, and no others.
     """
 
     def __init__(
@@ -40,11 +46,14 @@ class HostRole(Construct):
         *,
         role_name: str,
         key_arn: str,
+        weights_key: str | None,
         logs: Logs,
-        files: Sequence[assets.Asset],
+        file_arns: Sequence[str],
     ) -> None:
         super().__init__(scope, name)
-        permissions = _statements(Stack.of(self), key_arn=key_arn, logs=logs, files=files)
+        permissions = _statements(Stack.of(self), key_arn=key_arn, logs=logs, file_arns=file_arns)
+        if weights_key is not None:
+            permissions.insert(0, host_statement(weights_key))
         self.role = iam.Role(
             self,
             "Role",
@@ -56,12 +65,10 @@ class HostRole(Construct):
         self.arn = self.role.role_arn
 
 
-def _statements(
-    stack: Stack, *, key_arn: str, logs: Logs, files: Sequence[assets.Asset]
-) -> list[Json]:
+def _statements(stack: Stack, *, key_arn: str, logs: Logs, file_arns: Sequence[str]) -> list[Json]:
     return [
         statement("SayHowBootWent", "cloudformation:SignalResource", stack.stack_id),
-        statement("FetchAssets", "s3:GetObject", [asset_arn(asset) for asset in files]),
+        statement("FetchAssets", "s3:GetObject", list(file_arns)),
         statement(
             "WriteLogs",
             ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],

@@ -8,6 +8,7 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from infra.host_files import require_host_software
+from infra.place import place_of
 
 
 class HostSoftware(Construct):
@@ -16,9 +17,13 @@ class HostSoftware(Construct):
 
     Attributes:
         manifest_sha256: Hex digest of the manifest, which has a digest of every other file.
+
+        object_arn: Of the one object that it is in the bootstrap bucket.
     """
 
     def __init__(self, scope: Construct, name: str, *, path: Path) -> None:
         super().__init__(scope, name)
         self.manifest_sha256 = require_host_software(path)
         self.asset = assets.Asset(self, "Files", path=str(path))
+        place = f"{self.asset.s3_bucket_name}/{self.asset.s3_object_key}"
+        self.object_arn = f"arn:{place_of(self).partition}:s3:::{place}"

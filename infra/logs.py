@@ -11,7 +11,8 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from infra.key_policy import ADMINISTRATION, DELETION_WINDOW_DAYS
+from infra.attested_policy import ADMINISTRATION
+from infra.key_policy import DELETION_WINDOW_DAYS
 from infra.place import arn_of, place_of
 from infra.policy_json import Json, document, service, statement
 

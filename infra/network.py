@@ -3,14 +3,16 @@ The network: private subnets without a way out, and endpoints to what the host n
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from aws_cdk import Fn
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
+from app.protocol.constants import PURPOSE_WEIGHTS
+from infra.attested_policy import for_purpose
 from infra.logs import Logs
 from infra.place import place_of
 from infra.policy_json import Json, statement
@@ -40,6 +42,24 @@ _HOST_SERVICES: Final = {
         ),
     ),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class KmsUse:
+    """
+    What is asked of KMS from inside enclaves.
+
+    Attributes:
+        key_arn: Of the key that askers' sessions, of the chat role, use.
+
+        weights_key: ARN of the key that weights are sealed under, opened with the host role's
+            credentials, which are lent to the enclave; None where weights lie in clear.
+    """
+
+    key_arn: str
+    chat_role_arn: str
+    weights_key: str | None
+    host_role_arn: str
 
 
 class Network(Construct):
@@ -88,16 +108,20 @@ class Network(Construct):
         for name, (service, actions) in _HOST_SERVICES.items():
             self._add_endpoint(name, service, actions, "*", only_hosts)
 
-    def add_kms_endpoint(self, *, key_arn: str, chat_role_arn: str, fips: bool) -> None:
-        """Let askers' sessions inside enclaves use this key, and nobody any other."""
+    def add_kms_endpoint(self, use: KmsUse, *, fips: bool) -> None:
+        """Let nobody make another call to KMS than *use* has."""
         services = ec2.InterfaceVpcEndpointAwsService
-        self._add_endpoint(
+        endpoint = self._add_endpoint(
             "KmsFips" if fips else "Kms",
             services.KMS_FIPS if fips else services.KMS,
             ("kms:Decrypt", "kms:GenerateDataKey"),
-            key_arn,
-            {"ArnEquals": {"aws:PrincipalArn": chat_role_arn}},
+            use.key_arn,
+            {"ArnEquals": {"aws:PrincipalArn": use.chat_role_arn}},
         )
+        if use.weights_key and endpoint:
+            hosts: Json = {"ArnEquals": {"aws:PrincipalArn": use.host_role_arn}}
+            condition = {**for_purpose(PURPOSE_WEIGHTS), **hosts}
+            _allow(endpoint, "WeightsOnly", ("kms:Decrypt",), [use.weights_key], condition)
 
     def _add_endpoint(
         self,
@@ -106,9 +130,10 @@ class Network(Construct):
         actions: Sequence[str],
         resource: str,
         condition: Json,
-    ) -> None:
+    ) -> ec2.InterfaceVpcEndpoint | None:
+        """Give the endpoint that is made; None where the VPC has one."""
         if service.short_name in self._existing:
-            return
+            return None
         endpoint = self.vpc.add_interface_endpoint(
             name,
             service=service,
@@ -118,19 +143,19 @@ class Network(Construct):
             subnets=self.private,
         )
         _allow(endpoint, f"{name}Only", actions, [resource], condition)
+        return endpoint
 
     def add_s3_endpoint(
-        self, *, host_role_arn: str, files: Sequence[assets.Asset], packages_bucket: str
+        self, *, host_role_arn: str, file_arns: Sequence[str], packages_bucket: str
     ) -> None:
-        """Let the host fetch the stack's own assets, and anybody AL2023's packages."""
+        """Let the host fetch the stack's own files, and anybody AL2023's packages."""
         if "s3" in self._existing:
             return
         endpoint = self.vpc.add_gateway_endpoint(
             "S3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[self.private]
         )
-        arns = [asset_arn(asset) for asset in files]
         only_hosts: Json = {"ArnEquals": {"aws:PrincipalArn": host_role_arn}}
-        _allow(endpoint, "Assets", ("s3:GetObject",), arns, only_hosts)
+        _allow(endpoint, "Assets", ("s3:GetObject",), file_arns, only_hosts)
         # dnf signs no requests, so there is no principal to name.
         repositories = f"arn:{place_of(self).partition}:s3:::{packages_bucket}/*"
         _allow(endpoint, "Packages", ("s3:GetObject",), [repositories], None)
@@ -166,11 +191,6 @@ def _find_vpc(network: Construct, vpc: ExistingVpc) -> ec2.IVpc:
         isolated_subnet_ids=list(vpc.subnet_ids),
         isolated_subnet_route_table_ids=tables * (count // len(tables)) if tables else None,
     )
-
-
-def asset_arn(asset: assets.Asset) -> str:
-    """Give the ARN of the one object that *asset* is in the bootstrap bucket."""
-    return f"arn:{place_of(asset).partition}:s3:::{asset.s3_bucket_name}/{asset.s3_object_key}"
 
 
 def _subnets(*, public: bool) -> list[ec2.SubnetConfiguration]:

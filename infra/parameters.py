@@ -47,9 +47,11 @@ _DEFAULTS: Final[Mapping[str, str]] = {
     "vpc_cidr": "",
     "hostname": "",
     "privatelink_principals": "",
+    "weights_key": "",
     **dict.fromkeys(OF_VPC, ""),
     "releases": "releases.json",
     "eif": "build/enclave.eif",
+    "weights": "build/weights",
     "host": "build/host",
 }
 _REQUIRED: Final[Mapping[str, str]] = {
@@ -73,6 +75,12 @@ _CERTIFICATE: Final = re.compile(
 _HOSTNAME: Final = re.compile(
     r"(?=.{4,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]",
     re.ASCII | re.IGNORECASE,
+)
+# No alias, which can be pointed at another key, and no mrk-: replicas have policies of their own.
+_KEY: Final = re.compile(
+    r"arn:([a-z-]{3,16}):kms:([a-z0-9-]{1,32}):[0-9]{12}:key/"
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+    re.ASCII,
 )
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _EMAIL: Final = re.compile(r"[^\s@,]{1,64}@[^\s@,]{1,255}", re.ASCII)
@@ -123,9 +131,13 @@ class Parameters:
 
         fips: KMS is reached at its FIPS endpoint, by enclave and askers alike.
 
+        weights_key: ARN of the key that weights are sealed under, in whatever account; None where
+            they lie in clear.
+
         packages_bucket: The S3 bucket that AL2023's package repositories of the Region lie in.
 
-        releases, eif, host: Paths of releases.json, the EIF and the host's software.
+        releases, eif, weights, host: Paths of releases.json, the EIF, the package that it names,
+            and the host's software.
     """
 
     sizes: Sizes
@@ -140,9 +152,11 @@ class Parameters:
     hostname: str | None
     privatelink_principals: tuple[str, ...]
     fips: bool
+    weights_key: str | None
     packages_bucket: str
     releases: Path
     eif: Path
+    weights: Path
     host: Path
 
 
@@ -189,9 +203,11 @@ def parse_parameters(context: Mapping[str, object], *, root: Path, region: str) 
             values["privatelink_principals"], REGIONS[region].partition
         ),
         fips=_parse_fips(values, region),
+        weights_key=_parse_weights_key(values["weights_key"], region),
         packages_bucket=_parse_bucket(values["packages_bucket"], region),
         releases=root / values["releases"],
         eif=root / values["eif"],
+        weights=root / values["weights"],
         host=root / values["host"],
     )
 
@@ -301,6 +317,22 @@ def _parse_fips(values: Mapping[str, str], region: str) -> bool:
     except ProtocolError as error:
         raise ConfigError(f"fips is true, and {error}: leave it out, or choose another") from None
     return fips
+
+
+def _parse_weights_key(text: str, region: str) -> str | None:
+    if not text:
+        return None
+    arn, partition = _KEY.fullmatch(text), REGIONS[region].partition
+    if arn is None:
+        raise ConfigError(
+            f"weights_key is {text!r}, expected the ARN of a single-Region key of KMS, no alias"
+        )
+    if (arn[1], arn[2]) != (partition, region):
+        raise ConfigError(
+            f"weights_key is in {arn[2]} of {arn[1]}, and the hosts in {region} of {partition}; "
+            "they reach no KMS elsewhere: have the package sealed under a key of their Region"
+        )
+    return text
 
 
 def _parse_bucket(text: str, region: str) -> str:

@@ -18,7 +18,7 @@ from infra.host_role import HostRole
 from infra.host_software import HostSoftware
 from infra.key import EnclaveKey
 from infra.logs import Logs
-from infra.network import ZONES, Network, first_zones
+from infra.network import ZONES, KmsUse, Network, first_zones
 from infra.parameters import Parameters
 
 MAX_NAME_CHARACTERS: Final = 32  # so that role names with it and a Region stay under IAM's 64
@@ -58,26 +58,27 @@ class EnclaveStack(Stack):
         logs = Logs(self, "Logs")
         eif = EnclaveImage(self, "EnclaveImage", image=image)
         software = HostSoftware(self, "HostSoftware", path=parameters.host)
-        files = (eif.asset, software.asset)
-        chat_role = ChatRole(
-            self,
-            "ChatRole",
-            account=account,
-            role_name=f"{name}-chat-{region}",
-            principals=parameters.chat_principals,
-            require_source_identity=parameters.require_source_identity,
-        )
+        file_arns = (*eif.object_arns, software.object_arn)
+        chat_role = self._chat_role(f"{name}-chat-{region}", account, parameters)
         key = EnclaveKey(self, "Key", account=account, chat_role=chat_role, releases=image.releases)
-        host_name = f"{name}-host-{region}"
         host_role = HostRole(
-            self, "HostRole", role_name=host_name, key_arn=key.arn, logs=logs, files=files
+            self,
+            "HostRole",
+            role_name=f"{name}-host-{region}",
+            key_arn=key.arn,
+            weights_key=parameters.weights_key,
+            logs=logs,
+            file_arns=file_arns,
         )
 
         network = Network(self, "Network", vpc=parameters.vpc, public=parameters.public, logs=logs)
-        network.add_kms_endpoint(key_arn=key.arn, chat_role_arn=chat_role.arn, fips=parameters.fips)
+        use = KmsUse(key.arn, chat_role.arn, parameters.weights_key, host_role.arn)
+        network.add_kms_endpoint(use, fips=parameters.fips)
         network.add_host_endpoints(host_role.arn)
         network.add_s3_endpoint(
-            host_role_arn=host_role.arn, files=files, packages_bucket=parameters.packages_bucket
+            host_role_arn=host_role.arn,
+            file_arns=file_arns,
+            packages_bucket=parameters.packages_bucket,
         )
         fleet = Fleet(
             self,
@@ -101,6 +102,16 @@ class EnclaveStack(Stack):
     def availability_zones(self) -> list[str]:
         """Those that the stack takes."""
         return first_zones(ZONES)
+
+    def _chat_role(self, role_name: str, account: str, parameters: Parameters) -> ChatRole:
+        return ChatRole(
+            self,
+            "ChatRole",
+            account=account,
+            role_name=role_name,
+            principals=parameters.chat_principals,
+            require_source_identity=parameters.require_source_identity,
+        )
 
     def _front(self, parameters: Parameters, network: Network, fleet: Fleet) -> Front:
         return Front(

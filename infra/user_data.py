@@ -6,6 +6,8 @@ in as they are.
 """
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +17,23 @@ _TEMPLATE: Final = Path(__file__).with_name("user_data.sh")
 _PLACE: Final = re.compile(r"@([a-z0-9_]+)@")
 
 
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
 class UserDataError(ValueError):
     """No user data can be made of these values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """
+    A file that an instance fetches: from where, what it is called there, size and SHA-256 in hex.
+    """
+
+    url: str
+    name: str
+    size_bytes: int
+    sha256: str
 
 
 def user_data(
@@ -29,6 +46,7 @@ def user_data(
     eif_url: str,
     eif_bytes: int,
     eif_sha256: str,
+    weights: Sequence[Fetched] = (),
     enclave_vcpus: int,
     enclave_memory_mib: int,
     host_json: str,
@@ -47,6 +65,9 @@ def user_data(
 
         eif_sha256: Hex.
 
+        weights: The files of the package whose weights the enclave takes in; none where they are
+            in the image.
+
         host_json: `HostConfig.to_dict()` as JSON.
 
     Raises:
@@ -62,6 +83,8 @@ def user_data(
         "eif_url": eif_url,
         "eif_bytes": str(eif_bytes),
         "eif_sha256": eif_sha256,
+        "weights": " ".join(map(_word, weights)),
+        "weights_bytes": str(sum(file.size_bytes for file in weights)),
         "enclave_vcpus": str(enclave_vcpus),
         "enclave_memory_mib": str(enclave_memory_mib),
         "host_json": host_json,
@@ -71,6 +94,15 @@ def user_data(
     if (size := len(text.encode())) > MAX_USER_DATA_BYTES:
         raise UserDataError(f"user data has {size} bytes, expected at most {MAX_USER_DATA_BYTES}")
     return text
+
+
+def _word(file: Fetched) -> str:
+    """Give *file* as one word of the script."""
+    if not _NAME.fullmatch(file.name) or re.search(r"[\s,]", file.url):
+        raise UserDataError(
+            f"weights has {file.name!r} from {file.url!r}: none that a script takes"
+        )
+    return f"{file.url},{file.name},{file.size_bytes},{file.sha256}"
 
 
 def _require_quotable(values: dict[str, str]) -> None:

@@ -14,6 +14,9 @@ host_manifest_sha256='@host_manifest_sha256@'
 eif_url='@eif_url@'
 eif_bytes='@eif_bytes@'
 eif_sha256='@eif_sha256@'
+# A word a file: URL,name,bytes,SHA-256.
+weights='@weights@'
+weights_bytes='@weights_bytes@'
 enclave_vcpus='@enclave_vcpus@'
 enclave_memory_mib='@enclave_memory_mib@'
 opt=/opt/enclave-llm
@@ -62,10 +65,37 @@ try() { # seconds between tries, a command: a repository or S3 may have a bad mo
     "$@"
 }
 
-fetch() { # what, from where, to which path; says every ten seconds how far it is
+size_of() { # folder: its MiB; a file that is renamed meanwhile is no failure
+    du -sm "$1" 2>/dev/null | cut -f1 || true
+}
+
+report() { # folder, bytes it will have or 0; says every ten seconds how far it is
+    local mib=$(($2 / 1048576)) have had rate
+    had=$(size_of "$1")
+    while sleep 10; do
+        have=$(size_of "$1")
+        rate=$(((have - had) / 10)) had=$have
+        if [ "$mib" -le "$have" ] || [ "$rate" -le 0 ]; then
+            echo "enclave-llm: $have MiB, $rate MiB/s"
+        else
+            echo "enclave-llm: $have of $mib MiB, $rate MiB/s, $(((mib - have) / rate)) s left"
+        fi
+    done
+}
+
+check() { # what, path, bytes, SHA-256: the file is that, or the boot ends here
+    doing "checking $1"
+    [ "$(stat -c %s "$2")" = "$3" ] || {
+        echo "enclave-llm: $1 has $(stat -c %s "$2") bytes, expected $3"
+        exit 1
+    }
+    echo "$4  $2" | sha256sum --check --quiet --strict
+}
+
+fetch() { # what, from where, to which path, how many bytes its folder will have
     doing "fetching $1"
     mkdir -p "$(dirname "$3")"
-    while sleep 10; do echo "enclave-llm: $(du -sm "$(dirname "$3")" | cut -f1) MiB"; done &
+    report "$(dirname "$3")" "${4:-0}" &
     progress=$!
     try "5 20" aws s3 cp --region "$region" --no-progress "$2" "$3"
     kill "$progress"
@@ -127,13 +157,19 @@ listed=$(cut -c67- MANIFEST.sha256 | LC_ALL=C sort)
 found=$(find . ! -type d ! -path ./MANIFEST.sha256 -printf '%P\n' | LC_ALL=C sort)
 [ "$listed" = "$found" ]
 
-fetch "the EIF" "$eif_url" "$state/enclave.eif"
-doing "checking the EIF"
-[ "$(stat -c %s "$state/enclave.eif")" = "$eif_bytes" ] || {
-    echo "enclave-llm: the EIF has $(stat -c %s "$state/enclave.eif") bytes, expected $eif_bytes"
-    exit 1
-}
-echo "$eif_sha256  $state/enclave.eif" | sha256sum --check --quiet --strict
+fetch "the EIF" "$eif_url" "$state/enclave.eif" "$eif_bytes"
+check "the EIF" "$state/enclave.eif" "$eif_bytes" "$eif_sha256"
+
+# The folder has its name once every file is right: the unit of the server of weights looks for it.
+if [ -n "$weights" ]; then
+    rm -rf "$state/weights.new"
+    for word in $weights; do
+        IFS=, read -r url name size digest <<<"$word"
+        fetch "$name of the weights" "$url" "$state/weights.new/$name" "$weights_bytes"
+        check "$name of the weights" "$state/weights.new/$name" "$size" "$digest"
+    done
+    mv "$state/weights.new" "$state/weights"
+fi
 
 doing "configuring the host"
 mkdir -p /etc/enclave-llm

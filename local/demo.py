@@ -30,7 +30,8 @@ from local.cheats.report import count_words, show_cheat
 from local.demo_model.suggestions import DEMO_QUESTION, SUGGESTIONS
 from local.processes.errors import TwinError
 from local.processes.supervise import ROOT
-from local.twin.twin import PARENT_PROGRAM, Twin, run_twin
+from local.twin.parties import PARENT_PROGRAM
+from local.twin.twin import DEMO_WEIGHTS, Twin, run_twin
 
 _FOLDER: Final = ROOT / ".twin" / "demo"
 _IMAGE: Final = ROOT / "build" / "enclave.eif"
@@ -84,6 +85,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     cheat = find_cheat(options.cheat or "honest")
     with run_twin(
         options.folder,
+        weights=options.weights,
         image=(options.image or _IMAGE) if options.enclave == "qemu" else None,
         console=options.console,
         note=note,
@@ -186,6 +188,12 @@ def _parser() -> argparse.ArgumentParser:
         "and nearer to the real thing (docs/emulated-enclave.md)",
     )
     parser.add_argument("--image", type=Path, help="for qemu; default: build/enclave.eif")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=DEMO_WEIGHTS,
+        help="the package that the enclave runs; for qemu the one that --image was built with",
+    )
     parser.add_argument("--console", action="store_true", help="for qemu: show its boot console")
     parser.add_argument(
         "--folder",

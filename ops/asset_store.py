@@ -10,6 +10,7 @@ from typing import Final
 
 import boto3
 
+from infra.weights_files import SUFFIX
 from ops.aws import AwsError, asking
 from ops.live_stack import LiveStack, read_template, read_user_data
 
@@ -30,10 +31,10 @@ class AssetObject:
 
 
 def find_objects(text: str, *, account: str, region: str) -> frozenset[AssetObject]:
-    """Find the EIFs and zips of the account's bootstrap bucket that *text* fetches."""
+    """Find the EIFs, zips and weights of the account's bootstrap bucket that *text* fetches."""
     url = re.compile(
         rf"s3://(cdk-[a-z0-9]{{1,10}}-assets-{re.escape(f'{account}-{region}')})/"
-        r"([0-9a-f]{64}\.(?:eif|zip))"
+        r"([0-9a-f]{64}\.(?:eif|zip|weights))"
     )
     return frozenset(AssetObject(bucket, key) for bucket, key in url.findall(text))
 
@@ -93,6 +94,26 @@ def remove_objects(
             yield item, str(error)
 
 
+def find_unfinished(session: boto3.Session, item: AssetObject, *, account: str) -> tuple[str, ...]:
+    """
+    Find the uploads of *item* that broke off, by their ids, the last begun at the end.
+
+    Raises:
+        AwsError: As `asking`.
+    """
+    pages = session.client("s3").get_paginator("list_multipart_uploads")
+    with asking("s3:ListBucketMultipartUploads"):
+        found = [
+            (upload["Initiated"], upload["UploadId"])
+            for page in pages.paginate(
+                Bucket=item.bucket, Prefix=item.key, ExpectedBucketOwner=account
+            )
+            for upload in page.get("Uploads", [])
+            if upload["Key"] == item.key
+        ]
+    return tuple(upload_id for _, upload_id in sorted(found))
+
+
 def _remove(session: boto3.Session, item: AssetObject, account: str) -> str:
     s3 = session.client("s3")
     versions = list(_versions(session, item, account))
@@ -105,6 +126,15 @@ def _remove(session: boto3.Session, item: AssetObject, account: str) -> str:
             )
         if errors := done.get("Errors"):
             return f"{errors[0].get('Code')}: {errors[0].get('Message')}"
+    if item.key.endswith(SUFFIX):  # the CDK sends all else in one piece
+        for upload_id in find_unfinished(session, item, account=account):
+            with asking("s3:AbortMultipartUpload"):
+                s3.abort_multipart_upload(
+                    Bucket=item.bucket,
+                    Key=item.key,
+                    UploadId=upload_id,
+                    ExpectedBucketOwner=account,
+                )
     return ""
 
 

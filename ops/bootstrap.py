@@ -2,6 +2,7 @@
 The CDK bootstrap stack: the bucket and roles that a deployment goes through.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import boto3
@@ -38,17 +39,35 @@ def read_bucket_key(session: boto3.Session, qualifier: str, account: str) -> str
         AwsError: As `asking`.
     """
     bucket = f"cdk-{qualifier}-assets-{account}-{session.region_name}"
+    key = read_encryption(session, bucket, account).get("SSEKMSKeyId")
+    return None if key is None or key.endswith(_AWS_KEY) else key
+
+
+def read_encryption(session: boto3.Session, bucket: str, account: str) -> Mapping[str, str]:
+    """
+    Read how what *bucket* holds is encrypted, in the words that an upload gives; none if it is not.
+
+    Raises:
+        AwsError: As `asking`.
+    """
     try:
         with asking("s3:GetEncryptionConfiguration"):
-            answer = session.client("s3").get_bucket_encryption(Bucket=bucket)
+            answer = session.client("s3").get_bucket_encryption(
+                Bucket=bucket, ExpectedBucketOwner=account
+            )
     except AwsError as error:
         if error.code != "ServerSideEncryptionConfigurationNotFoundError":
             raise
-        return None
+        return {}
     rules = answer["ServerSideEncryptionConfiguration"]["Rules"]
-    keys = (rule.get("ApplyServerSideEncryptionByDefault", {}) for rule in rules)
-    key = next((str(item["KMSMasterKeyID"]) for item in keys if "KMSMasterKeyID" in item), None)
-    return None if key is None or key.endswith(_AWS_KEY) else key
+    found = [rule.get("ApplyServerSideEncryptionByDefault", {}) for rule in rules]
+    names = {"ServerSideEncryption": "SSEAlgorithm", "SSEKMSKeyId": "KMSMasterKeyID"}
+    return {
+        name: str(item[theirs])
+        for item in found
+        for name, theirs in names.items()
+        if theirs in item
+    }
 
 
 def check_bucket_key(key: str | None, account: str, region: str) -> Finding:

@@ -29,11 +29,18 @@ def check_outputs(parameters: Parameters, kits: frozenset[str]) -> tuple[Finding
 
 def _check_image(parameters: Parameters, kits: frozenset[str]) -> tuple[Finding, ...]:
     try:
-        image = load_approved_image(parameters.eif, parameters.releases, kits=kits)
+        image = load_approved_image(
+            parameters.eif,
+            parameters.releases,
+            kits=kits,
+            weights=parameters.weights,
+            weights_key=parameters.weights_key,
+        )
     except ConfigError as error:
         return (_refusal("EIF", error),)
     return (
         ok("EIF", _describe_image(image)),
+        ok("weights", _describe_weights(image, parameters.weights)),
         _check("sizes", lambda: _describe_sizes(parameters, image)),
     )
 
@@ -56,6 +63,15 @@ def _describe_image(image: ApprovedImage) -> str:
     return (
         f"{image.path} measures as release {release.name} (kit {release.kit}), "
         f"{len(image.releases)} approved in all"
+    )
+
+
+def _describe_weights(image: ApprovedImage, folder: Path) -> str:
+    if not image.weights:
+        return "they are in the image"
+    return (
+        f"{folder} is what the image names: {len(image.weights)} files, "
+        f"{image.weights_bytes / 1e9:,.2f} GB, which hosts fetch and enclaves take in"
     )
 
 

@@ -36,18 +36,19 @@ from ops.first_failure import is_first, tell_failure
 from ops.job import Job
 from ops.live_stack import read_live_stack
 from ops.principal import read_principal
+from ops.shipment import ship
 from ops.steps import RefusedError, Step, Steps
-from ops.supply import Supply, find_supply
+from ops.supply import DEMO_WEIGHTS, Supply, find_supply
 from ops.trail import WITHOUT_TRAIL
 
 EXIT_NOT_PROVEN: Final = 3
-_SMALL: Final = ("profile=small",)
+_SMALL: Final = ("profile=small", f"weights={DEMO_WEIGHTS}")
 _EPILOG: Final = """\
 It goes step by step, and first says which, what each takes, and the bill: bin/doctor's checks; the
 model; the image with its boot files; the host's software; the image must be on releases.json; what
 changes, the key policy in words and compared with the one that KMS has now, and your yes; the
-stack; bin/smoke. What is there already is not made again. A step that fails says what to do next,
-and the same command goes on from there.
+weights, sent to the bootstrap bucket; the stack; bin/smoke. What is there already is not made
+again. A step that fails says what to do next, and the same command goes on from there.
 
 examples:
   bin/deploy --small -c chat_principals=arn:aws:iam::111122223333:role/desk \\
@@ -90,7 +91,7 @@ def _deploy(options: argparse.Namespace, workshop: Workshop, terminal: Terminal)
     steps = Steps(_plan(job, supply), terminal)
     terminal.note(f"{deployment.name} in {session.region_name}, step by step:")
     steps.show()
-    terminal.note(describe_bill(parameters))
+    terminal.note(describe_bill(parameters, weights_bytes=supply.weights_bytes))
     with steps.at("doctor"):
         _see_doctor(job, finding)
     for name, make in (("model", _make_model), ("image", _make_image), ("host", _make_host)):
@@ -99,11 +100,14 @@ def _deploy(options: argparse.Namespace, workshop: Workshop, terminal: Terminal)
     with steps.at("release"):
         _require_approved(job)
     with steps.at("changes"):
-        assembly = _synthesise(job)
+        account = _read_account(job)
+        assembly = _synthesise(job, account)
         live = read_live_stack(job.session, job.deployment.name)
         show_changes(job, assembly, live)
     if not confirm("Deploy this? Type yes.", "yes", terminal, yes=options.yes):
         raise RefusedError("declined, nothing was changed")
+    with steps.at("weights"):
+        ship(job, assembly, account=account)
     with steps.at("stack"):
         _put(job, first=is_first(live))
     with steps.at("proof"):
@@ -120,6 +124,7 @@ def _plan(job: Job, supply: Supply) -> tuple[Step, ...]:
         Step("host", supply.host_words, supply.host_minutes, again),
         Step("release", f"the image has to be on {job.parameters.releases.name}", "", again),
         Step("changes", "synthesis, the key policy in words, your yes", "2", again),
+        Step("weights", supply.weights_words, supply.weights_minutes, again),
         Step("stack", "CloudFormation, until each enclave has proven itself", "30",
              'what stands above says why; docs/operations.md, "Seeing inside a failure"'),
         Step("proof", "bin/smoke asks a question", "3", "bin/smoke, as often as you like")
@@ -160,7 +165,8 @@ def _require_consent(job: Job, findings: Sequence[Finding]) -> None:
 
 def _make_model(job: Job, supply: Supply) -> None:
     if supply.convert:
-        run((str(ROOT / "bin" / "save-model"), supply.convert), job.terminal)
+        out = ("--out", str(supply.weights))
+        run((str(ROOT / "bin" / "save-model"), supply.convert, *out), job.terminal)
     else:
         job.terminal.note(supply.model_words)
 
@@ -198,13 +204,17 @@ def _require_approved(job: Job) -> None:
         raise RefusedError("what was built cannot be deployed")
 
 
-def _synthesise(job: Job) -> Assembly:
-    principal = read_principal(job.session)
-    if job.deployment.account not in {None, principal.account}:
+def _read_account(job: Job) -> str:
+    account = read_principal(job.session).account
+    if job.deployment.account not in {None, account}:
         raise RefusedError(
-            f"account is {job.deployment.account}, and the credentials are of {principal.account}"
+            f"account is {job.deployment.account}, and the credentials are of {account}"
         )
-    place = {"account": principal.account, "region": job.session.region_name}
+    return account
+
+
+def _synthesise(job: Job, account: str) -> Assembly:
+    place = {"account": account, "region": job.session.region_name}
     given = (*job.deployment.given, *(f"{name}={value}" for name, value in place.items()))
     context = [part for item in given for part in ("--context", item)]
     folder = job.workshop.assembly

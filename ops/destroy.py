@@ -174,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_deployment_arguments(parser)
     parser.add_argument("--yes", action="store_true", help="destroy without asking")
-    parser.add_argument("--keep-assets", action="store_true", help="leave the EIF and the zip")
+    parser.add_argument("--keep-assets", action="store_true", help="leave its files in the bucket")
     return parser
 
 

@@ -73,6 +73,7 @@ from ops.placement import (
 from ops.principal import Principal, check_principal, read_principal
 from ops.trail import check_trails, read_trails
 from ops.volume_key import check_volume_key
+from ops.weights_key import check_weights_key
 
 # Of each subnet: the load balancer's eight and an endpoint to each of five services.
 LEAST_FREE_ADDRESSES: Final = 13
@@ -208,6 +209,7 @@ def diagnose_place(
     yield from _diagnose_account(deployment, session, principal)
     if parameters:
         yield from _diagnose_askers(session, parameters, principal, asker)
+        yield from _diagnose_weights(session, parameters, principal, deployment.name)
         yield from _diagnose_fleet(session, parameters)
         if isinstance(parameters.vpc, ExistingVpc):
             yield from _diagnose_vpc(session, parameters, parameters.vpc, deployment.name)
@@ -270,6 +272,16 @@ def _diagnose_askers(
         "askers",
         lambda: check_asker(read_principal(asker) if asker else deployer, principals),
     )
+
+
+def _diagnose_weights(
+    session: boto3.Session, parameters: Parameters, principal: Principal, name: str
+) -> Iterator[Finding]:
+    if key := parameters.weights_key:
+        yield _make(
+            "weights key",
+            lambda: check_weights_key(session, parameters, principal, key_arn=key, name=name),
+        )
 
 
 def diagnose_room(

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from infra.key_policy import ApprovedPcrs, KeyPolicyError, key_policy
+from infra.attested_policy import ApprovedPcrs, KeyPolicyError
+from infra.key_policy import key_policy
 
 Json = Mapping[str, object]
 
@@ -50,7 +51,7 @@ class PolicyReading:
 
 def read_policy(policy: Json) -> PolicyReading:
     """Read *policy*, from wherever it comes; what is not understood is told as foreign."""
-    statements = [_normal(statement) for statement in _statements(policy)]
+    statements = normal_statements(policy)
     releases = tuple(release for item in statements if (release := _release(item)) is not None)
     account, role = _principals(statements)
     try:
@@ -63,13 +64,13 @@ def read_policy(policy: Json) -> PolicyReading:
             foreign=tuple(statements),
             absent=(f"all of ours: {error}",),
         )
-    expected = [_normal(statement) for statement in made["Statement"]]
+    foreign, absent = find_strangeness(statements, normal_statements(made))
     return PolicyReading(
         releases={release.pcr0.lower(): release for release in releases},
         account=account,
         chat_role_arn=role,
-        foreign=tuple(item for item in statements if item not in expected),
-        absent=tuple(_sid(item) for item in expected if item not in statements),
+        foreign=foreign,
+        absent=absent,
     )
 
 
@@ -88,7 +89,7 @@ def describe_policy(reading: PolicyReading, names: Mapping[str, str]) -> Iterato
         yield f"asks                 {reading.chat_role_arn}, and whoever may assume it"
         yield f"runs the key         administrators of account {reading.account}, without using it"
         yield "everyone else        is denied, with any other image or with none"
-    yield from _describe_strangeness(reading)
+    yield from describe_strangeness(reading.foreign, reading.absent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def compare_policies(
         yield from _warn_of_removal(release, names, deployed.running)
     if deployed.changed_by_hand:
         yield "!! The live policy is not the deployed template's: somebody changed it by hand."
-        yield from (f"  {line}" for line in _describe_strangeness(live))
+        yield from (f"  {line}" for line in describe_strangeness(live.foreign, live.absent))
     if stays_changed(deployed, new):
         yield "!! CloudFormation sees no change and would leave it so."
 
@@ -182,10 +183,11 @@ def _warn_of_removal(
         yield "!! The deployed hosts run it NOW: no question is answered until they are replaced."
 
 
-def _describe_strangeness(reading: PolicyReading) -> Iterator[str]:
-    for statement in reading.foreign:
+def describe_strangeness(foreign: Sequence[str], absent: Sequence[str]) -> Iterator[str]:
+    """Show the statements that are not of our making, and name those that are missing."""
+    for statement in foreign:
         yield f"NOT OURS             {statement}"
-    for sid in reading.absent:
+    for sid in absent:
         yield f"MISSING              {sid}"
 
 
@@ -194,9 +196,33 @@ def _name(release: ApprovedPcrs, names: Mapping[str, str]) -> str:
     return f"release {names.get(pcr0, release.name)} (pcr0 {pcr0[:_SHOWN]}…)"
 
 
-def _statements(policy: Json) -> Sequence[object]:
+def normal_statements(policy: Mapping[str, object]) -> list[str]:
+    """Give the statements of *policy* as JSON, in the one spelling that they are compared in."""
     found = policy.get("Statement", [])
-    return found if isinstance(found, list) else [found]
+    return [_normal(statement) for statement in (found if isinstance(found, list) else [found])]
+
+
+def find_strangeness(
+    statements: Sequence[str], expected: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Give which *statements* are not *expected*, and the names of those that are not there."""
+    foreign = tuple(item for item in statements if item not in expected)
+    return foreign, tuple(_sid(item) for item in expected if item not in statements)
+
+
+def read_pcrs(name: str, condition: Mapping[object, object]) -> ApprovedPcrs | None:
+    """Give the release whose three PCRs *condition* has, each equal; None where it has not."""
+    found = ((_PCR.fullmatch(str(key)), str(pcr)) for key, pcr in condition.items())
+    values = {match[1]: pcr for match, pcr in found if match}
+    if set(values) != {"0", "1", "2"}:
+        return None
+    return ApprovedPcrs(name, values["0"], values["1"], values["2"])
+
+
+def read_account(arn: str) -> str:
+    """Give the account whose root *arn* is; empty where it is another's."""
+    root = _ROOT.fullmatch(arn)
+    return root[1] if root else ""
 
 
 def _normal(statement: object) -> str:
@@ -228,10 +254,7 @@ def _release(statement: str) -> ApprovedPcrs | None:
             "Action": "kms:Decrypt",
             "Condition": {"StringEqualsIgnoreCase": {**pcrs}},
         } if sid.startswith(_OPEN):
-            found = ((_PCR.fullmatch(str(key)), str(pcr)) for key, pcr in pcrs.items())
-            values = {match[1]: pcr for match, pcr in found if match}
-            if set(values) == {"0", "1", "2"}:
-                return ApprovedPcrs(sid[len(_OPEN) :], values["0"], values["1"], values["2"])
+            return read_pcrs(sid[len(_OPEN) :], pcrs)
     return None
 
 
@@ -242,5 +265,4 @@ def _principals(statements: Sequence[str]) -> tuple[str, str]:
         match json.loads(statement):
             case {"Sid": str(sid), "Principal": {"AWS": str(arn)}} if sid in found:
                 found[sid] = arn
-    root = _ROOT.fullmatch(found["Administer"])
-    return (root[1] if root else "", found["SealQuestions"])
+    return read_account(found["Administer"]), found["SealQuestions"]

@@ -183,6 +183,12 @@ def check_release(releases: ReleaseList, release: Release) -> str | None:
     return None
 
 
+def holds_weights(releases: ReleaseList, release: Release) -> bool | None:
+    """Tell whether its kept image holds its weights itself; None where none is kept here."""
+    eif = releases.kept_eif(release)
+    return _parse_record(_read_record(eif), eif).weights_inside if eif.is_file() else None
+
+
 def _read_record(eif: Path) -> bytes:
     """Read what was recorded when *eif* was built, of a kept image as of a fresh one."""
     kept = eif.with_suffix(".json")

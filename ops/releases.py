@@ -29,18 +29,21 @@ from ops.release_list import (
     add_release,
     ask_deployment,
     check_release,
+    holds_weights,
     retire_release,
 )
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _ATTEMPTS: Final = 12
+_WEIGHTS: Final = {True: ", in the image", False: ", named by the image", None: ""}
 _EPILOG: Final = """\
 releases.json lists the images that the key policy lets open questions and that askers trust. Only
 this command writes it; keep it in version control, and review changes like code.
 
 a new image:   bin/releases add, hand the list to the askers, deploy (old and new are allowed, the
                fleet rolls), then bin/releases retire OLD and deploy again
-the way back:  the same with the names exchanged; the old image is in build/releases
+the way back:  the same with the names exchanged; the old image is in build/releases, and the
+               package of weights that it names, if it does not hold them, is yours to keep
 
 examples:
   bin/releases add --eif build/enclave.eif --name 2026-11
@@ -96,7 +99,8 @@ def _list(releases: ReleaseList, options: argparse.Namespace) -> int:
         kept = "image kept" if releases.kept_eif(release).is_file() else "image not kept here"
         _say(f"{release.name}  approved {release.approved_at:%Y-%m-%d %H:%M} UTC, {kept}")
         _say(f"  pcr0 {release.measurements.pcr0.hex()}")
-        _say(f"  weights {release.weights_sha256.hex()}")
+        place = _WEIGHTS[holds_weights(releases, release)]
+        _say(f"  weights {release.weights_sha256.hex()}{place}")
     return 0
 
 
@@ -165,8 +169,12 @@ def _verify(releases: ReleaseList, options: argparse.Namespace) -> int:
     return 3 if any(found.values()) else 0
 
 
-def _describe(releases: ReleaseList, release: Release) -> dict[str, str | bool]:
-    return {**to_fields(release), "image_kept": releases.kept_eif(release).is_file()}
+def _describe(releases: ReleaseList, release: Release) -> dict[str, str | bool | None]:
+    return {
+        **to_fields(release),
+        "image_kept": releases.kept_eif(release).is_file(),
+        "weights_inside": holds_weights(releases, release),
+    }
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Final
 
 from app.protocol.errors import ConfigError
-from image.eif.record import RECORD_NAME, parse_build_record
+from image.eif.record import RECORD_NAME, BuildRecord, parse_build_record
 from image.errors import ImageError
 from infra.parameters import Parameters
 from ops.build_outputs import missing_builders
 from ops.deployment import ROOT
 
 DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"
-WEIGHTS: Final = ROOT / "build" / "weights"  # bin/save-model's and bin/build-eif's
 KIT: Final = ROOT / "build" / "kit"
 _BOOT_FILES: Final = ("bzImage", "init", "nsm.ko", "cmdline")
 _PACKAGE: Final = "model.json"
+_GB: Final = 1_000_000_000
+_BYTES_A_MINUTE: Final = 100_000_000 // 8 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,10 @@ class Supply:
     What a deployment is made of.
 
     Attributes:
-        weights: The package that goes into the image, where one is built.
+        weights: The package of the image's model.
+
+        weights_bytes: Its size where it is sent to hosts, as far as that is known; 0 where it is
+            inside the image.
 
         convert: The model that bin/save-model makes that package of; empty where it is there.
 
@@ -37,6 +41,7 @@ class Supply:
     """
 
     weights: Path
+    weights_bytes: int
     convert: str
     kit_arguments: tuple[str, ...]
     image_there: bool
@@ -46,7 +51,7 @@ class Supply:
     def model_words(self) -> str:
         """What happens to the model."""
         if self.image_there:
-            return "is in the image"
+            return "is the image's"
         return f"bin/save-model {self.convert}" if self.convert else f"{self.weights} is there"
 
     @property
@@ -68,6 +73,20 @@ class Supply:
     def image_minutes(self) -> str:
         """How long that takes."""
         return "" if self.image_there else "10"
+
+    @property
+    def weights_words(self) -> str:
+        """What happens to the model's files once all is agreed."""
+        if self.image_there and not self.weights_bytes:
+            return "are in the image"
+        size = f"{self.weights_bytes / _GB:,.1f} GB, " if self.weights_bytes else ""
+        return f"{size}to the bootstrap bucket, but for what is there"
+
+    @property
+    def weights_minutes(self) -> str:
+        """How long that takes, at a hundred megabits a second."""
+        minutes = round(self.weights_bytes / _BYTES_A_MINUTE)
+        return f"{minutes:,} at 100 Mbit/s" if minutes else ""
 
     @property
     def host_words(self) -> str:
@@ -104,7 +123,7 @@ def find_supply(
         )
     missing = missing_builders(parameters)
     image_there = "build-eif" not in missing
-    weights = DEMO_WEIGHTS if small else WEIGHTS
+    weights = parameters.weights
     packed = (weights / _PACKAGE).is_file()
     if model and packed:
         _require_package(weights, model)
@@ -119,11 +138,32 @@ def find_supply(
         raise ConfigError(f"{kit} has no {', '.join(lacking)}: name the folder of the boot files")
     return Supply(
         weights=weights,
+        weights_bytes=_sent_bytes(parameters.eif, weights, image_there=image_there),
         convert="" if packed or image_there else model or "",
         kit_arguments=_kit_arguments(kit),
         image_there=image_there,
         host_there="build-host" not in missing,
     )
+
+
+def _sent_bytes(eif: Path, weights: Path, *, image_there: bool) -> int:
+    """Give the size of what hosts fetch beside the image, by what is there of either."""
+    if image_there and _read_record(eif).weights_inside:
+        return 0
+    if image_there and not (weights / _PACKAGE).is_file():
+        raise ConfigError(
+            f"{eif} names its weights and does not hold them, and there is no package at "
+            f"{weights}: name its folder with -c weights=DIR"
+        )
+    return sum(path.stat().st_size for path in weights.glob("*") if path.is_file())
+
+
+def _read_record(eif: Path) -> BuildRecord:
+    record = eif.with_name(RECORD_NAME)
+    try:
+        return parse_build_record(record.read_bytes())
+    except (ImageError, OSError) as error:
+        raise ConfigError(f"{record}: {error}: build it with bin/build-eif") from None
 
 
 def _require_package(weights: Path, model: str) -> None:
@@ -142,13 +182,9 @@ def _require_package(weights: Path, model: str) -> None:
 
 def _require_image(eif: Path, weights: Path) -> None:
     """Require that the image that is there was built from the package at *weights*."""
-    record, package = eif.with_name(RECORD_NAME), weights / _PACKAGE
-    try:
-        inside = parse_build_record(record.read_bytes()).weights_sha256
-        same = package.is_file() and inside == hashlib.sha256(package.read_bytes()).digest()
-    except (ImageError, OSError):
-        same = False
-    if not same:
+    package = weights / _PACKAGE
+    named = _read_record(eif).weights_sha256
+    if not package.is_file() or named != hashlib.sha256(package.read_bytes()).digest():
         raise ConfigError(
             f"{eif} was not built from {weights}, so --model is not what is in it: remove {eif}, "
             "so that one is built, or leave --model out"

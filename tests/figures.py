@@ -194,7 +194,7 @@ FIGURES: Final = (
     Figure(OPERATIONS, r"Every (\w+) seconds it lists", lambda: (word(supervisor.LOOK_SECONDS),)),
     Figure(
         OPERATIONS,
-        r"silent for a minute, or for (\d+) while its model loads",
+        r"A new enclave has (\d+) minutes to load its model",
         lambda: (str(supervisor.BOOT_SECONDS // 60),),
     ),
     Figure(

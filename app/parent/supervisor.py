@@ -3,7 +3,7 @@ The supervisor: keeps one approved enclave running, and says each minute whether
 
 `python -m app.parent.supervisor --config FILE`. nitro-cli leaves an enclave alone once it has
 booted, so the supervisor looks: it starts a missing enclave, ends one that is in debug mode, of
-another image, silent or old, and waits longer after each failure. It logs names, codes and
+another image, silent, stalled or old, and waits longer after each failure. It logs names, codes and
 numbers; an asker's trust does not rest on it.
 """
 
@@ -42,7 +42,7 @@ from app.protocol.messages import HealthReport
 
 LOOK_SECONDS: Final = 5
 REPORT_SECONDS: Final = 60
-BOOT_SECONDS: Final = 900  # from its start to its first word: it loads its model meanwhile
+BOOT_SECONDS: Final = 900  # from its start, or from the last of its weights, until it answers
 SILENT_SECONDS: Final = 60  # without a word, having spoken before
 DRAIN_SECONDS: Final = 900  # an old enclave may finish answers for this long; the longest is 614 s
 STEADY_SECONDS: Final = 600  # after which earlier failures are forgotten
@@ -64,9 +64,10 @@ class Look:
     Attributes:
         health: Its counts; None when it did not give them.
 
-        spoke: Whether it has given them before.
+        spoke: Whether it has been ready to answer before.
 
-        silent_seconds: Since it last gave them, or since it was first seen.
+        silent_seconds: Since it last gave its counts, or more of its weights had come, or since it
+            was first seen.
     """
 
     enclave: RunningEnclave
@@ -80,6 +81,11 @@ class Look:
         """Whether it has nothing to do."""
         return self.health is not None and not self.health.active + self.health.waiting
 
+    @property
+    def ready(self) -> bool:
+        """Whether it answers: its weights have come, and its model is loaded."""
+        return self.health is not None and self.health.loading is None
+
 
 def find_fault(look: Look, config: HostConfig) -> str | None:
     """Give the reason to end the enclave, in one word, or None to let it run."""
@@ -92,7 +98,7 @@ def find_fault(look: Look, config: HostConfig) -> str | None:
     if enclave.name != NAME or enclave.cid != config.enclave_cid:
         return "misplaced"
     if look.silent_seconds > (SILENT_SECONDS if look.spoke else BOOT_SECONDS):
-        return "silent"
+        return "silent" if look.health is None else "stalled"
     over = look.age_seconds - config.max_age_seconds
     if over > DRAIN_SECONDS or (over > 0 and look.idle):
         return "old"
@@ -211,7 +217,7 @@ class Supervisor:
             return False
         if known.spoke and now - known.seen_at > STEADY_SECONDS:
             self._failures = 0
-        return report is not None
+        return look.ready
 
     def _know(self, enclave: RunningEnclave) -> "_Known":
         if self._known is None or self._known.enclave_id != enclave.enclave_id:
@@ -226,10 +232,15 @@ class Supervisor:
             report = self._ask_health()
         except AppError:
             return None
-        if not known.spoke:
-            log("enclave_ready", seconds=round(self._clock() - known.seen_at))
-        known.spoke, known.heard_at = True, self._clock()
-        self._count(report, known.report)
+        if report.loading is None:
+            if not known.spoke:
+                log("enclave_ready", seconds=round(self._clock() - known.seen_at))
+            known.spoke, known.heard_at = True, self._clock()
+            self._count(report, known.report)
+        elif report.loading != known.report.loading:
+            known.heard_at = self._clock()
+            done, total = report.loading
+            log("enclave_loading", bytes=done, of_bytes=total)
         known.report = report
         return report
 

@@ -68,6 +68,19 @@ class Credentials:
     session_token: str = field(repr=False)
 
 
+def parse_credentials(access_key_id: str, secret_key: str, session_token: str) -> Credentials:
+    """
+    Parse the three parts of temporary credentials, which will stand in headers.
+
+    Raises:
+        ProtocolError: One is empty, too long, or not of the characters that AWS makes them of.
+    """
+    texts = (secret_key, session_token)
+    if not (_ACCESS_KEY_ID.fullmatch(access_key_id) and all(map(_PRINTABLE.fullmatch, texts))):
+        raise ProtocolError("credentials are malformed")
+    return Credentials(access_key_id, *texts)
+
+
 @dataclass(frozen=True, slots=True)
 class Authorization:
     """
@@ -126,10 +139,7 @@ def parse_authorization(block: bytes) -> Authorization:
             "conversation": bytes(conversation),
             "turn": turn,
         } if (
-            _ACCESS_KEY_ID.fullmatch(access_key_id)
-            and _PRINTABLE.fullmatch(secret_access_key)
-            and _PRINTABLE.fullmatch(session_token)
-            and 1 <= len(wrapped_question_key) <= MAX_WRAPPED_KEY_BYTES
+            1 <= len(wrapped_question_key) <= MAX_WRAPPED_KEY_BYTES
             and len(answer_secret) == ANSWER_SECRET_BYTES
             and len(conversation) == CONVERSATION_BYTES
         ):
@@ -137,7 +147,7 @@ def parse_authorization(block: bytes) -> Authorization:
         case _:
             raise ProtocolError("authorization has other fields, or a malformed one")
     authorization = Authorization(
-        credentials=Credentials(access_key_id, secret_access_key, session_token),
+        credentials=parse_credentials(access_key_id, secret_access_key, session_token),
         key_arn=parse_key_arn(key_arn),
         wrapped_question_key=wrapped_question_key,
         answer_secret=answer_secret,

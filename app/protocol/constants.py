@@ -76,6 +76,8 @@ MAX_START_DRIFT_SECONDS: Final = 60  # system clock against the NSM's, at start
 PURPOSE: Final = "purpose"
 PURPOSE_QUESTION: Final = "question"
 PURPOSE_ANSWER: Final = "answer"
+PURPOSE_WEIGHTS: Final = "weights"  # SPEC.md section 8; of another key, and with `DIGEST`
+DIGEST: Final = "digest"  # value: SHA-256 of model.json in lower-case hex
 CONVERSATION: Final = "conversation"  # value: the conversation id in lower-case hex
 # Conversations of bin/smoke start so; what KMS denies of them raises no alarm. Random ids hit it
 # once in 2**40.

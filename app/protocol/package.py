@@ -6,6 +6,7 @@ Its SHA-256 is the weights digest, which stands in the manifest, in releases and
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Final, NoReturn, cast
@@ -15,6 +16,7 @@ from app.protocol.errors import WeightsError
 MANIFEST_NAME: Final = "model.json"
 FORMAT: Final = 2
 PRECISIONS: Final = ("int8", "int4", "bf16", "fp32")
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 _OTHERWISE: Final = "has other fields, types or values than its format has"
 
 
@@ -120,15 +122,23 @@ class Description:
     sizes: Sizes
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """What is listed of a file: how many bytes it has, and their SHA-256 in hex."""
+
+    bytes: int
+    sha256: str
+
+
 def encode_manifest(manifest: Mapping[str, object]) -> bytes:
     """Give the one encoding that `model.json` may have: sorted, compact, ASCII, one line."""
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return text.encode("ascii") + b"\n"
 
 
-def parse_description(encoded: bytes) -> tuple[Description, dict[str, object]]:
+def parse_description(encoded: bytes) -> tuple[Description, dict[str, File]]:
     """
-    Parse `model.json` and give what it says of the model, and the files that it lists.
+    Parse `model.json` and give what it says of the model, and the files that it lists by name.
 
     Raises:
         WeightsError: It is no JSON, of another format, in another encoding, or has other fields,
@@ -143,9 +153,12 @@ def parse_description(encoded: bytes) -> tuple[Description, dict[str, object]]:
         _refuse("is no object, or in another encoding than its format has")
     if manifest.pop("format", None) != FORMAT:
         _refuse(f"is not of format {FORMAT}: make it anew with bin/save-model")
-    files = manifest.pop("files", None)
+    listed = manifest.pop("files", None)
     description = cast("Description", _read(Description, manifest))
-    if not isinstance(files, dict) or not _is_sound(description):
+    if not isinstance(listed, dict) or not _is_sound(description):
+        _refuse(_OTHERWISE)
+    files = {name: cast("File", _read(File, entry)) for name, entry in listed.items()}
+    if not all(_SHA256.fullmatch(file.sha256) for file in files.values()):
         _refuse(_OTHERWISE)
     return description, files
 

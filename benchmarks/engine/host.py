@@ -24,7 +24,8 @@ from app.chatbot.session.transport import Transport
 from app.chatbot.session.trust import Trust
 from app.protocol.releases import parse_releases
 from local.processes.image import KIT
-from local.twin.twin import ENCLAVE_PROGRAM, ROOT_NAME, forget_aws_environment, run_twin
+from local.twin.parties import ENCLAVE_PROGRAM
+from local.twin.twin import ROOT_NAME, forget_aws_environment, run_twin
 
 _ROOT_FILE: Final = "root.pem"
 

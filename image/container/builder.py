@@ -17,8 +17,10 @@ from image.debian.archive import run
 from image.errors import ImageError
 
 _SECONDS: Final = 1800
-# Slower than layers that share files, but works anywhere, in a container too.
-_SETTINGS: Final = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
+# Slower than layers that share files, but works anywhere, in a container too, whose own files lie
+# in such layers. By option: where --root is given, buildah reads no driver from the environment.
+_DRIVER: Final = "--storage-driver=vfs"
+_ISOLATION: Final = "BUILDAH_ISOLATION"
 # What enclaves run on, whatever this machine is: Apple silicon would build for itself.
 _PLATFORM: Final = "--platform=linux/amd64"
 _TAG: Final = "localhost/enclave-llm-base:local"
@@ -65,8 +67,7 @@ class Builder:
             raise ImageError(f"{self.name} ended well but wrote no {target.name}: is it too old?")
 
     def _run(self, command: str, *arguments: str) -> None:
-        for setting, value in _SETTINGS.items():
-            os.environ.setdefault(setting, value)
+        os.environ.setdefault(_ISOLATION, "chroot")
         run((self.name, *self.storage, command, *arguments), seconds=_SECONDS)
 
 
@@ -85,6 +86,6 @@ def find_builder(folder: Path, names: Sequence[str] = ("buildah", "podman", "doc
             continue
         ask = (name, "buildx", "version") if name == "docker" else (name, "--version")
         if subprocess.run(ask, capture_output=True, check=False, timeout=60).returncode == 0:
-            own = ("--root", str(folder / "layers"), "--runroot", str(folder / "run"))
+            own = (_DRIVER, "--root", str(folder / "layers"), "--runroot", str(folder / "run"))
             return Builder(name, () if name == "docker" else own)
     raise ImageError(_MISSING)

@@ -24,10 +24,18 @@ _OLD_PLATFORMS: Final = ("manylinux2014_x86_64",)
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Folders: the wheels, and one model's weights package."""
+    """
+    What an image is made of beside its base and our modules.
+
+    Attributes:
+        wheels, weights: Folders: the wheels, and one model's package.
+
+        weights_inside: The whole package goes in; else model.json alone, which names the rest.
+    """
 
     wheels: Path
     weights: Path
+    weights_inside: bool = False
 
 
 def stage_context(folder: Path, inputs: Inputs, *, seconds: int) -> None:
@@ -46,7 +54,7 @@ def stage_context(folder: Path, inputs: Inputs, *, seconds: int) -> None:
     shutil.copy(ROOT / "image" / "container" / "lay_out.py", folder)
     for module in MODULES.read_text().split():
         _copy_module(module, folder)
-    shutil.copytree(inputs.weights, folder / "weights")
+    _copy_weights(inputs, folder / "weights")
     (folder / "wheels").mkdir()
     for wheel in inputs.wheels.glob("*.whl"):
         _copy(wheel, folder / "wheels" / wheel.name)
@@ -107,6 +115,14 @@ def _copy_module(module: str, folder: Path) -> None:
             shutil.copyfile(ROOT / name, folder / name)
             return
     raise ImageError(f"module {module} is on the list of the enclave's modules, but not there")
+
+
+def _copy_weights(inputs: Inputs, target: Path) -> None:
+    if inputs.weights_inside:
+        shutil.copytree(inputs.weights, target)
+        return
+    target.mkdir()
+    shutil.copyfile(inputs.weights / MANIFEST_NAME, target / MANIFEST_NAME)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 """
-The bill of materials: every wheel and Debian package that an image is made of, as CycloneDX.
+The bill of materials: every wheel and Debian package that an image is made of, and the model that
+it names, as CycloneDX.
 """
 
 import gzip
@@ -12,20 +13,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from cyclonedx.model import HashAlgorithm, HashType
+from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
+from app.protocol.package import Description
 from image.eif.record import BuildRecord
 
 _CHANGELOG: Final = re.compile(r"usr/share/doc/([^/]+)/changelog(?:\.Debian)?\.gz")
 _FIRST_LINE: Final = re.compile(rb"\S+ \(([^)]+)\)")
 
 
-def encode_sbom(wheels: Path, base: Path | None, record: BuildRecord) -> bytes:
+def encode_sbom(wheels: Path, base: Path | None, record: BuildRecord, model: Description) -> bytes:
     """
     Give the bill of materials of one image as CycloneDX JSON; the same image gives the same text.
 
@@ -33,6 +35,8 @@ def encode_sbom(wheels: Path, base: Path | None, record: BuildRecord) -> bytes:
         wheels: Folder of the wheels in it.
 
         base: Tar of its base root; None where the base was an image of somebody else's.
+
+        model: What its weights are.
     """
     bom = Bom(serial_number=uuid.UUID(bytes=record.eif_sha256[:16]))
     bom.metadata.timestamp = datetime.fromtimestamp(0, UTC)
@@ -43,11 +47,26 @@ def encode_sbom(wheels: Path, base: Path | None, record: BuildRecord) -> bytes:
         version=record.measurements.pcr0.hex(),
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=record.eif_sha256.hex())],
     )
-    for component in (*_wheels(wheels), *(_debian(base) if base else ())):
+    parts = (*_wheels(wheels), *(_debian(base) if base else ()), _model(model, record))
+    for component in parts:
         bom.components.add(component)
     bom.register_dependency(whole, bom.components)
     outputter = make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6)
     return outputter.output_as_string(indent=2).encode() + b"\n"
+
+
+def _model(model: Description, record: BuildRecord) -> Component:
+    """Give the model by its weights digest, and say where its files are."""
+    digest = record.weights_sha256.hex()
+    place = "inside" if record.weights_inside else "outside, named by digest"
+    return Component(
+        name=model.name,
+        version=model.revision,
+        type=ComponentType.MACHINE_LEARNING_MODEL,
+        bom_ref=f"weights:{digest}",
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
+        properties=[Property(name="enclave-llm:weights", value=place)],
+    )
 
 
 def _wheels(folder: Path) -> Iterator[Component]:

@@ -42,6 +42,7 @@ def pack_eif(
     *,
     weights_sha256: bytes,
     engine_bytes: int = 0,
+    weights_inside: bool = True,
 ) -> BuildRecord:
     """
     Pack the EIF *target*: whole, or not there.
@@ -49,9 +50,9 @@ def pack_eif(
     Args:
         application: File, the application ramdisk, which PCR2 measures.
 
-        weights_sha256: The weights digest of the model in it; goes into the metadata.
+        weights_sha256: The weights digest of its model; goes into the metadata.
 
-        engine_bytes: For the record, which see.
+        engine_bytes, weights_inside: For the record, which see.
 
     Raises:
         ImageError: A file is missing, changes while it is read, or the disk is full.
@@ -69,7 +70,15 @@ def pack_eif(
         digest = hashlib.sha256()
         measurements = write_eif(out, parts, see=digest.update)
         size = out.tell()
-    return BuildRecord(kit.name, measurements, weights_sha256, size, digest.digest(), engine_bytes)
+    return BuildRecord(
+        kit=kit.name,
+        measurements=measurements,
+        weights_sha256=weights_sha256,
+        eif_bytes=size,
+        eif_sha256=digest.digest(),
+        engine_bytes=engine_bytes,
+        weights_inside=weights_inside,
+    )
 
 
 def write_eif(out: BinaryIO, parts: Sequence[Part], *, see: Update = len) -> ImageMeasurements:

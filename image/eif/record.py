@@ -18,6 +18,7 @@ _SHA256_BYTES: Final = 32
 _FIELDS: Final = frozenset({
     "Measurements", "kit", "weights_sha256", "eif_bytes", "eif_sha256", "engine_bytes",
 })  # fmt: skip
+_SINCE: Final = frozenset({"weights_inside"})  # records of before have them inside, all of them
 _REQUIRED: Final = frozenset({"HashAlgorithm", "PCR0", "PCR1", "PCR2"})
 _OPTIONAL: Final = frozenset({"PCR8"})
 _KIT: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -38,6 +39,9 @@ class BuildRecord:
         eif_sha256: Of the whole file, 32 bytes: it covers what is not measured, too.
 
         engine_bytes: The least memory that its engine needs beside the image; 0 for unknown.
+
+        weights_inside: The files of its model are in it; else it holds model.json alone, which
+            names them, and they come in when it starts.
     """
 
     kit: str
@@ -46,6 +50,7 @@ class BuildRecord:
     eif_bytes: int
     eif_sha256: bytes
     engine_bytes: int = 0
+    weights_inside: bool = True
 
 
 def encode_measurements(measurements: ImageMeasurements) -> dict[str, str]:
@@ -68,6 +73,7 @@ def encode_build_record(record: BuildRecord) -> bytes:
         "eif_bytes": record.eif_bytes,
         "eif_sha256": record.eif_sha256.hex(),
         "engine_bytes": record.engine_bytes,
+        "weights_inside": record.weights_inside,
     }
     return json.dumps(value, sort_keys=True, indent=2).encode() + b"\n"
 
@@ -83,14 +89,17 @@ def parse_build_record(text: bytes) -> BuildRecord:
         value: object = json.loads(text)
     except (ValueError, RecursionError):
         raise ImageError("measurements.json is not JSON: run bin/build-eif again") from None
-    fields = _require_fields(value, "measurements.json", _FIELDS)
+    fields = _require_fields(value, "measurements.json", _FIELDS, _SINCE)
     kit, size, engine = fields["kit"], fields["eif_bytes"], fields["engine_bytes"]
+    inside = fields.get("weights_inside", True)
     if not isinstance(kit, str) or _KIT.fullmatch(kit) is None:
         raise ImageError("kit is not the name of a boot kit")
     if type(size) is not int or size <= 0:
         raise ImageError("eif_bytes is not a number of bytes")
     if type(engine) is not int or engine < 0:
         raise ImageError("engine_bytes is not a number of bytes")
+    if not isinstance(inside, bool):
+        raise ImageError("weights_inside is neither true nor false")
     return BuildRecord(
         kit=kit,
         measurements=_parse_measurements(fields["Measurements"]),
@@ -98,6 +107,7 @@ def parse_build_record(text: bytes) -> BuildRecord:
         eif_bytes=size,
         eif_sha256=_parse_hex(fields, "eif_sha256", _SHA256_BYTES),
         engine_bytes=engine,
+        weights_inside=inside,
     )
 
 

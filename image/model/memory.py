@@ -15,12 +15,15 @@ _KV_SHARE: Final = 2  # keys and values get half of what is free
 _EXACT: Final = "fp32"  # keeps keys and values in 32 bits, too
 
 
-def least_engine_bytes(weights: Path) -> int:
+def least_engine_bytes(weights: Path, *, weights_inside: bool = True) -> int:
     """
     Give the least memory, in bytes, with which the model of the package *weights* starts.
 
     That is for one conversation that fills its context; 16 at once need 16 times its keys and
-    values. The files of the image, weights among them, come on top.
+    values. The files of the image come on top.
+
+    Args:
+        weights_inside: They are among those files, and not counted here.
 
     Raises:
         ImageError: There is none, or none that says its sizes; says how to make one.
@@ -30,5 +33,5 @@ def least_engine_bytes(weights: Path) -> int:
     exact = description.precision == _EXACT
     a_token = sizes.kv_bytes_per_token_f32 if exact else sizes.kv_bytes_per_token_u8
     percent = _INT4_COPY_PERCENT if description.precision == "int4" else _COPY_PERCENT
-    copy = sizes.weights_bytes * percent // 100
+    copy = sizes.weights_bytes * (percent + (0 if weights_inside else 100)) // 100
     return copy + _KV_SHARE * description.context_length * a_token + _WORKING_BYTES

@@ -15,6 +15,7 @@ from app.protocol.package import (
     FORMAT,
     MANIFEST_NAME,
     Description,
+    File,
     encode_manifest,
     parse_description,
 )
@@ -57,14 +58,43 @@ def read_description(folder: Path) -> Description:
     Raises:
         ImageError: It is not there, or not as its format has it; says how to make one that is.
     """
+    return _read(folder)[0]
+
+
+def read_listed(folder: Path) -> Mapping[str, File]:
+    """
+    Give what `model.json` in *folder* lists, by name; the files are not looked at.
+
+    Raises:
+        ImageError: As `read_description`.
+    """
+    return _read(folder)[1]
+
+
+def require_plain(folder: Path) -> None:
+    """
+    Require that the files that `model.json` in *folder* lists are there, which in a sealed package
+    they are not.
+
+    Raises:
+        ImageError: One is not, or as `read_description`.
+    """
+    for name in read_listed(folder):
+        if not (folder / name).is_file():
+            raise ImageError(
+                f"there is no {folder / name}: a package that is sealed comes in beside its image; "
+                "leave --weights-inside out, or name the plain one with --weights"
+            )
+
+
+def _read(folder: Path) -> tuple[Description, Mapping[str, File]]:
     try:
-        description, _ = parse_description((folder / MANIFEST_NAME).read_bytes())
+        return parse_description((folder / MANIFEST_NAME).read_bytes())
     except (OSError, WeightsError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ImageError(
             f"no weights package in {folder} ({reason}): make it again with bin/save-model"
         ) from None
-    return description
 
 
 def list_files(folder: Path) -> list[str]:

@@ -3,10 +3,12 @@ A policy: statements about who may do what, and the decision that several of the
 
 Fails closed. A Deny anywhere wins; what the evaluator does not know makes a Deny apply and an
 Allow not. Key policies and trust policies must allow on their own: naming the account's root
-delegates to identity policies and gives nothing else. A session policy caps what a role session
-gets through its role.
+delegates to identity policies and gives nothing else. Across accounts both have to allow: the
+resource's policy, in its account, and an identity policy in the caller's. A session policy caps
+what a role session gets through its role.
 
-Source: IAM user guide, "Policy evaluation logic"; KMS developer guide, "Key policies".
+Source: IAM user guide, "Policy evaluation logic" and "Cross-account policy evaluation logic"; KMS
+developer guide, "Key policies".
 """
 
 import json
@@ -120,6 +122,11 @@ class Request:
     action: str
     resource: str
     context: Context
+
+    def crosses(self, caller: Caller) -> bool:
+        """Tell whether the resource is in another account than *caller*."""
+        parts = self.resource.split(":")
+        return len(parts) > 4 and parts[4] != caller.account
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,13 +267,17 @@ def decide(request: Request, caller: Caller, resource_policy: Policy | None) -> 
 
 
 def _decide_allows(request: Request, caller: Caller, allows: set[str]) -> Decision:
-    if caller.role_arn is not None and caller.arn in allows:
+    crosses = request.crosses(caller)
+    if caller.role_arn is not None and caller.arn in allows and not crosses:
         return Decision(allowed=True)  # a session named itself is not capped
     missing = f"policy allows the {request.action} action"
     if not allows:
         return Decision(allowed=False, reason=f"because no resource-based {missing}")
-    direct = allows & {"*", caller.arn, caller.role_arn}
-    by_identity = _effects(request, caller, caller.identity_policies, "Allow")
+    direct = not crosses and allows & {"*", caller.arn, caller.role_arn}
+    # An account's root may do all that its account is allowed to: no identity policy caps it.
+    by_identity = caller.arn == caller.root_arn or _effects(
+        request, caller, caller.identity_policies, "Allow"
+    )
     if not direct and not by_identity:
         return Decision(allowed=False, reason=f"because no identity-based {missing}")
     capped = caller.session_policy is not None

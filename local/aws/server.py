@@ -1,5 +1,5 @@
 """
-The twin of AWS: KMS and STS of one account in one Region, for unmodified clients.
+The twin of AWS: KMS and STS of one Region, for unmodified clients of one account or more.
 
 Every request is authenticated (SigV4), authorised under all policies that apply, and recorded.
 Not built on moto: see `local/aws/kms/store.py` for what it would let through.
@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 from cryptography import x509
 
 from local.aws import sts
+from local.aws.accounts import Accounts
 from local.aws.audit import AuditEvent, AuditTrail, event_time
 from local.aws.error import AwsError, validation_error
 from local.aws.http_endpoint import HttpResponse, Respond, serving_tcp, serving_unix
@@ -53,7 +54,7 @@ _KMS_NAMES: Final = {
 
 class TwinAws:
     """
-    One account in one Region.
+    One Region: an account, and others that `add_account` opens.
 
     Args:
         account: 12 digits.
@@ -83,27 +84,42 @@ class TwinAws:
         self.audit = AuditTrail(audit_path)
         self.transform_answer = transform_answer
         self._now = now
-        self._store = KeyStore(account, region)
-        self._admin = AdminActions(self._store, self.identity, now)
+        self._accounts = Accounts(self.identity)
+        self._store = KeyStore(region)
+        self._admin = AdminActions(self._store, self._accounts, now)
         data = DataActions(self._store, Recipients(nsm_root=nsm_root, now=now))
         self._actions = {**data.actions, **self._admin.actions}
-        self._sts = sts.Sts(self.identity, now)
+        self._sts = sts.Sts(self._accounts, now)
 
-    def add_key(self, policy: str | None = None, *, description: str = "") -> str:
+    def add_account(self, account: str) -> Directory:
+        """
+        Open another account, and give its principals.
+
+        Raises:
+            ValueError: Its number is malformed or taken.
+        """
+        return self._accounts.add(account)
+
+    def add_key(
+        self, policy: str | None = None, *, description: str = "", account: str | None = None
+    ) -> str:
         """
         Make a key and give its ARN.
 
         Args:
             policy: Key policy, JSON; AWS's default without one.
 
+            account: Whose; the first account's without one.
+
         Raises:
             AwsError: The policy is malformed or names principals that don't exist.
         """
-        text = policy or default_key_policy(self.identity.root_arn)
+        owner = self._accounts.directory(account or self.account)
+        text = policy or default_key_policy(owner.root_arn)
         parsed = self._admin.parse_key_policy(text)
         created = self._now()
         return self._store.create(
-            policy_text=text, policy=parsed, description=description, created=created
+            owner.account, policy_text=text, policy=parsed, description=description, created=created
         ).arn
 
     def set_key_policy(self, key: str, policy: str) -> None:
@@ -114,7 +130,7 @@ class TwinAws:
             AwsError: There is no such key, or the policy is malformed.
         """
         parsed = self._admin.parse_key_policy(policy)
-        found: Key = self._store.find(key)
+        found: Key = self._store.find(key, self.account)
         with self._store.lock:
             found.policy_text, found.policy = policy, parsed
 
@@ -195,7 +211,7 @@ class TwinAws:
         access_key_id = parse_signature(request).access_key_id
         token = request.headers.get("x-amz-security-token")
         now = self._now()
-        caller, secret = self.identity.authenticate(access_key_id, token, now)
+        caller, secret = self._accounts.authenticate(access_key_id, token, now)
         verify_signature(request, secret, region=self.region, service=service, now=now)
         return caller
 

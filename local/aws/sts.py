@@ -12,9 +12,10 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from app.protocol.asker.constants import MAX_SESSION_POLICY_CHARACTERS
+from local.aws.accounts import Accounts
 from local.aws.conditions import Context, make_context
 from local.aws.error import AwsError, access_denied, validation_error
-from local.aws.identity import Directory, Role, Session
+from local.aws.identity import Role, Session
 from local.aws.policy import Caller, Policy, PolicyError, parse_policy, require_allowed
 
 _SESSION_NAME: Final = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
@@ -48,10 +49,10 @@ class StsCall:
 
 
 class Sts:
-    """The actions, over the account's principals."""
+    """The actions, over the accounts' principals."""
 
-    def __init__(self, directory: Directory, now: Callable[[], datetime]) -> None:
-        self._directory = directory
+    def __init__(self, accounts: Accounts, now: Callable[[], datetime]) -> None:
+        self._accounts = accounts
         self._now = now
 
     def answer(self, call: StsCall) -> Xml:
@@ -92,7 +93,7 @@ class Sts:
         if caller.arn == caller.root_arn:
             raise access_denied("Roles may not be assumed by root accounts.")
         arn = parameters.get("RoleArn", "")
-        role = self._directory.role(arn)
+        role = self._accounts.role(arn)
         if role is None:  # AWS doesn't tell roles that don't trust you from those that aren't
             raise access_denied(
                 f"User: {caller.arn} is not authorized to perform: sts:AssumeRole on resource: "
@@ -105,7 +106,7 @@ class Sts:
         return role
 
     def _issue(self, session: Session) -> Xml:
-        key, arn, user_id = self._directory.issue(session, self._now())
+        key, arn, user_id = self._accounts.issue(session, self._now())
         answer: dict[str, str | Xml] = {
             "Credentials": {
                 "AccessKeyId": key.access_key_id,

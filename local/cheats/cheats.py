@@ -15,7 +15,8 @@ from app.protocol.errors import ConfigError
 from local.cheats.parent import PROGRAM
 from local.processes.supervise import ROOT
 from local.signers.nsm import make_pcrs
-from local.twin.twin import DEMO_WEIGHTS, PARENT_PROGRAM, Twin, approve
+from local.twin.parties import PARENT_PROGRAM
+from local.twin.twin import DEMO_WEIGHTS, Twin, approve
 
 _CHANGED: Final = "app/enclave/answering.py"
 

@@ -18,7 +18,7 @@ from infra.stack import EnclaveStack
 from local.cloud.cloud import Cloud
 from local.processes.image import EIF_NAME
 from local.processes.image import KIT as PROCESS_KIT
-from local.twin.twin import ACCOUNT, ASKER_ARN, REGION, Deployed
+from local.twin.twin import ACCOUNT, ASKER_ARN, DEMO_WEIGHTS, REGION, Deployed
 
 NAME: Final = "enclave-llm"
 KITS: Final = frozenset({PROCESS_KIT, "twin"})
@@ -28,7 +28,8 @@ def make_stack(
     folder: Path, *, image: Path, releases: Sequence[Release], host: Path, **context: str
 ) -> tuple[App, EnclaveStack]:
     """
-    Make the stack that runs the EIF in *image* and approves *releases*; it is not synthesised.
+    Make the stack that runs the EIF in *image*, of the demo model, and approves *releases*; it is
+    not synthesised.
 
     Args:
         folder: For the list of releases and, in `assembly`, what the command line deploys.
@@ -49,6 +50,7 @@ def make_stack(
         "client_cidrs": "10.0.0.0/8",
         "releases": str(folder / "releases.json"),
         "eif": str(image / EIF_NAME),
+        "weights": str(DEMO_WEIGHTS),
         "host": str(host),
     }
     return make_app(

@@ -53,6 +53,8 @@ class Place:
 
         signer: File from `write_signer`; None for an NSM that leaves its documents unsigned, which
             every verifier refuses.
+
+        engine_bytes: Of memory, that the enclave needs besides its unpacked image.
     """
 
     qemu: Path
@@ -60,6 +62,7 @@ class Place:
     logs: Path
     signer: Path | None
     ports: tuple[int, ...] = (INFERENCE_PORT,)
+    engine_bytes: int = 0
 
 
 def enclave_socket(sockets: Path, port: int = INFERENCE_PORT) -> Path:
@@ -81,7 +84,7 @@ def boot(stack: ExitStack, eif: Path, place: Place, note: Note) -> Child:
 
         ConfigError: There is too little memory for it.
     """
-    require_memory(memory_mib(eif.stat().st_size))
+    require_memory(memory_mib(eif.stat().st_size, place.engine_bytes))
     for attempt in range(1, BOOTS + 1):
         trial = ExitStack()
         try:
@@ -128,7 +131,7 @@ def qemu_command(eif: Path, place: Place) -> tuple[str, ...]:
         # No ACPI, as on Nitro: the command line alone names the NSM and vsock to the kernel.
         *("-machine", f"{machine},parent-role={ROLE_ARN},parent-id={instance}"),
         *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(CPUS)),
-        *("-m", f"{memory_mib(eif.stat().st_size)}M", "-kernel", str(eif)),
+        *("-m", f"{memory_mib(eif.stat().st_size, place.engine_bytes)}M", "-kernel", str(eif)),
         *("-chardev", f"socket,id=vsock,path={place.sockets / 'vhost'}"),
         *("-serial", "stdio", "-append", clock),  # added to the command line, and not measured
     )
@@ -139,9 +142,13 @@ def boot_seconds(eif_bytes: int) -> float:
     return BOOT_SECONDS + eif_bytes / _UNPACKED_A_SECOND
 
 
-def memory_mib(eif_bytes: int) -> int:
-    """Give the memory for an EIF: four times its size, as nitro-cli demands, and 1 GiB at least."""
-    needed = max(_MIN_MIB, -(-4 * eif_bytes // _MIB))
+def memory_mib(eif_bytes: int, engine_bytes: int = 0) -> int:
+    """
+    Give the memory for an EIF: four times its size, as nitro-cli demands, and 1 GiB at least; or
+    what its ramdisk, packed and unpacked, and its engine take, if that is more.
+    """
+    bytes_ = max(4 * eif_bytes, 2 * eif_bytes + engine_bytes)
+    needed = max(_MIN_MIB, -(-bytes_ // _MIB))
     return needed + _MIN_MIB // 2 if needed == _HANGS_AT_MIB else needed
 
 

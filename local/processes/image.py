@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from app.protocol.package import MANIFEST_NAME
 from app.protocol.releases import Measurements
 from image.eif.cpio import Entry, FileContent, file_entry, write_cpio
 from image.eif.kit import BootKit
@@ -25,7 +26,9 @@ _BOOT: Final = b"enclave-llm twin, process mode: nothing boots this\n"
 _MEASURED: Final = ("app/__init__.py", "app/protocol/**/*.py", "app/enclave/**/*.py")
 
 
-def pack_process_image(folder: Path, root: Path, weights: Path, *, digest: bytes) -> BuildRecord:
+def pack_process_image(
+    folder: Path, root: Path, weights: Path, *, digest: bytes, weights_inside: bool = True
+) -> BuildRecord:
     """
     Pack `enclave.eif` and `measurements.json` in *folder*.
 
@@ -37,6 +40,8 @@ def pack_process_image(folder: Path, root: Path, weights: Path, *, digest: bytes
 
         digest: The weights digest of *weights*.
 
+        weights_inside: The whole package is packed; else model.json alone.
+
     Raises:
         ImageError: A file cannot be packed, or the disk is full.
     """
@@ -45,11 +50,15 @@ def pack_process_image(folder: Path, root: Path, weights: Path, *, digest: bytes
     with boot.open("wb") as out:
         write_cpio(out, [file_entry("init", _BOOT)])
     with application.open("wb") as out:
-        write_cpio(out, _application(root, weights))
+        write_cpio(out, _application(root, weights, weights_inside=weights_inside))
     kit = BootKit(KIT, kernel, "process", boot)
-    engine_bytes = least_engine_bytes(weights)
     record = pack_eif(
-        folder / EIF_NAME, kit, application, weights_sha256=digest, engine_bytes=engine_bytes
+        folder / EIF_NAME,
+        kit,
+        application,
+        weights_sha256=digest,
+        engine_bytes=least_engine_bytes(weights, weights_inside=weights_inside),
+        weights_inside=weights_inside,
     )
     write_whole(folder / RECORD_NAME, encode_build_record(record))
     for path in (kernel, boot, application):
@@ -63,10 +72,11 @@ def measurements_of(record: BuildRecord) -> Measurements:
     return Measurements(measured.pcr0, measured.pcr1, measured.pcr2)
 
 
-def _application(root: Path, weights: Path) -> Iterator[Entry]:
+def _application(root: Path, weights: Path, *, weights_inside: bool) -> Iterator[Entry]:
     for path in sorted({path for pattern in _MEASURED for path in root.glob(pattern)}):
         yield _entry(f"rootfs/{path.relative_to(root).as_posix()}", path)
-    for path in sorted(path for path in weights.rglob("*") if path.is_file()):
+    files = weights.rglob("*") if weights_inside else (weights / MANIFEST_NAME,)
+    for path in sorted(path for path in files if path.is_file()):
         yield _entry(f"rootfs/weights/{path.relative_to(weights).as_posix()}", path)
 
 

@@ -27,20 +27,20 @@ from app.chatbot.session.access import Access
 from app.chatbot.session.session import Session, connect
 from app.chatbot.session.transport import Transport
 from app.chatbot.session.trust import Trust
-from app.enclave.engine.weights import load_weights
-from app.parent.config import ParentConfig
+from app.enclave.engine.weights import load_weights, unverified_weights
 from app.protocol.constants import KMS_PROXY_PORT
 from app.protocol.errors import ConfigError
 from app.protocol.releases import Release
 from image.eif.record import RECORD_NAME
 from image.errors import ImageError
 from image.files import room_for
-from infra.key_policy import KeyPolicy, policy_of
+from infra.attested_policy import KeyPolicy
+from infra.key_policy import policy_of
 from infra.trust_policy import trust_policy
 from local.aws.identity import AccessKey
 from local.aws.server import TwinAws
 from local.emulator.enclave import prepare_enclave
-from local.emulator.machine import enclave_socket, parent_socket
+from local.emulator.machine import parent_socket
 from local.processes.image import KIT, measurements_of, pack_process_image
 from local.processes.ready import wait_until_ready
 from local.processes.supervise import ROOT, Child, Process
@@ -48,9 +48,16 @@ from local.signers.nsm import SoftwareNsm, serve_nsm
 from local.signers.pki import Identity, make_root
 from local.signers.tls import TlsFiles, make_tls
 from local.twin.files import aws_session, write_askers_files
+from local.twin.owner import Owner, add_owner
+from local.twin.parties import (
+    ENCLAVE_PROGRAM,
+    PARENT_PROGRAM,
+    image_weights,
+    start_enclave,
+    start_parent,
+    start_weights_server,
+)
 
-ENCLAVE_PROGRAM: Final = "local.twin.enclave"
-PARENT_PROGRAM: Final = ("local.twin.parent",)
 DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"
 ACCOUNT: Final = "111122223333"  # AWS's own for documentation
 REGION: Final = "us-east-1"
@@ -84,6 +91,8 @@ class Twin:
             the same chain.
 
         aws: Its KMS and STS can, too.
+
+        sender: Sends the enclave its weights when it starts.
     """
 
     folder: Path
@@ -95,6 +104,8 @@ class Twin:
     asker: boto3.Session
     enclave: Child
     parent: Process
+    sender: Process
+    owner: Owner | None = None
 
     @property
     def release(self) -> Release:
@@ -151,6 +162,8 @@ def run_twin(
     parent_program: Sequence[str] = PARENT_PROGRAM,
     deployed: Deployed | None = None,
     image: Path | None = None,
+    weights_inside: bool = False,
+    sealed: bool = False,
     console: bool = False,
     note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Twin]:
@@ -160,56 +173,53 @@ def run_twin(
     Args:
         folder: New, empty or an earlier twin's, whose files are then gone.
 
-        program, parent_program: Modules that take the arguments of `local.twin.enclave` and
-            `local.twin.parent`; arguments of the parent's own may follow it.
+        weights: In the process's image with *weights_inside*, else sent, *sealed* by their owner.
+
+        program, parent_program: In place of `ENCLAVE_PROGRAM` and `PARENT_PROGRAM`.
 
         deployed: Policies to enforce; by default those that the stack synthesises.
 
-        image: EIF to run in an emulated enclave; None for a process with *weights*.
+        image: EIF to run in an emulated enclave, in place of a process.
 
-        console: Whether to *note* what the emulated enclave's console says.
-
-        note: Told of each step.
+        note: Told of each step, and with *console* of what an emulated enclave's console says.
 
     Raises:
         UnavailableError: A party ends or is not ready in time; shows its log.
 
-        ConfigError: *folder* is in use or not a twin's, or no enclave can be emulated here.
-
-        WeightsError: *weights* is no intact weights package.
+        ConfigError, WeightsError: *folder* or *weights* cannot be used, or no enclave emulated.
     """
     forget_aws_environment()
     with ExitStack() as stack:
         folder = stack.enter_context(_empty(folder.absolute()))
         sockets = _socket_folder(stack)
         tls = make_tls(folder / "tls", region=REGION)
-        emulated = prepare_enclave(image, folder, ca=tls.ca, note=note) if image else None
-        release = emulated.release if emulated else _approve_process(folder, weights, note)
+        emulated = prepare_enclave(image, folder, tls.ca, weights, note) if image else None
+        held = image_weights(folder, weights, inside=weights_inside)
+        release = emulated.release if emulated else _approve_process(folder, weights, held, note)
         root = make_root(now=datetime.now(UTC))
         nsm = SoftwareNsm(root, release.measurements)
         note("starting KMS and STS with the synthesised key policy")
-        aws, key_arn, session = _serve_aws(
-            stack, folder, sockets, tls=tls, root=root, policies=deployed or synthesised([release])
-        )
-        config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
+        policies = deployed or synthesised([release])
+        aws, key_arn, asker = _serve_aws(stack, folder, sockets, tls, root, policies)
         trust = Trust(root.certificate, ROOT_NAME, (release,))
-        write_askers_files(folder, config, release, root.certificate)
+        config = _write_lists(folder, key_arn, tls, trust)
         parent = start_parent(stack, folder, sockets, config, program=parent_program)
+        owner = add_owner(aws, [release], asker) if sealed else None
+        sender = start_weights_server(stack, folder, sockets, weights, owner=owner)
         note("booting the enclave" if emulated else "starting the enclave, which loads the model")
         if emulated:
             enclave: Child = emulated.start(stack, sockets, nsm.chain, note, console=console)
         else:
             stack.enter_context(serve_nsm(sockets / "nsm", nsm))
-            enclave = start_enclave(stack, folder, sockets, weights, program=program)
-        wait_until_ready(config, (enclave, parent), note, emulated=emulated is not None)
-        yield Twin(folder, sockets, aws, nsm, trust, config, session, enclave, parent)
+            enclave = start_enclave(stack, folder, sockets, held, program=program)
+        wait_until_ready(config, (enclave, parent, sender), note, emulated=emulated is not None)
+        yield Twin(folder, sockets, aws, nsm, trust, config, asker, enclave, parent, sender, owner)
 
 
-def _serve_aws(
+def _serve_aws(  # noqa: PLR0917 - called once, each by its own name
     stack: ExitStack,
     folder: Path,
     sockets: Path,
-    *,
     tls: TlsFiles,
     root: Identity,
     policies: Deployed,
@@ -272,26 +282,34 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise ConfigError(f"another twin uses {folder}: name another with --folder") from None
 
 
-def _approve_process(folder: Path, weights: Path, note: Callable[[str], None]) -> Release:
+def _approve_process(
+    folder: Path, weights: Path, held: Path, note: Callable[[str], None]
+) -> Release:
     note("packing and measuring the enclave's modules and weights")
-    return approve(ROOT, weights, folder / "image")
+    return approve(ROOT, weights, folder / "image", weights_inside=weights == held)
 
 
-def approve(root: Path, weights: Path, folder: Path) -> Release:
+def approve(root: Path, weights: Path, folder: Path, *, weights_inside: bool = False) -> Release:
     """
     Pack the modules below *root* with *weights* as the twin's image; give the approved release.
 
     Args:
         folder: Holds the image afterwards.
 
+        weights_inside: All of the weights, not model.json alone.
+
     Raises:
         ConfigError: The disk is full, or a file cannot be packed.
+
+        WeightsError: *weights* is no weights package, intact where it goes in.
     """
-    digest = load_weights(weights).digest
+    digest = (load_weights if weights_inside else unverified_weights)(weights).digest
     try:
         with room_for(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            record = pack_process_image(folder, root, weights, digest=digest)
+            record = pack_process_image(
+                folder, root, weights, digest=digest, weights_inside=weights_inside
+            )
     except ImageError as error:
         raise ConfigError(str(error)) from None
     measurements = measurements_of(record)
@@ -334,53 +352,13 @@ def _document(statement: Mapping[str, object]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-def start_enclave(
-    stack: ExitStack,
-    folder: Path,
-    sockets: Path,
-    weights: Path,
-    *,
-    program: str = ENCLAVE_PROGRAM,
-) -> Process:
-    """Start the enclave's process on the twin's sockets; *stack* stops it."""
-    enclave_socket(sockets).unlink(missing_ok=True)
-    arguments = (
-        f"--nsm={sockets / 'nsm'}",
-        f"--listen={enclave_socket(sockets)}",
-        f"--kms={parent_socket(sockets, KMS_PROXY_PORT)}",
-        f"--ca={folder / 'tls' / 'ca.pem'}",
-        f"--weights={weights}",
-    )
-    enclave = Process(program, arguments, folder / "logs")
-    stack.callback(enclave.stop)
-    return enclave
-
-
-def start_parent(
-    stack: ExitStack,
-    folder: Path,
-    sockets: Path,
-    config: ChatbotConfig,
-    *,
-    program: Sequence[str] = PARENT_PROGRAM,
-) -> Process:
-    """Start the parent's process where *config* expects it; *stack* stops it."""
-    server = str(folder / "tls" / "server.pem")
-    port = int(config.url.rpartition(":")[2])
-    settings = ParentConfig(port=port, certificate_path=server, key_path=server)
-    (folder / "parent.json").write_text(json.dumps(settings.to_dict(), indent=2))
-    module, *own = program
-    arguments = (
-        *own,
-        f"--config={folder / 'parent.json'}",
-        f"--enclave={enclave_socket(sockets)}",
-        f"--record={folder / 'parent_saw'}",
-    )
-    parent = Process(module, arguments, folder / "logs")
-    stack.callback(parent.stop)
-    return parent
-
-
 def _free_url() -> str:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return f"https://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def _write_lists(folder: Path, key_arn: str, tls: TlsFiles, trust: Trust) -> ChatbotConfig:
+    """Write what an asker has of the twin; give the addresses of it."""
+    config = ChatbotConfig(_free_url(), key_arn, CHAT_ROLE_ARN, tls_ca=str(tls.ca))
+    write_askers_files(folder, config, trust.releases[0], trust.root)
+    return config

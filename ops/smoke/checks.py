@@ -4,7 +4,6 @@ The checks: what is asked of a deployment, in the order in which it is asked.
 What the client verifies is verified by the client's own code: nothing here decides whom to trust.
 """
 
-import base64
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -37,10 +36,11 @@ from infra.key_policy import policy_of
 from ops.finding import counted
 from ops.smoke.difference import differences
 from ops.smoke.endpoints import Endpoints
-from ops.smoke.host import Host, require_not_debug
+from ops.smoke.host import Host, decrypt_script, require_host_refused, require_not_debug
 from ops.smoke.inspection import check_receipts, check_refused_documents
-from ops.smoke.refusal import refusing_policy, require_refused
+from ops.smoke.refusal import require_refused
 from ops.smoke.report import CheckError, How, NotRunError
+from ops.smoke.weights import check_weights_key
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
@@ -71,6 +71,8 @@ class Subject:
         endpoints: Reads the policies of the network's endpoints, and those that were synthesised.
 
         host: None leaves out what only the host can show.
+
+        weights_key: ARN of the key that weights are sealed under; None where they lie in clear.
     """
 
     config: ChatbotConfig
@@ -83,6 +85,7 @@ class Subject:
     endpoints: Callable[[], Endpoints]
     host: Host | None
     now: Callable[[], datetime]
+    weights_key: str | None = None
 
 
 class Checks:
@@ -111,6 +114,8 @@ class Checks:
             yield "host role", "live", self._host_role
             yield "foreign key", "live", self._foreign_key
             yield "debug flag", "live", self._flags
+            if self._subject.weights_key:
+                yield "weights key", "live", self._weights_key
         yield "refused documents", "by inspection", self._documents
         yield "receipts", "by inspection", self._receipts
 
@@ -269,13 +274,15 @@ class Checks:
             )
         for (service, live), (_, expected) in zip(found.live, found.expected, strict=True):
             _require_same(live, expected, f"the policy of the endpoint to {service}")
+        besides = ", and the weights', for the host role" if self._subject.weights_key else ""
         return (
             f"all {len(services[0])} endpoint policies are the synthesised ones, word for word: "
-            "enclaves reach this key alone, for the chat role alone"
+            f"enclaves reach this key alone, for the chat role alone{besides}"
         ), {}
 
     def _foreign_key(self) -> Found:
-        policy = self._require_host_refused(
+        policy = require_host_refused(
+            self._host(),
             f"aws kms generate-data-key --region {self._subject.config.region} --key-id "
             f"{self._subject.endpoints().foreign_key_arn} --key-spec {_KEY_SPEC} "
             "--query KeyId 2>&1",
@@ -284,29 +291,23 @@ class Checks:
         facts = {"GenerateDataKey": policy}
         return f"no other key of KMS can be used from the host either ({policy})", facts
 
-    def _require_host_refused(self, script: str, what: str) -> str:
-        """Require that KMS denies what *script* calls from the host; give the policy that did."""
-        code, output = self._host().run(script)
-        if code == 0:
-            raise CheckError(f"{what} was ANSWERED")
-        if "NotFoundException" in output:
-            raise CheckError(f"{what} was not denied: KMS looked for the key")
-        if "AccessDenied" not in output:
-            raise NotRunError("the host did not reach KMS, so nothing was refused")
-        return refusing_policy(output)
-
     def _host_role(self) -> Found:
-        key = self._subject.config.key_arn
-        context = json.dumps(self._context(PURPOSE_QUESTION))
-        blob = base64.b64encode(self._sealed()).decode()
-        policy = self._require_host_refused(
-            f"echo {blob} | base64 -d >/run/enclave-llm-smoke; aws kms decrypt --region "
-            f"{self._subject.config.region} --key-id {key} --ciphertext-blob "
-            f"fileb:///run/enclave-llm-smoke --encryption-context '{context}' "
-            "--query KeyId 2>&1; code=$?; rm -f /run/enclave-llm-smoke; exit $code",
-            "Decrypt of a question by the host role",
+        config, context = self._subject.config, self._context(PURPOSE_QUESTION)
+        script = decrypt_script(config.region, config.key_arn, self._sealed(), context)
+        policy = require_host_refused(
+            self._host(), script, "Decrypt of a question by the host role"
         )
         return f"the host role opens no question ({policy})", {"Decrypt": policy}
+
+    def _weights_key(self) -> Found:
+        subject = self._subject
+        clients = {
+            "the chat role": self._chat_role_kms(),
+            "the deploying principal": subject.admin.client(
+                "kms", region_name=subject.config.region
+            ),
+        }
+        return check_weights_key(str(subject.weights_key), self._host(), clients)
 
     def _flags(self) -> Found:
         code, output = self._host().run("nitro-cli describe-enclaves")

@@ -7,7 +7,8 @@ What it answers is the host's word: it shows what its role gets of AWS, and cann
 import json
 import re
 import time
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import boto3
@@ -15,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app.chatbot.deployment.tunnel import find_instance
 from app.protocol.errors import AppError
+from ops.smoke.refusal import refusing_policy
 from ops.smoke.report import CheckError, NotRunError
 
 _ATTEMPTS: Final = 30
@@ -88,6 +90,35 @@ class SsmHost:
                 output = done["StandardOutputContent"] + done["StandardErrorContent"]
                 return int(done["ResponseCode"]), output
         raise NotRunError(f"the host {instance} did not answer in time")
+
+
+def decrypt_script(region: str, key: str, blob: bytes, context: Mapping[str, str]) -> str:
+    """Give the script that has KMS decrypt *blob*, with the credentials of the host's role."""
+    place = "/run/enclave-llm-smoke"
+    return (
+        f"echo {b64encode(blob).decode()} | base64 -d >{place}; aws kms decrypt --region {region} "
+        f"--key-id {key} --ciphertext-blob fileb://{place} --encryption-context "
+        f"'{json.dumps(context)}' --query KeyId 2>&1; code=$?; rm -f {place}; exit $code"
+    )
+
+
+def require_host_refused(host: Host, script: str, what: str) -> str:
+    """
+    Require that KMS denies what *script* calls from the host; give the policy that did.
+
+    Raises:
+        CheckError: It is answered, or KMS went as far as to look for the key.
+
+        NotRunError: The host cannot be reached, or did not reach KMS.
+    """
+    code, output = host.run(script)
+    if code == 0:
+        raise CheckError(f"{what} was ANSWERED")
+    if "NotFoundException" in output:
+        raise CheckError(f"{what} was not denied: KMS looked for the key")
+    if "AccessDenied" not in output:
+        raise NotRunError("the host did not reach KMS, so nothing was refused")
+    return refusing_policy(output)
 
 
 def require_not_debug(output: str) -> str:

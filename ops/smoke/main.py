@@ -31,6 +31,7 @@ from ops.smoke.checks import Checks, Found, Subject, read_trust
 from ops.smoke.endpoints import read_endpoints
 from ops.smoke.host import SsmHost
 from ops.smoke.report import CheckError, How, NotRunError, Outcome, Report, Result
+from ops.smoke.weights import find_weights_key
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 EXIT_CODES: Final = {Outcome.PASSED: 0, Outcome.FAILED: 1, Outcome.NOT_RUN: 4}
@@ -141,19 +142,21 @@ def _subject(options: argparse.Namespace) -> Subject:
     except (OSError, ImageError) as error:
         raise ConfigError(f"no record of what was built: {error}: run bin/build-eif") from None
     role = config.chat_role_arn.rpartition("/")[2]
+    template = options.assembly / f"{options.stack}.template.json"
     return Subject(
         config=config,
         trust=production_trust(options.releases),
         asker=asker,
         admin=admin,
         built=built,
-        chat_role_trust=find_trust(options.assembly / f"{options.stack}.template.json", role),
+        chat_role_trust=find_trust(template, role),
         live_trust=lambda: read_trust(admin, config.chat_role_arn),
         endpoints=lambda: read_endpoints(
             admin, options.assembly, stack=options.stack, key_arn=config.key_arn
         ),
         host=None if options.without_host else SsmHost(admin, options.stack),
         now=lambda: datetime.now(UTC),
+        weights_key=find_weights_key(template),
     )
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from local.processes.supervise import ROOT
-from local.twin.twin import DEMO_WEIGHTS, ENCLAVE_PROGRAM, Twin, run_twin
+from local.twin.parties import ENCLAVE_PROGRAM
+from local.twin.twin import DEMO_WEIGHTS, Twin, run_twin
 from tests.integration.asker import asker_environment
 from tests.patience import PATIENCE_SECONDS
 

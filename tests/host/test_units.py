@@ -48,8 +48,9 @@ HARDENING = {
     "RestrictNamespaces=yes",
     "SystemCallFilter=@system-service",
     "LimitCORE=0",
-    "User=enclave-llm",
 }
+# The one that reads the weights reads nothing else of ours, and no other reads the weights.
+USERS = {"enclave-llm-weights.service": "enclave-llm-weights"}
 needs_systemd = pytest.mark.skipif(
     not os.environ.get("CI") and shutil.which("systemd-analyze") is None,
     reason="!! systemd-analyze is not installed: units are NOT verified; apt install systemd",
@@ -123,7 +124,10 @@ def test_hardening(service: str) -> None:
     """
     None runs as root, gains anything, writes where it need not, or leaves a core.
     """
-    assert HARDENING - set((UNITS / service).read_text().splitlines()) == set()
+    lines = (UNITS / service).read_text().splitlines()
+    assert HARDENING - set(lines) == set()
+    users = [line for line in lines if line.startswith("User=")]
+    assert users == [f"User={USERS.get(service, 'enclave-llm')}"]
 
 
 def test_devices() -> None:
@@ -139,6 +143,26 @@ def test_devices() -> None:
         else:
             assert allowed == []
             assert "PrivateDevices=yes" in lines
+
+
+def test_the_server_of_weights() -> None:
+    """
+    It writes nowhere, reaches nothing but the enclave and the instance's metadata, is there before
+    the enclave, and does not run where the image holds its weights.
+    """
+    lines = (UNITS / "enclave-llm-weights.service").read_text().splitlines()
+    assert not [line for line in lines if line.startswith(("ReadWritePaths", "RuntimeDirectory"))]
+    assert {"IPAddressDeny=any", "IPAddressAllow=169.254.169.254"} <= set(lines)
+    assert "RestrictAddressFamilies=AF_INET AF_UNIX AF_VSOCK" in lines
+    assert "Before=enclave-llm-supervisor.service" in lines
+    (condition,) = (line for line in lines if line.startswith("Condition"))
+    folder = PurePosixPath(condition.partition("=")[2]).parent
+    (start,) = (line for line in lines if line.startswith("ExecStart="))
+    assert shlex.split(start)[-2:] == ["--folder", str(folder)]
+    assert folder.name == "weights"
+    supervisor = (UNITS / "enclave-llm-supervisor.service").read_text()
+    for relation in ("After", "Wants"):
+        assert re.search(rf"^{relation}=.*\benclave-llm-weights\.service", supervisor, re.MULTILINE)
 
 
 def test_answers_may_end() -> None:

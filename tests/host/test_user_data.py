@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from infra.user_data import user_data
+from infra.user_data import Fetched, user_data
 from tests.hosts import CONFIG
 from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 EIF = b"an EIF" * 1000
+WEIGHTS = {"model.json": b"{}", "openvino_model.bin": b"numbers" * 1000}
 REGION = CONFIG.region
 # What is read of this machine; all else is the instance's own.
 MOUNTS = ("/usr", "/bin", "/lib", "/lib64", "/proc", "/dev/null", "/dev/urandom")
@@ -43,7 +44,16 @@ class Boot:
     console: list[str]
 
 
-def script(software: Path) -> str:
+def object_of(content: bytes) -> str:
+    """Name the object of *content* among the weights."""
+    return f"{sha256(content).hexdigest()}.weights"
+
+
+def script(software: Path, *, weights: bool = False) -> str:
+    files = [
+        Fetched(f"s3://bucket/{object_of(content)}", name, len(content), object_of(content)[:64])
+        for name, content in WEIGHTS.items()
+    ]
     manifest = (software / "MANIFEST.sha256").read_bytes()
     return user_data(
         region=REGION,
@@ -54,6 +64,7 @@ def script(software: Path) -> str:
         eif_url="s3://bucket/enclave.eif",
         eif_bytes=len(EIF),
         eif_sha256=sha256(EIF).hexdigest(),
+        weights=files if weights else (),
         enclave_vcpus=CONFIG.enclave_vcpus,
         enclave_memory_mib=CONFIG.enclave_memory_mib,
         host_json=json.dumps(CONFIG.to_dict()),
@@ -64,14 +75,16 @@ def fill_bucket(root: Path, software: Path, eif: bytes = EIF) -> None:
     bucket = root / "bucket"
     bucket.mkdir()
     (bucket / "enclave.eif").write_bytes(eif)
+    for content in WEIGHTS.values():
+        (bucket / object_of(content)).write_bytes(content)
     with zipfile.ZipFile(bucket / "host.zip", "w") as archive:
         for path in sorted(software.rglob("*")):
             archive.write(path, path.relative_to(software))
 
 
-def boot(root: Path, software: Path, *, fail: str = "") -> Boot:
+def boot(root: Path, software: Path, *, fail: str = "", weights: bool = False) -> Boot:
     """Run user data in *root*, with the stub named *fail* failing each time."""
-    (root / "user-data.sh").write_text(script(software))
+    (root / "user-data.sh").write_text(script(software, weights=weights))
     prefixes = {sys.prefix, sys.base_prefix}
     mounts = [path for path in (*MOUNTS, *prefixes) if Path(path).exists()]
     for path in mounts:
@@ -127,6 +140,58 @@ def test_success(instance: Path, software: Path) -> None:
     assert allocator == "---\nmemory_mib: 4096\ncpu_count: 8\n"
     assert (instance / "etc/systemd/system/enclave-llm-supervisor.service").exists()
     assert (instance / "etc/enclave-llm/kms-proxy.yaml").exists()
+
+
+def test_weights(instance: Path, software: Path) -> None:
+    """
+    An image that names its weights gets every file of them, each under its name, for the user of
+    their server to read and nobody to write; one that holds its weights gets none.
+    """
+    fill_bucket(instance, software)
+    done = boot(instance, software, weights=True)
+    assert (done.code, done.signals) == (0, [signal(0, "ready")]), done.output
+    folder = instance / "var/lib/enclave-llm/weights"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == WEIGHTS
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
+    assert folder.stat().st_mode & 0o777 == 0o750
+    assert "chown -R root:enclave-llm-weights /var/lib/enclave-llm/weights" in done.calls
+    users = {call.split()[-1] for call in done.calls if call.startswith("useradd")}
+    assert users == {"enclave-llm", "enclave-llm-weights"}
+
+
+def test_weights_inside(instance: Path, software: Path) -> None:
+    """
+    Where the image holds its weights there is no folder of them, and none is asked for.
+    """
+    fill_bucket(instance, software)
+    done = boot(instance, software)
+    assert not [call for call in done.calls if ".weights" in call or call.startswith("chown")]
+    assert not list((instance / "var/lib/enclave-llm").glob("weights*"))
+
+
+@pytest.mark.parametrize("content", [b"numbers" * 999, b"numbers" * 999 + b"nUmbers"])
+def test_other_weights(instance: Path, software: Path, content: bytes) -> None:
+    """
+    A file of another size or digest ends the boot by its name, and nothing is there to be served.
+    """
+    fill_bucket(instance, software)
+    (instance / "bucket" / object_of(WEIGHTS["openvino_model.bin"])).write_bytes(content)
+    done = boot(instance, software, weights=True)
+    step = "checking openvino_model.bin of the weights"
+    assert done.signals == [signal(1, failed(step, 1))], done.output
+    assert not (instance / "var/lib/enclave-llm/weights").exists()
+    assert not (instance / "etc/enclave-llm").exists()
+
+
+def test_weights_that_do_not_come(instance: Path, software: Path) -> None:
+    """
+    What cannot be fetched is tried three times, and named.
+    """
+    fill_bucket(instance, software)
+    done = boot(instance, software, fail="aws-weights", weights=True)
+    step = "fetching model.json of the weights"
+    assert done.signals == [signal(43, failed(step, 43))], done.output
+    assert sum(".weights" in call for call in done.calls) == 3
 
 
 def test_the_device_is_opened_to_its_group(instance: Path, software: Path) -> None:
@@ -316,7 +381,7 @@ def test_shellcheck(software: Path, tmp_path: Path) -> None:
     No complaint of shellcheck about the script as rendered, install and bin/
     """
     path = tmp_path / "user-data.sh"
-    path.write_text(script(software))
+    path.write_text(script(software, weights=True))
     shells = [item for item in (ROOT / "bin").iterdir() if "bash" in item.read_text()[:40]]
     command = [
         str(Path(sys.executable).with_name("shellcheck")),

@@ -13,7 +13,8 @@ from local.emulator.enclave import EmulatedEnclave
 from local.emulator.machine import parent_socket
 from local.processes.ready import wait_until_ready
 from local.signers.tls import TlsFiles
-from local.twin.twin import Twin, _free_url, _socket_folder, start_parent
+from local.twin.parties import start_parent, start_weights_server
+from local.twin.twin import DEMO_WEIGHTS, Twin, _free_url, _socket_folder
 
 ServeKms = Callable[[Path, TlsFiles], AbstractContextManager[object]]
 
@@ -50,6 +51,7 @@ def run_beside(
         stack.enter_context(serve_kms(parent_socket(sockets, KMS_PROXY_PORT), tls))
         config = replace(twin.config, url=_free_url())
         parent = start_parent(stack, folder, sockets, config)
+        start_weights_server(stack, folder, sockets, DEMO_WEIGHTS)
         emulated = EmulatedEnclave(folder, eif, qemu, release)
         enclave = emulated.start(stack, sockets, twin.nsm.chain, print, console=False)
         wait_until_ready(config, (enclave, parent), print, emulated=True)

@@ -162,7 +162,8 @@ def running(
 @pytest.fixture(scope="session")
 def twin(qemu: Path, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
     """
-    All parties, the enclave emulated: the built image, booted once for all tests.
+    All parties, the enclave emulated: the built image, booted once for all tests, with weights that
+    an owner in another account has sealed.
 
     The folder around its own is home and place for temporary files of all its processes.
     """
@@ -174,6 +175,7 @@ def twin(qemu: Path, built: Path, tmp_path_factory: pytest.TempPathFactory) -> I
             (folder / name).mkdir()
             patch.setenv(name, str(folder / name))
         image = built / "enclave.eif"
-        running = stack.enter_context(run_twin(folder / "twin", image=image, note=print))
+        parties = run_twin(folder / "twin", image=image, sealed=True, note=print)
+        running = stack.enter_context(parties)
         patch.undo()
         yield running

@@ -10,9 +10,11 @@ from typing import Final
 
 import pytest
 
+from app.protocol.package import MANIFEST_NAME
 from local.emulator.machine import write_signer
 from local.signers.pki import make_chain, make_root
-from local.twin.twin import Twin
+from local.twin.twin import DEMO_WEIGHTS, Twin
+from tests.integration.canary import Canaries, family
 from tests.integration.canary_stage import Stage
 from tests.integration.test_canary import (
     test_every_error_was_forced,
@@ -54,7 +56,7 @@ DIFFERS: Final[Mapping[str, str | int]] = {
 @pytest.fixture(scope="module")
 def stage(twin: Twin) -> Iterator[Stage]:
     """Everything asked of the booted image, everything failed; nothing searched yet but memory."""
-    excused = {twin.folder / "enclave.eif": "the weights hold the words of answers"}
+    excused = {twin.folder / "enclave.eif": "it was there before the first question"}
     stage = Stage(
         twin,
         twin.connect(),
@@ -78,3 +80,19 @@ def _failing_nsm(twin: Twin) -> Iterator[None]:
     write_signer(signer, make_chain(make_root(now=now), now=now))
     yield
     write_signer(signer, twin.nsm.chain())
+
+
+def test_no_weights_but_in_the_enclave(stage: Stage) -> None:
+    """
+    No piece of the sealed weights is in the image, in another file, or in the memory of the relay
+    or of the server of weights.
+    """
+    canaries = Canaries()
+    for path in DEMO_WEIGHTS.iterdir():
+        if path.name != MANIFEST_NAME:
+            canaries.add_pieces(path.name, path.read_bytes(), 2)
+    assert canaries.find_in_files(stage.twin.folder, but={}) == {}
+    pids = [*family(stage.twin.parent.pid), *family(stage.twin.sender.pid)]
+    assert canaries.find_in_memory(*pids) == {}
+    assert stage.twin.owner is not None
+    assert stage.twin.owner.package == stage.twin.folder / "sealed"

@@ -19,24 +19,35 @@ from tests.image.debian_root import ensure_root
 from tests.image.test_build_specification import DEMO, commit_of_the_folder, fetch_packages
 
 _SECONDS: Final = 1500
-# `docker build` and `docker run` as the recipe calls them. buildah has no volumes with names.
+# `docker build` and `docker run` as the recipe calls them. buildah builds the container; it is
+# entered with all rights of this machine's, which buildah gives to nothing that it runs.
 _DOCKER: Final = """\
 #!/bin/bash
 set -eu
-export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
-b() { buildah --root "$STORE/root" --runroot "$STORE/run" "$@"; }
+export BUILDAH_ISOLATION=chroot
+b() { buildah --storage-driver=vfs --root "$STORE/root" --runroot "$STORE/run" "$@"; }
 verb=$1 && shift
 if [ "$verb" = build ]; then b build --build-arg DEBIAN=localhost/debian "$@"; exit; fi
-given=(--env PIP_NO_INDEX=1 --env PIP_FIND_LINKS=/packages --volume "$PACKAGES:/packages")
+volumes=("$PACKAGES:/packages") place=/
 while [ "${1:0:1}" = - ]; do
     case $1 in
-        --volume) given+=(--volume "${2/enclave-llm-cache/$CACHE}") && shift 2 ;;
-        --workdir) given+=(--workingdir "$2") && shift 2 ;;
+        --volume) volumes+=("${2/enclave-llm-cache/$CACHE}") && shift 2 ;;
+        --workdir) place=$2 && shift 2 ;;
         *) shift ;;
     esac
 done
-container=$(b from "$1") && shift
-b run "${given[@]}" "$container" -- /usr/local/bin/inside "$@"
+root=$(b mount "$(b from "$1")") && shift
+export root place mounts="${volumes[*]}"
+exec unshare --mount --propagation=private sh -euc '
+    mount --bind "$root" "$root" && cd "$root"
+    mount --rbind /dev dev && mount -t proc proc proc && mount --rbind /sys sys
+    for volume in $mounts; do
+        mkdir -p ".${volume#*:}" && mount --bind "${volume%:*}" ".${volume#*:}"
+    done
+    run="cd $place && exec /usr/local/bin/inside \\"\\$@\\""
+    exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root PIP_NO_INDEX=1 \
+        PIP_FIND_LINKS=/packages chroot . sh -euc "$run" - "$@"
+' - "$@"
 """
 
 
@@ -47,8 +58,14 @@ def docker(tmp_path: Path) -> dict[str, str]:
     (folder / "debian").mkdir(parents=True)
     (folder / "debian" / "Dockerfile").write_text("FROM scratch\nADD debian.tar /\n")
     shutil.copy(ensure_root(), folder / "debian" / "debian.tar")
-    own = ("buildah", "--root", str(folder / "root"), "--runroot", str(folder / "run"))
-    os.environ.setdefault("STORAGE_DRIVER", "vfs")
+    own = (
+        "buildah",
+        "--storage-driver=vfs",
+        "--root",
+        str(folder / "root"),
+        "--runroot",
+        str(folder / "run"),
+    )
     run((*own, "build", "--tag", "localhost/debian", str(folder / "debian")), seconds=_SECONDS)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "docker").write_text(_DOCKER)

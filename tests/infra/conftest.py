@@ -10,7 +10,9 @@ import pytest
 os.environ["CDK_VALIDATION"] = "false"
 os.environ["JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION"] = "20"
 
+from app.protocol.authorization import parse_key_arn
 from app.protocol.releases import Release
+from ops.sealed_package import DataKey, read_package, seal_package
 from tests.infra.deployment import (
     ALICE,
     CERTIFICATE,
@@ -22,6 +24,7 @@ from tests.infra.deployment import (
     make_stack,
     synthesise,
 )
+from tests.packages import write_package
 
 OFFICES: Final = "198.51.100.0/24,203.0.113.0/24"
 # Each of a deployment's choices is made in one of them.
@@ -57,8 +60,18 @@ PLACES: Final[dict[str, dict[str, object]]] = {
         "privatelink_principals": "arn:aws:iam::444455556666:root",
     },
 }
-# Differs in numbers alone: no test of each needs it.
-LARGEST: Final[dict[str, dict[str, object]]] = {"fleet-of-20": {"fleet_size": 20}}
+# Differ in numbers, and in what hosts fetch: no test of each needs them.
+LARGEST: Final[dict[str, dict[str, object]]] = {
+    "fleet-of-20": {"fleet_size": 20},
+    "beside": {"eif": "beside/enclave.eif", "releases": "beside.json"},  # and build/weights
+}
+WEIGHTS_KEY: Final = (
+    "arn:aws:kms:eu-central-1:444455556666:key/12345678-1234-1234-1234-123456789012"
+)
+# Differs from "beside" in what test_sealed_weights.py says.
+SEALED: Final[dict[str, dict[str, object]]] = {
+    "sealed": {**LARGEST["beside"], "weights": "build/sealed", "weights_key": WEIGHTS_KEY}
+}
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +84,13 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, list[Re
     second = make_eif(root / "other" / "enclave.eif", "fake-2")
     Files(root).approve(first, second)
     files.releases.rename(root / "two-releases.json")
+    beside = make_eif(
+        root / "beside" / "enclave.eif", "beside", package=write_package(files.weights)
+    )
+    files.approve(beside)
+    files.releases.rename(root / "beside.json")
+    key = DataKey(parse_key_arn(WEIGHTS_KEY), b"as KMS wrapped it", bytes(32))
+    seal_package(read_package(files.weights), root / "build" / "sealed", lambda: key)
     files.approve(first)
     return files, [first, second]
 
@@ -88,7 +108,7 @@ def variant(root: Path) -> Callable[[str], Template]:
     """
     Give the template of a variant, synthesised when it is first asked for.
     """
-    known = {**VARIANTS, **LARGEST, **PLACES}
+    known = {**VARIANTS, **LARGEST, **SEALED, **PLACES}
     return cache(lambda name: synthesise(*make_stack(root, known[name])))
 
 

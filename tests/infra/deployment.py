@@ -51,6 +51,11 @@ class Files:
         return self.root / "releases.json"
 
     @property
+    def weights(self) -> Path:
+        """The package that an image names whose weights are outside; none by default."""
+        return self.root / "build" / "weights"
+
+    @property
     def host(self) -> Path:
         """The stand-in host software."""
         return self.root / "build" / "host"
@@ -69,8 +74,14 @@ def make_files(root: Path) -> tuple[Files, Release]:
     return files, release
 
 
-def make_eif(eif: Path, name: str, *, kit: Kit = "aws") -> Release:
-    """Pack a fake EIF with its record; give it as the release *name*."""
+def make_eif(eif: Path, name: str, *, kit: Kit = "aws", package: bytes | None = None) -> Release:
+    """
+    Pack a fake EIF with its record; give it as the release *name*.
+
+    Args:
+        package: The weights digest of a package that it names; None has its weights inside.
+    """
+    weights_sha256 = package or WEIGHTS_SHA256
     eif.parent.mkdir(parents=True, exist_ok=True)
     kernel, boot, application = (eif.with_name(part) for part in ("kernel", "boot", "app"))
     kernel.write_bytes(_FAKE)
@@ -78,12 +89,16 @@ def make_eif(eif: Path, name: str, *, kit: Kit = "aws") -> Release:
         with path.open("wb") as out:
             write_cpio(out, [file_entry(path.name, _FAKE + name.encode())])
     record = pack_eif(
-        eif, BootKit(kit, kernel, "fake", boot), application, weights_sha256=WEIGHTS_SHA256
+        eif,
+        BootKit(kit, kernel, "fake", boot),
+        application,
+        weights_sha256=weights_sha256,
+        weights_inside=package is None,
     )
     eif.with_name("measurements.json").write_bytes(encode_build_record(record))
     measured = record.measurements
     pcrs = Measurements(measured.pcr0, measured.pcr1, measured.pcr2)
-    return Release(name, kit, pcrs, WEIGHTS_SHA256, datetime(2026, 1, 2, tzinfo=UTC))
+    return Release(name, kit, pcrs, weights_sha256, datetime(2026, 1, 2, tzinfo=UTC))
 
 
 def make_host(folder: Path) -> None:

@@ -17,8 +17,8 @@ from app.protocol.regions import REGIONS
 from app.protocol.releases import PRODUCTION_KITS, Measurements, Release
 from infra.app import make_app
 from infra.approved_image import ApprovedImage, load_approved_image
+from infra.attested_policy import KeyPolicyError
 from infra.feature_flags import FEATURE_FLAGS
-from infra.key_policy import KeyPolicyError
 from tests.infra.conftest import VARIANTS
 from tests.infra.deployment import (
     ACCOUNT,
@@ -217,8 +217,13 @@ def test_what_cannot_be_deployed_is_refused_at_synth(
 
 
 def _pretend_size(monkeypatch: pytest.MonkeyPatch, eif_bytes: int) -> None:
-    def load_large(eif: Path, releases: Path, *, kits: frozenset[str]) -> ApprovedImage:
-        return replace(load_approved_image(eif, releases, kits=kits), eif_bytes=eif_bytes)
+    def load_large(
+        eif: Path, releases: Path, *, kits: frozenset[str], weights: Path, weights_key: str | None
+    ) -> ApprovedImage:
+        image = load_approved_image(
+            eif, releases, kits=kits, weights=weights, weights_key=weights_key
+        )
+        return replace(image, eif_bytes=eif_bytes)
 
     monkeypatch.setattr("infra.app.load_approved_image", load_large)
 

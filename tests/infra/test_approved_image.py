@@ -22,7 +22,9 @@ def made(tmp_path: Path) -> tuple[Files, Release]:
 
 
 def load(files: Files, kits: frozenset[str] = PRODUCTION_KITS) -> ApprovedImage:
-    return load_approved_image(files.eif, files.releases, kits=kits)
+    return load_approved_image(
+        files.eif, files.releases, kits=kits, weights=files.weights, weights_key=None
+    )
 
 
 def record_of(files: Files) -> Path:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import subprocess
@@ -17,6 +18,7 @@ from app.protocol.releases import Release
 from infra.fleet import AMI_PARAMETER
 from infra.rolling import ANSWERS_AN_ENCLAVE, batch_size
 from infra.user_data import MAX_USER_DATA_BYTES, UserDataError, user_data
+from infra.volume import Volume, volume_of
 from tests.infra.deployment import ACCOUNT, REGION, WEIGHTS_SHA256, Files, Json, Template
 
 GROUP = "AutoScaling::AutoScalingGroup"
@@ -177,6 +179,62 @@ def test_user_data_fetches_what_the_host_role_may(
         ["sha256sum"], input=manifest, capture_output=True, check=True
     ).stdout.split()[0]
     assert values["host_manifest_sha256"] == checked.decode()
+
+
+def test_weights_beside_their_image(
+    variant: Callable[[str], Template], deployment: tuple[Files, list[Release]]
+) -> None:
+    """
+    Every file of the package is fetched from an object named by its digest, which the host role
+    and the way to S3 let through beside the two, and no others; the disk has room for them.
+    """
+    template = variant("beside")
+    values = assigned(script_of(template))
+    package = sorted(deployment[0].weights.iterdir())
+    bucket = f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}"
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in package]
+    assert values["weights"].split() == [
+        f"s3://{bucket}/{digest}.weights,{path.name},{path.stat().st_size},{digest}"
+        for path, digest in zip(package, digests, strict=True)
+    ]
+    assert values["weights_bytes"] == str(sum(path.stat().st_size for path in package))
+    (policy,) = template.one("IAM::Role", "HostRole")["Policies"]
+    (fetch,) = (s for s in policy["PolicyDocument"]["Statement"] if s["Sid"] == "FetchAssets")
+    arns = template.resolve(fetch["Resource"])
+    sent = [f"arn:aws:s3:::{bucket}/{digest}.weights" for digest in digests]
+    assert arns[1:-1] == sent
+    (gateway,) = (e for e in template.all("EC2::VPCEndpoint") if "RouteTableIds" in e)
+    (assets,) = (s for s in gateway["PolicyDocument"]["Statement"] if s["Sid"] == "Assets")
+    assert template.resolve(assets["Resource"]) == arns
+    (device,) = launch_data(template)["BlockDeviceMappings"]
+    assert device["Ebs"]["VolumeSize"] == 34
+    config = host_json(script_of(template))
+    assert config["weights_sha256"] == digests[[p.name for p in package].index("model.json")]
+
+
+def test_weights_inside_their_image(each: Template) -> None:
+    """
+    An image that holds its weights has hosts fetch none.
+    """
+    values = assigned(script_of(each))
+    assert (values["weights"], values["weights_bytes"]) == ("", "0")
+
+
+GIB = 1024**3
+
+
+@pytest.mark.parametrize(
+    ("weights_bytes", "gib", "mib_a_second"),
+    [(0, 33, 125), (16 * GIB, 49, 125), (GIB * 16 + 1, 50, 125), (100 * GIB, 133, 228),
+     (700 * GIB, 733, 750)],
+)  # fmt: skip
+def test_a_volume_is_as_large_and_as_fast_as_its_weights_need(
+    weights_bytes: int, gib: int, mib_a_second: int
+) -> None:
+    """
+    A GiB for each of them; and where gp3's own speed would take too long, as much as it takes.
+    """
+    assert volume_of(eif_bytes=GIB, weights_bytes=weights_bytes) == Volume(gib, mib_a_second)
 
 
 def test_user_data_configures_the_host_with_the_release(

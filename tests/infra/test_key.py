@@ -3,7 +3,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.protocol.releases import Release
-from infra.key_policy import ApprovedPcrs, key_policy
+from infra.attested_policy import ApprovedPcrs
+from infra.key_policy import key_policy
 from tests.infra.deployment import ACCOUNT, REGION, Files, Json, Template
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "key_policy.json"

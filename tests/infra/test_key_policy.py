@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.key_policy import (
+from infra.attested_policy import (
     MAX_POLICY_BYTES,
     NO_RELEASE,
     ApprovedPcrs,
     KeyPolicy,
     KeyPolicyError,
     Statement,
-    key_policy,
 )
+from infra.key_policy import key_policy
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "key_policy.json"
 ACCOUNT = "111122223333"

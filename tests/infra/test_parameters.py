@@ -65,9 +65,11 @@ def test_what_is_not_said_is_so() -> None:
         hostname=None,
         privatelink_principals=(),
         fips=False,
+        weights_key=None,
         packages_bucket="al2023-repos-eu-central-1-de612dc2",
         releases=ROOT / "releases.json",
         eif=ROOT / "build/enclave.eif",
+        weights=ROOT / "build/weights",
         host=ROOT / "build/host",
     )
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from infra.user_data import MAX_USER_DATA_BYTES, UserDataError, user_data
+from infra.user_data import MAX_USER_DATA_BYTES, Fetched, UserDataError, user_data
 from tests.hosts import CONFIG
 
 VALUES: dict[str, Any] = {
@@ -37,9 +37,31 @@ def test_size() -> None:
     """
     It leaves room below EC2's limit; a configuration that does not fit is refused.
     """
-    assert len(user_data(**VALUES).encode()) < MAX_USER_DATA_BYTES / 2
+    assert len(user_data(**VALUES).encode()) < MAX_USER_DATA_BYTES * 5 / 8
     with pytest.raises(UserDataError, match="expected at most 16384"):
         user_data(**VALUES | {"host_json": "x" * MAX_USER_DATA_BYTES})
+
+
+def test_weights() -> None:
+    """
+    Each file is one word of the script: URL, name, size and digest; the largest package fits.
+    """
+    files = [
+        Fetched(f"s3://{'b' * 63}/{n:064x}.weights", f"{n:064x}.sealed", 10**11, f"{n:064x}")
+        for n in range(7)
+    ]
+    text = user_data(**VALUES, weights=files)
+    assert f"s3://{'b' * 63}/{6:064x}.weights,{6:064x}.sealed,100000000000,{6:064x}" in text
+    assert "\nweights_bytes='700000000000'\n" in text
+
+
+@pytest.mark.parametrize("name", ["a b", "../a", "", "a,b", "a'b", ".a", "a" * 129])
+def test_names_of_weights(name: str) -> None:
+    """
+    A name that a script could read as something else is refused.
+    """
+    with pytest.raises(UserDataError, match="weights has"):
+        user_data(**VALUES, weights=[Fetched("s3://b/k", name, 1, "01")])
 
 
 @pytest.mark.parametrize("name", ["region", "stack_name", "host_url", "eif_url", "logical_id"])

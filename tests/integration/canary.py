@@ -20,6 +20,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 LEAST_BYTES: Final = 8  # of a canary: shorter ones turn up by chance
+_PIECE_BYTES: Final = 24
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _ENTRY_BYTES: Final = 8  # of /proc/<pid>/pagemap, like the next: Documentation/admin-guide/mm
 _MARGIN_BYTES: Final = 256  # longer than any canary
@@ -45,6 +46,13 @@ class Canaries:
         step = piece_characters // 2
         for start in range(0, len(text) - piece_characters + 1, step):
             self.add(name, text[start : start + piece_characters])
+
+    def add_pieces(self, name: str, data: bytes, count: int) -> None:
+        """Search for *count* pieces of 24 bytes of *data*, from all over it."""
+        step = len(data) // (count + 1)
+        for at in range(step, len(data) - _PIECE_BYTES, step):
+            if len(set(data[at : at + _PIECE_BYTES])) >= LEAST_BYTES:  # no run of zeros
+                self.add(name, data[at : at + _PIECE_BYTES])
 
     def find(self, data: bytes) -> set[str]:
         """Name what of all secrets is in *data*, and how it is spelled there."""

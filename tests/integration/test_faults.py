@@ -37,7 +37,8 @@ from app.protocol.messages import Kind, encode_message
 from app.protocol.question import Message, Options, Question
 from local.aws.http_endpoint import HttpResponse
 from local.aws.sigv4 import HttpRequest
-from local.twin.twin import DEMO_WEIGHTS, Twin, run_twin, start_enclave
+from local.twin.parties import image_weights, start_enclave
+from local.twin.twin import DEMO_WEIGHTS, Twin, run_twin
 from tests.patience import PATIENCE_SECONDS, wait_until
 
 FAST: Final = Options(padding="off")
@@ -603,7 +604,8 @@ def test_enclave_dies_and_comes_back(tmp_path_factory: pytest.TempPathFactory) -
         session.history = ()
         error, _ = fail(session)
         assert isinstance(error, UnavailableError)
-        start_enclave(stack, twin.folder, twin.sockets, DEMO_WEIGHTS)
+        held = image_weights(twin.folder, DEMO_WEIGHTS, inside=False)
+        start_enclave(stack, twin.folder, twin.sockets, held)
         wait_until(lambda: _get(twin, "/readyz").status == HTTPStatus.OK)
         seen = len(list(twin.parent_saw.glob("*.request")))
         assert ask(session)

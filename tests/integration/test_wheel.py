@@ -2,6 +2,7 @@
 The wheel, installed in an environment of its own and run where nothing of the project is.
 """
 
+import json
 import os
 import re
 import shutil
@@ -14,15 +15,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import jsonschema
 import pytest
 
+from local.processes.supervise import ROOT
 from local.twin.twin import Twin
 from ops.build_client import build_client
+from tests.files import make_pdf
 from tests.integration.test_clients_page import ANSWER, BLOCKS
 from tests.links import link_packages
 from tests.patience import PATIENCE_SECONDS
 
 QUESTION = "How do I book leave?"
+CLIENTS = ROOT / "docs" / "clients.md"
 # The twin's trust where `connect` would take AWS's, as a program of one's own can.
 TRUST = """\
 import sys
@@ -152,6 +157,17 @@ def test_a_document(installed: Installed, asker: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stderr
     assert "note.html" in done.stderr
     assert "receipt   verified" in done.stderr
+
+
+def test_from_a_letter_to_a_form(installed: Installed, asker: tuple[str, ...]) -> None:
+    """A letter as PDF and the page's schema give JSON that validates, by another's judgement."""
+    (schema,) = re.findall(r"```json\n(.*?)```", CLIENTS.read_text(), re.DOTALL)
+    (installed.folder / "form.json").write_text(schema)
+    letter = make_pdf(["My name is Jo Doe. I was ill for two days."])
+    (installed.folder / "letter.pdf").write_bytes(letter)
+    done = installed.run(*asker, "ask", "--schema", "form.json", "--file", "letter.pdf")
+    assert done.returncode == 0, done.stderr
+    jsonschema.validate(json.loads(done.stdout), json.loads(schema))
 
 
 def test_the_installed_program_trusts_aws_alone(

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.enclave.kms.cms import open_cms
 from app.protocol.releases import Measurements
-from infra.key_policy import ApprovedPcrs, key_policy
+from infra.attested_policy import ApprovedPcrs
+from infra.key_policy import key_policy
 from local.aws.identity import AccessKey
 from local.aws.server import TwinAws
 from local.signers.nsm import SoftwareNsm

@@ -14,6 +14,7 @@ import sys
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 LACKED = {
     os: ("fork", "getegid", "geteuid", "getgid", "getuid", "killpg", "setsid"),
@@ -35,6 +36,7 @@ def main() -> int:
             delattr(module, name)
     for name in OURS_ALONE:
         sys.modules[name] = None  # type: ignore[assignment] # Python's own way to refuse an import
+    sys.modules["msvcrt"] = ModuleType("msvcrt")  # what is kept is locked by it; nothing is, here
     for owner, name, value in (
         (asyncio, "ProactorEventLoop", asyncio.SelectorEventLoop),  # uvicorn's, there
         (os, "O_BINARY", 0),

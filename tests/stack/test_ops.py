@@ -7,7 +7,9 @@ with botocore's Stubber (tests/unit/ops), and here that their failure is no pass
 step.
 """
 
+import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -21,17 +23,22 @@ import pytest
 from app.chatbot.config import read_config
 from app.protocol.releases import Release, encode_releases
 from image.eif.record import RECORD_NAME
-from infra.key_policy import ADMINISTRATION
+from infra.attested_policy import ADMINISTRATION
+from infra.weights_files import WeightsFile
 from local.cloud.cloud import Cloud, run_cloud
 from local.cloud.stack import KITS, NAME, read_policies, read_stack
 from local.processes.image import EIF_NAME
 from local.processes.supervise import ROOT
 from local.twin.twin import ACCOUNT, ASKER_ARN, DEMO_WEIGHTS, REGION, approve, policy_for
+from ops import upload
+from ops.asset_store import AssetObject, remove_objects
 from ops.live_stack import read_live_stack
 from ops.release_list import RefusedError, ReleaseList, add_release, retire_release
+from ops.upload import bring
 from tests.stack.test_lifecycle import make_host, other_source
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+MIB = 1024 * 1024
 BUCKET = f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}"
 
 
@@ -63,6 +70,7 @@ class Operation:
             "client_cidrs": "10.0.0.0/8",
             "releases": str(self.folder / "releases.json"),
             "eif": str(self.folder / image / EIF_NAME),
+            "weights": str(DEMO_WEIGHTS),
             "host": str(self.folder / "host"),
         }
         context = [part for name, value in values.items() for part in ("-c", f"{name}={value}")]
@@ -85,17 +93,28 @@ class Operation:
         assert live is not None
         return live.running
 
-    def objects(self) -> list[str]:
-        """Name what the bootstrap bucket holds, of all versions, but templates."""
+    def versions(self) -> list[str]:
+        """Name what the bootstrap bucket holds, of all versions."""
         session, endpoint = self.cloud.session(), self.cloud.endpoint
         s3 = session.client("s3", endpoint_url=endpoint)
         versions = s3.list_object_versions(Bucket=BUCKET).get("Versions", [])
-        return sorted(item["Key"] for item in versions if not item["Key"].endswith(".json"))
+        return sorted(item["Key"] for item in versions)
+
+    def objects(self) -> list[str]:
+        """Name its EIFs and zips."""
+        return [key for key in self.versions() if key.endswith((".eif", ".zip"))]
+
+    def weights(self) -> list[str]:
+        """Name its files of weights."""
+        return [key for key in self.versions() if key.endswith(".weights")]
 
 
 @pytest.fixture(scope="module")
 def operation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operation]:
-    """An empty cloud that nothing is bootstrapped in, and two images."""
+    """
+    An empty cloud that nothing is bootstrapped in, and two images: one that holds its weights, and
+    one that names them.
+    """
     folder = tmp_path_factory.mktemp("ops")
     make_host(folder / "host")
     with run_cloud(folder / "cloud") as cloud:
@@ -103,7 +122,7 @@ def operation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operation]:
         sources = {"a": ROOT, "b": other_source(folder / "source", "the next version")}
         operation.approve_only("")
         for name, source in sources.items():
-            approve(source, DEMO_WEIGHTS, folder / name)
+            approve(source, DEMO_WEIGHTS, folder / name, weights_inside=name == "a")
             operation.releases[name] = add_release(
                 operation.listed, folder / name / EIF_NAME, name=name, now=NOW
             )
@@ -163,6 +182,41 @@ def test_doctor_after_mending(operation: Operation) -> None:
     assert found["CDK bootstrap"] == found["CloudTrail"] == "ok"
 
 
+def test_an_upload_that_breaks_off(operation: Operation, tmp_path: Path) -> None:
+    """
+    What was sent before a break is not sent again, S3 has the whole by its checksum, and what is
+    there is known by that.
+    """
+    content = os.urandom(12 * MIB)
+    (tmp_path / "a").write_bytes(content)
+    file = WeightsFile(tmp_path / "a", len(content), hashlib.sha256(content).hexdigest())
+    place = AssetObject(BUCKET, file.key)
+    told: list[tuple[int, int]] = []
+
+    def stop(_there: int, sent: int) -> None:
+        if sent:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", operation.cloud.endpoint)
+        patch.setattr(upload, "_PART_BYTES", 5 * MIB)  # the least that S3 takes
+        patch.setattr(upload, "_AT_ONCE", 1)
+        session = operation.cloud.session()
+        with pytest.raises(KeyboardInterrupt):
+            bring(session, file, place, account=ACCOUNT, see=stop)
+        assert operation.weights() == []
+        bring(session, file, place, account=ACCOUNT, see=lambda *seen: told.append(seen))
+        assert told[0][0] >= 5 * MIB, "that much was there"
+        assert sum(there for there, _ in told) == file.size_bytes
+        told.clear()
+        bring(session, file, place, account=ACCOUNT, see=lambda *seen: told.append(seen))
+        assert told == [(file.size_bytes, 0)]
+        s3 = session.client("s3")
+        assert s3.get_object(Bucket=BUCKET, Key=file.key)["Body"].read() == content
+        assert list(remove_objects(session, [place], account=ACCOUNT)) == [(place, "")]
+    assert operation.weights() == []
+
+
 def test_deploy_never_approves_by_itself(operation: Operation) -> None:
     """
     An image that is not on the list is not deployed, and the command that approves is named.
@@ -197,6 +251,7 @@ def test_deploy(operation: Operation) -> None:
     assert config.any_certificate
     assert "nothing has proven the deployment" in done.stderr
     assert len(operation.objects()) == 2
+    assert operation.weights() == [], "they are in the image"
 
 
 def test_scaling_out_and_public_access(operation: Operation) -> None:
@@ -275,6 +330,9 @@ def test_roll(operation: Operation) -> None:
     assert operation.live_policy() == policy_for([operation.releases[name] for name in "ab"])
     assert operation.running() == (operation.releases["b"].measurements.pcr0.hex(),)
     assert len(operation.objects()) == 3
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in DEMO_WEIGHTS.iterdir()]
+    assert operation.weights() == sorted(f"{digest}.weights" for digest in digests)
+    assert "weights       0.0 GB, to the bootstrap bucket, but for what is there" in done.stderr
 
 
 def test_retiring(operation: Operation) -> None:
@@ -315,11 +373,13 @@ def test_the_way_back(operation: Operation) -> None:
 
 def test_destroy_asks(operation: Operation) -> None:
     """
-    With nobody to confirm, it shows what would go, both images among it, and destroys nothing.
+    With nobody to confirm, it shows what would go, both images and their weights among it, and
+    destroys nothing.
     """
     done = operation.cloud.operate("destroy")
     assert done.returncode == 1
-    assert sum(line.startswith("goes   s3://") for line in done.stderr.splitlines()) == 3
+    gone = [line for line in done.stderr.splitlines() if line.startswith("goes   s3://")]
+    assert len(gone) == 3 + len(operation.weights())
     assert read_stack(operation.cloud).status == "UPDATE_COMPLETE"
 
 
@@ -347,6 +407,7 @@ def test_destroy(operation: Operation) -> None:
     done = operation.cloud.operate("destroy", "--yes")
     assert done.returncode == 0, done.stderr
     assert operation.objects() == [host]
+    assert operation.weights() == []
     assert done.stderr.count("stays  key ") == 4, "both keys, before and after"
     assert "nothing else of it is left" in done.stderr
 

@@ -824,6 +824,7 @@ def weights() -> Iterator[tuple[str, Vector]]:
         "alias": {"key_arn": "alias/weights"},
         "fips": {"fips": 0},
         "empty": {"wrapped_weights_key": b""},
+        "header": {"session_token": "a token\r\nX-Amz-Target: another"},
     }
     for name, changes in wrong.items():
         yield f"weights-key-{name}", key_vector(cbor(key | changes), BAD, "a malformed field")

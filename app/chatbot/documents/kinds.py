@@ -9,6 +9,7 @@ from app.chatbot.documents.document import Kind
 from app.chatbot.errors import DocumentError
 
 _HEAD_BYTES: Final = 1024  # a PDF's mark may stand anywhere in them
+_PDF: Final = b"%PDF-"
 _BY_END: Final[dict[str, Kind]] = {
     "md": "Markdown",
     "markdown": "Markdown",
@@ -33,8 +34,6 @@ _OTHERS: Final = (
     (b"MM\0*", "a picture: only text is read, so run text recognition on it first"),
     (b"\x1f\x8b", "compressed: unpack it first"),
     (b"7z\xbc\xaf", "an archive: unpack it first"),
-    (b"\x7fELF", "a program, not text"),
-    (b"MZ", "a program, not text"),
 )
 
 
@@ -48,14 +47,14 @@ def find_kind(name: str, data: bytes) -> Kind:
     head = data[:_HEAD_BYTES]
     if not head:
         raise DocumentError("it is empty: choose another file")
-    if b"%PDF-" in head:
+    kind = _BY_END.get(name.rpartition(".")[2].lower(), "text")
+    if head.lstrip().startswith(_PDF) or (kind == "PDF" and _PDF in head):
         return "PDF"
-    if head.startswith(b"PK"):
+    if head.startswith((b"PK\3\4", b"PK\5\6")):
         return "DOCX"  # whether it is one is seen when its parts are
     for mark, words in _OTHERS:
         if head.startswith(mark):
             raise DocumentError(f"it is {words}")
-    kind = _BY_END.get(name.rpartition(".")[2].lower(), "text")
     if kind in {"PDF", "DOCX"}:
         raise DocumentError(f"it is no {kind}, whatever its name says: save it anew")
     if kind == "text" and _HTML.match(_without_mark(head)):

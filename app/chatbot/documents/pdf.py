@@ -6,6 +6,7 @@ followed. A page without a text layer, such as a scan, is named. Text in the inv
 since that is how scanners add what they recognised.
 """
 
+import encodings
 import hashlib
 import io
 import pkgutil
@@ -39,10 +40,11 @@ _DAMAGED: Final = "it is damaged, or loops: open it in a viewer and print it to 
 
 def load() -> None:
     """Load all of the library, which imports much of itself late, and what it computes with."""
-    for module in pkgutil.walk_packages(pypdf.__path__, "pypdf."):
-        if not module.name.endswith("__main__"):
-            with suppress(ImportError):  # what packages are for that are not here
-                import_module(module.name)
+    for package in (pypdf, encodings):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                with suppress(ImportError):  # what packages, or systems, are for that are not here
+                    import_module(module.name)
     hashlib.sha256(b"").digest()  # OpenSSL reads its settings when it is first used
 
 

@@ -68,7 +68,8 @@ def compose_shown(
     if not documents:
         return question
     text = compose(documents, question)
-    if room := describe_room(text, session.enclave.manifest.context_tokens):
+    shown = "".join(message.text for message in session.history) + text
+    if room := describe_room(shown, session.enclave.manifest.context_tokens):
         terminal.tell(f"length    {room}", "bold yellow")
     return text
 

@@ -1,16 +1,18 @@
 """
 Weights: the model's files in one folder, each checked against `model.json`.
 
-The SHA-256 of `model.json` is the weights digest, which askers verify by way of the manifest.
+The SHA-256 of `model.json` is the weights digest, which askers verify by way of the manifest. An
+image may hold that file alone: then the others come from outside (`app.enclave.intake`).
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
 from app.protocol.errors import WeightsError
-from app.protocol.package import MANIFEST_NAME, Description, Sizes, parse_description
+from app.protocol.package import MANIFEST_NAME, File, Sizes, parse_description
 
 MAX_MANIFEST_BYTES: Final = 1024 * 1024
 # All that a package may hold. None of it runs code when loaded: openvino_model.bin, whose
@@ -50,10 +52,12 @@ class Sampling:
 @dataclass(frozen=True, slots=True)
 class Weights:
     """
-    A model's files, every byte checked.
+    A model's files, every byte checked, unless `unverified_weights` gave it.
 
     Attributes:
         digest: SHA-256 of `model.json`, 32 bytes.
+
+        files: All but `model.json`, by name, in the order in which that lists them.
 
         context_length: Tokens of prompt and completion together.
 
@@ -68,6 +72,7 @@ class Weights:
     label: str
     revision: str
     digest: bytes
+    files: Mapping[str, File]
     context_length: int
     folder: Path
     precision: str
@@ -84,19 +89,59 @@ def load_weights(folder: Path) -> Weights:
     Check every file of *folder* and return what the folder holds.
 
     Raises:
-        WeightsError: `model.json` is missing, malformed or of another format; a file is
-            missing, not listed, of a name that no package has, a link, or of another size or
-            SHA-256 than listed.
+        WeightsError: `model.json` is as `unverified_weights` refuses it; a file is missing, not
+            listed, a link, or of another size or SHA-256 than listed.
     """
     try:
-        encoded = _read_manifest(folder)
-        description, listed = parse_description(encoded)
-        _require_same_names(folder, set(listed))
-        for name, entry in listed.items():
-            _require_file(folder / name, name, entry)
+        weights = unverified_weights(folder)
+        _require_same_names(folder, set(weights.files))
+        for name, listed in weights.files.items():
+            _require_file(folder / name, listed)
     except OSError as error:
         _refuse(f"weights cannot be read: {error.strerror}")
-    return _describe(description, folder, hashlib.sha256(encoded).digest())
+    return weights
+
+
+def unverified_weights(folder: Path) -> Weights:
+    """
+    Return what `model.json` in *folder* says; the files that it lists need not be there.
+
+    Raises:
+        WeightsError: `model.json` is missing, malformed or of another format, lists a file of a
+            name that no package has, or lacks one that every package has.
+
+        OSError: It cannot be read.
+    """
+    encoded = _read_manifest(folder)
+    description, files = parse_description(encoded)
+    for name in sorted(REQUIRED_NAMES ^ (set(files) - OPTIONAL_NAMES)):
+        missing = name in REQUIRED_NAMES
+        _refuse(f"{name} is " + ("missing" if missing else "no file of a weights package"))
+    generation, check = description.generation, description.check
+    return Weights(
+        name=description.name,
+        label=description.label,
+        revision=description.revision,
+        digest=hashlib.sha256(encoded).digest(),
+        files=files,
+        context_length=description.context_length,
+        folder=folder,
+        precision=description.precision,
+        end_ids=frozenset(generation.end_ids),
+        bos_text=generation.bos_text,
+        eos_text=generation.eos_text,
+        sampling=Sampling(
+            temperature=generation.temperature_thousandths / 1000,
+            top_p=generation.top_p_thousandths / 1000,
+            top_k=generation.top_k,
+        ),
+        check=Check(
+            tokens=check.tokens,
+            mean_logprob=check.mean_logprob_millionths / 1_000_000,
+            tolerance=check.tolerance_millionths / 1_000_000,
+        ),
+        sizes=description.sizes,
+    )
 
 
 def _read_manifest(folder: Path) -> bytes:
@@ -119,45 +164,13 @@ def _require_same_names(folder: Path, listed: set[str]) -> None:
             found.add(name)
     for name in sorted(found ^ listed):
         _refuse(f"{name} is not listed" if name in found else f"{name} is missing")
-    for name in sorted(REQUIRED_NAMES - found):
-        _refuse(f"{name} is missing")
-    for name in sorted(found - REQUIRED_NAMES - OPTIONAL_NAMES):
-        _refuse(f"{name} is no file of a weights package")
 
 
-def _require_file(path: Path, name: str, entry: object) -> None:
-    size = path.stat().st_size
+def _require_file(path: Path, listed: File) -> None:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if entry != {"bytes": size, "sha256": digest}:
-        _refuse(f"{name} is not as listed: it has {size} bytes, SHA-256 {digest}")
-
-
-def _describe(description: Description, folder: Path, digest: bytes) -> Weights:
-    generation, check = description.generation, description.check
-    return Weights(
-        name=description.name,
-        label=description.label,
-        revision=description.revision,
-        digest=digest,
-        context_length=description.context_length,
-        folder=folder,
-        precision=description.precision,
-        end_ids=frozenset(generation.end_ids),
-        bos_text=generation.bos_text,
-        eos_text=generation.eos_text,
-        sampling=Sampling(
-            temperature=generation.temperature_thousandths / 1000,
-            top_p=generation.top_p_thousandths / 1000,
-            top_k=generation.top_k,
-        ),
-        check=Check(
-            tokens=check.tokens,
-            mean_logprob=check.mean_logprob_millionths / 1_000_000,
-            tolerance=check.tolerance_millionths / 1_000_000,
-        ),
-        sizes=description.sizes,
-    )
+        found = File(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+    if found != listed:
+        _refuse(f"{path.name} is not as listed: {found.bytes} bytes, SHA-256 {found.sha256}")
 
 
 def _refuse(message: str) -> NoReturn:

@@ -1,5 +1,6 @@
 """
-The KMS client: opens question keys and makes answer keys, for an asker and for nobody else.
+The KMS client: opens question keys and makes answer keys, for an asker and for nobody else; and
+opens, once, the key of weights that are sealed.
 
 Each call names the key and carries an attestation document; KMS checks the document against
 the key's policy and encrypts what it gives back to a key in that document. An answer in clear,
@@ -25,10 +26,12 @@ from app.protocol.authorization import Authorization, KeyArn
 from app.protocol.constants import (
     CONVERSATION,
     DATA_KEY_BYTES,
+    DIGEST,
     MAX_WRAPPED_KEY_BYTES,
     PURPOSE,
     PURPOSE_ANSWER,
     PURPOSE_QUESTION,
+    PURPOSE_WEIGHTS,
 )
 from app.protocol.errors import KmsError
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from mypy_boto3_kms.type_defs import RecipientInfoTypeDef
 
     from app.enclave.kms.transport import KmsTransport
+    from app.protocol.weights import WeightsKey
 
 Connect = Callable[[], socket.socket]  # a fresh stream to the relay in front of KMS
 
@@ -53,7 +57,7 @@ class AnswerKey:
 
 class KmsClient:
     """
-    Makes the two calls this enclave is for. Threads may share it.
+    Makes the three calls this enclave is for. Threads may share it.
 
     AWS's library takes half as long to import as all else that an enclave needs, and an RSA key
     takes its time, too: both come while the model loads, and calls wait for them.
@@ -97,17 +101,43 @@ class KmsClient:
 
         Source: AWS KMS API reference, Decrypt.
         """
+        context = _encryption_context(PURPOSE_QUESTION, authorization)
+        return self._decrypt(authorization, authorization.wrapped_question_key, context)
+
+    def open_weights_key(self, key: "WeightsKey", package_digest: bytes) -> bytes:
+        """
+        Have KMS decrypt the weights data key of *key* for this enclave.
+
+        Credentials and wrapped key come from the parent, so it is not theirs to say what for: the
+        context names the package that the image does.
+
+        Args:
+            package_digest: SHA-256 of the image's own model.json.
+
+        Raises:
+            DeniedError: KMS refused the credentials or this enclave.
+
+            KmsError: KMS failed, or answered out of contract; the key is another package's.
+
+            NsmError: The NSM gave no document.
+        """
+        context = {PURPOSE: PURPOSE_WEIGHTS, DIGEST: package_digest.hex()}
+        return self._decrypt(key, key.wrapped, context)
+
+    def _decrypt(
+        self, caller: "Authorization | WeightsKey", wrapped: bytes, context: dict[str, str]
+    ) -> bytes:
         recipient = self._recipients.result().current()
         answer = self._transport.result().call(
-            authorization,
+            caller,
             lambda kms: kms.decrypt(
-                KeyId=authorization.key_arn.text,
-                CiphertextBlob=authorization.wrapped_question_key,
-                EncryptionContext=_encryption_context(PURPOSE_QUESTION, authorization),
+                KeyId=caller.key_arn.text,
+                CiphertextBlob=wrapped,
+                EncryptionContext=context,
                 Recipient=recipient.parameter(),
             ),
         )
-        return _open_answer(answer, authorization.key_arn, recipient)
+        return _open_answer(answer, caller.key_arn, recipient)
 
     def make_answer_key(self, authorization: Authorization) -> AnswerKey:
         """

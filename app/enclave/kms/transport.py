@@ -45,6 +45,8 @@ from app.protocol.errors import AppError, DeniedError, KmsError
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
 
+    from app.protocol.weights import WeightsKey
+
 Operation = Callable[["KMSClient"], Mapping[str, object]]
 
 CONNECT_SECONDS: Final = 5.0  # the TLS handshake; dialling is bounded by `Connect` itself
@@ -93,7 +95,9 @@ class KmsTransport:
         self._pools: list[HTTPSConnectionPool] = []
         self._lock = threading.Lock()
 
-    def call(self, authorization: Authorization, operation: Operation) -> Mapping[str, object]:
+    def call(
+        self, authorization: "Authorization | WeightsKey", operation: Operation
+    ) -> Mapping[str, object]:
         """
         Call *operation* with a client for the Region, and by the name of KMS, that *authorization*
         chooses, and sign with its credentials.
@@ -125,7 +129,7 @@ class KmsTransport:
             self._pools.clear()
             self._clients.clear()
 
-    def _client(self, authorization: Authorization) -> "KMSClient":
+    def _client(self, authorization: "Authorization | WeightsKey") -> "KMSClient":
         """Give the client of one host; the first takes 0.1 s to make, others 3 ms."""
         host = authorization.kms_host
         with self._lock:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from local.aws.accounts import Accounts
 from local.aws.conditions import make_context
-from local.aws.error import AwsError, validation_error
-from local.aws.identity import Directory
+from local.aws.error import AwsError, access_denied, validation_error
 from local.aws.kms.call import Call, Json
 from local.aws.kms.service import Action
 from local.aws.kms.store import Key, KeyStore, State
@@ -26,9 +26,9 @@ _BYPASS: Final = "BypassPolicyLockoutSafetyCheck"
 class AdminActions:
     """What an administrator of keys does."""
 
-    def __init__(self, store: KeyStore, directory: Directory, now: Callable[[], datetime]) -> None:
+    def __init__(self, store: KeyStore, accounts: Accounts, now: Callable[[], datetime]) -> None:
         self._store = store
-        self._directory = directory
+        self._accounts = accounts
         self._now = now
         self.actions: Mapping[str, Action] = {
             "CancelKeyDeletion": self._cancel_key_deletion,
@@ -70,7 +70,7 @@ class AdminActions:
             policy.require_known()
         except PolicyError as error:
             raise _malformed(str(error)) from None
-        if not all(map(self._directory.exists, policy.principals)):
+        if not all(map(self._accounts.exists, policy.principals)):
             raise _malformed("Policy contains a statement with one or more invalid principals.")
         return policy
 
@@ -86,8 +86,15 @@ class AdminActions:
 
     def _named(self, call: Call, facts: Mapping[str, str] | None = None) -> Key:
         """Give the key that the call names, once the caller may do this to it."""
-        key = self._store.find(call.key_id())
+        key = self._find(call, call.key_id())
         call.authorize(key, facts=facts)
+        return key
+
+    def _find(self, call: Call, name: str) -> Key:
+        """Find a key of the caller's account: keys are run by no other, whatever policies say."""
+        key = self._store.find(name, call.caller.account)
+        if key.account != call.caller.account:
+            raise access_denied(f"kms:{call.action} is not possible across accounts.")
         return key
 
     # Keys
@@ -107,7 +114,11 @@ class AdminActions:
         tags = _tags(call)
         description = call.text("Description", "")
         key = self._store.create(
-            policy_text=text, policy=policy, description=description, created=self._now()
+            call.caller.account,
+            policy_text=text,
+            policy=policy,
+            description=description,
+            created=self._now(),
         )
         key.tags.update(tags)
         call.key_arn = key.arn
@@ -118,7 +129,9 @@ class AdminActions:
 
     def _list_keys(self, call: Call) -> Mapping[str, Json]:
         call.authorize(None)
-        keys: list[Json] = [{"KeyId": k.key_id, "KeyArn": k.arn} for k in self._store.keys]
+        keys: list[Json] = [
+            {"KeyId": k.key_id, "KeyArn": k.arn} for k in self._store.keys_of(call.caller.account)
+        ]
         return {"Keys": keys, "Truncated": False}
 
     def _update_key_description(self, call: Call) -> Mapping[str, Json]:
@@ -188,30 +201,30 @@ class AdminActions:
 
     def _create_alias(self, call: Call) -> Mapping[str, Json]:
         alias = self._authorized_alias(call)
-        if alias in self._store.aliases:
-            arn = self._store.alias_arn(alias)
+        if alias in self._store.aliases_of(call.caller.account):
+            arn = self._alias_arn(call, alias)
             raise AwsError("AlreadyExistsException", f"An alias with the name {arn} already exists")
-        self._store.set_alias(alias, self._authorized_target(call))
+        self._store.set_alias(self._alias_arn(call, alias), self._authorized_target(call))
         return {}
 
     def _update_alias(self, call: Call) -> Mapping[str, Json]:
         alias = self._authorized_alias(call)
-        call.authorize(self._store.find(alias))
-        self._store.set_alias(alias, self._authorized_target(call))
+        call.authorize(self._find(call, alias))
+        self._store.set_alias(self._alias_arn(call, alias), self._authorized_target(call))
         return {}
 
     def _delete_alias(self, call: Call) -> Mapping[str, Json]:
         alias = self._authorized_alias(call)
-        call.authorize(self._store.find(alias))
-        self._store.set_alias(alias, None)
+        call.authorize(self._find(call, alias))
+        self._store.set_alias(self._alias_arn(call, alias), None)
         return {}
 
     def _list_aliases(self, call: Call) -> Mapping[str, Json]:
         call.authorize(None)
-        only = self._store.find(call.key_id()).key_id if "KeyId" in call.body else None
+        only = self._find(call, call.key_id()).key_id if "KeyId" in call.body else None
         aliases: list[Json] = [
-            {"AliasName": name, "AliasArn": self._store.alias_arn(name), "TargetKeyId": key_id}
-            for name, key_id in self._store.aliases.items()
+            {"AliasName": name, "AliasArn": self._alias_arn(call, name), "TargetKeyId": key_id}
+            for name, key_id in self._store.aliases_of(call.caller.account).items()
             if only in {None, key_id}
         ]
         return {"Aliases": aliases, "Truncated": False}
@@ -220,14 +233,17 @@ class AdminActions:
         alias = call.text("AliasName")
         if not _ALIAS.fullmatch(alias):
             raise validation_error("AliasName is not alias/ and letters, digits, / _ -")
-        call.authorize(None, resource=self._store.alias_arn(alias))
+        call.authorize(None, resource=self._alias_arn(call, alias))
         return alias
+
+    def _alias_arn(self, call: Call, alias: str) -> str:
+        return self._store.alias_arn(alias, call.caller.account)
 
     def _authorized_target(self, call: Call) -> Key:
         target = call.key_id("TargetKeyId")
         if "alias/" in target:
             raise validation_error("Aliases must refer to keys. Not aliases")
-        key = self._store.find(target)
+        key = self._find(call, target)
         call.authorize(key)
         key.require_kept()
         return key
@@ -301,9 +317,8 @@ def _tags(call: Call) -> dict[str, str]:
 
 
 def _metadata(key: Key) -> dict[str, Json]:
-    account = key.arn.split(":")[4]
     metadata: dict[str, Json] = {
-        "AWSAccountId": account,
+        "AWSAccountId": key.account,
         "KeyId": key.key_id,
         "Arn": key.arn,
         "CreationDate": key.created.timestamp(),

@@ -118,18 +118,19 @@ class DataActions:
         call.read_context("SourceEncryptionContext")
         call.authorize(self._store.find_sealer(blob), action="ReEncryptFrom")
         call.read_context("DestinationEncryptionContext")
-        call.authorize(self._store.find(call.key_id("DestinationKeyId")), action="ReEncryptTo")
+        target = self._store.find(call.key_id("DestinationKeyId"), call.caller.account)
+        call.authorize(target, action="ReEncryptTo")
         raise _unsupported(call.action)
 
     def _unsupported(self, call: Call) -> Mapping[str, Json]:
         call.read_context()
         call.attestation = self._recipients.verify(call.body.get("Recipient"))
-        call.authorize(self._store.find(call.key_id()))
+        call.authorize(self._store.find(call.key_id(), call.caller.account))
         raise _unsupported(call.action)
 
     def _authorized(self, call: Call, key: Key | None = None) -> Key:
         """Give the key that the call names (or *key*), once the caller may use it and it works."""
-        key = key or self._store.find(call.key_id())
+        key = key or self._store.find(call.key_id(), call.caller.account)
         call.authorize(key)
         key.require_usable()
         if call.flag("DryRun"):

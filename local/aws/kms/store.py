@@ -45,6 +45,11 @@ class Key:
     tags: dict[str, str] = field(default_factory=dict)
     material: bytes = field(default_factory=lambda: os.urandom(32), repr=False)
 
+    @property
+    def account(self) -> str:
+        """Whose it is."""
+        return self.arn.split(":")[4]
+
     def require_usable(self) -> None:
         """
         Refuse to encrypt or decrypt with a key that isn't enabled.
@@ -68,64 +73,69 @@ class Key:
 
 
 class KeyStore:
-    """The keys and aliases of one account in one Region."""
+    """The keys and aliases of all accounts, in one Region."""
 
-    def __init__(self, account: str, region: str) -> None:
-        self._prefix = f"arn:aws:kms:{region}:{account}:"
-        self._keys: dict[str, Key] = {}
-        self._aliases: dict[str, str] = {}
+    def __init__(self, region: str) -> None:
+        self._region = region
+        self._keys: dict[str, Key] = {}  # by id
+        self._aliases: dict[str, str] = {}  # ids by alias ARN
         self.lock = Lock()
 
     def create(
-        self, *, policy_text: str, policy: Policy, description: str, created: datetime
+        self, account: str, *, policy_text: str, policy: Policy, description: str, created: datetime
     ) -> Key:
-        """Add a new key."""
+        """Add a new key of *account*."""
         key_id = str(uuid4())
-        key = Key(key_id, f"{self._prefix}key/{key_id}", description, created, policy_text, policy)
+        arn = f"{self._prefix(account)}key/{key_id}"
+        key = Key(key_id, arn, description, created, policy_text, policy)
         with self.lock:
             self._keys[key_id] = key
         return key
 
-    @property
-    def keys(self) -> tuple[Key, ...]:
-        """All keys."""
+    def keys_of(self, account: str) -> tuple[Key, ...]:
+        """Give all keys of *account*."""
         with self.lock:
-            return tuple(self._keys.values())
+            return tuple(key for key in self._keys.values() if key.account == account)
 
-    @property
-    def aliases(self) -> Mapping[str, str]:
-        """Key ids by alias."""
+    def aliases_of(self, account: str) -> Mapping[str, str]:
+        """Give the key ids of *account* by alias."""
+        prefix = self._prefix(account)
         with self.lock:
-            return dict(self._aliases)
+            found = self._aliases.items()
+            return {a.removeprefix(prefix): key for a, key in found if a.startswith(prefix)}
 
-    def alias_arn(self, alias: str) -> str:
+    def alias_arn(self, alias: str, account: str) -> str:
         """Give the ARN of *alias*, which starts with ``alias/``."""
-        return self._prefix + alias
+        return self._prefix(account) + alias
 
-    def set_alias(self, alias: str, key: Key | None) -> None:
-        """Point *alias* at *key*; None removes it."""
+    def set_alias(self, arn: str, key: Key | None) -> None:
+        """Point the alias of that ARN at *key*; None removes it."""
         with self.lock:
             if key is None:
-                self._aliases.pop(alias, None)
+                self._aliases.pop(arn, None)
             else:
-                self._aliases[alias] = key.key_id
+                self._aliases[arn] = key.key_id
 
-    def find(self, name: str) -> Key:
+    def find(self, name: str, account: str) -> Key:
         """
-        Find a key by its id, ARN, alias or the alias's ARN.
+        Find a key by its ARN or an alias's, whosever, or by the id or alias of one of *account*.
 
         Raises:
             AwsError: NotFoundException.
         """
-        local = name.removeprefix(self._prefix)
+        alias = name.rpartition(":")[2].startswith("alias/")
+        local = name if alias else f"key/{name}"
+        arn = name if name.startswith("arn:") else self._prefix(account) + local
         with self.lock:
-            key_id = self._aliases.get(local, local.removeprefix("key/"))
-            key = self._keys.get(key_id)
-        if key is None:
-            kind = "Alias" if local.startswith("alias/") else "Key"
-            arn = name if name.startswith("arn:") else self._prefix + local
-            raise AwsError("NotFoundException", f"{kind} '{arn}' does not exist")
+            key = self._keys.get(self._aliases.get(arn, "") if alias else arn.rpartition("/")[2])
+        if key is None or not (alias or key.arn == arn):
+            raise AwsError(
+                "NotFoundException", f"{'Alias' if alias else 'Key'} '{arn}' does not exist"
+            )
         return key
+
+    def _prefix(self, account: str) -> str:
+        return f"arn:aws:kms:{self._region}:{account}:"
 
     def find_sealer(self, blob: bytes) -> Key:
         """

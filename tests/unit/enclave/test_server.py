@@ -16,13 +16,14 @@ import pytest
 
 from app.enclave import answering, server
 from app.enclave.answering import Answerer
-from app.enclave.server import Connection, Server
+from app.enclave.server import Server
 from app.protocol.asker.attestation import require_user_data, verify_attestation
 from app.protocol.asker.manifest import parse_manifest
 from app.protocol.asker.messages import parse_attestation, parse_health
-from app.protocol.constants import FRAME_COUNT_BUCKETS, MAX_QUESTION_BYTES, MAX_WRITE_BYTES
-from app.protocol.errors import BusyError, EngineError, NsmError, ProtocolError
+from app.protocol.constants import FRAME_COUNT_BUCKETS, MAX_QUESTION_BYTES
+from app.protocol.errors import BusyError, EngineError, NsmError
 from app.protocol.frames import FrameReader, encode_frame
+from app.protocol.manifest import Manifest
 from app.protocol.messages import HealthReport, Kind, encode_hint, encode_message, parse_message
 from app.protocol.question import Options, Padding
 from tests.patience import PATIENCE_SECONDS, wait_until
@@ -42,12 +43,19 @@ ATTEST = encode_message(Kind.ATTEST, NONCE)
 HEALTH = encode_message(Kind.HEALTH)
 
 
+def make_server(answerer: Answerer, manifest: Manifest) -> Server:
+    """Give a server whose model is loaded."""
+    made = Server(manifest, lambda: (5, 7))
+    made.answerer = answerer
+    return made
+
+
 class Enclave:
     """A server on a Unix socket, and its peers."""
 
     def __init__(self, path: Path, engine: ScriptedEngine, answerer: Answerer) -> None:
         self.path, self.engine, self.answerer = path, engine, answerer
-        self.server = Server(answerer, MANIFEST)
+        self.server = make_server(answerer, MANIFEST)
         self.stop = threading.Event()
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
@@ -137,19 +145,6 @@ def test_attest(enclave: Enclave) -> None:
     require_user_data(attestation, kind="attest", digest=MANIFEST.digest)
     assert attestation.public_key == enclave.answerer.key_ring.public_key()
     assert parse_manifest(manifest) == MANIFEST
-
-
-def test_messages_sent_together_are_one_write() -> None:
-    """
-    Messages that are there at the same time cost one system call, in writes of at most 32 KiB.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # a write a packet
-    with ours, theirs:
-        messages = [bytes([number]) * 1041 for number in range(40)]
-        Connection(ours).send(*messages)
-        packets = [theirs.recv(MAX_WRITE_BYTES + 1) for _ in range(2)]
-    assert [len(packet) for packet in packets] == [MAX_WRITE_BYTES, 40 * 1045 - MAX_WRITE_BYTES]
-    assert list(FrameReader().feed(b"".join(packets))) == messages
 
 
 @pytest.mark.parametrize("padding", ["constant", "off"])
@@ -379,7 +374,7 @@ def test_aborted_connection(engine: ScriptedEngine) -> None:
     """
     stop = threading.Event()
     listener = AbortingListener(stop)
-    server = Server(make_answerer(engine, ScriptedKms()), MANIFEST)
+    server = make_server(make_answerer(engine, ScriptedKms()), MANIFEST)
     server.serve(cast("socket.socket", listener), stop)
     assert listener.calls == 2
 
@@ -430,166 +425,16 @@ def test_only_opened_questions_fail(enclave: Enclave) -> None:
     wait_until(lambda: enclave.health() == HealthReport(0, 0, 0, 1, refused=4))
 
 
-class NotingSocket(socket.socket):
-    """Notes how much is written at once."""
-
-    def __init__(self, fileno: int) -> None:
-        super().__init__(fileno=fileno)
-        self.writes: list[int] = []
-
-    def sendall(self, data: object, flags: int = 0) -> None:
-        piece = bytes(cast("bytes", data))
-        self.writes.append(len(piece))
-        super().sendall(piece, flags)
-
-
-def pair() -> tuple[NotingSocket, socket.socket]:
-    """Give the enclave's end and the peer's."""
-    ours, theirs = socket.socketpair()
-    theirs.settimeout(PATIENCE_SECONDS)
-    return NotingSocket(ours.detach()), theirs
-
-
-@pytest.mark.parametrize("size", [1, MAX_WRITE_BYTES - 4, MAX_WRITE_BYTES, 300_000, 1024 * 1024])
-def test_short_writes(size: int) -> None:
-    """
-    No write exceeds what old kernels carry over vsock unharmed, and the frame arrives whole.
-    """
-    message = bytes([7]) * size
-    ours, theirs = pair()
-    with ours, theirs, ThreadPoolExecutor(1) as pool:
-        sent = pool.submit(Connection(ours).send, message)
-        data = b""
-        while len(data) < size + 4:
-            data += theirs.recv(1024 * 1024)
-        sent.result(PATIENCE_SECONDS)
-        assert data == encode_frame(message)
-        assert max(ours.writes) <= MAX_WRITE_BYTES
-        assert sum(ours.writes) == size + 4
-
-
-def drip(peer: socket.socket, stop: threading.Event, seconds: float) -> None:
-    """Send one byte of a large frame at a time."""
-    with suppress(OSError):
-        peer.sendall((1024 * 1024).to_bytes(4))
-        while not stop.wait(seconds):
-            peer.sendall(b"\2")
-
-
-@pytest.mark.parametrize("seconds", [0.0, 0.0001, 0.05])
-def test_slow_request(seconds: float) -> None:
-    """
-    A request that comes byte by byte is cut off when its time is over, at whatever pace.
-    """
-    ours, theirs = pair()
-    stop = threading.Event()
-    with ours, theirs, ThreadPoolExecutor(1) as pool:
-        pool.submit(drip, theirs, stop, seconds)
-        started = time.monotonic()
-        try:
-            with pytest.raises(TimeoutError):
-                Connection(ours).receive(0.3)
-            assert 0.25 < time.monotonic() - started < PATIENCE_SECONDS
-        finally:
-            stop.set()
-
-
-class DrippingSocket(socket.socket):
-    """Has one more byte of a large frame whenever it is asked, and never lets anybody wait."""
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        del size, flags
-        time.sleep(0.0001)
-        return b"\2"
-
-
-def test_request_that_never_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A peer that always has one more byte ready is cut off when its time is over, too.
-    """
-    monkeypatch.setattr(FrameReader, "feed", lambda *_: iter(()))
-    with DrippingSocket() as stream:
-        started = time.monotonic()
-        with pytest.raises(TimeoutError):
-            Connection(stream).receive(0.2)
-        assert time.monotonic() - started < PATIENCE_SECONDS
-
-
-def test_silent_peer() -> None:
-    """
-    A peer that says nothing is cut off, too.
-    """
-    ours, theirs = pair()
-    with ours, theirs, pytest.raises(TimeoutError):
-        Connection(ours).receive(0.05)
-
-
-def test_request_in_pieces() -> None:
-    """
-    A request may come in any pieces; with a byte too many it is refused.
-    """
-    ours, theirs = pair()
-    with ours, theirs, ThreadPoolExecutor(1) as pool:
-        received = pool.submit(Connection(ours).receive)
-        for byte in encode_frame(ATTEST):
-            theirs.sendall(bytes([byte]))
-        assert received.result(PATIENCE_SECONDS) == ATTEST
-        theirs.sendall(encode_frame(ATTEST) + b"\0")
-        with pytest.raises(ProtocolError):
-            Connection(ours).receive()
-
-
-def test_reader_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A peer that reads nothing is hung up on.
-    """
-    monkeypatch.setattr(server, "_SEND_SECONDS", 0.1)
-    ours, theirs = pair()
-    with ours, theirs:
-        connection = Connection(ours)
-        assert not connection.gone()
-        with pytest.raises(TimeoutError):
-            connection.send(bytes(1024 * 1024))
-
-
-def test_gone() -> None:
-    """
-    A peer has gone when it has hung up, or says what it has no business to say.
-    """
-    ours, theirs = pair()
-    with ours:
-        connection = Connection(ours)
-        assert not connection.gone()
-        theirs.sendall(b"more")
-        assert connection.gone()
-        theirs.close()
-        assert connection.gone()
-
-
 def test_manifest_is_attested(engine: ScriptedEngine, tmp_path: Path) -> None:
     """
     What is attested is the manifest that is sent along.
     """
     enclave = Enclave(tmp_path / "enclave", engine, make_answerer(engine, ScriptedKms()))
-    enclave.server = Server(enclave.answerer, replace(MANIFEST, model="another"))
-    answer = enclave.server._attest(NONCE)
+    enclave.server = make_server(enclave.answerer, replace(MANIFEST, model="another"))
+    answer = enclave.server._attest(enclave.answerer, NONCE)
     _, manifest = parse_attestation(answer[1:])
     assert parse_manifest(manifest).model == "another"
     enclave.listener.close()
-
-
-def test_slow_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A peer that reads just fast enough to stay is hung up on when its time is over.
-    """
-    monkeypatch.setattr(server, "MAX_CONNECTION_SECONDS", 1)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        connection = server.Connection(ours)
-        connection.send(HEALTH)
-        time.sleep(1.05)
-        with pytest.raises(TimeoutError):
-            connection.send(HEALTH)
 
 
 def test_no_thread_to_be_had(enclave: Enclave, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -641,3 +486,18 @@ def test_no_descriptor_to_be_had(tmp_path: Path, engine: ScriptedEngine) -> None
     serving.stop.set()
     thread.join(PATIENCE_SECONDS)
     assert serving.listener.refused
+
+
+def test_while_weights_come_in(enclave: Enclave) -> None:
+    """
+    Until the model is loaded health alone is answered, and says how far it is.
+    """
+    enclave.server.answerer = None
+    assert enclave.health() == HealthReport(0, 0, 0, 0, 0, loading=(5, 7))
+    busy = encode_hint(BusyError())
+    assert enclave.ask(ATTEST) == [busy]
+    assert enclave.ask(encode_message(Kind.CHAT, bytes(100))) == [busy]
+    enclave.server.answerer = enclave.answerer
+    assert enclave.health().loading is None
+    [attestation] = enclave.ask(ATTEST)
+    assert attestation[0] == Kind.ATTESTATION

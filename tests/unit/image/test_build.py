@@ -16,7 +16,9 @@ from image.eif.tar import tar_entries
 from image.errors import ImageError
 from image.kits import aws as kit_aws
 from image.kits.aws import FILES, aws_kit, git_blob_id, record_kit
+from image.model.weights import require_plain
 from tests.eifs import archive
+from tests.packages import write_package
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "local" / "demo_model" / "weights"
@@ -103,13 +105,29 @@ def test_context(tmp_path: Path) -> None:
     file begins by leaving all out.
     """
     (tmp_path / "wheels").mkdir()
-    stage_context(tmp_path / "context", Inputs(tmp_path / "wheels", DEMO), seconds=5)
+    inputs = Inputs(tmp_path / "wheels", DEMO, weights_inside=True)
+    stage_context(tmp_path / "context", inputs, seconds=5)
+    weights = {path.name: path.read_bytes() for path in (tmp_path / "context/weights").iterdir()}
+    assert weights == {path.name: path.read_bytes() for path in DEMO.iterdir()}
     names = {path.name for path in (tmp_path / "context").iterdir()}
     assert names == {"Dockerfile", ".dockerignore", "lay_out.py", "app", "weights", "wheels"}
     assert (tmp_path / "context/.dockerignore").read_text().startswith("*\n")
     found = {path.name for path in (tmp_path / "context/app").iterdir()}
     assert found == {"__init__.py", "enclave", "protocol"}
     assert (tmp_path / "context/app/enclave/main.py").stat().st_mtime == 5
+
+
+def test_context_of_an_image_without_its_weights(tmp_path: Path) -> None:
+    """
+    Of the weights model.json alone goes in, which names the others by digest: whatever size they
+    have, the image has the same.
+    """
+    (tmp_path / "wheels").mkdir()
+    inputs = Inputs(tmp_path / "wheels", DEMO)
+    stage_context(tmp_path / "context", inputs, seconds=5)
+    (found,) = (tmp_path / "context/weights").iterdir()
+    assert found.read_bytes() == (DEMO / "model.json").read_bytes()
+    assert found.stat().st_mtime == 5
 
 
 def test_missing_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,6 +138,17 @@ def test_missing_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["--weights", str(tmp_path / "none"), "--out", str(out)]) == 1
     assert "make one with bin/save-model" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_sealed_weights_go_beside_their_image(tmp_path: Path) -> None:
+    """
+    A sealed package has no plain files: what cannot be inside is refused before anything is built.
+    """
+    write_package(tmp_path / "weights")
+    require_plain(tmp_path / "weights")
+    (tmp_path / "weights" / "tokenizer.json").rename(tmp_path / "weights" / "….sealed")
+    with pytest.raises(ImageError, match=r"leave --weights-inside out"):
+        require_plain(tmp_path / "weights")
 
 
 def test_no_builder(

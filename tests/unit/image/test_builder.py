@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from image.container import builder
-from image.container.builder import Builder
+from image.container.builder import Builder, find_builder
 
 
 def test_both_builds_are_for_x86_64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,3 +26,17 @@ def test_both_builds_are_for_x86_64(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     here.export(tmp_path, tmp_path / "root.tar", base=name)
     assert [call[:4] for call in calls] == [("buildah", "--root", "layers", "build")] * 2
     assert all("--platform=linux/amd64" in call for call in calls)
+
+
+def test_layers_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Buildah and podman are told to keep layers as folders: in a container, whose files lie in layers
+    themselves, what they would choose cannot be mounted.
+    """
+    for name in ("buildah", "podman"):
+        program = tmp_path / name
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        found = find_builder(tmp_path / "storage", (name,))
+        assert found.storage[0] == "--storage-driver=vfs"

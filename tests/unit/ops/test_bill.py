@@ -54,6 +54,21 @@ def test_what_is_more_or_less() -> None:
     assert bill(**theirs, fips="true")[1] > bill(**theirs)[1]  # theirs is to KMS's other name
 
 
+def test_what_weights_cost() -> None:
+    """
+    A GiB of weights costs its disk on each host and its place in the bucket; many, a faster disk.
+    """
+    parameters = parse_parameters({**GIVEN, "fleet_size": 2}, root=Path(), region="us-east-1")
+    bare = make_bill(parameters)
+    assert bare
+    gib = 1024**3
+    assert [
+        made.month - bare.month
+        for size in (1, 16 * gib, 100 * gib)
+        if (made := make_bill(parameters, weights_bytes=size))
+    ] == [round(2 * 0.08 + 0.023), round(16 * 0.183), round(100 * 0.183 + 2 * 103 * 0.04)]
+
+
 def test_a_fleet_that_scales_is_said() -> None:
     """
     Whoever lets a fleet grow is told that the bill is of its least size.

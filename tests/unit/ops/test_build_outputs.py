@@ -22,7 +22,7 @@ GIVEN = ("chat_principals=arn:aws:iam::111122223333:role/desk", "client_cidrs=10
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an EIF, its record, the list it is on, and the host's software."""
     folder = tmp_path_factory.mktemp("built")
-    release = approve(ROOT, DEMO_WEIGHTS, folder)
+    release = approve(ROOT, DEMO_WEIGHTS, folder, weights_inside=True)
     (folder / "releases.json").write_bytes(encode_releases([release]))
     make_host(folder / "host")
     return folder
@@ -45,7 +45,8 @@ def test_whole_outputs_are_ok(built: Path) -> None:
     """
     found = {item.check: item for item in check_outputs(parameters(built), KITS)}
     assert {item.level for item in found.values()} == {Level.OK}
-    assert set(found) == {"EIF", "sizes", "host software"}
+    assert set(found) == {"EIF", "weights", "sizes", "host software"}
+    assert found["weights"].text == "they are in the image"
 
 
 def test_the_twins_kit_is_refused_in_production(built: Path) -> None:
@@ -64,9 +65,26 @@ def test_sizes_that_do_not_fit(built: Path) -> None:
     An enclave larger than its instance is a problem with both numbers.
     """
     found = check_outputs(parameters(built, enclave_memory_mib="262144"), KITS)
-    assert found[1].check == "sizes"
-    assert found[1].level is Level.PROBLEM
-    assert "262,144" in found[1].text
+    assert found[2].check == "sizes"
+    assert found[2].level is Level.PROBLEM
+    assert "262,144" in found[2].text
+
+
+def test_weights_beside_their_image(tmp_path: Path) -> None:
+    """
+    The package that an image names is ok where it is whole, and a problem where it is not.
+    """
+    release = approve(ROOT, DEMO_WEIGHTS, tmp_path, weights_inside=False)
+    (tmp_path / "releases.json").write_bytes(encode_releases([release]))
+    found = check_outputs(parameters(tmp_path, weights=str(DEMO_WEIGHTS)), KITS)
+    assert (found[1].check, found[1].level) == ("weights", Level.OK)
+    assert f"{DEMO_WEIGHTS} is what the image names: 4 files, 0.00 GB" in found[1].text
+    image, _ = check_outputs(parameters(tmp_path, weights=str(tmp_path / "none")), KITS)
+    assert image.level is Level.PROBLEM
+    assert image.remedy == "name the folder of the image's package with -c weights=DIR"
+    inside = approve(ROOT, DEMO_WEIGHTS, tmp_path / "inside", weights_inside=True)
+    assert inside.weights_sha256 == release.weights_sha256
+    assert inside.measurements.pcr2 != release.measurements.pcr2
 
 
 def test_altered_outputs_are_problems(built: Path, tmp_path: Path) -> None:

@@ -10,14 +10,18 @@ import pytest
 from app.chatbot.console import Terminal
 from app.protocol.releases import Release, encode_releases
 from infra.key_policy import policy_of
+from infra.weights_files import WeightsFile, read_weights_files
 from local.cloud.stack import KITS
 from local.processes.image import EIF_NAME
 from local.twin.twin import DEMO_WEIGHTS, approve
-from ops import deploy, job, supply
+from ops import deploy, job, shipment, supply
+from ops.asset_store import AssetObject
+from ops.aws import AwsError
 from ops.child import ChildError
 from ops.deployment import ROOT, Workshop
 from ops.finding import Finding, ok, problem, warning
 from ops.live_stack import LiveStack
+from ops.upload import See
 from tests.stack.test_lifecycle import make_host
 from tests.stubbed import ACCOUNT, REGION, StubbedAws
 from tests.unit.ops.test_build_outputs import CHAT
@@ -25,10 +29,12 @@ from tests.unit.ops.test_build_outputs import CHAT
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/enclave-llm-chat-{REGION}"
 
 
-def template(release: Release) -> Mapping[str, object]:
+def template(release: Release, user_data: str) -> Mapping[str, object]:
     policy = policy_of(account=ACCOUNT, chat_role_arn=ROLE, releases=[release])
+    hosts = {"Type": "AWS::EC2::LaunchTemplate", "Properties": {"UserData": user_data}}
+    key = {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": policy}}
     return {
-        "Resources": {"Key1": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": policy}}},
+        "Resources": {"Key1": key, "Hosts": hosts},
         "Outputs": {"KeyArn": {"Value": {"Fn::GetAtt": ["Key1", "Arn"]}}},
     }
 
@@ -44,13 +50,33 @@ class Desk:
         arguments: What each was last given.
 
         failing: Those that fail.
+
+        weights: The folder of the image's package.
+
+        shipped: What was sent to the bootstrap bucket.
+
+        user_data: Of the hosts that the stack makes.
     """
 
     folder: Path
     release: Release
+    weights: Path = DEMO_WEIGHTS
     ran: list[str] = field(default_factory=list)
     arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
+    shipped: list[AssetObject] = field(default_factory=list)
+    user_data: str = ""
+
+    def bring(
+        self, _session: object, file: WeightsFile, place: AssetObject, *, account: str, see: See
+    ) -> None:
+        """Write down what is sent."""
+        assert (account, place.key) == (ACCOUNT, file.key)
+        self.ran.append("upload")
+        if "upload" in self.failing:
+            raise AwsError("s3:PutObject failed")
+        self.shipped.append(place)
+        see(file.size_bytes, file.size_bytes)
 
     def run(self, command: Sequence[str], _terminal: Terminal) -> None:
         """Do what the command's outputs show of it."""
@@ -64,7 +90,7 @@ class Desk:
         if name == "cdk synth":
             (self.folder / "assembly").mkdir(exist_ok=True)
             file = self.folder / "assembly" / "enclave-llm.template.json"
-            file.write_text(json.dumps(template(self.release)))
+            file.write_text(json.dumps(template(self.release, self.user_data)))
         if name == "cdk deploy":
             outputs = {"enclave-llm": {"ChatJson": json.dumps(CHAT)}}
             (self.folder / "outputs" / "outputs.json").write_text(json.dumps(outputs))
@@ -83,8 +109,11 @@ class Desk:
             "profile": "small",
             "releases": str(self.folder / "releases.json"),
             "eif": str(self.folder / EIF_NAME),
+            "weights": str(self.weights),
             "host": str(self.folder / "host"),
         }
+        if "--small" in options:  # which names the demo model's
+            del values["weights"]
         context = [part for name, value in values.items() for part in ("-c", f"{name}={value}")]
         workshop = Workshop(
             kits=KITS,
@@ -98,8 +127,9 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws: StubbedAws) -> Desk:
     """A desk with everything built and approved, and an account with nothing deployed."""
-    desk = Desk(tmp_path, approve(ROOT, DEMO_WEIGHTS, tmp_path))
+    desk = Desk(tmp_path, approve(ROOT, DEMO_WEIGHTS, tmp_path, weights_inside=True))
     desk.approve()
+    monkeypatch.setattr(shipment, "bring", desk.bring)
     make_host(tmp_path / "host")
     monkeypatch.setattr(deploy, "run", desk.run)
     monkeypatch.setattr(job, "run", desk.run)
@@ -365,7 +395,7 @@ def bare(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Desk:
     A desk with nothing made: neither model nor image, boot files or host software.
     """
     monkeypatch.setattr(supply, "missing_builders", lambda _parameters: ("build-eif", "build-host"))
-    monkeypatch.setattr(supply, "WEIGHTS", tmp_path / "weights")
+    desk.weights = tmp_path / "weights"
     monkeypatch.setattr(supply, "KIT", tmp_path / "kit")
     return desk
 
@@ -382,10 +412,7 @@ def test_a_model_has_to_be_named(bare: Desk, capsys: pytest.CaptureFixture[str])
 
 
 def test_an_image_of_another_model(
-    desk: Desk,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
     After a rehearsal with the demo model nobody deploys it in the belief that it is their own; the
@@ -393,10 +420,10 @@ def test_an_image_of_another_model(
     """
     package = json.loads((DEMO_WEIGHTS / "model.json").read_bytes())
     named = f"{package['name']}@{package['revision']}"
-    monkeypatch.setattr(supply, "WEIGHTS", tmp_path / "weights")
+    desk.weights = tmp_path / "weights"
     assert desk.deploy("--yes", "--model", "org/model@commit") == 1
     assert "so --model is not what is in it: remove" in capsys.readouterr().err
-    monkeypatch.setattr(supply, "WEIGHTS", DEMO_WEIGHTS)
+    desk.weights = DEMO_WEIGHTS
     assert desk.deploy("--yes", "--model", "org/model@commit") == 1
     assert f"is of {named}, and --model is org/model@commit" in capsys.readouterr().err
     assert desk.ran == []
@@ -419,18 +446,18 @@ def test_from_nothing(bare: Desk) -> None:
     """
     assert bare.deploy("--yes", "--model", "org/model@commit") == 0
     assert bare.ran == ["save-model", "build-eif", "build-host", *WHOLE]
-    assert bare.arguments["save-model"] == ("org/model@commit",)
+    assert bare.arguments["save-model"] == ("org/model@commit", "--out", str(bare.weights))
     assert bare.arguments["build-eif"][-1] == "--fetch-kit"
 
 
 SABOTAGE = [
-    ("save-model", "step 2 of 8, model"),
-    ("build-eif", "step 3 of 8, image"),
-    ("build-host", "step 4 of 8, host"),
-    ("releases add", "step 5 of 8, release"),
-    ("cdk synth", "step 6 of 8, changes"),
-    ("cdk diff", "step 6 of 8, changes"),
-    ("cdk deploy", "step 7 of 8, stack"),
+    ("save-model", "step 2 of 9, model"),
+    ("build-eif", "step 3 of 9, image"),
+    ("build-host", "step 4 of 9, host"),
+    ("releases add", "step 5 of 9, release"),
+    ("cdk synth", "step 6 of 9, changes"),
+    ("cdk diff", "step 6 of 9, changes"),
+    ("cdk deploy", "step 8 of 9, stack"),
 ]
 
 
@@ -464,7 +491,7 @@ def test_the_doctor_that_refuses_is_a_step_too(
     monkeypatch.setattr(deploy, "diagnose_place", lambda *_given, **_named: findings)
     assert bare.deploy("--yes", "--small") == 1
     assert bare.ran == []
-    assert "failed at step 1 of 8, doctor. Next: " in capsys.readouterr().err
+    assert "failed at step 1 of 9, doctor. Next: " in capsys.readouterr().err
 
 
 def test_a_second_run_takes_up_where_the_first_failed(
@@ -485,6 +512,85 @@ def test_a_second_run_takes_up_where_the_first_failed(
     assert "image         is there" in capsys.readouterr().err
 
 
+@pytest.fixture
+def beside(desk: Desk) -> Desk:
+    """A desk with an image that names the demo model's weights, and holds none."""
+    desk.release = approve(ROOT, DEMO_WEIGHTS, desk.folder, weights_inside=False)
+    desk.approve()
+    desk.user_data = urls(desk.release)
+    return desk
+
+
+def urls(release: Release) -> str:
+    """Give the weights in user data."""
+    digest = release.weights_sha256
+    files = read_weights_files(DEMO_WEIGHTS, digest=digest, key_arn=None)
+    return " ".join(f"s3://cdk-hnb659fds-assets-{ACCOUNT}-{REGION}/{file.key}" for file in files)
+
+
+def test_weights_are_sent_before_anything_is_made(
+    beside: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Every file that the hosts will fetch is there before there are hosts, and after the yes; the
+    plan says how large they are.
+    """
+    assert beside.deploy("--yes") == 0
+    files = len(list(DEMO_WEIGHTS.iterdir()))
+    assert beside.ran == [*WHOLE[:2], *["upload"] * files, *WHOLE[2:]]
+    assert [str(place) for place in beside.shipped] == sorted(beside.user_data.split())
+    notes = capsys.readouterr().err
+    assert "weights       0.0 GB, to the bootstrap bucket, but for what is there" in notes
+    assert f"all {files} are there by size and checksum" in notes
+
+
+def test_an_upload_that_breaks_off(beside: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Without all weights no stack is made; the same command goes on.
+    """
+    beside.failing.add("upload")
+    assert beside.deploy("--yes") == 1
+    assert "cdk deploy" not in beside.ran
+    last = capsys.readouterr().err.rstrip().splitlines()[-1]
+    assert "failed at step 7 of 9, weights. Next: mend that, and run the same command again" in last
+
+
+@pytest.mark.parametrize("change", ["more", "fewer"])
+def test_weights_other_than_the_stacks(
+    beside: Desk, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    """
+    What is sent is exactly what the hosts of this stack fetch.
+    """
+    bucket = f"s3://cdk-hnb659fds-assets-{ACCOUNT}-{REGION}"
+    beside.user_data = {
+        "more": f"{beside.user_data} {bucket}/{'ab' * 32}.weights",
+        "fewer": beside.user_data.rpartition(" ")[0],
+    }[change]
+    assert beside.deploy("--yes") == 1
+    assert beside.shipped == []
+    assert "has changed since the stack was synthesised" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_there(beside: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Before anything is done it is said that an image needs its package, and how to name it.
+    """
+    beside.weights = beside.folder / "none"
+    assert beside.deploy("--yes") == 1
+    assert beside.ran == []
+    assert "-c weights=DIR" in capsys.readouterr().err
+
+
+def test_weights_inside(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Of an image that holds its weights nothing is sent.
+    """
+    assert desk.deploy("--yes") == 0
+    assert desk.ran == WHOLE
+    assert "weights       are in the image" in capsys.readouterr().err
+
+
 def test_the_plan_and_the_bill_come_first(bare: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     """
     Before anything is done, every step is listed with what it makes and takes, and the bill.
@@ -492,9 +598,9 @@ def test_the_plan_and_the_bill_come_first(bare: Desk, capsys: pytest.CaptureFixt
     bare.failing.add("build-eif")
     assert bare.deploy("--yes", "--small") == 1
     notes = capsys.readouterr().err
-    plan = notes[: notes.index("-- step 1 of 8")]
+    plan = notes[: notes.index("-- step 1 of 9")]
     assert re.findall(r"^ +\d  (\S+)", plan, re.MULTILINE) == [
-        "doctor", "model", "image", "host", "release", "changes", "stack", "proof"
+        "doctor", "model", "image", "host", "release", "changes", "weights", "stack", "proof"
     ]  # fmt: skip
     assert "bin/build-eif, boot files by git  (10 min)" in plan
     assert re.search(r"about \$0\.33 an hour, \$\d{3} a month", plan)

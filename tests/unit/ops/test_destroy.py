@@ -23,6 +23,7 @@ BUCKET = f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}"
 EIF = AssetObject(BUCKET, f"{'a1' * 32}.eif")
 OLD_EIF = AssetObject(BUCKET, f"{'b2' * 32}.eif")
 HOST = AssetObject(BUCKET, f"{'c3' * 32}.zip")
+WEIGHTS = AssetObject(BUCKET, f"{'e5' * 32}.weights")
 STACK_ID = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/enclave-llm/1"
 OTHER_ID = STACK_ID.replace("enclave-llm/1", "other/2")
 
@@ -33,15 +34,15 @@ def live(*resources: Resource, template: Mapping[str, object] | None = None) -> 
 
 def test_only_own_kinds_of_objects_are_found() -> None:
     """
-    EIFs and zips of this account's bootstrap bucket here are found, and nothing else.
+    EIFs, weights and zips of this account's bootstrap bucket here are found, and nothing else.
     """
     text = f"""
-        eif_url='{EIF}' host_url='{HOST}'
+        eif_url='{EIF}' host_url='{HOST}' weights='{WEIGHTS},tokenizer.json,12,{"e5" * 32}'
         s3://al2023-repos-{REGION}-de612dc2/{"d4" * 32}.zip
         s3://cdk-hnb659fds-assets-444455556666-{REGION}/{"d4" * 32}.zip
         s3://{BUCKET}/{"d4" * 32}.json s3://{BUCKET}/short.eif
     """
-    assert find_objects(text, account=ACCOUNT, region=REGION) == {EIF, HOST}
+    assert find_objects(text, account=ACCOUNT, region=REGION) == {EIF, HOST, WEIGHTS}
 
 
 def test_objects_of_earlier_deployments_are_found(aws: StubbedAws) -> None:

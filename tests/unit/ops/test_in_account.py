@@ -40,6 +40,7 @@ from ops.in_account.results import fetch_results, install_results
 from ops.in_account.source import Commit, pack_source, read_commit
 from tests.eifs import APPLICATION, WEIGHTS, make_kit
 from tests.infra.deployment import make_host
+from tests.packages import DESCRIPTION
 from tests.patience import PATIENCE_SECONDS
 from tests.stubbed import ACCOUNT, StubbedAws
 
@@ -294,7 +295,9 @@ def make_results(folder: Path) -> Path:
     kit = make_kit(folder.parent / "boot", "nitro")
     record = pack_eif(folder / "enclave.eif", kit, application, weights_sha256=WEIGHTS)
     (folder / "measurements.json").write_bytes(encode_build_record(record))
-    (folder / "sbom.json").write_bytes(encode_sbom(wheels, folder / "base.tar", record))
+    (folder / "sbom.json").write_bytes(
+        encode_sbom(wheels, folder / "base.tar", record, DESCRIPTION)
+    )
     inputs = {
         "base": f"sha256:{hashlib.sha256((folder / 'base.tar').read_bytes()).hexdigest()}",
         "weights": WEIGHTS.hex(),

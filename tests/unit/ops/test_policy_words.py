@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.key_policy import ApprovedPcrs, key_policy
+from infra.attested_policy import ApprovedPcrs
+from infra.key_policy import key_policy
 from ops.policy_words import (
     Deployed,
     PolicyReading,

@@ -12,6 +12,7 @@ from ops.smoke.difference import differences
 from ops.smoke.host import SsmHost, require_not_debug
 from ops.smoke.refusal import refusing_policy, require_refused
 from ops.smoke.report import CheckError, NotRunError
+from ops.smoke.weights import find_weights_key
 
 _WHO = "User: arn:aws:sts::1:assumed-role/x/y is not authorized to perform: kms:Decrypt on resource"
 
@@ -144,6 +145,22 @@ def test_trust_policy_is_found_by_role(tmp_path: Path) -> None:
     assert program.find_trust(path, "chat") == {"Statement": []}
     with pytest.raises(ConfigError, match="bin/cdk synth"):
         program.find_trust(path, "other")
+
+
+def test_weights_key_is_that_of_the_host_role(tmp_path: Path) -> None:
+    """
+    The key that weights are sealed under is the one that the host role may have opened; without one
+    they lie in clear.
+    """
+    path = tmp_path / "x.template.json"
+    statements = [{"Sid": "NoKey", "Resource": "one"}, {"Sid": "OpenWeights", "Resource": "other"}]
+    role = {"Properties": {"Policies": [{"PolicyDocument": {"Statement": statements}}]}}
+    path.write_text(json.dumps({"Resources": {"A": {}, "B": role}}))
+    assert find_weights_key(path) == "other"
+    path.write_text(json.dumps({"Resources": {"A": {}}}))
+    assert find_weights_key(path) is None
+    with pytest.raises(ConfigError, match="bin/cdk synth"):
+        find_weights_key(tmp_path / "none")
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,5 @@
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -265,6 +265,39 @@ def test_slow_start(bench: Bench) -> None:
     assert (len(bench.cli.running), bench.up) == (1, 0)
     bench.look(after=1)
     assert bench.cli.running == []
+
+
+def test_weights_come_in(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    While more of its weights comes an enclave is waited for, however long, and is not up; then it
+    has its time to load the model.
+    """
+    bench.look()
+    for done in range(0, 40, 4):
+        bench.health = replace(IDLE, loading=(done, 40))
+        bench.look(after=BOOT_SECONDS)
+        assert (len(bench.cli.running), bench.up, bench.status["up"]) == (1, 0, False)
+    told = [event["bytes"] for event in events(caplog) if event["event"] == "enclave_loading"]
+    assert told == list(range(0, 40, 4))
+    bench.look(after=BOOT_SECONDS)
+    bench.health = IDLE
+    bench.look()
+    assert (len(bench.cli.running), bench.up) == (1, 1)
+    assert [event["event"] for event in events(caplog)].count("enclave_ready") == 1
+
+
+@pytest.mark.parametrize("done", [0, 39, 40])
+def test_weights_that_stall(bench: Bench, caplog: pytest.LogCaptureFixture, done: int) -> None:
+    """
+    One whose weights have stopped coming, or whose model does not load, is ended.
+    """
+    bench.health = replace(IDLE, loading=(done, 40))
+    bench.look(times=2)
+    bench.look(after=BOOT_SECONDS)
+    assert len(bench.cli.running) == 1
+    bench.look(after=1)
+    assert bench.cli.running == []
+    assert [e["why"] for e in events(caplog) if e["event"] == "enclave_ended"] == ["stalled"]
 
 
 def test_silence(bench: Bench) -> None:

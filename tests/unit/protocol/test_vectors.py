@@ -17,6 +17,7 @@ from app.protocol.asker.manifest import parse_manifest
 from app.protocol.asker.messages import parse_attestation, parse_health, parse_hint
 from app.protocol.asker.question import encode_question
 from app.protocol.asker.receipt import verify_receipt
+from app.protocol.asker.weights import encode_weights_key
 from app.protocol.authorization import parse_key_arn
 from app.protocol.envelope import open_question
 from app.protocol.errors import AppError, wire_code
@@ -25,7 +26,8 @@ from app.protocol.messages import Kind, parse_message, parse_nonce
 from app.protocol.question import Options, parse_question
 from app.protocol.releases import Measurements
 from app.protocol.sealing import open_request, parse_opened, parse_sealed_request
-from app.protocol.weights import PieceOpener, encode_weights_key, parse_weights_key
+from app.protocol.weights import parse_weights_key
+from app.protocol.weights_piece import PieceOpener
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 FILES = sorted((VECTORS / "protocol").glob("*.json"))

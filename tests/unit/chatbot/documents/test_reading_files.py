@@ -7,6 +7,7 @@ from app.chatbot.documents.reader import read_document, read_file
 from app.chatbot.errors import DocumentError
 from tests.files import (
     W,
+    deflated,
     make_docx,
     make_part,
     make_pdf,
@@ -256,8 +257,11 @@ def test_what_a_file_is_decides_before_its_name() -> None:
     A PDF is read as one under any name; HTML, too, where the name says nothing.
     """
     assert read_document("letter.txt", make_pdf(["hello"])).kind == "PDF"
+    assert read_document("letter.pdf", b"\n#!by a mailer\n" + make_pdf(["hello"])).kind == "PDF"
     assert read_document("letter", b"<!DOCTYPE html><p>a").kind == "HTML"
     assert read_document("letter", "<html><p>a".encode("utf-16")).kind == "HTML"
+    for text in ("files that begin with %PDF- are PDFs", "PK is a key", "MZ is a mark"):
+        assert read_document("letter", text.encode()).kind == "text"
 
 
 def test_names_are_shown_without_folders_and_controls() -> None:
@@ -272,6 +276,32 @@ def test_names_are_shown_without_folders_and_controls() -> None:
         ("x" * 500 + ".txt", "x" * 60 + "…" + "x" * 55 + ".txt"),
     ):
         assert read_document(given, b"a").name == shown
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        "1 beginbfrange\n<41> <43> <0061>\nendbfrange",
+        "1 beginbfrange\n<0041> <0043> <0061>\nendbfrange",
+        "1 beginbfrange\n<41> <43> [<0061> <0062> <0063>]\nendbfrange",
+        "3 beginbfchar\n<41> <0061>\n<42> <0062>\n<43> <0063>\nendbfchar",
+    ],
+    ids=["bytes", "pairs", "list", "letters"],
+)
+def test_letters_that_a_font_names_by_numbers(mapping: str) -> None:
+    """
+    What programs write, whose fonts map numbers to letters in either form, is read.
+    """
+    table = f"/CIDInit /ProcSet findresource begin\nbegincmap\n{mapping}\nendcmap\nend end"
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [4 0 R] /Count 1 >>",
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /ABCDEF+Own /ToUnicode 6 0 R >>",
+        page_object(5),
+        deflated(b"BT /F1 12 Tf [(A) -20 (BC)] TJ ET"),
+        deflated(table.encode()),
+    ]
+    assert read_document("a.pdf", write_pdf(objects)).pages[0].text == "abc"
 
 
 def test_a_damaged_page_is_named() -> None:

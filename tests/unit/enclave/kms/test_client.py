@@ -33,6 +33,7 @@ from app.enclave.kms.client import DOCUMENT_SECONDS, RECIPIENT_KEY_SECONDS, KmsC
 from app.protocol.attestation import encode_user_data
 from app.protocol.authorization import Authorization, Credentials, parse_key_arn
 from app.protocol.errors import AppError, DeniedError, KmsError
+from app.protocol.weights import WeightsKey
 from local.aws.kms.cms import encode_cms
 from tests.patience import PATIENCE_SECONDS
 from tests.support import Clock
@@ -51,6 +52,9 @@ AUTHORIZATION = Authorization(
     answer_secret=bytes(32),
     conversation=bytes(range(16)),
     turn=0,
+)
+WEIGHTS_KEY = WeightsKey(
+    AUTHORIZATION.credentials, AUTHORIZATION.key_arn, fips=False, wrapped=b"wrapped weights key"
 )
 MARK = b"a document over "
 
@@ -275,14 +279,15 @@ def assert_tells_nothing(error: AppError) -> None:
 
 
 def assert_fails(client: KmsClient, kind: type[AppError], match: str) -> None:
-    """Both calls raise *kind*."""
-    calls: list[Callable[[Authorization], object]] = [
-        client.open_question_key,
-        client.make_answer_key,
+    """All calls raise *kind*."""
+    calls: list[Callable[[], object]] = [
+        lambda: client.open_question_key(AUTHORIZATION),
+        lambda: client.make_answer_key(AUTHORIZATION),
+        lambda: client.open_weights_key(WEIGHTS_KEY, bytes(32)),
     ]
     for call in calls:
         with pytest.raises(kind, match=match) as raised:
-            call(AUTHORIZATION)
+            call()
         assert type(raised.value) is kind
         assert_tells_nothing(raised.value)
 
@@ -326,6 +331,25 @@ def test_make_answer_key(client: KmsClient, fake: FakeKms) -> None:
             "conversation": "000102030405060708090a0b0c0d0e0f",
         },
     }
+
+
+def test_open_weights_key(client: KmsClient, fake: FakeKms, nsm: FakeNsm) -> None:
+    """
+    Decrypt names the package that the image does, whatever the parent says, and comes with a
+    document of kind `kms`, signed with the credentials that the parent handed over.
+    """
+    assert client.open_weights_key(WEIGHTS_KEY, bytes(range(32))) == DATA_KEY
+    (request,) = fake.requests
+    assert request.operation == "Decrypt"
+    assert request.fields.pop("Recipient")
+    assert request.fields == {
+        "KeyId": ARN,
+        "CiphertextBlob": b64encode(b"wrapped weights key").decode(),
+        "EncryptionContext": {"purpose": "weights", "digest": bytes(range(32)).hex()},
+    }
+    assert nsm.asked == [(encode_user_data("kms", MANIFEST_DIGEST), None)]
+    assert request.headers["Host"] == HOST
+    assert request.headers["X-Amz-Security-Token"] == "SESSIONTOKEN"
 
 
 def test_documents(client: KmsClient, nsm: FakeNsm, fake: FakeKms, clock: Clock) -> None:
@@ -528,7 +552,7 @@ def test_denied(client: KmsClient, fake: FakeKms, code: str) -> None:
     """
     fake.respond = refuse_with(code)
     assert_fails(client, DeniedError, "^KMS refused these credentials$")
-    assert len(fake.requests) == 2
+    assert len(fake.requests) == 3
 
 
 @pytest.mark.parametrize(
@@ -548,7 +572,7 @@ def test_errors(client: KmsClient, fake: FakeKms, code: str, status: int, attemp
     """
     fake.respond = refuse_with(code, status)
     assert_fails(client, KmsError, "^KMS answered with an error$")
-    assert len(fake.requests) == 2 * attempts
+    assert len(fake.requests) == 3 * attempts
     assert all("Authorization" in request.headers for request in fake.requests)
 
 

@@ -25,6 +25,7 @@ SHA256 = st.binary(min_size=32, max_size=32)
         st.integers(1, 2**40),
         SHA256,
         st.integers(0, 2**40),
+        st.booleans(),
     )
 )
 def test_round_trip(record: BuildRecord) -> None:
@@ -32,6 +33,15 @@ def test_round_trip(record: BuildRecord) -> None:
     What is written is read again, signed or not.
     """
     assert parse_build_record(encode_build_record(record)) == record
+
+
+def test_records_of_before() -> None:
+    """
+    A record that does not say where the weights are is of an image that holds them.
+    """
+    value = json.loads(TEXT)
+    del value["weights_inside"]
+    assert parse_build_record(json.dumps(value).encode()).weights_inside
 
 
 def test_as_the_fields_tools() -> None:
@@ -53,6 +63,8 @@ def test_as_the_fields_tools() -> None:
         ("eif_bytes", True, "eif_bytes is not"),
         ("engine_bytes", -1, "engine_bytes is not"),
         ("engine_bytes", 1.5, "engine_bytes is not"),
+        ("weights_inside", "yes", "weights_inside is neither true nor false"),
+        ("weights_inside", 1, "weights_inside is neither true nor false"),
         ("eif_sha256", "00" * 31, "eif_sha256 is not 64"),
         ("weights_sha256", None, "weights_sha256 is not 64"),
         ("Measurements", [], "Measurements is not an object"),

@@ -432,3 +432,51 @@ def test_any_json_is_a_policy_or_refused(value: object) -> None:
             parse_policy(text, kind)
         except PolicyError:
             continue
+
+
+# Across accounts
+
+FOREIGN_KEY = "arn:aws:kms:eu-west-1:444455556666:key/k"
+MAY = identity(statement())
+
+
+@pytest.mark.parametrize(
+    ("principal", "policies", "allowed"),
+    [
+        (ROOT, (MAY,), True),
+        (USER, (MAY,), True),
+        ("*", (MAY,), True),
+        (ROOT, (), False),
+        (USER, (), False),
+        ("*", (), False),
+        ("arn:aws:iam::444455556666:root", (MAY,), False),
+    ],
+)
+def test_across_accounts_both_sides_allow(
+    principal: str, policies: tuple[Policy, ...], *, allowed: bool
+) -> None:
+    """
+    A key of another account is used with the leave of its policy and of the caller's own account:
+    naming the caller is not enough, as it is within one.
+    """
+    policy = key_policy(statement(Principal={"AWS": principal}))
+    request = Request("kms:Decrypt", FOREIGN_KEY, make_context())
+    assert decide(request, caller(USER, *policies), policy).allowed == allowed
+
+
+def test_across_accounts_a_named_session_needs_its_roles_leave() -> None:
+    """
+    A role session that another account's key policy names is not above its own account.
+    """
+    policy = key_policy(statement(Principal={"AWS": SESSION}))
+    request = Request("kms:Decrypt", FOREIGN_KEY, make_context())
+    assert not decide(request, caller(SESSION, role=ROLE), policy).allowed
+
+
+def test_an_accounts_root_needs_no_identity_policy() -> None:
+    """
+    What another account lets an account do, its root user may do; so conditions have to name whom.
+    """
+    policy = key_policy(statement(Principal={"AWS": ROOT}))
+    request = Request("kms:Decrypt", FOREIGN_KEY, make_context())
+    assert decide(request, caller(ROOT), policy).allowed
