@@ -10,8 +10,8 @@ from image.model.weights import read_description
 # Of the weights: once more, in the order that instructions want; of 4 bits, scales are widened.
 _COPY_PERCENT: Final = 110
 _INT4_COPY_PERCENT: Final = 140
-# Of weights that come in when the enclave starts, at most: what is left of their file, and the copy.
-# Of a model whose last layer is its embeddings both are there; of wider ones the file stays whole.
+# Of weights that come in when the enclave starts: what is left of their file, and the copy. Where
+# the last layer is the embeddings, those are in both; of wider numbers the file stays whole.
 _STREAMED_PERCENT: Final = {"int8": 160, "int4": 180}
 _WIDE_STREAMED_PERCENT: Final = 210
 _WORKING_BYTES: Final = 512 * 1024 * 1024  # Python, libraries, activations, logits
