@@ -224,7 +224,8 @@ def test_other_logits_than_wanted(weights: Weights) -> None:
     """
     model = make_model(weights)
     given = SimpleNamespace(data=np.zeros((3, 1, 2048), np.float32))
-    model._chain = SimpleNamespace(set_tensor=lambda *_: None, compute=lambda: given)
+    chain = SimpleNamespace(set_tensor=lambda *_: None, compute=lambda: given)
+    model._chain = chain  # type: ignore[assignment]  # what a step needs of one
     with pytest.raises(EngineError):
         model.forward([Rows([5, 6], 0, [7], 2)])
 
