@@ -46,7 +46,13 @@ from tests.stubbed import ACCOUNT, StubbedAws
 
 BUILD = "enclave-llm-build:01234567-89ab-cdef-0123-456789abcdef"
 STARTED = Started(
-    BUILD, "enclave-llm-build", "eu-central-1", "c0ffee", "nitro", WEIGHTS.hex(), True
+    BUILD,
+    "enclave-llm-build",
+    "eu-central-1",
+    "c0ffee",
+    "nitro",
+    WEIGHTS.hex(),
+    weights_inside=True,
 )
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
 WHEELS = "wheels-0123456789ab"
