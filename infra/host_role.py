@@ -53,7 +53,7 @@ class HostRole(Construct):
         super().__init__(scope, name)
         permissions = _statements(Stack.of(self), key_arn=key_arn, logs=logs, file_arns=file_arns)
         if weights_key is not None:
-            permissions.append(host_statement(weights_key))
+            permissions.insert(0, host_statement(weights_key))
         self.role = iam.Role(
             self,
             "Role",

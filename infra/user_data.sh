@@ -36,6 +36,8 @@ doing() {
 # admits the host role alone.
 signal() {
     local code=$? reason=ready
+    # What reports a download has these traps, too, until it has begun: it must never speak for all.
+    [ "$BASHPID" = $$ ] || exit "$code"
     trap - EXIT
     trap '' HUP INT TERM
     [ -z "$progress" ] || kill "$progress" || true
@@ -93,9 +95,10 @@ check() { # what, path, bytes, SHA-256: the file is that, or the boot ends here
 }
 
 fetch() { # what, from where, to which path, how many bytes its folder will have
+    local folder=${3%/*}
     doing "fetching $1"
-    mkdir -p "$(dirname "$3")"
-    report "$(dirname "$3")" "${4:-0}" &
+    mkdir -p "$folder"
+    report "$folder" "${4:-0}" &
     progress=$!
     try "5 20" aws s3 cp --region "$region" --no-progress "$2" "$3"
     kill "$progress"

@@ -139,10 +139,10 @@ def run(platform: Platform, stop: threading.Event) -> None:
     serving = ThreadPoolExecutor(1).submit(server.serve, platform.listener, stop)
     try:
         if len(list(platform.weights_folder.iterdir())) > 1:
-            weights = load_weights(platform.weights_folder)
+            weights, owned = load_weights(platform.weights_folder), False
         else:  # model.json alone
-            weights = take_in(told, intake, platform.connect(WEIGHTS_PORT), kms)
-        with closing(load_engine(weights, threads=platform.threads)) as engine:
+            weights, owned = take_in(told, intake, platform.connect(WEIGHTS_PORT), kms), True
+        with closing(load_engine(weights, threads=platform.threads, owned=owned)) as engine:
             require_answer(engine)
             key_ring = KeyRing(manifest_digest=manifest.digest, clock=time.monotonic)
             keys = DataKeys(kms)

@@ -70,8 +70,9 @@ def _profile(model: OpenVinoModel, step: list[Rows]) -> tuple[float, Counter[str
         model.forward(step)
         seconds.append(time.perf_counter() - started)
     kinds: Counter[str] = Counter()
-    for entry in model._request.get_profiling_info():  # noqa: SLF001 - it is what is profiled
-        kinds[entry.node_type] += entry.real_time.total_seconds()
+    for request in model._chain._requests:  # noqa: SLF001 - it is what is profiled
+        for entry in request.get_profiling_info():
+            kinds[entry.node_type] += entry.real_time.total_seconds()
     return statistics.median(seconds), kinds
 
 

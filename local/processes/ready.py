@@ -16,6 +16,7 @@ from local.processes.supervise import Child
 
 _START_SECONDS: Final = 90
 _EMULATED_SECONDS: Final = 300  # from the heartbeat
+_LOADED_A_SECOND: Final = 10_000_000  # bytes that a slow and busy machine makes a model of
 _NOTE_SECONDS: Final = 10
 _POLL_SECONDS: Final = 0.1
 _EMULATED_POLL_SECONDS: Final = 2  # it answers health while it loads, which costs it time
@@ -42,7 +43,7 @@ def wait_until_ready(
             if time.monotonic() - noted > _NOTE_SECONDS:
                 noted, before, came = time.monotonic(), came, _loaded_bytes(pool, config.url)
                 note(f"waiting for the enclave, which loads the model: {came / 1e6:.0f} MB are in")
-                end = noted + seconds if came > before else end
+                end = noted + seconds + came / _LOADED_A_SECOND if came > before else end
             time.sleep(_EMULATED_POLL_SECONDS if emulated else _POLL_SECONDS)
 
 

@@ -33,8 +33,8 @@ class _Engine(ScriptedEngine):
         return ScriptedGeneration(answer, question.options.n, deadline)
 
 
-def _load(weights: Weights, *, threads: int) -> ScriptedEngine:
-    del weights, threads
+def _load(weights: Weights, *, threads: int, owned: bool) -> ScriptedEngine:
+    del weights, threads, owned
     return _Engine()
 
 

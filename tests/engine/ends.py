@@ -65,7 +65,9 @@ def make_model(*, infers: bool) -> OpenVinoModel:
     model = OpenVinoModel(
         load_weights(_DEMO), Settings(threads=1, exact=False), most_blocks=64, most_bytes=2**30
     )
-    model._request = Watched(model._request, infers=infers)
+    (request,) = model._chain._requests
+    model._chain._requests = [Watched(request, infers=infers)]
+    model._chain._takers = dict.fromkeys(model._chain._takers, model._chain._requests)
     return model
 
 

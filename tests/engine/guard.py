@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from app.enclave.engine import pieces
 from app.enclave.engine.cache import BLOCK_TOKENS, blocks_for
 from app.enclave.engine.schedule import PREFILL_TOKENS
 from app.enclave.engine.step import Rows
@@ -133,10 +134,12 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                         help="a setting of the library's")  # fmt: skip
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--pieces", type=int, default=1, help="into which the model is cut")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, help="end after so many")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="or after so long")
     options = parser.parse_args()
+    pieces.MOST_PIECES, pieces.LEAST_BYTES = options.pieces, 1  # type: ignore[misc]
     more = dict(setting.split("=", 1) for setting in options.set)
     settings = MoreSettings(options.threads, exact=options.exact, more=more)
     weights = load_weights(options.package)

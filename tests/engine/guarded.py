@@ -107,14 +107,14 @@ class GuardedModel(OpenVinoModel):
         shape = [self.blocks, *(d.get_length() for d in list(port.partial_shape)[1:])]
         guard = Guarded(shape, dtype, self._chance)
         self._guards.append(guard)
-        self._request.set_tensor(port.any_name, guard.share())
+        self._chain.set_tensor(port.any_name, guard.share())
         return guard.array
 
     def _set_input(self, name: str, value: NDArray[np.generic]) -> None:
         guard = Guarded(value.shape, value.dtype, self._chance)
         guard.array[...] = value
         self._given.append(guard)
-        self._request.set_tensor(name, guard.share())
+        self._chain.set_tensor(name, guard.share())
 
     def poison(self, blocks: Sequence[int]) -> None:
         """Put what is no number into *blocks*, which no answer has."""
@@ -138,7 +138,7 @@ class GuardedModel(OpenVinoModel):
 
     def _guard_logits(self, count: int) -> None:
         guard = Guarded((count, 1, self._vocabulary), np.float32, self._chance)
-        self._request.set_output_tensor(0, guard.share())
+        self._chain._requests[-1].set_output_tensor(0, guard.share())
         self._given.append(guard)
 
     def _require_blocks_kept(self, batch: Sequence[Rows], before: list[NDArray[np.uint8]]) -> None:

@@ -27,7 +27,8 @@ def test_experts_are_gathered(
         most_blocks=4,
         most_bytes=2**30,
     )
-    graph = model._compiled.get_runtime_model()
+    (request,) = model._chain._requests
+    graph = request.get_compiled_model().get_runtime_model()
     kinds = Counter(op.get_rt_info()["layerType"].astype(str) for op in graph.get_ops())
     assert kinds["GatherMatmul"] + kinds["GatherMatmulCompressed"] == LAYERS * products
     assert kinds["MatMul"] == 1  # the frequencies of rotary embeddings

@@ -16,7 +16,7 @@ STEPS: Final = {"random": 30, "demo": 15}  # the demo model's take thirty times 
 # A new setting of the library's is one line more.
 SETTINGS: Final = {
     "exact": ("--exact",),
-    "as served": (),
+    "as served": ("--pieces=3",),
     "one thread": ("--threads=1",),
     "half precision": ("--set=KV_CACHE_PRECISION=f16",),
     "narrow groups of keys": ("--set=KEY_CACHE_GROUP_SIZE=16",),

@@ -1,9 +1,11 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.engine.large_package import LargeShape, write_package
 from tests.engine.conftest import ROOT
 
 # The session's models are made within the first test that asks for them.
@@ -31,3 +33,25 @@ def test_memory_stays_flat(converted_models: dict[str, Path]) -> None:
     """
     assert grown_bytes(converted_models["llama"], "--requests=4000") < 8 * MIB
     assert grown_bytes(converted_models["llama"], "--requests=1000", "--own-cache") > 24 * MIB
+
+
+@pytest.mark.parametrize(("bits", "most"), [(8, 1.25), (4, 2.2)])
+def test_weights_are_not_held_twice(tmp_path: Path, bits: int, most: float) -> None:
+    """
+    When a model is loaded, what is left of its file and what the library makes of it take little
+    more than the file did: of 8 bits one copy, of 4 bits one for few tokens and one for many. At
+    no time do they take more than that by an eighth.
+    """
+    shape = LargeShape(4, 2048, 8192, 16, 8, 128, 4096, tied=False, bits=bits)
+    write_package(tmp_path, shape, "wide")
+    done = subprocess.run(
+        (sys.executable, "-P", "-m", "benchmarks.engine.held", tmp_path),
+        cwd=ROOT, env={"PATH": "/usr/bin", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    held = json.loads(done.stdout)
+    table = shape.vocabulary * shape.width
+    assert table <= held["file"] < table + MIB
+    assert held["held"] < most * held["weights"]
+    assert held["most"] < (most + 1 / 8) * held["weights"]

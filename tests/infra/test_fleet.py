@@ -3,7 +3,9 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +17,22 @@ from app.parent.config import (
 )
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.releases import Release
+from infra.approved_image import ApprovedImage, load_approved_image
 from infra.fleet import AMI_PARAMETER
 from infra.rolling import ANSWERS_AN_ENCLAVE, batch_size
 from infra.user_data import MAX_USER_DATA_BYTES, UserDataError, user_data
 from infra.volume import Volume, volume_of
-from tests.infra.deployment import ACCOUNT, REGION, WEIGHTS_SHA256, Files, Json, Template
+from infra.weights_files import WeightsFile
+from tests.infra.deployment import (
+    ACCOUNT,
+    REGION,
+    WEIGHTS_SHA256,
+    Files,
+    Json,
+    Template,
+    make_stack,
+    synthesise,
+)
 
 GROUP = "AutoScaling::AutoScalingGroup"
 
@@ -235,6 +248,20 @@ def test_a_volume_is_as_large_and_as_fast_as_its_weights_need(
     A GiB for each of them; and where gp3's own speed would take too long, as much as it takes.
     """
     assert volume_of(eif_bytes=GIB, weights_bytes=weights_bytes) == Volume(gib, mib_a_second)
+
+
+def test_a_disk_for_large_weights(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Of 100 GiB of weights hosts have the room, and write them within a first boot.
+    """
+
+    def load_large(*paths: Path, **given: Any) -> ApprovedImage:
+        file = WeightsFile(Path("openvino_model.bin"), 100 * GIB, "ab" * 32)
+        return replace(load_approved_image(*paths, **given), weights=(file,))
+
+    monkeypatch.setattr("infra.app.load_approved_image", load_large)
+    (device,) = launch_data(synthesise(*make_stack(root, {})))["BlockDeviceMappings"]
+    assert (device["Ebs"]["VolumeSize"], device["Ebs"]["Throughput"]) == (133, 228)
 
 
 def test_user_data_configures_the_host_with_the_release(

@@ -25,7 +25,7 @@ def test_a_weights_key_adds_two_statements_and_nothing_else(
     sealed = copy.deepcopy(variant("sealed").value["Resources"])
     resolve, role = variant("sealed").resolve, variant("sealed").id("IAM::Role", "HostRole")
     (policy,) = sealed[role]["Properties"]["Policies"]
-    allowed = policy["PolicyDocument"]["Statement"].pop()
+    allowed = policy["PolicyDocument"]["Statement"].pop(0)
     endpoint = variant("sealed").id("EC2::VPCEndpoint", "NetworkVpcKms")
     through = sealed[endpoint]["Properties"]["PolicyDocument"]["Statement"].pop()
     assert allowed == {

@@ -1,4 +1,5 @@
 import json
+import subprocess
 from typing import Any
 
 import pytest
@@ -74,3 +75,18 @@ def test_quotes(name: str, value: str) -> None:
         user_data(**VALUES | {name: value})
     with pytest.raises(UserDataError, match="host_json"):
         user_data(**VALUES | {"host_json": "{}\nHOST_JSON\nreboot"})
+
+
+def test_only_the_script_itself_signals() -> None:
+    """
+    A process that it starts in the background and ends may have its traps for a moment: it tells
+    CloudFormation nothing.
+    """
+    text = user_data(**VALUES)
+    start = text.index("signal() {")
+    defined = text[start : text.index("trap signal EXIT")]
+    script = f"progress= doing=x\n{defined}\n(signal) & wait $!; echo after"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "after\n"

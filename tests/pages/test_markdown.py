@@ -1,10 +1,15 @@
 """Answers in Markdown on the page, in a real browser: safe, bounded, and ready to be copied."""
 
+import random
+import re
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
 
+from app.chatbot.console import clean
+from app.chatbot.terminal.margin import Margin
+from app.chatbot.terminal.markdown import Markdown
 from tests.markdown import CASES, HOSTILE
 from tests.pages.conftest import PHONE, Opening, OpenPage
 from tests.scripted_twin import ScriptedTwin, run_scripted_twin
@@ -41,6 +46,30 @@ MEASURE = """async ([source, size]) => {
     const text = root.textContent.replaceAll(/[^\\p{L}]/gu, '').length;
     return [root.querySelectorAll('*').length, deepest, text];
 }"""
+ATOMS = [
+    *"ab1*_`~[]()|#>-+.\\: \t\n漢。é", "**", "``", "```\n", "\n- ", "\n1. ", "\n> ", "](b)", "  ",
+    "***",
+    "| a | b |\n|--|--|\n", "\n\n", "https://x/", "~~", "__", "\n    ", "\n  ",
+]  # fmt: skip
+# Gives each letter of each answer with its styles, numbered as a terminal numbers them.
+LETTERS = """async ([texts, size]) => {
+    const { Markdown } = await import('/markdown.js');
+    const styles = {strong: '1', th: '1', heading: '1', language: '2', em: '3', del: '9'};
+    const read = (node, style) => [...node.childNodes].flatMap((child) => {
+        if (child instanceof Text) {
+            return [...child.data].filter((one) => /\\p{L}/u.test(one)).map((one) => one + style);
+        }
+        const own = styles[child.localName] ?? styles[child.className] ?? '';
+        return read(child, [...new Set([...style, ...own])].sort().join(''));
+    });
+    return texts.map((text) => {
+        const root = document.createElement('div');
+        const markdown = new Markdown(root);
+        for (let at = 0; at < text.length; at += size) markdown.feed(text.slice(at, at + size));
+        markdown.end();
+        return read(root, '');
+    });
+}"""
 ANSWER = """# Leave
 
 Ask **by form**, see [the page](https://leave.example/form?u=jdoe):
@@ -68,6 +97,33 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedTwin]
     with run_scripted_twin(tmp_path_factory.mktemp("markdown")) as running:
         running.script({"says": [ANSWER[at : at + 3] for at in range(0, len(ANSWER), 3)]})
         yield running
+
+
+def write_at_random(chance: random.Random) -> str:
+    """Write what nobody would: marks, letters and blocks in any order."""
+    return "".join(chance.choice(ATOMS) for _ in range(chance.randint(1, 40)))
+
+
+def read_terminal(text: str) -> list[str]:
+    """Give each letter of *text* at a terminal, with the styles it has there."""
+    markdown = Markdown(Margin(4000))
+    shown = markdown.feed(clean(text)) + markdown.end()
+    letters, styles = [], ""
+    for code, letter in re.findall(r"\x1b\[(\d)m|(.)", shown):
+        styles = "" if code == "0" else "".join(sorted({*styles, code}))
+        letters += [letter + styles] * letter.isalpha()
+    return letters
+
+
+def test_page_and_terminal_agree(opening: Opening, scripted: ScriptedTwin) -> None:
+    """Whatever the text and however it is cut, both show the same letters in the same styles."""
+    chance = random.Random(20261127)  # noqa: S311 - nothing is secret here
+    texts = [write_at_random(chance).replace("![", "[") for _ in range(600)]
+    with opening(scripted.twin.connect) as opened:
+        whole, cut = (opened.page.evaluate(LETTERS, [texts, size]) for size in (10_000, 1))
+        for text, one, other in zip(texts, whole, cut, strict=True):
+            assert one == other, text
+            assert one == read_terminal(text), text
 
 
 def ask(opened: OpenPage) -> None:

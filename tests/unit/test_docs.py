@@ -8,7 +8,7 @@ from tests.figures import FIGURES
 from tests.written import REMEDY, Figure
 
 ROOT = Path(__file__).resolve().parents[2]
-PROMISES = ("SECURITY.md", "docs/operations.md")
+PROMISES = ("SECURITY.md", "docs/operations.md", "docs/weights.md")
 NAMED = sorted(
     {
         named

@@ -3,7 +3,6 @@ The OpenVINO engine: a weights package, checked on this processor and ready to a
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,7 +11,13 @@ from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.cache import blocks_for
 from app.enclave.engine.constraint import Constraints
 from app.enclave.engine.flags import has_tiles
-from app.enclave.engine.model import Model, OpenVinoModel, Settings
+from app.enclave.engine.model import (
+    MEMORY_SHARE,
+    Model,
+    OpenVinoModel,
+    Settings,
+    free_bytes,
+)
 from app.enclave.engine.step import Rows
 from app.enclave.engine.tokenizer import Tokenizer
 from app.enclave.engine.vocabulary import Vocabulary, make_vocabulary
@@ -20,12 +25,10 @@ from app.enclave.engine.weights import Check, Weights
 from app.protocol.constants import MAX_ACTIVE_ANSWERS
 from app.protocol.errors import WeightsError
 
-_MEMORY_SHARE: Final = 2  # of what is free, one part in so many is for keys and values
-_MEMORY_INFO: Final = Path("/proc/meminfo")
 _EXACT: Final = "fp32"
 
 
-def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
+def load_engine(weights: Weights, *, threads: int, owned: bool = False) -> BatchingEngine:
     """
     Load the model of *weights*, whose files are checked, and start its thread.
 
@@ -34,6 +37,8 @@ def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
 
     Args:
         threads: The model's: as many as there are physical cores is best.
+
+        owned: The weights' files are the enclave's alone, in memory, and may be cut up.
 
     Raises:
         WeightsError: OpenVINO cannot load it; memory does not hold one context; or the model
@@ -45,14 +50,14 @@ def load_engine(weights: Weights, *, threads: int) -> BatchingEngine:
             weights,
             Settings(threads, exact=weights.precision == _EXACT, tiles=has_tiles()),
             most_blocks=MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length),
-            most_bytes=_free_bytes() // _MEMORY_SHARE,
+            owned=owned,
         )
         tokenizer, vocabulary = reading.result()
     if model.blocks < blocks_for(weights.context_length):
-        needed = blocks_for(weights.context_length) * model.block_bytes * _MEMORY_SHARE
+        needed = blocks_for(weights.context_length) * model.block_bytes * MEMORY_SHARE
         raise WeightsError(
             f"one context's keys and values need {needed / 2**20:.0f} MiB of free memory, "
-            f"there are {_free_bytes() / 2**20:.0f}: give the enclave more"
+            f"there are {free_bytes() / 2**20:.0f}: give the enclave more"
         )
     require_check(model, weights.check)
     limits = Limits(weights.context_length, weights.end_ids)
@@ -89,12 +94,3 @@ def require_check(model: Model, check: Check) -> None:
             f"this processor computes another model: mean log-probability {mean:.3f} of the "
             f"package's check, expected {check.mean_logprob:.3f} within {check.tolerance:.3f}"
         )
-
-
-def _free_bytes() -> int:
-    """Give the bytes of memory that are free or could be."""
-    for line in _MEMORY_INFO.read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
-    raise WeightsError("the kernel does not say how much memory is free")

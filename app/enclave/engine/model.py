@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from openvino import opset13 as operations
 from openvino._offline_transformations import paged_attention_transformation
 
+from app.enclave.engine.chain import Chain, block_shape, is_cache, load_chain, make_cache
+from app.enclave.engine.mapped import MappedWeights
 from app.enclave.engine.step import (
     WANTED,
     Bounds,
@@ -33,7 +35,14 @@ from app.enclave.engine.step import (
 from app.enclave.engine.weights import Weights
 from app.protocol.errors import EngineError, WeightsError
 
-_MODEL_NAME: Final = "openvino_model.xml"
+_GRAPH_NAME: Final = "openvino_model.xml"
+_NUMBERS_NAME: Final = "openvino_model.bin"
+MEMORY_SHARE: Final = 2  # of what is free, one part in so many is for keys and values
+_MEMORY_INFO: Final = Path("/proc/meminfo")
+# Whose matrices the library copies into layouts of its own, by the tokens of a step: one for up to
+# four, for up to six, and for all more, or fewer layouts. Of wider numbers it has others as well.
+_COPIED: Final = ("int8", "int4")
+_TRIED: Final = (1, 5, 8)
 _EXACT: Final = {
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
     "INFERENCE_PRECISION_HINT": "f32",
@@ -42,7 +51,6 @@ _EXACT: Final = {
 _MOST_GROUP: Final = 256  # activations that share a scale
 _LEAST_GROUP: Final = 32
 _EXPERTS_RANK: Final = 3  # of weights: experts, outputs, inputs
-_LEAST_BITS: Final = 8  # of keys and values: two in one byte are no array, to be lent and wiped
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,58 +134,55 @@ class OpenVinoModel:
 
         most_blocks: Of keys and values that are wanted at most.
 
-        most_bytes: That they may take; fewer blocks are made when that many take more.
+        most_bytes: That they may take; fewer blocks are made when that many take more. None is
+            half of what is free once the weights are loaded.
+
+        owned: The weights' file is the enclave's alone: what the library has copied is cut out.
 
     Raises:
         WeightsError: OpenVINO cannot read or compile it, or it is no decoder of text.
     """
 
     def __init__(
-        self, weights: Weights, settings: Settings, *, most_blocks: int, most_bytes: int
+        self,
+        weights: Weights,
+        settings: Settings,
+        *,
+        most_blocks: int,
+        most_bytes: int | None = None,
+        owned: bool = False,
     ) -> None:
         try:
-            self._compiled = _compile(weights.folder / _MODEL_NAME, settings)
-            width = self._compiled.output(0).partial_shape[-1].get_length()
-        except RuntimeError as error:
+            self._chain = _load(weights, settings, owned=owned)
+            width = self._chain.output.partial_shape[-1].get_length()
+        except (RuntimeError, ValueError) as error:
             raise WeightsError("OpenVINO cannot load the model") from error
-        caches = [port for port in self._compiled.inputs if "cache." in port.any_name]
+        caches = list(filter(is_cache, self._chain.inputs))
         if not caches:
             raise WeightsError("the model keeps no keys and values")
-        if any(port.element_type.bitwidth < _LEAST_BITS for port in caches):
-            raise WeightsError("keys and values of less than 8 bits are not served")
         self.block_bytes = sum(map(_block_bytes, caches))
+        most_bytes = free_bytes() // MEMORY_SHARE if most_bytes is None else most_bytes
         self.blocks = min(most_blocks, most_bytes // self.block_bytes)
         vocabulary = min(width, weights.sizes.vocabulary)
         self._bounds = Bounds(vocabulary, weights.context_length, self.blocks)
-        self._inputs = {port.any_name for port in self._compiled.inputs}
-        self._request = self._compiled.create_infer_request()
         self._caches = [self._make_cache(port) for port in caches]
 
     def _make_cache(self, port: openvino.ConstOutput) -> NDArray[np.generic]:
-        """Give the request a tensor for every block; pages are taken as they are written."""
-        shape = openvino.Shape([self.blocks, *_block_shape(port)])
-        tensor = openvino.Tensor(port.element_type, shape)
-        self._request.set_tensor(port.any_name, tensor)
+        """Give the model a tensor for every block."""
+        tensor = make_cache(port, self.blocks)
+        self._chain.set_tensor(port.any_name, tensor)
         cache: NDArray[np.generic] = tensor.data
         return cache
 
     def forward(self, batch: Sequence[Rows]) -> NDArray[np.float32]:
-        """
-        Show the model all tokens of *batch* and give the logits that are wanted.
-
-        The executor's own threads compute: in one that calls `infer()` the library leaves what
-        writes to freed memory when it ends (docs/upstream/openvino-use-after-free.md).
-        """
+        """Show the model all tokens of *batch* and give the logits that are wanted."""
         require_step(batch, self._bounds)
         for name, value in encode_step(batch).items():
-            if name in self._inputs:
-                self._set_input(name, value)
+            self._set_input(name, value)
         try:
-            self._request.start_async()
-            self._request.wait()
+            logits: NDArray[np.float32] = self._chain.compute().data
         except RuntimeError:
             raise EngineError from None
-        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data
         wanted = sum(rows.wanted for rows in batch)
         logits = logits.reshape(-1, logits.shape[-1])
         if len(logits) != max(1, wanted):
@@ -185,7 +190,7 @@ class OpenVinoModel:
         return logits[:wanted]
 
     def _set_input(self, name: str, value: NDArray[np.generic]) -> None:
-        self._request.set_tensor(name, openvino.Tensor(value))
+        self._chain.set_tensor(name, openvino.Tensor(value))
 
     def wipe(self, blocks: Sequence[int]) -> None:
         """Overwrite what lies in *blocks*."""
@@ -194,17 +199,16 @@ class OpenVinoModel:
             cache[list(blocks)] = 0
 
 
-def _compile(path: Path, settings: Settings) -> openvino.CompiledModel:
-    """
-    Read the model, exchange its attention, and compile it for this processor.
-
-    Weights stay in the file, which is mapped.
-    """
-    core = openvino.Core()
-    model = core.read_model(path)
+def _load(weights: Weights, settings: Settings, *, owned: bool) -> Chain:
+    """Read the model, exchange its attention, and load it for this processor."""
+    mapped = MappedWeights(weights.folder / _NUMBERS_NAME, owned=owned)
+    graph = (weights.folder / _GRAPH_NAME).read_text("utf-8")
+    model = openvino.Core().read_model(graph, mapped.tensor)
     paged_attention_transformation(model)
     _choose_logits(model)
-    return core.compile_model(model, "CPU", settings.for_library(find_products(model)))
+    config = settings.for_library(find_products(model))
+    steps = [encode_step([Rows([0] * count, 0, [0], count)]) for count in _TRIED]
+    return load_chain(model, mapped, config, steps, copied=weights.precision in _COPIED)
 
 
 def find_products(model: openvino.Model) -> Products:
@@ -251,9 +255,14 @@ def _choose_logits(model: openvino.Model) -> None:
     model.validate_nodes_and_infer_types()
 
 
-def _block_shape(port: openvino.ConstOutput) -> list[int]:
-    return [dimension.get_length() for dimension in list(port.partial_shape)[1:]]
-
-
 def _block_bytes(port: openvino.ConstOutput) -> int:
-    return math.prod(_block_shape(port)) * int(port.element_type.size)
+    return math.prod(block_shape(port)) * int(port.element_type.size)
+
+
+def free_bytes() -> int:
+    """Give the bytes of memory that are free or could be."""
+    for line in _MEMORY_INFO.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    raise WeightsError("the kernel does not say how much memory is free")

@@ -70,8 +70,9 @@ def engine(monkeypatch: pytest.MonkeyPatch, loaded: list[Weights]) -> ScriptedEn
     """The engine that `run` loads, in place of a model."""
     engine = ScriptedEngine()
 
-    def load(weights: Weights, *, threads: int) -> Engine:
+    def load(weights: Weights, *, threads: int, owned: bool) -> Engine:
         assert threads == 1
+        assert owned == (weights.folder.name == "intake")  # nobody else's: memory may be given up
         loaded.append(weights)
         return engine
 

@@ -137,7 +137,7 @@ export class Markdown {
     const linked = kind === "link" || kind === "image";
     const node = this.#add(parent, linked ? "span" : kind, linked ? { class: "link" } : {});
     for (const part of parts) this.#showPart(part, node);
-    if (!linked || node.textContent === target) return;
+    if (!linked || (kind === "link" && node.textContent === target)) return;
     const words = kind === "image" ? ` (image, not loaded: ${target})` : ` (${target})`;
     this.#append(this.#add(node, "span", { class: "target" }), words);
   }

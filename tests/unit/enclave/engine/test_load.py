@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from openvino import opset13 as operations
 
-from app.enclave.engine import load
+from app.enclave.engine import model as model_module
 from app.enclave.engine.batching import BatchingEngine
 from app.enclave.engine.cache import PrefixName, blocks_for
 from app.enclave.engine.generation import BatchedAnswers
@@ -140,7 +140,7 @@ def test_the_library_takes_the_settings(model: OpenVinoModel) -> None:
     What is asked of the library is what the compiled model says of itself: the demo model's
     matrices are 192 and 768 wide.
     """
-    compiled = model._compiled
+    compiled = model._chain._requests[0].get_compiled_model()
     assert compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") == 64
     assert compiled.get_property("KV_CACHE_PRECISION").to_string() == "u8"
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
@@ -223,12 +223,9 @@ def test_other_logits_than_wanted(weights: Weights) -> None:
     A library that gives more logits than were wanted, or fewer, has failed.
     """
     model = make_model(weights)
-    model._request = SimpleNamespace(
-        set_tensor=lambda *_: None,
-        start_async=lambda: None,
-        wait=lambda: None,
-        get_output_tensor=lambda _: SimpleNamespace(data=np.zeros((3, 1, 2048), np.float32)),
-    )
+    given = SimpleNamespace(data=np.zeros((3, 1, 2048), np.float32))
+    chain = SimpleNamespace(set_tensor=lambda *_: None, compute=lambda: given)
+    model._chain = chain  # type: ignore[assignment]  # what a step needs of one
     with pytest.raises(EngineError):
         model.forward([Rows([5, 6], 0, [7], 2)])
 
@@ -265,11 +262,14 @@ def test_room(engine: BatchingEngine, weights: Weights) -> None:
     assert engine._runner._cache.blocks == MAX_ACTIVE_ANSWERS * blocks_for(weights.context_length)
 
 
-def test_too_little_memory(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """
     Where memory does not hold one context, the message says what is needed and what there is.
     """
-    monkeypatch.setattr(load, "_free_bytes", lambda: 2**20)
+    (tmp_path / "meminfo").write_text("MemTotal: 4096 kB\nMemAvailable: 1024 kB\n")
+    monkeypatch.setattr(model_module, "_MEMORY_INFO", tmp_path / "meminfo")
     with pytest.raises(WeightsError, match=r"need \d+ MiB of free memory, there are 1: give"):
         load_engine(weights, threads=1)
 
@@ -278,7 +278,7 @@ def test_memory_is_read() -> None:
     """
     The kernel's own figure of available memory is taken.
     """
-    assert 2**24 < load._free_bytes() < 2**50
+    assert 2**24 < model_module.free_bytes() < 2**50
 
 
 @pytest.mark.parametrize("off", [-0.2, 0.2, float("nan")])

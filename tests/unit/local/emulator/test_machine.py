@@ -287,3 +287,30 @@ def test_an_interrupted_build_ends_the_compiler(
     with pytest.raises(ImageError, match="is not compiled after"):
         build_qemu._ninja(ninja.parent, print)
     assert time.monotonic() - started < PATIENCE_SECONDS
+
+
+def test_qemu_is_built_for_this_processor(tmp_path: Path) -> None:
+    """
+    It takes instructions that a processor has, and never those that one of them is missing of; what
+    is kept has a name that tells.
+    """
+    processor = tmp_path / "cpuinfo"
+    plain = "model name\t: x\nflags\t\t: fpu sse2 avx2 bmi1 bmi2 f16c movbe abm\nbugs\t\t:\n"
+    processor.write_text(plain)
+    slow = build_qemu._find_flags(processor)
+    assert not [flag for flag in slow if "x86-version" in flag]
+    processor.write_text(plain.replace("sse2", "sse2 fma"))
+    assert build_qemu._find_flags(processor) == (*slow, "--x86-version=3")
+    processor.write_text("model name\t: x\n")
+    assert build_qemu._find_flags(processor) == slow
+
+
+def test_qemu_of_another_processor_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A folder that was kept for one processor, and came to another, is not used there.
+    """
+    folders = set()
+    for flags in (("--a",), ("--a", "--x86-version=3")):
+        monkeypatch.setattr(build_qemu, "_find_flags", lambda flags=flags: flags)
+        folders.add(build_qemu._folder())
+    assert len(folders) == 2
