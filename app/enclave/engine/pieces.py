@@ -16,7 +16,7 @@ from openvino import opset13 as operations
 
 from app.enclave.engine.mapped import KEPT
 
-MOST_PIECES: Final = 4  # each keeps memory of its own for activations
+MOST_PIECES: Final = 5  # each keeps memory of its own for activations
 LEAST_BYTES: Final = 2**24  # of a piece's matrices
 _SLACK: Final = 4  # a cut is at most a quarter of a piece from where pieces are of one size
 
