@@ -45,15 +45,15 @@ class Sealed:
     answered: float
 
 
-def run(package: Path, folder: Path) -> Sealed:
-    """Run *package* sealed, in a twin in *folder*."""
+def run(package: Path, folder: Path, *, sealed: bool = True) -> Sealed:
+    """Run *package*, sealed or as it is, in a twin in *folder*."""
     times = [time.monotonic()]
 
     def note(step: str) -> None:
         if step.startswith("starting the enclave"):
             times.append(time.monotonic())
 
-    with run_twin(folder, weights=package, sealed=True, note=note) as twin:
+    with run_twin(folder, weights=package, sealed=sealed, note=note) as twin:
         times.append(time.monotonic())
         with twin.connect() as session:
             for _ in session.ask(_QUESTION, Options(max_tokens=_TOKENS, padding="off")):
@@ -69,11 +69,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--plain", action="store_true", help="do not seal; twice the size on disk")
     options = parser.parse_args()
     package = options.folder / "package"
     package.mkdir(parents=True)
     write_package(package, SHAPES[options.shape], f"random/{options.shape}")
-    print(json.dumps(asdict(run(package, options.folder / "twin"))))
+    print(json.dumps(asdict(run(package, options.folder / "twin", sealed=not options.plain))))
 
 
 if __name__ == "__main__":

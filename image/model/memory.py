@@ -10,6 +10,10 @@ from image.model.weights import read_description
 # Of the weights: once more, in the order that instructions want; of 4 bits, scales are widened.
 _COPY_PERCENT: Final = 110
 _INT4_COPY_PERCENT: Final = 140
+# Of weights that come in when the enclave starts: what is left of their file, and the copy. Where
+# the last layer is the embeddings, those are in both; of wider numbers the file stays whole.
+_STREAMED_PERCENT: Final = {"int8": 160, "int4": 180}
+_WIDE_STREAMED_PERCENT: Final = 210
 _WORKING_BYTES: Final = 512 * 1024 * 1024  # Python, libraries, activations, logits
 _KV_SHARE: Final = 2  # keys and values get half of what is free
 _EXACT: Final = "fp32"  # keeps keys and values in 32 bits, too
@@ -23,7 +27,8 @@ def least_engine_bytes(weights: Path, *, weights_inside: bool = True) -> int:
     values. The files of the image come on top.
 
     Args:
-        weights_inside: They are among those files, and not counted here.
+        weights_inside: They are among those files, and only the engine's copy is counted here.
+            Otherwise they are all counted, less what the engine gives up as it copies it.
 
     Raises:
         ImageError: There is none, or none that says its sizes; says how to make one.
@@ -33,5 +38,7 @@ def least_engine_bytes(weights: Path, *, weights_inside: bool = True) -> int:
     exact = description.precision == _EXACT
     a_token = sizes.kv_bytes_per_token_f32 if exact else sizes.kv_bytes_per_token_u8
     percent = _INT4_COPY_PERCENT if description.precision == "int4" else _COPY_PERCENT
-    copy = sizes.weights_bytes * (percent + (0 if weights_inside else 100)) // 100
-    return copy + _KV_SHARE * description.context_length * a_token + _WORKING_BYTES
+    if not weights_inside:
+        percent = _STREAMED_PERCENT.get(description.precision, _WIDE_STREAMED_PERCENT)
+    taken = sizes.weights_bytes * percent // 100
+    return taken + _KV_SHARE * description.context_length * a_token + _WORKING_BYTES

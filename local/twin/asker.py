@@ -32,10 +32,12 @@ def _read_list(releases: Path) -> tuple[Release, ...]:
 
 def main(folder: Path, arguments: Sequence[str]) -> int:
     """Run the program for the twin in *folder*; give its exit code."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]  # boto3 prefers AWS_CA_BUNDLE and the like to any file
     os.environ["AWS_CONFIG_FILE"] = str(folder / "aws.config")
     os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     os.environ["AWS_PROFILE"] = "twin"
-    os.environ["NO_PROXY"] = "127.0.0.1"
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
     files = ("--config", str(folder / "chat.json"), "--releases", str(folder / "releases.json"))
     return run([*files, *arguments], trust_of=twins_trust)
 

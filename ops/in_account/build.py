@@ -45,6 +45,7 @@ class Started:
     commit: str
     kit: str
     weights_sha256: str
+    weights_inside: bool
 
     def write(self, path: Path) -> None:
         """Write it to *path*."""

@@ -45,9 +45,9 @@ starts at once, and costs nothing while nothing is built; --remove takes it down
 in its bucket.
 
 What is built is a commit, not the folder as it is: a folder with other files is refused unless the
-commit is named. The model is no part of commits; the package in --weights is sent along. With
---kit aws, so are the four boot files of --kit-dir, or of build/kit; where neither is there, the
-build fetches them by git.
+commit is named. The model is no part of commits: of the package in --weights, model.json is sent
+along, and with --weights-inside all of it. With --kit aws, so are the four boot files of --kit-dir,
+or of build/kit; where neither is there, the build fetches them by git.
 
 Ctrl-C ends the waiting and not the build: --resume goes on, for {KEPT_DAYS} days. A build ends
 after {MINUTES} minutes at the latest.
@@ -127,12 +127,21 @@ def _build(job: _Job) -> int:
     with tempfile.TemporaryDirectory(dir=options.out, prefix=".source-") as folder:
         source = Path(folder) / "source.zip"
         with steps.at("source"):
-            pack_source(source, commit, weights=options.weights, kit=kit)
+            inside = options.weights_inside
+            pack_source(source, commit, weights=options.weights, inside=inside, kit=kit)
         with steps.at("stack"):
             place = make_stack(job.account, terminal)
         with steps.at("start"):
-            build_id = _start(job, place, source, _variables(options.kit, kit))
-    started = Started(build_id, options.name, job.account.region, commit.id, options.kit, weights)
+            build_id = _start(job, place, source, _variables(options, kit))
+    started = Started(
+        id=build_id,
+        name=options.name,
+        region=job.account.region,
+        commit=commit.id,
+        kit=options.kit,
+        weights_sha256=weights,
+        weights_inside=options.weights_inside,
+    )
     started.write(job.started)
     return _finish(job, started, steps)
 
@@ -155,9 +164,11 @@ def _find_kit(options: argparse.Namespace) -> Path | None:
     return there if options.kit_dir or all((there / name).is_file() for name in FILES) else None
 
 
-def _variables(kit: str, sent: Path | None) -> dict[str, str]:
-    boot_files = f"--kit-dir {KIT}" if sent else "--fetch-kit" if kit == "aws" else ""
-    return {"KIT": kit, "BOOT_FILES": boot_files}
+def _variables(options: argparse.Namespace, sent: Path | None) -> dict[str, str]:
+    """Give what the build specification is told; *sent* are boot files that go there, too."""
+    boot_files = ("--kit-dir", KIT) if sent else ("--fetch-kit",) if options.kit == "aws" else ()
+    inside = ("--weights-inside",) if options.weights_inside else ()
+    return {"KIT": options.kit, "OPTIONS": " ".join((*boot_files, *inside))}
 
 
 def _start(job: _Job, place: Place, source: Path, given: dict[str, str]) -> str:
@@ -258,6 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--kit", choices=_KITS, default="aws", help="as bin/build-eif's")
     what.add_argument("--kit-dir", type=Path, metavar="DIR", help="Amazon's boot files, to be sent")
     what.add_argument("--weights", type=Path, default=ROOT / "build" / "weights", metavar="DIR")
+    what.add_argument("--weights-inside", action="store_true", help="as bin/build-eif's")
     what.add_argument("--out", type=Path, default=ROOT / "build", metavar="DIR")
     where = parser.add_argument_group("where")
     where.add_argument("--region", help="default: AWS_REGION, or the profile's")

@@ -96,9 +96,11 @@ def _require_image(folder: Path, started: Started) -> BuildRecord:
     measured = measure_file(folder / "enclave.eif")
     if (measured.eif_sha256, measured.measurements) != (record.eif_sha256, record.measurements):
         raise ConfigError("enclave.eif measures otherwise than measurements.json says")
-    asked = (started.kit, started.weights_sha256)
-    if (record.kit, record.weights_sha256.hex()) != asked:
-        raise ConfigError(f"the image is of kit {record.kit}, or of another model than was sent")
+    asked = (started.kit, started.weights_sha256, started.weights_inside)
+    if (record.kit, record.weights_sha256.hex(), record.weights_inside) != asked:
+        raise ConfigError(
+            f"the image is of kit {record.kit}, of another model than was sent, or has it elsewhere"
+        )
     _require_inputs(folder, record)
     return record
 

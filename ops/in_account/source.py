@@ -1,6 +1,6 @@
 """
-The source: what a build in an account is given, a commit's files with a model and boot files, in
-one zip.
+The source: what a build in an account is given, a commit's files with a model, or its description,
+and boot files, in one zip.
 """
 
 import subprocess
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from app.protocol.errors import ConfigError
+from app.protocol.package import MANIFEST_NAME
 from image.container.context import read_weights_digest
 from image.errors import ImageError
 from image.kits.aws import FILES
@@ -63,13 +64,22 @@ def name_some(names: Sequence[str]) -> str:
 
 
 def pack_source(
-    target: Path, commit: Commit, *, weights: Path, kit: Path | None, root: Path = ROOT
+    target: Path,
+    commit: Commit,
+    *,
+    weights: Path,
+    inside: bool,
+    kit: Path | None,
+    root: Path = ROOT,
 ) -> None:
     """
     Write the zip *target*.
 
     Args:
         weights: The folder of the model's package.
+
+        inside: All of it is sent; else model.json alone, which is all that an image needs that
+            only names its weights.
 
         kit: The folder of Amazon's boot files, where they are sent.
 
@@ -78,7 +88,7 @@ def pack_source(
     """
     _git(root, "archive", "--format=zip", f"--output={target}", commit.id)
     with zipfile.ZipFile(target, "a", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(path for path in weights.rglob("*") if path.is_file()):
+        for path in sorted(weights.rglob("*") if inside else [weights / MANIFEST_NAME]):
             archive.write(path, f"{WEIGHTS}/{path.relative_to(weights).as_posix()}")
         for name in FILES if kit else ():
             assert kit is not None  # noqa: S101 - there are names only where it is

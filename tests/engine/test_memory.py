@@ -40,7 +40,7 @@ def test_weights_are_not_held_twice(tmp_path: Path, bits: int, most: float) -> N
     """
     When a model is loaded, what is left of its file and what the library makes of it take little
     more than the file did: of 8 bits one copy, of 4 bits one for few tokens and one for many. At
-    no time do they take more than that by an eighth.
+    no time do they take more than a quarter beyond that.
     """
     shape = LargeShape(4, 2048, 8192, 16, 8, 128, 4096, tied=False, bits=bits)
     write_package(tmp_path, shape, "wide")
@@ -54,4 +54,4 @@ def test_weights_are_not_held_twice(tmp_path: Path, bits: int, most: float) -> N
     table = shape.vocabulary * shape.width
     assert table <= held["file"] < table + MIB
     assert held["held"] < most * held["weights"]
-    assert held["most"] < (most + 1 / 8) * held["weights"]
+    assert held["most"] < (most + 1 / 4) * held["weights"]

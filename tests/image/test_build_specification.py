@@ -19,7 +19,7 @@ from image.debian.archive import cache_folder, run
 from image.eif.record import parse_build_record
 from infra.building import SPECIFICATION
 from ops.in_account.build import Started
-from ops.in_account.command import _variables
+from ops.in_account.command import _parser, _variables
 from ops.in_account.results import install_results
 from ops.in_account.source import Commit, pack_source, require_weights
 from tests.image.debian_root import run_in_root, unpack_root
@@ -95,19 +95,21 @@ def test_it_makes_the_image_that_is_made_here(built: Path, debian: Path, tmp_pat
     From the zip that is sent, whose programs have lost the right to be run, it makes the image that
     bin/build-eif makes here, bit for bit, with bill of materials and host software.
     """
-    pack_source(tmp_path / "zip", commit_of_the_folder(), weights=DEMO, kit=None)
+    pack_source(tmp_path / "zip", commit_of_the_folder(), weights=DEMO, inside=False, kit=None)
     with zipfile.ZipFile(tmp_path / "zip") as archive:
         archive.extractall(debian / "source")
     wheels = fetch_wheels(ROOT / "build")
     shutil.copytree(wheels, debian / "source" / "out" / wheels.name)
     shutil.copy(built / "base.tar", debian / "source" / "out")
+    options = _parser().parse_args(["--kit", "nitro"])
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/packages"}
-    done = run_in_root(debian, commands(), variables={**offline, **_variables("nitro", None)})
+    done = run_in_root(debian, commands(), variables={**offline, **_variables(options, None)})
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     zip_artifacts(debian / "source", tmp_path / "image.zip")
     out = tmp_path / "build"
     out.mkdir()
     weights = require_weights(DEMO).hex()
-    record = install_results(tmp_path / "image.zip", out, Started("", "", "", "", "nitro", weights))
+    started = Started("", "", "", "", "nitro", weights, weights_inside=False)
+    record = install_results(tmp_path / "image.zip", out, started)
     assert record == parse_build_record((built / "measurements.json").read_bytes())
     assert (out / "host" / "MANIFEST.sha256").is_file()

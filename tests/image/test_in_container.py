@@ -93,7 +93,7 @@ def test_it_makes_the_image_that_is_made_here(
     bit, and leaves it in build/.
     """
     source = tmp_path / "source"
-    pack_source(tmp_path / "zip", commit_of_the_folder(), weights=DEMO, kit=None)
+    pack_source(tmp_path / "zip", commit_of_the_folder(), weights=DEMO, inside=False, kit=None)
     with zipfile.ZipFile(tmp_path / "zip") as archive:
         archive.extractall(source)
     run(("sh", "-c", f"chmod +x {source}/bin/* {source}/image/container/*"))

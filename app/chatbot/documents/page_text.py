@@ -32,7 +32,7 @@ _VOID: Final = frozenset(
 _CLOSED_BY_NEXT: Final = frozenset({"p", "li", "dt", "dd", "td", "th", "tr", "option"})
 _HIDING: Final = re.compile(r"(display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
 _BLANKS: Final = re.compile(r"[ \t\n\r\f]+")
-_MANY_ENDS: Final = re.compile(r" *\n[ \n]*\n")
+_MANY_ENDS: Final = re.compile(r"(?<! ) *\n[ \n]*\n")
 
 Attributes = list[tuple[str, str | None]]
 

@@ -102,13 +102,7 @@ def _show(name: str) -> str:
 def _run(name: str, data: bytes, pages: str, limits: Limits) -> bytes:
     """Run the program; give what it says, if it ends as it should."""
     about = {"name": name, "pages": pages, "seconds": limits.seconds, "memory": limits.memory_bytes}
-    program = subprocess.Popen(
-        [sys.executable, "-I", "-c", _START, str(_ROOT), f"{_PACKAGE}.program"],
-        env={kept: os.environ[kept] for kept in _KEPT if kept in os.environ},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # a library that fails says why, and why is content
-    )
+    program = _begin()
     late = threading.Event()
     ending = threading.Timer(_PATIENCE * limits.seconds, _end, (program, late))
     ending.start()
@@ -127,6 +121,22 @@ def _run(name: str, data: bytes, pages: str, limits: Limits) -> bytes:
             "some of its pages, or save it anew"
         )
     raise DocumentError(_FAILED)
+
+
+def _begin() -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-c", _START, str(_ROOT), f"{_PACKAGE}.program"],
+            env={kept: os.environ[kept] for kept in _KEPT if kept in os.environ},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # a library that fails says why, and why is content
+        )
+    except OSError as error:
+        raise DocumentError(
+            f"this machine does not start the program that reads it ({error.strerror}): end other "
+            "programs, and try again"
+        ) from None
 
 
 def _end(program: "subprocess.Popen[bytes]", late: threading.Event) -> None:

@@ -17,6 +17,7 @@ from app.chatbot.errors import DocumentError
 from app.chatbot.openai.body import Body, RequestError
 
 MOST_FILES: Final = 20  # in a message
+MOST_OF_REQUEST: Final = 64  # each is a process's work, wanted or not
 # What a request may have besides its text: one file of the largest size, in base64.
 MAX_ENCODED_BYTES: Final = 4 * (MAX_FILE_BYTES // 3 + 1)
 _DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w=.\"-]+)*;base64", re.ASCII)
@@ -70,6 +71,18 @@ class GivenFile(Body):
             words = f"{place} is no base64: send data:application/pdf;base64,… or the base64 alone"
             raise RequestError(words, place, "invalid_value")
         return self.filename or f"file.{_ENDS.get(kind.lower(), 'txt')}", data
+
+
+def require_few(number: int, place: str) -> None:
+    """
+    Require that a request with *number* files in *place* has no more than are read.
+
+    Raises:
+        RequestError: It has.
+    """
+    if number > MOST_OF_REQUEST:
+        words = f"{place}: a request has {MOST_OF_REQUEST} files at most, and this one {number}"
+        raise RequestError(words, place, "invalid_value")
 
 
 def show_files(files: Sequence[GivenFile | None], places: Sequence[str]) -> list[str | None]:

@@ -3,6 +3,7 @@ What all endpoints do with HTTP: reading a body, and refusing by a status of its
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -16,6 +17,7 @@ from app.protocol.errors import TooLongError
 # JSON may write each byte of a text in six; the enclave's own limit says what is too long.
 _MAX_BODY_BYTES: Final = 2 * 1024 * 1024
 _FILES: Final = b'"file_data"'
+_MAY_HAVE_FILES: Final = re.compile(rb'"file_data"|\\u00[5-7]')  # its letters as escapes, too
 _Parsed = TypeVar("_Parsed")
 
 
@@ -51,4 +53,6 @@ async def read(request: Request) -> bytes:
 
 async def parse_aside(parse: Callable[[bytes], _Parsed], body: bytes) -> _Parsed:
     """Give what *parse* makes of *body*; in a thread where that may take long, as files do."""
-    return await asyncio.to_thread(parse, body) if _FILES in body else parse(body)
+    if _MAY_HAVE_FILES.search(body):
+        return await asyncio.to_thread(parse, body)
+    return parse(body)

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from app.chatbot.openai.body import Body, RequestError, Whole
-from app.chatbot.openai.files import GivenFile, show_files
+from app.chatbot.openai.files import GivenFile, require_few, show_files
 from app.protocol.question import Message, ToolCall
 
 # Templates of some models take no other ids of calls; that of every call made here is one.
@@ -125,6 +125,11 @@ class GivenMessage(Body):
         if self.tool_call_id is not None and self.role != "tool":
             raise _misplaced(f"{place}.tool_call_id", "a tool")
 
+    @property
+    def files(self) -> int:
+        """How many files it has."""
+        return sum(isinstance(part, _File) for part in self.content or ())
+
     def with_files_read(self, place: str) -> Self:
         """
         Give it with the text of each file in the file's place.
@@ -185,6 +190,7 @@ def to_messages(given: Sequence[GivenMessage]) -> tuple[Message, ...]:
     """
     for number, message in enumerate(given):
         message.require_role(f"messages[{number}]")
+    require_few(sum(message.files for message in given), "messages")
     read = [message.with_files_read(f"messages[{number}]") for number, message in enumerate(given)]
     messages = tuple(message.to_message() for message in read)
     last = messages[-1]

@@ -2,10 +2,11 @@
 A form: an answer that is JSON of the asker's schema, for programs.
 
 The enclave holds the answer to the schema while it is written. What is printed was held against it
-once more, whole, on this machine; or nothing is printed.
+once more, whole, on this machine, and is one line; or nothing is printed.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from app.protocol.errors import QuestionError, TooLongError, UnsupportedError
 from app.protocol.question import FIELDS, Options
 
 _SHOWN: Final = "Answer with JSON of this schema:"
+_BETWEEN: Final = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\r\n]+')  # a text, or blanks around
 
 
 def read_schema(path: Path) -> str:
@@ -101,7 +103,7 @@ def ask_form(
         )
     _require_form(json.loads(schema), text)
     show_receipt(evidence, terminal)
-    terminal.piece(escape(text.replace("\r", "")) + "\n")
+    terminal.piece(escape(_to_line(text)) + "\n")
 
 
 def _require_form(schema: dict[str, object] | bool, text: str) -> None:  # noqa: FBT001 - a schema
@@ -111,6 +113,11 @@ def _require_form(schema: dict[str, object] | bool, text: str) -> None:  # noqa:
         fault = "it is no JSON"
     if fault:
         raise FormError(fault)
+
+
+def _to_line(text: str) -> str:
+    """Give *text*, which is JSON, on one line: the same values, each as it was written."""
+    return _BETWEEN.sub(lambda found: found[1] or "", text)
 
 
 def _refuse(constant: str) -> NoReturn:

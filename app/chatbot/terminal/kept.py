@@ -192,7 +192,13 @@ def _is_held(path: Path, held: int) -> bool:
         return False
 
 
-def _read(path: Path, held: int) -> bytes:
+def read_kept(path: Path, held: int) -> tuple[int, bytes]:
+    """
+    Read the file at *path*, which is held; give the number of its format, and all its bytes.
+
+    Raises:
+        ConfigError: It is none of these files.
+    """
     if not stat.S_ISREG(os.fstat(held).st_mode):
         raise ConfigError(f"{path} is no file")
     os.lseek(held, 0, os.SEEK_SET)
@@ -201,10 +207,15 @@ def _read(path: Path, held: int) -> bytes:
     labelled = _LABELLED.match(data)
     if labelled is None:
         raise ConfigError(f"{path} is no kept conversation of this program")
-    if int(labelled[1]) > _VERSION:
+    return int(labelled[1]), data
+
+
+def _read(path: Path, held: int) -> bytes:
+    version, data = read_kept(path, held)
+    if version > _VERSION:
         raise ConfigError(
-            f"{path} was kept by a newer version of this program, in format "
-            f"{int(labelled[1])}: update this one"
+            f"{path} was kept by a newer version of this program, in format {version}: update "
+            "this one"
         )
     return data
 

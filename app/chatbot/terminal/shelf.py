@@ -11,7 +11,7 @@ from typing import Final
 from app.chatbot.console import Terminal
 from app.chatbot.machine import data_home
 from app.chatbot.name import PROGRAM
-from app.chatbot.terminal.kept import Kept, hold
+from app.chatbot.terminal.kept import Kept, hold, read_kept
 from app.chatbot.terminal.prompt_line import read_secret
 from app.chatbot.terminal.sealed_file import MIN_PASSPHRASE
 from app.chatbot.terminal.transcript import require_room
@@ -90,7 +90,7 @@ def continue_kept(name: str, terminal: Terminal) -> Kept:
 
 def list_kept(terminal: Terminal) -> int:
     """Show the names on the shelf, and when each was kept last; gives exit code 0."""
-    paths = sorted(shelf().glob(f"*{_SUFFIX}"))
+    paths = [path for path in sorted(shelf().glob(f"*{_SUFFIX}")) if path.is_file()]
     for path in paths:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
         terminal.piece(f"{path.name.removesuffix(_SUFFIX):32} {when}\n")
@@ -104,11 +104,14 @@ def delete_kept(name: str, terminal: Terminal) -> int:
     Delete the conversation *name*; gives exit code 0.
 
     Raises:
-        ConfigError: There is none, or another program has it open.
+        ConfigError: There is none, it is another kind of file, or another program has it open.
     """
-    path = find_kept(name)
+    path = find_kept(name).resolve()
     held = hold(path)
-    os.close(held)  # before it is deleted, as Windows wants it
+    try:
+        read_kept(path, held)
+    finally:
+        os.close(held)  # before it is deleted, as Windows wants it
     try:
         path.unlink()
     except OSError as error:

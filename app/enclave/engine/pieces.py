@@ -16,7 +16,7 @@ from openvino import opset13 as operations
 
 from app.enclave.engine.mapped import KEPT
 
-MOST_PIECES: Final = 8
+MOST_PIECES: Final = 4  # each keeps memory of its own for activations
 LEAST_BYTES: Final = 2**24  # of a piece's matrices
 EXPERTS_RANK: Final = 3  # of matrices: experts, outputs, inputs
 _SLACK: Final = 4  # a cut is at most a quarter of a piece from where pieces are of one size

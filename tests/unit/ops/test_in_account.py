@@ -45,7 +45,15 @@ from tests.patience import PATIENCE_SECONDS
 from tests.stubbed import ACCOUNT, StubbedAws
 
 BUILD = "enclave-llm-build:01234567-89ab-cdef-0123-456789abcdef"
-STARTED = Started(BUILD, "enclave-llm-build", "eu-central-1", "c0ffee", "nitro", WEIGHTS.hex())
+STARTED = Started(
+    BUILD,
+    "enclave-llm-build",
+    "eu-central-1",
+    "c0ffee",
+    "nitro",
+    WEIGHTS.hex(),
+    weights_inside=True,
+)
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
 WHEELS = "wheels-0123456789ab"
 LINK = "https://console.example.com/log"
@@ -113,10 +121,14 @@ class TestSource:
             read_commit(None, root=repository)
         commit = read_commit("HEAD", root=repository)
         assert commit.changed == ("file", "new")
-        pack_source(tmp_path / "zip", commit, weights=weights, kit=None, root=repository)
+        pack_source(
+            tmp_path / "zip", commit, weights=weights, inside=False, kit=None, root=repository
+        )
         with zipfile.ZipFile(tmp_path / "zip") as archive:
             assert archive.read("file") == b"committed"
             assert "new" not in archive.namelist()
+            sent = [name for name in archive.namelist() if name.startswith("build/")]
+        assert sent == ["build/weights/model.json"]
 
     def test_no_such_commit(self, repository: Path) -> None:
         """
@@ -134,10 +146,14 @@ class TestSource:
         kit.mkdir()
         commit = read_commit(None, root=repository)
         with pytest.raises(ConfigError, match=r"has no bzImage: leave --kit-dir out"):
-            pack_source(tmp_path / "zip", commit, weights=weights, kit=kit, root=repository)
+            pack_source(
+                tmp_path / "zip", commit, weights=weights, inside=True, kit=kit, root=repository
+            )
         for name in ("bzImage", "init", "nsm.ko", "cmdline", "other"):
             (kit / name).write_text(name)
-        pack_source(tmp_path / "zip", commit, weights=weights, kit=kit, root=repository)
+        pack_source(
+            tmp_path / "zip", commit, weights=weights, inside=True, kit=kit, root=repository
+        )
         with zipfile.ZipFile(tmp_path / "zip") as archive:
             names = {name for name in archive.namelist() if not name.endswith("/")}
             assert archive.read("build/weights/more/weights.bin") == b"weights"
@@ -402,15 +418,20 @@ def test_bill_of_another_image(results: Path, out: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("kit", "weights"), [("aws", WEIGHTS.hex()), ("nitro", "00" * 32)], ids=["kit", "model"]
+    "asked",
+    [
+        replace(STARTED, kit="aws"),
+        replace(STARTED, weights_sha256="00" * 32),
+        replace(STARTED, weights_inside=False),
+    ],
+    ids=["kit", "model", "place"],
 )
 def test_another_image_than_was_asked_for(
-    kit: str, weights: str, results: Path, out: Path, tmp_path: Path
+    asked: Started, results: Path, out: Path, tmp_path: Path
 ) -> None:
     """
-    An image of another kit or model is whole, and refused all the same.
+    An image of another kit or model, or with the model elsewhere, is refused, whole as it is.
     """
-    asked = Started(BUILD, "n", "r", "c", kit, weights)
     with pytest.raises(ConfigError, match="of another model than was sent"):
         install_results(pack(results, tmp_path / "zip"), out, asked)
 
@@ -541,12 +562,13 @@ def test_boot_files(tmp_path: Path) -> None:
     """
     options = _parser().parse_args(["--kit", "nitro"])
     assert _find_kit(options) is None
-    assert _variables("nitro", None) == {"KIT": "nitro", "BOOT_FILES": ""}
-    assert _variables("aws", None) == {"KIT": "aws", "BOOT_FILES": "--fetch-kit"}
+    assert _variables(options, None) == {"KIT": "nitro", "OPTIONS": ""}
+    options = _parser().parse_args(["--weights-inside"])
+    assert _variables(options, None) == {"KIT": "aws", "OPTIONS": "--fetch-kit --weights-inside"}
     options = _parser().parse_args(["--kit-dir", str(tmp_path)])
     assert _find_kit(options) == tmp_path
-    assert _variables("aws", tmp_path) == {"KIT": "aws", "BOOT_FILES": "--kit-dir build/kit"}
-    for arguments in (("--fetch-kit",), ("--kit-dir", "build/kit")):
+    assert _variables(options, tmp_path) == {"KIT": "aws", "OPTIONS": "--kit-dir build/kit"}
+    for arguments in (("--fetch-kit", "--weights-inside"), ("--kit-dir", "build/kit")):
         build_parser().parse_args(arguments)  # what the build specification passes on
 
 

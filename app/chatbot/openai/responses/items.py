@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 from pydantic import Discriminator, Field, StringConstraints, Tag, TypeAdapter
 
 from app.chatbot.openai.body import Body, RequestError
-from app.chatbot.openai.files import GivenFile, show_files
+from app.chatbot.openai.files import GivenFile, require_few, show_files
 from app.chatbot.openai.messages import BY_SHAPE, Refusal, by_kind, shorten_id
 from app.chatbot.openai.tools import Word
 from app.protocol.constants import MAX_TURNS
@@ -117,6 +117,11 @@ class InputMessage(_Item):
     def to_message(self) -> Message:
         """Give the message that it is."""
         return Message("system" if self.role == "developer" else self.role, _join(self.content))
+
+    @property
+    def files(self) -> int:
+        """How many files it has."""
+        return sum(isinstance(part, _File) for part in self.content)
 
     def with_files_read(self, place: str) -> Self:
         """
@@ -236,8 +241,9 @@ def read_files(items: Sequence[GivenItem]) -> list[GivenItem]:
     Give *items* with the text of each file in the file's place.
 
     Raises:
-        RequestError: One cannot be read.
+        RequestError: One cannot be read, or there are too many.
     """
+    require_few(sum(item.files for item in items if isinstance(item, InputMessage)), "input")
     return [
         item.with_files_read(f"input[{number}]") if isinstance(item, InputMessage) else item
         for number, item in enumerate(items)

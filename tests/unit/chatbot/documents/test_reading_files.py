@@ -1,8 +1,11 @@
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from app.chatbot.documents.document import MAX_FILE_BYTES, Page, parse_pages, show_pages
+from app.chatbot.documents.page_text import read_html
 from app.chatbot.documents.reader import read_document, read_file
 from app.chatbot.errors import DocumentError
 from tests.files import (
@@ -320,3 +323,22 @@ def test_a_damaged_page_is_named() -> None:
     document = read_document("a.pdf", write_pdf(objects))
     assert document.pages == (Page(1, "fine"),)
     assert document.notes[0].startswith("page 2: ")
+
+
+def test_blanks_cost_as_much_as_letters() -> None:
+    """
+    A million of them in a row, as they are in preformatted text, are no million times a million.
+    """
+    before = time.process_time()
+    text, *_ = read_html(b"<pre>a" + b" " * 1_000_000 + b"b \n \n\n  c</pre>")
+    assert text.endswith("b\n\n  c")
+    assert time.process_time() - before < 5
+
+
+def test_a_machine_that_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where no process can be had, the cause is told.
+    """
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(DocumentError, match=r"does not start the program .*No such file"):
+        read_document("letter.txt", b"a")

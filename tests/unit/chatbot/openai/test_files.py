@@ -1,5 +1,7 @@
+import asyncio
 import base64
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from app.chatbot.documents.document import MAX_FILE_BYTES
 from app.chatbot.openai import files as files_module
 from app.chatbot.openai.body import RequestError
+from app.chatbot.openai.http import parse_aside
 from app.chatbot.openai.request import parse_chat
 from app.chatbot.openai.responses.request import parse_body, resolve_request
 from app.protocol.question import Message, Options
@@ -128,6 +131,34 @@ def test_too_many_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files_module, "read_document", None)
     with pytest.raises(RequestError, match="20 files at most"):
         chat(*[part(file_data=encode(b"a"))] * 21)
+
+
+def test_too_many_files_of_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    So has a request, in however many messages, and none is read before they are counted.
+    """
+    monkeypatch.setattr(files_module, "read_document", None)
+    file = encode(b"a")
+    chats = [{"role": "user", "content": [part(file_data=file)]}] * 65
+    with pytest.raises(RequestError, match="messages: a request has 64 files at most"):
+        parse_chat(json.dumps({"model": "m", "messages": chats}).encode(), Options())
+    items = [{"role": "user", "content": [input_file(file_data=file)]}] * 65
+    with pytest.raises(RequestError, match="input: a request has 64 files at most"):
+        parse_body(json.dumps({"model": "m", "input": items}).encode())
+
+
+@pytest.mark.parametrize("name", [rb"file_data", rb"file\u005fdata", rb"\u0066ile_data"])
+def test_files_are_read_beside_other_requests(name: bytes) -> None:
+    """
+    However their name is written in JSON, the thread that serves all others reads none.
+    """
+
+    async def find_thread(body: bytes) -> int:
+        return await parse_aside(lambda _: threading.get_ident(), body)
+
+    here = threading.get_ident()
+    assert asyncio.run(find_thread(b'{"%s": "YQ=="}' % name)) != here
+    assert asyncio.run(find_thread(rb'{"content": "\u003cdata\u003e"}')) == here
 
 
 def test_room_for_a_file() -> None:

@@ -71,9 +71,9 @@ def fill(asked: Asked, schema: str = SCHEMA) -> str:
 
 
 def test_json_alone_is_printed() -> None:
-    """The answer as it came, and the end of its line; the model sees the schema it is held to."""
-    asked = Asked('{"days": 3,\n "who": "é"}')
-    assert fill(asked) == '{"days": 3,\n "who": "é"}\n'
+    """The answer as one line, whatever blanks it has; the model sees the schema it is held to."""
+    asked = Asked('{"days"\n\t: 3e0,\n \r\n"who": "a  \\"é\\n\\\\" }\n')
+    assert fill(asked) == '{"days":3e0,"who":"a  \\"é\\n\\\\"}\n'
     assert asked.question.startswith("How long?\n\n")
     assert '"maximum":9' in asked.question
     assert json.loads(asked.options.schema or "") == json.loads(SCHEMA)
@@ -83,7 +83,7 @@ def test_json_alone_is_printed() -> None:
 def test_what_could_do_something_at_a_terminal_is_written_as_an_escape() -> None:
     """It is the same JSON, and harmless where it is shown."""
     printed = fill(Asked('{"days": 3,\r\n"who": "\x9b\u202e\x7f"}'))
-    assert printed == '{"days": 3,\n"who": "\\u009b\\u202e\\u007f"}\n'
+    assert printed == '{"days":3,"who":"\\u009b\\u202e\\u007f"}\n'
     assert json.loads(printed)["who"] == "\x9b\u202e\x7f"
 
 

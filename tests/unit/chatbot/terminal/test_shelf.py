@@ -90,3 +90,25 @@ def test_a_shelf_that_cannot_be_made_is_told(home: Path) -> None:
     (home / "data").write_text("")
     with pytest.raises(ConfigError, match="cannot be made"):
         create_kept("leave", terminal())
+
+
+def test_what_is_no_conversation_is_neither_listed_nor_deleted(home: Path) -> None:
+    """A path may lead to any file, and a link anywhere; one of a newer version is deleted."""
+    other = home / "thesis.txt"
+    other.write_text("years of work")
+    with pytest.raises(ConfigError, match="is no kept conversation"):
+        delete_kept(str(other), terminal())
+    assert other.exists()
+    keep("leave")
+    folder = home / "data" / "enclave-llm" / "conversations"
+    (folder / "gone.conversation").symlink_to(home / "nowhere")
+    beside = terminal()
+    assert list_kept(beside) == 0
+    assert shown(beside.answers).split()[0] == "leave"
+    link = home / "link"
+    link.symlink_to(folder / "leave.conversation")
+    assert delete_kept(str(link), terminal()) == 0
+    assert not (folder / "leave.conversation").exists()
+    newer = home / "newer"
+    newer.write_bytes(b"enclave-llm conversation 9\n")
+    assert delete_kept(str(newer), terminal()) == 0

@@ -73,3 +73,13 @@ def test_narrow_weights_take_more_beside_themselves(tmp_path: Path) -> None:
     narrow.mkdir()
     more = least_engine_bytes(write_description(narrow, precision="int4"))
     assert more - least_engine_bytes(write_description(wide)) == 300 * MIB
+
+
+@pytest.mark.parametrize(("precision", "mib"), [("int8", 1600), ("int4", 1800), ("bf16", 2100)])
+def test_weights_that_come_in(tmp_path: Path, precision: str, mib: int) -> None:
+    """
+    Of weights beside the image all counts: narrow ones are given up as they are copied, wider ones
+    stay beside their copy.
+    """
+    needed = least_engine_bytes(write_description(tmp_path, precision), weights_inside=False)
+    assert needed == (mib + 2 * 128 + 512) * MIB
