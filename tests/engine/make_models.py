@@ -6,6 +6,7 @@ Make what the engine is compared with: packages, and the tokens that transformer
 Runs where conversion does. Leaves in FOLDER:
 
 * random/<name>        a weights package in 32 bits of a small random model, each architecture
+* narrow/<name>        mixtures of experts in 8 bits, of which matrices are given up
 * demo-int8, demo-fp32 the demo model, converted anew
 * reference.json       for each of these but demo-int8: prompts, and greedy tokens after them
 * refused.json         why models that lose something in the enclave were refused
@@ -54,6 +55,8 @@ TRAINED_TEMPLATE: Final = TEMPLATE.replace(
     {%- generation -%}{{ message['content'] }}{%- endgeneration -%}
 """,
 )
+# An expert's matrices apart, and all experts' in one.
+NARROW: Final = ("granitemoe", "mixtral")
 # Numbers large enough that the next token is no matter of rounding.
 _SPREAD: Final = 0.15
 _SIZES: Final = {
@@ -190,19 +193,25 @@ class Reference:
 
 def make_random(name: str, out: Path) -> list[Reference]:
     """Make the package of a random model in *out*, and give what the model answers."""
+    model = make_package(name, out, "fp32")
+    chance = torch.Generator().manual_seed(7)
+    prompts = [
+        torch.randint(4, VOCABULARY, (n,), generator=chance).tolist() for n in PROMPT_LENGTHS
+    ]
+    return [answer(model, [prompt], NEW_TOKENS)[0] for prompt in prompts]
+
+
+def make_package(name: str, out: Path, precision: str) -> transformers.PreTrainedModel:
+    """Make the package of a random model in *out*, proved, and give the model."""
     torch.manual_seed(SEEDS.get(name, 0))
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder)
         model = _write_random((ARCHITECTURES | VARIANTS)[name](), source, _TEMPLATES.get(name))
         if name.endswith("mxfp4"):
             model = _pack_in_4_bits(source)
-        wish = Wish(label="random", precision="fp32")
+        wish = Wish(label="random", precision=precision)
         save_model(Source(name, "local", source), out, wish, prove=prove_package)
-    chance = torch.Generator().manual_seed(7)
-    prompts = [
-        torch.randint(4, VOCABULARY, (n,), generator=chance).tolist() for n in PROMPT_LENGTHS
-    ]
-    return [answer(model, [prompt], NEW_TOKENS)[0] for prompt in prompts]
+    return model
 
 
 def refuse(name: str, out: Path) -> str:
@@ -347,6 +356,8 @@ def main() -> None:
         references[name] = make_random(name, folder / "random" / name)
     encoded = {name: [asdict(row) for row in rows] for name, rows in references.items()}
     (folder / "reference.json").write_text(json.dumps(encoded))
+    for name in NARROW:
+        make_package(name, folder / "narrow" / name, "int8")
     refused = {name: refuse(name, folder / "lost" / name) for name in LOST}
     (folder / "refused.json").write_text(json.dumps(refused))
 

@@ -1,10 +1,15 @@
+import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from app.enclave.engine import model as engine_model
+from app.enclave.engine.cache import blocks_for
 from app.enclave.engine.model import OpenVinoModel, Settings
-from app.enclave.engine.weights import load_weights
+from app.enclave.engine.step import Rows
+from app.enclave.engine.weights import Weights, load_weights
 
 # The session's models are made within the first test that asks for them.
 pytestmark = pytest.mark.timeout(660)
@@ -32,3 +37,32 @@ def test_experts_are_gathered(
     kinds = Counter(op.get_rt_info()["layerType"].astype(str) for op in graph.get_ops())
     assert kinds["GatherMatmul"] + kinds["GatherMatmulCompressed"] == LAYERS * products
     assert kinds["MatMul"] == 1  # the frequencies of rotary embeddings
+
+
+@pytest.mark.parametrize("name", ["granitemoe", "mixtral"])
+def test_experts_that_no_step_had_used(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """
+    Steps route tokens to experts that none before them did: whatever was given up when the model
+    was loaded, they are computed as if nothing had been.
+    """
+    folder = tmp_path / name
+    shutil.copytree(made / "narrow" / name, folder)
+    weights = load_weights(folder)
+    numbers = (folder / "openvino_model.bin").stat().st_size
+    model = load(weights, owned=True)
+    left = (folder / "openvino_model.bin").stat().st_blocks * 512
+    assert (left < 0.9 * numbers) == (name == "mixtral")
+    monkeypatch.setattr(engine_model, "_COPIED", ())
+    whole = load(load_weights(made / "narrow" / name), owned=False)
+    chance = np.random.default_rng(1)
+    for count in (1, 2, 3, 5, 8, 33, 300):
+        tokens = chance.integers(4, 2000, count).tolist()
+        step = [Rows(tokens, 0, list(range(blocks_for(count))), 1)]
+        assert np.array_equal(model.forward(step), whole.forward(step))
+
+
+def load(weights: Weights, *, owned: bool) -> OpenVinoModel:
+    settings = Settings(1, exact=False)
+    return OpenVinoModel(weights, settings, most_blocks=16, most_bytes=2**30, owned=owned)

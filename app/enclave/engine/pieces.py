@@ -18,6 +18,7 @@ from app.enclave.engine.mapped import KEPT
 
 MOST_PIECES: Final = 4  # each keeps memory of its own for activations
 LEAST_BYTES: Final = 2**24  # of a piece's matrices
+EXPERTS_RANK: Final = 3  # of matrices: experts, outputs, inputs
 _SLACK: Final = 4  # a cut is at most a quarter of a piece from where pieces are of one size
 
 Edge = tuple[str, int]  # an operation, and which of its outputs
@@ -65,14 +66,21 @@ class Constant:
 
 @dataclass(slots=True)
 class _Graph:
-    """The operations of a model in order, and what follows from constants alone."""
+    """
+    The operations of a model in order, and what follows from constants alone.
+
+    Attributes:
+        routes: Some tokens' rows meet some matrices: it is a mixture of experts.
+    """
 
     operations: list[openvino.Node]
     places: dict[str, int] = field(default_factory=dict)
     steady: set[str] = field(default_factory=set)
+    routes: bool = False
 
     def __post_init__(self) -> None:
         for place, operation in enumerate(self.operations):
+            self.routes = self.routes or operation.get_type_name() == "TopK"
             self.places[operation.get_name()] = place
             sources = [value.get_node().get_name() for value in operation.input_values()]
             constant = operation.get_type_name() == "Constant"
@@ -91,13 +99,24 @@ class _Graph:
             user = target.get_node()
             if user.get_name() in self.steady:
                 places.append(self.last_product(user))
-            elif user.get_type_name() == "MatMul" and target.get_index() == 1:
+            elif self._copies(user, target):
                 places.append(self.places[user.get_name()])
             else:
                 return KEPT
             if places[-1] == KEPT:
                 return KEPT
         return max(places)
+
+    def _copies(self, user: openvino.Node, target: openvino.Input) -> bool:
+        """
+        Tell whether the library copies *target*, a matrix of *user*, in any step that it computes.
+
+        A product to which no row is routed is not computed, so that an expert's own matrix may be
+        copied in whichever later step is the first to need it. The matrices of all experts in one
+        are copied together.
+        """
+        matrix = user.get_type_name() == "MatMul" and target.get_index() == 1
+        return matrix and (not self.routes or len(target.get_partial_shape()) == EXPERTS_RANK)
 
 
 @dataclass(slots=True)

@@ -9,12 +9,13 @@ import numpy as np
 import openvino
 import pytest
 from numpy.typing import NDArray
+from openvino import opset13 as operations
 from openvino._offline_transformations import paged_attention_transformation
 
 from app.enclave.engine import pieces
 from app.enclave.engine.cache import blocks_for
 from app.enclave.engine.chain import is_cache, load_chain, make_cache
-from app.enclave.engine.mapped import MappedWeights
+from app.enclave.engine.mapped import KEPT, MappedWeights
 from app.enclave.engine.model import OpenVinoModel, Settings, find_products
 from app.enclave.engine.step import Rows, encode_step
 from app.enclave.engine.weights import Weights, load_weights
@@ -79,6 +80,31 @@ def test_small_models_are_one_piece() -> None:
         load_weights(DEMO), Settings(1, exact=False), most_blocks=4, most_bytes=2**30
     )
     assert len(model._chain._requests) == 1
+
+
+@pytest.mark.parametrize("routes", [True, False])
+def test_a_matrix_that_some_steps_do_not_need_is_kept(*, routes: bool) -> None:
+    """
+    Of a mixture of experts only matrices of all experts in one are given up: a product to which no
+    row is routed is not computed, and the library copies its matrix later.
+    """
+    tokens = operations.parameter([-1, 4], np.float32, name="tokens")
+    alone = operations.matmul(
+        tokens,
+        operations.constant(np.ones((4, 4), np.float32)),
+        transpose_a=False,
+        transpose_b=True,
+    )
+    every = operations.constant(np.ones((2, 4, 4), np.float32))
+    together = operations.matmul(
+        operations.unsqueeze(alone, 0), every, transpose_a=False, transpose_b=True
+    )
+    routed = operations.topk(together, 1, -1, "max", "value").output(0) if routes else together
+    model = openvino.Model([operations.result(routed)], [tokens])
+    _, constants = pieces.cut(model, copied=True)
+    lasts = {constant.array.shape: constant.last_piece for constant in constants}
+    assert lasts[2, 4, 4] == 0
+    assert lasts[4, 4] == (KEPT if routes else 0)
 
 
 def chunks(vocabulary: int, size: int = 128) -> Iterator[range]:
