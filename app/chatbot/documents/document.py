@@ -78,9 +78,9 @@ def parse_pages(text: str, total: int, unit: str = "page") -> tuple[int, ...]:
     chosen: set[int] = set()
     for first, last in _parse_ranges(text):
         if not 1 <= first <= last <= total:
+            asked = f"{unit} {first} is" if first == last else f"{unit}s {first}-{last} are"
             raise DocumentError(
-                f"{unit}s {first}-{last} are not in it: it has {count(total, unit)}; choose of "
-                "those, such as 1-3,7"
+                f"{asked} not in it: it has {count(total, unit)}; choose of those, such as 1-3,7"
             )
         chosen.update(range(first, last + 1))
     return tuple(sorted(chosen))

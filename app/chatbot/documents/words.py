@@ -16,7 +16,8 @@ _ROOM: Final = 0.9  # of a limit that is offered: the rest is for the question a
 
 def estimate_tokens(text: str) -> int:
     """Give about how many tokens *text* has, for models whose tokens nobody here knows."""
-    return -(-len(text.encode()) // _BYTES_A_TOKEN)
+    size = len(text.encode(errors="replace"))  # what is no Unicode, the question's form refuses
+    return -(-size // _BYTES_A_TOKEN)
 
 
 def describe(document: Document) -> str:

@@ -43,7 +43,7 @@ def make_key(passphrase: str) -> FileKey:
     Make the key of a new file.
 
     Raises:
-        ConfigError: The passphrase is short.
+        ConfigError: The passphrase is short, or no text.
     """
     if len(passphrase) < MIN_PASSPHRASE:
         raise ConfigError(
@@ -70,5 +70,12 @@ def open_sealed(path: Path, data: bytes, label: bytes, passphrase: str) -> tuple
 
 
 def _derive(passphrase: str, salt: bytes) -> FileKey:
+    try:
+        typed = passphrase.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            "the passphrase is no text in this terminal's encoding: have both be UTF-8, or take "
+            "other letters"
+        ) from None
     scrypt = Scrypt(salt=salt, length=_KEY_BYTES, n=_N, r=_R, p=_P)
-    return FileKey(salt, scrypt.derive(passphrase.encode()))
+    return FileKey(salt, scrypt.derive(typed))

@@ -84,6 +84,7 @@ def test_room() -> None:
     The estimate is said with the context's number, where it is over; no refusal is made of it.
     """
     assert estimate_tokens("a" * 9) == 3
+    assert estimate_tokens("caf\udce9") == 1  # as a shell gives what is not UTF-8; refused later
     assert describe_room("a" * 40, 10) is None
     assert describe_room("a" * 41_000, 8192) == (
         "about 10,250 tokens, and the model reads 8,192: probably too long"

@@ -69,7 +69,7 @@ def test_pages_of_a_pdf() -> None:
     assert chosen.notes == ("page 2: no text, scanned perhaps",)
     with pytest.raises(DocumentError, match=r"its 2 pages have no text, .* text recognition"):
         read_document("scan.pdf", data, "4-5")
-    with pytest.raises(DocumentError, match="pages 6-6 are not in it: it has 5 pages"):
+    with pytest.raises(DocumentError, match="page 6 is not in it: it has 5 pages"):
         read_document("scan.pdf", data, "6")
 
 

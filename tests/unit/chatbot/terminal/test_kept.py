@@ -202,3 +202,14 @@ def test_nothing_is_left_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="8 characters"):
         Kept.create(tmp_path / "talk", "short")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_passphrase_that_is_no_text(path: Path) -> None:
+    """
+    What a terminal of another encoding gives is told, to begin with and to continue.
+    """
+    with pytest.raises(ConfigError, match="no text in this terminal"):
+        Kept.create(path.with_name("other"), "caf\udce9 creme")
+    assert not path.with_name("other").exists()
+    with pytest.raises(ConfigError, match="no text in this terminal"):
+        Kept.continue_from(path, lambda: "caf\udce9 creme")
