@@ -6,6 +6,7 @@ have data keys made, and none opened, so that what was begun cannot be gone on w
 made whole, with a key of its own, or not at all.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -203,20 +204,38 @@ def _new_folder(out: Path) -> Iterator[Path]:
     """
     Give a folder beside *out* that takes its place if the block does not raise, and goes otherwise.
 
-    It has one name, so that what a run that was killed left is there for the next to remove.
+    It has one name, so that what a run that was killed left is there for the next to remove; and it
+    is locked, so that what a run still writes is not.
     """
     place = out.with_name(f".{out.name}.part")
     try:
         if out.exists():
             raise SealError(f"{out} is there already: remove it, or name another with --out")
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        yield place
-        place.rename(out)
+        with _locked_folder(place):
+            try:
+                for left in place.iterdir():
+                    left.unlink()
+                yield place
+                place.rename(out)
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
     except OSError as error:
         raise SealError(f"{error.filename or out}: {error.strerror or error}") from None
+
+
+@contextmanager
+def _locked_folder(place: Path) -> Iterator[None]:
+    """Have *place*, made if it is not there, for this process alone."""
+    place.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SealError(f"another run writes to {place}: wait for its end") from None
+        yield
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _require_room(place: Path, needed: int) -> None:

@@ -3,6 +3,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,25 @@ def test_a_run_that_was_killed_is_in_nobodys_way(folder: Path) -> None:
     assert not left.exists()
     with pytest.raises(SealError, match="is there already"):
         seal_package(read_package(folder), out, lambda: pytest.fail("KMS was asked"))
+
+
+def test_a_run_beside_another_leaves_it_alone(folder: Path) -> None:
+    """
+    A second run into the same folder is refused; the first one's package is whole, of one key.
+    """
+    package, out = read_package(folder), folder.with_name("sealed")
+    other = replace(KEY, key=bytes(32))
+
+    def beside() -> DataKey:
+        with pytest.raises(SealError, match="another run writes to"):
+            seal_package(package, out, lambda: other)
+        return KEY
+
+    seal_package(package, out, beside)
+    for name, file in package.files.items():
+        digest = bytes.fromhex(file.sha256)
+        sealed = out / sealed_name(digest)
+        assert open_file(sealed, package.digest, digest) == (folder / name).read_bytes()
 
 
 def test_no_room_is_told_before_a_key_is_made(
