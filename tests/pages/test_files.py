@@ -104,6 +104,16 @@ def test_a_file_that_cannot_be_read(opened: OpenPage, tmp_path: Path) -> None:
     assert opened.session.history[0].text.count(LETTER) == 1
 
 
+def test_a_file_that_is_too_long_probably(opened: OpenPage, tmp_path: Path) -> None:
+    """
+    It is told beside what was read, with both numbers.
+    """
+    [path] = write(tmp_path, long_txt=b"leave\n" * 3000)
+    opened.page.locator("#chosen").set_input_files(path)
+    says = re.compile(r"^text, 6 parts, 18,000 characters\. About 4,\d+ tokens, .* too long\.$")
+    expect(opened.page.locator("#files .says")).to_have_text(says)
+
+
 def test_too_many_and_too_large(opened: OpenPage, tmp_path: Path) -> None:
     """
     What is too large is told without being sent; so is one file too many.

@@ -84,6 +84,10 @@ Ask **by form**, see [the page](https://leave.example/form?u=jdoe):
 |---|---|
 | 10 | yes |
 
+| first_day_of_the_leave | last_day_of_the_leave | who_does_the_work_meanwhile |
+|---|---|---|
+| 23 November | 24 November | nobody |
+
 ```python
 print("<img src=x onerror=alert(1)>")\u202e
 ```
@@ -193,13 +197,15 @@ def test_what_is_shown_stays_while_it_comes(opening: Opening, scripted: Scripted
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_markdown_fits_a_phone(opening: Opening, scripted: ScriptedTwin, *, dark: bool) -> None:
-    """At the width of a phone nothing is wider than the page, in light and dark."""
+    """At the width of a phone nothing is wider than the page, in light and dark; tables scroll."""
     with opening(scripted.twin.connect, size=PHONE, dark=dark) as opened:
         ask(opened)
         widths = opened.page.evaluate(
             "[document.documentElement.scrollWidth, document.querySelector('.log').scrollWidth]"
         )
         assert max(widths) <= PHONE[0]
+        wide = "(box) => box.scrollWidth > box.clientWidth"
+        assert [box.evaluate(wide) for box in opened.page.locator(".table").all()] == [False, True]
         opened.page.locator(".answer").scroll_into_view_if_needed()
         opened.keep(f"markdown-phone-{'dark' if dark else 'light'}")
 

@@ -75,7 +75,7 @@ function showFile(file, item) {
   const [name, says, pages, read] = item.children;
   item.dataset.state = file.type;
   write(name, file.name);
-  write(says, [told(file), file.room && `${capital(file.room)}.`].filter(Boolean).join(" "));
+  write(says, [told(file), file.room && `${capital(file.room)}.`].filter(Boolean).join(". "));
   pages.hidden = !(file.total > 1 || file.pages);
   write(pages.firstElementChild, `${capital(file.unit ?? "page")}s, such as 1-3,7`);
   read.hidden = file.type !== "read";
