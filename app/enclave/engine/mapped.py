@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from app.protocol.errors import WeightsError
 
 KEPT: Final = -1  # of a page: never given up
+_UNKNOWN: Final = -2  # nor what no constant is known to lie in: those of an operation's own graphs
 _PAGE: Final = mmap.PAGESIZE
 _NOTHING: Final = 0  # PROT_NONE
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -40,7 +41,7 @@ class MappedWeights:
             # By which holes are cut: older kernels refuse that where writing is forbidden.
             self._writable = mmap.mmap(file.fileno(), 0) if owned else None
         self._bytes = np.frombuffer(self._map, np.uint8)
-        self._last_piece = np.zeros(-(-len(self._bytes) // _PAGE), np.int32)
+        self._last_piece = np.full(-(-len(self._bytes) // _PAGE), _UNKNOWN, np.int32)
         self._protect(0, len(self._bytes), mmap.PROT_READ)
 
     @property

@@ -59,8 +59,27 @@ def test_what_the_library_made_itself_is_not_ours(tmp_path: Path) -> None:
     An array in other memory is none of the file's.
     """
     mapped = MappedWeights(write_numbers(tmp_path, 2), owned=True)
-    mapped.note(np.zeros(PAGE, np.uint8), KEPT)
-    assert not mapped._last_piece.any()
+    before = mapped._last_piece.copy()
+    mapped.note(np.zeros(PAGE, np.uint8), 0)
+    assert np.array_equal(mapped._last_piece, before)
+
+
+def test_what_nobody_knows_is_kept(tmp_path: Path) -> None:
+    """
+    Pages in which no constant is known to lie stay: an operation may have a graph of its own, whose
+    constants are not seen, and which no step before the first answer computes.
+    """
+    path = write_numbers(tmp_path, 4)
+    before = path.read_bytes()
+    mapped = MappedWeights(path, owned=True)
+    mapped.note(mapped.tensor.data[: PAGE + 1], 0)
+    for piece in range(3):
+        mapped.forbid(piece)
+        mapped.drop(piece)
+    assert np.array_equal(
+        mapped.tensor.data[2 * PAGE :], np.frombuffer(before, np.uint8)[2 * PAGE :]
+    )
+    assert path.read_bytes() == bytes(2 * PAGE) + before[2 * PAGE :]
 
 
 @pytest.mark.parametrize(("at", "allowed"), [(PAGE, False), (2 * PAGE, True)])
@@ -93,6 +112,7 @@ def test_a_refusing_kernel(tmp_path: Path) -> None:
     Where the kernel does not give memory up, the enclave does not start.
     """
     mapped = MappedWeights(write_numbers(tmp_path, 2), owned=True)
+    mapped.note(mapped.tensor.data, 0)
     with (tmp_path / "numbers").open("rb") as file:
         mapped._writable = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     with pytest.raises(WeightsError, match="cannot be freed: Permission denied"):
