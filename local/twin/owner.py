@@ -22,6 +22,14 @@ from local.aws.server import TwinAws
 from ops.sealed_package import make_data_key, read_package, seal_package
 
 OWNER_ACCOUNT: Final = "444455556666"  # AWS's own for documentation
+TRUST_OF_EC2: Final = json.dumps({
+    "Version": "2012-10-17",
+    "Statement": {
+        "Effect": "Allow",
+        "Principal": {"Service": "ec2.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+    },
+})  # fmt: skip
 _PACKAGE: Final = "sealed"
 _SEALER: Final = "sealer"
 _INSTANCE: Final = "i-0123456789abcdef0"  # how EC2 calls its sessions of a role
@@ -52,20 +60,7 @@ class Owner:
 
     def host_credentials(self) -> AccessKey:
         """Give what the instance's metadata has: a session of the host role."""
-        role = self.aws.identity.role(role_arn(self.aws, self.host_role))
-        if role is None:
-            raise LookupError(self.host_role)
-        now = datetime.now(UTC)
-        session = Session(
-            role=role,
-            name=_INSTANCE,
-            expires=now + _LASTS,
-            policy=None,
-            policy_bytes=0,
-            source_identity=None,
-        )
-        key, _, _ = self.aws.identity.issue(session, now)
-        return key
+        return issue_session(self.aws.identity, role_arn(self.aws, self.host_role))
 
     def seal(self, weights: Path, out: Path) -> None:
         """
@@ -99,6 +94,29 @@ class Owner:
         self.aws.set_key_policy(self.key_arn, _policy(self.aws, self.host_role, releases))
 
 
+def issue_session(account: Directory, arn: str) -> AccessKey:
+    """
+    Give a session of a role of *account*, as EC2 does for an instance.
+
+    Raises:
+        LookupError: It has no such role.
+    """
+    role = account.role(arn)
+    if role is None:
+        raise LookupError(arn)
+    now = datetime.now(UTC)
+    session = Session(
+        role=role,
+        name=_INSTANCE,
+        expires=now + _LASTS,
+        policy=None,
+        policy_bytes=0,
+        source_identity=None,
+    )
+    key, _, _ = account.issue(session, now)
+    return key
+
+
 def role_arn(aws: TwinAws, role: str) -> str:
     """Give the ARN of a role of the first account."""
     return f"arn:aws:iam::{aws.account}:role/{role}"
@@ -116,16 +134,8 @@ def add_owner(aws: TwinAws, releases: Iterable[Release], session: boto3.Session)
 
 def add_host_role(aws: TwinAws, name: str, key_arn: str) -> None:
     """Make the host role, or make it anew, with its leave to have weights opened."""
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": {
-            "Effect": "Allow",
-            "Principal": {"Service": "ec2.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-        },
-    }
     permissions = json.dumps(document(host_statement(key_arn)))
-    aws.identity.add_role(name, trust=json.dumps(trust), policies=[permissions])
+    aws.identity.add_role(name, trust=TRUST_OF_EC2, policies=[permissions])
 
 
 def _policy(aws: TwinAws, host_role: str, releases: Iterable[Release]) -> str:

@@ -13,7 +13,14 @@ from app.protocol.releases import Measurements, Release
 from local.aws.identity import AccessKey
 from local.cloud.smoke import _call_kms
 from local.signers.pki import make_root
-from local.twin.owner import OWNER_ACCOUNT, Owner, add_host_role, add_owner
+from local.twin.owner import (
+    OWNER_ACCOUNT,
+    TRUST_OF_EC2,
+    Owner,
+    add_host_role,
+    add_owner,
+    issue_session,
+)
 from ops.smoke.report import CheckError, NotRunError
 from ops.smoke.weights import WRAPPED_KEY, check_weights_key
 from tests.integration.test_twin_kms import SEALS, SIDE_DOORS
@@ -316,14 +323,19 @@ def test_a_host_role_made_anew_still_works(sealed: Sealed) -> None:
     assert sealed.open(sealed.account.recipient(IMAGE_A), who="new host") == sealed.plain
 
 
-def test_a_role_of_the_same_name_elsewhere_opens_nothing(sealed: Sealed) -> None:
+@pytest.mark.parametrize("elsewhere", [OWNER_ACCOUNT, "777788889999"])
+def test_a_role_of_the_same_name_elsewhere_opens_nothing(sealed: Sealed, elsewhere: str) -> None:
     """
-    In the owner's own account, too, the role has to be the one of the hosts' account.
+    Not even in the owner's own account: the role has to be the one of the hosts' account.
     """
-    statement = {"Effect": "Allow", "Action": "kms:*", "Resource": "*"}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    directory = sealed.account.aws.add_account("777788889999")
-    sealed.keys["stranger"] = directory.add_user("stranger", [policy])
+    accounts, role = sealed.account.aws._accounts, sealed.owner.host_role
+    account = (
+        accounts.directory(OWNER_ACCOUNT)
+        if elsewhere == OWNER_ACCOUNT
+        else (sealed.account.aws.add_account(elsewhere))
+    )
+    arn = account.add_role(role, trust=TRUST_OF_EC2, policies=[allow("kms:*")])
+    sealed.keys["stranger"] = issue_session(account, arn)
     with refused(DENIED, IMPLICIT):
         sealed.open(sealed.account.recipient(IMAGE_A), who="stranger")
 
