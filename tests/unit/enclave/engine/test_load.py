@@ -19,6 +19,7 @@ from app.enclave.engine.cache import PrefixName, blocks_for
 from app.enclave.engine.generation import BatchedAnswers
 from app.enclave.engine.load import load_engine
 from app.enclave.engine.model import OpenVinoModel, Products, Settings, find_products
+from app.enclave.engine.schedule import PREFILL_TOKENS
 from app.enclave.engine.step import Rows
 from app.enclave.engine.tokenizer import Tokenizer
 from app.enclave.engine.weights import Weights, load_weights
@@ -289,6 +290,23 @@ def test_another_processor(weights: Weights, off: float) -> None:
     check = replace(weights.check, mean_logprob=weights.check.mean_logprob + off)
     with pytest.raises(WeightsError, match="this processor computes another model"):
         load_engine(replace(weights, check=check), threads=1)
+
+
+def test_longest_step_is_tried(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Before it serves, the model has been shown a step as long as any that prompts make: were there
+    weights that only those read, and that were given up, it would end here.
+    """
+    shown: list[int] = []
+    forward = OpenVinoModel.forward
+
+    def watch(self: OpenVinoModel, batch: Sequence[Rows]) -> NDArray[np.float32]:
+        shown.append(sum(len(rows.tokens) for rows in batch))
+        return forward(self, batch)
+
+    monkeypatch.setattr(OpenVinoModel, "forward", watch)
+    load_engine(weights, threads=1).close()
+    assert max(shown) == min(PREFILL_TOKENS, weights.context_length - 1)
 
 
 def test_saturating_processor(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
