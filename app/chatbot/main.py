@@ -43,11 +43,11 @@ def main(
         trust_of: Gives whom to trust by a list of approved releases; None for `production_trust`,
             which every command of ours has. The twin's asker has the twin's.
     """
-    options = parse_arguments(arguments)
     speak_unicode()
-    terminal = Terminal(raw=options.raw)
-    as_json = getattr(options, "json", False)
+    terminal, as_json = Terminal(), False
     try:
+        options = parse_arguments(arguments)  # a schema may come by a pipe, which takes its time
+        terminal, as_json = Terminal(raw=options.raw), getattr(options, "json", False)
         if options.command in {"read", "conversations", "releases", "completion"}:
             return _stay_here(options, terminal)
         documents = read_documents(options, terminal)
