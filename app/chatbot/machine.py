@@ -44,11 +44,18 @@ def config_home() -> Path:
 
 
 def speak_unicode() -> None:
-    """Have the standard streams carry any text, as they do everywhere but in Windows' pipes."""
+    """
+    Have the standard streams carry any text.
+
+    Windows' pipes get UTF-8. A terminal of another encoding shows what it has no letter for as
+    Python writes it, by its number: nothing is lost, and nothing fails.
+    """
     if sys.platform == "win32":
         for stream in (sys.stdin, sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(encoding="utf-8")
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def create_private(path: Path) -> int:

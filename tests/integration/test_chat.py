@@ -133,7 +133,7 @@ def test_kept_conversations_are_listed_and_deleted(
     assert "no conversation is kept" in capsys.readouterr().err
     folder = tmp_path / "enclave-llm" / "conversations"
     folder.mkdir(parents=True)
-    (folder / "leave.conversation").touch()
+    (folder / "leave.conversation").write_bytes(b"enclave-llm conversation 1\n")
     assert program.main(["conversations", "list"]) == 0
     assert capsys.readouterr().out.startswith("leave ")
     assert program.main(["conversations", "delete", "leave"]) == 0

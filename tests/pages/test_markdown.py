@@ -144,6 +144,13 @@ def test_what_becomes_of_it(opening: Opening, scripted: ScriptedTwin) -> None:
                 assert opened.page.evaluate(DRAW, [case.source, size]) == case.page, (case, size)
 
 
+def test_lines_that_end_in_two_characters(opening: Opening, scripted: ScriptedTwin) -> None:
+    """A line's end that two pieces share is one; a carriage return alone is none."""
+    with opening(scripted.twin.connect) as opened:
+        drawn = {opened.page.evaluate(DRAW, ["a\r\n\r\nb\rc\r", size]) for size in (1, 2, 3, 99)}
+    assert drawn == {"p('a') p('b\ufffdc\ufffd')"}
+
+
 def test_hostile_answers_are_bounded(opening: Opening, scripted: ScriptedTwin) -> None:
     """No answer makes elements without end, nor nests them deeply; and none of its letters goes."""
     with opening(scripted.twin.connect) as opened:

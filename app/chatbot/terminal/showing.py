@@ -27,8 +27,10 @@ def showing_answer(terminal: Terminal) -> Iterator[Callable[[str], None]]:
     What comes next begins on a line of its own; at a terminal, however the block ends. One that
     has no emphasis shows Markdown as it is written.
     """
+    ends = _LineEnds()
     if terminal.raw or not terminal.answers.isatty():
-        yield terminal.piece
+        yield lambda piece: terminal.piece(ends.feed(piece))
+        terminal.piece(ends.held)
         terminal.piece("\n")
         return
     margin = Margin(_columns(terminal.answers))
@@ -40,9 +42,27 @@ def showing_answer(terminal: Terminal) -> Iterator[Callable[[str], None]]:
             terminal.answers.flush()
 
     try:
-        yield lambda piece: show(shown.feed(clean(piece)))
+        yield lambda piece: show(shown.feed(clean(ends.feed(piece))))
     finally:
-        show(shown.end())
+        show(shown.feed(clean(ends.held)) + shown.end())
+
+
+class _LineEnds:
+    """
+    Pieces of an answer, none of which ends within the two characters that may end a line.
+
+    Attributes:
+        held: The first of them, until it is known what follows.
+    """
+
+    def __init__(self) -> None:
+        self.held = ""
+
+    def feed(self, piece: str) -> str:
+        """Give what stands, with what was held before it."""
+        text = self.held + piece
+        self.held = "\r" if text.endswith("\r") else ""
+        return text.removesuffix("\r")
 
 
 def _columns(stream: TextIO) -> int:

@@ -106,6 +106,16 @@ def test_pipes_carry_any_text(windows: ModuleType, monkeypatch: pytest.MonkeyPat
     assert stream.buffer.getvalue().decode() == "✓ 18 °C 日本"
 
 
+def test_letters_that_a_terminal_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that is not of Unicode shows which letter it is; no answer ends by it."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="iso-8859-1")
+    monkeypatch.setattr(sys, "stdout", stream)
+    machine.speak_unicode()
+    stream.write("18 °C 日")
+    stream.flush()
+    assert stream.buffer.getvalue() == b"18 \xb0C \\u65e5"
+
+
 def test_private_files_are_written_as_bytes(
     windows: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ export const clean = (text) => text.replaceAll("\r\n", "\n").replace(CONTROLS, "
 export class Markdown {
   #root;
   #rest = ""; // of the line under way
+  #held = ""; // a carriage return that may be the first half of an end of line
   #within = false; // the start of the line under way is drawn for good
   #blocks = new Blocks();
   #nodes = new Map(); // by quote, item and list
@@ -36,7 +37,10 @@ export class Markdown {
   /** Take a piece of the answer. */
   feed(piece) {
     this.#erase();
-    const lines = (this.#rest + clean(piece)).split("\n");
+    const text = this.#held + piece;
+    this.#held = text.endsWith("\r") ? "\r" : "";
+    const come = this.#held ? text.slice(0, -1) : text;
+    const lines = (this.#rest + clean(come)).split("\n");
     this.#rest = lines.pop();
     for (const line of lines) this.#end(line);
     while (this.#rest.length > LONGEST_LINE) this.#rest = this.#begin(this.#rest);
@@ -46,6 +50,7 @@ export class Markdown {
   /** Nothing follows. */
   end() {
     this.#erase();
+    this.#rest += clean(this.#held);
     if (this.#rest) this.#end(this.#rest);
     this.#rest = "";
     this.#showAll(this.#blocks.end());

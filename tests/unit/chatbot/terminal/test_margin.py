@@ -1,4 +1,5 @@
 import io
+import re
 from contextlib import suppress
 from itertools import pairwise
 
@@ -88,3 +89,16 @@ def test_pipes_get_no_margin(*, raw: bool) -> None:
     assert isinstance(terminal.answers, io.StringIO)
     escape = "\x1b" if raw else "\ufffd"
     assert terminal.answers.getvalue() == f"a{escape}[31m " + "b" * 200 + "\n"
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_lines_that_end_in_two_characters(*, tty: bool) -> None:
+    """A line's end that two pieces share is one; a carriage return alone is none."""
+    terminal = Terminal(io.StringIO(), Tty() if tty else io.StringIO(), io.StringIO())
+    with showing_answer(terminal) as show:
+        for piece in ("a\r", "\nb\r", "c\r"):
+            show(piece)
+    assert isinstance(terminal.answers, io.StringIO)
+    shown = re.sub(r"\x1b\[\?7[lh]", "", terminal.answers.getvalue())
+    margin = MARGIN if tty else ""
+    assert shown == f"{margin}a\n{margin}b\ufffdc\ufffd\n"
