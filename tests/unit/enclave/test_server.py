@@ -251,7 +251,7 @@ def test_hang_up_cancels(
         assert not generation.cancelled.is_set()
     assert generation.cancelled.wait(PATIENCE_SECONDS)
     wait_until(lambda: enclave.health() == HealthReport(0, 0, 0, 0, refused=1))
-    assert '"hung_up"' in capfd.readouterr().err
+    wait_until(lambda: '"hung_up"' in capfd.readouterr().err)  # which is told last, in one line
 
 
 def test_talking_after_the_request(enclave: Enclave) -> None:
