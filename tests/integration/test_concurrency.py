@@ -145,7 +145,7 @@ def test_place_in_the_queue(endless: Twin, sessions: list[Session]) -> None:
     """
     Whoever has to wait is told a place, which only falls, down to the answer's beginning.
     """
-    number = MAX_ACTIVE_ANSWERS + 4
+    number = MAX_ACTIVE_ANSWERS + 12  # on a busy machine some come when others have ended
     asking = [sessions[index % len(sessions)] for index in range(number)]
     sealed = [seal(session, Options(padding="off", max_tokens=600)) for session in asking]
     answers = at_once(number, lambda index: post(endless, sealed[index]))
