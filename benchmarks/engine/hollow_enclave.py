@@ -94,8 +94,8 @@ class HollowGeneration:
         self._cancelled.set()
 
 
-def _load_hollow(weights: Weights, *, threads: int) -> HollowEngine:
-    del weights, threads
+def _load_hollow(weights: Weights, *, threads: int, owned: bool) -> HollowEngine:
+    del weights, threads, owned
     return HollowEngine()
 
 

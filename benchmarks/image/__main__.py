@@ -37,7 +37,12 @@ def main() -> int:
         prog=".venv/bin/python -m benchmarks.image", description=__doc__
     )
     parser.add_argument("--build", action="store_true", help="build two times, too")
-    parser.add_argument("--start", type=Path, metavar="EIF", help="start this one instead")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="EIF",
+        help="start this one instead, which has its weights inside",
+    )
     options = parser.parse_args()
     print(f"machine   {_machine()}")
     print(f"versions  Python {platform.python_version()}, {platform.platform()}")

@@ -14,6 +14,9 @@ _INT4_COPY_PERCENT: Final = 140
 # the last layer is the embeddings, those are in both; of wider numbers the file stays whole.
 _STREAMED_PERCENT: Final = {"int8": 160, "int4": 180}
 _WIDE_STREAMED_PERCENT: Final = 210
+_MIXTURE_STREAMED_PERCENT: Final = {"int8": 210, "int4": 240}  # of which the file stays, too
+_GRAPH_NAME: Final = "openvino_model.xml"
+_ROUTER: Final = b'type="TopK"'  # in the graph of a mixture of experts
 _WORKING_BYTES: Final = 512 * 1024 * 1024  # Python, libraries, activations, logits
 _KV_SHARE: Final = 2  # keys and values get half of what is free
 _EXACT: Final = "fp32"  # keeps keys and values in 32 bits, too
@@ -39,6 +42,13 @@ def least_engine_bytes(weights: Path, *, weights_inside: bool = True) -> int:
     a_token = sizes.kv_bytes_per_token_f32 if exact else sizes.kv_bytes_per_token_u8
     percent = _INT4_COPY_PERCENT if description.precision == "int4" else _COPY_PERCENT
     if not weights_inside:
-        percent = _STREAMED_PERCENT.get(description.precision, _WIDE_STREAMED_PERCENT)
+        streamed = _MIXTURE_STREAMED_PERCENT if _is_mixture(weights) else _STREAMED_PERCENT
+        percent = streamed.get(description.precision, _WIDE_STREAMED_PERCENT)
     taken = sizes.weights_bytes * percent // 100
     return taken + _KV_SHARE * description.context_length * a_token + _WORKING_BYTES
+
+
+def _is_mixture(weights: Path) -> bool:
+    """Tell whether the graph in *weights* routes tokens; a sealed one cannot be seen."""
+    graph = weights / _GRAPH_NAME
+    return graph.exists() and _ROUTER in graph.read_bytes()

@@ -24,7 +24,6 @@ from openvino._offline_transformations import paged_attention_transformation
 
 from app.enclave.engine.chain import Chain, block_shape, is_cache, load_chain, make_cache
 from app.enclave.engine.mapped import MappedWeights
-from app.enclave.engine.pieces import EXPERTS_RANK
 from app.enclave.engine.step import (
     WANTED,
     Bounds,
@@ -49,6 +48,7 @@ _EXACT: Final = {
     "INFERENCE_PRECISION_HINT": "f32",
     "KV_CACHE_PRECISION": "f32",
 }
+_EXPERTS_RANK: Final = 3  # of matrices: experts, outputs, inputs
 _MOST_GROUP: Final = 256  # activations that share a scale
 _LEAST_GROUP: Final = 32
 
@@ -219,7 +219,7 @@ def find_products(model: openvino.Model) -> Products:
             shape, weights = (operation.input_value(at).partial_shape for at in (0, 1))
             if weights.is_static and shape[-1].is_static:
                 widths.append(_scale_width(operation) or shape[-1].get_length())
-                experts = experts or len(weights) == EXPERTS_RANK
+                experts = experts or len(weights) == _EXPERTS_RANK
     return Products(widths, experts)
 
 

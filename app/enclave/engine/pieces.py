@@ -18,7 +18,6 @@ from app.enclave.engine.mapped import KEPT
 
 MOST_PIECES: Final = 5  # each keeps memory of its own for activations
 LEAST_BYTES: Final = 2**24  # of a piece's matrices
-EXPERTS_RANK: Final = 3  # of matrices: experts, outputs, inputs
 _SLACK: Final = 4  # a cut is at most a quarter of a piece from where pieces are of one size
 
 Edge = tuple[str, int]  # an operation, and which of its outputs
@@ -70,7 +69,7 @@ class _Graph:
     The operations of a model in order, and what follows from constants alone.
 
     Attributes:
-        routes: Some tokens' rows meet some matrices: it is a mixture of experts.
+        routes: It is a mixture of experts: some tokens' rows meet some matrices.
     """
 
     operations: list[openvino.Node]
@@ -99,24 +98,13 @@ class _Graph:
             user = target.get_node()
             if user.get_name() in self.steady:
                 places.append(self.last_product(user))
-            elif self._copies(user, target):
+            elif user.get_type_name() == "MatMul" and target.get_index() == 1:
                 places.append(self.places[user.get_name()])
             else:
                 return KEPT
             if places[-1] == KEPT:
                 return KEPT
         return max(places)
-
-    def _copies(self, user: openvino.Node, target: openvino.Input) -> bool:
-        """
-        Tell whether the library copies *target*, a matrix of *user*, in any step that it computes.
-
-        A product to which no row is routed is not computed, so that an expert's own matrix may be
-        copied in whichever later step is the first to need it. The matrices of all experts in one
-        are copied together.
-        """
-        matrix = user.get_type_name() == "MatMul" and target.get_index() == 1
-        return matrix and (not self.routes or len(target.get_partial_shape()) == EXPERTS_RANK)
 
 
 @dataclass(slots=True)
@@ -155,9 +143,12 @@ def cut(model: openvino.Model, *, copied: bool) -> tuple[list[Piece], list[Const
 
     Args:
         copied: Whether the library copies matrices for good; else all constants are kept, and the
-            model stays in one piece.
+            model stays in one piece. So does a mixture of experts, of which the library computes
+            all where a cut goes through them, and copies an expert's own matrix in whichever step
+            is the first to need it.
     """
     graph = _Graph(model.get_ordered_ops())
+    copied = copied and not graph.routes
     nodes = [node for node in graph.operations if node.get_type_name() == "Constant"]
     arrays = [node.get_tensor_view().data for node in nodes]
     lasts = [graph.last_product(node) if copied else KEPT for node in nodes]

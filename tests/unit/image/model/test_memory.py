@@ -83,3 +83,13 @@ def test_weights_that_come_in(tmp_path: Path, precision: str, mib: int) -> None:
     """
     needed = least_engine_bytes(write_description(tmp_path, precision), weights_inside=False)
     assert needed == (mib + 2 * 128 + 512) * MIB
+
+
+@pytest.mark.parametrize(("precision", "mib"), [("int8", 2100), ("int4", 2400), ("bf16", 2100)])
+def test_mixtures_that_come_in(tmp_path: Path, precision: str, mib: int) -> None:
+    """
+    Of a mixture of experts nothing is given up, whatever its numbers.
+    """
+    folder = write_description(tmp_path, precision)
+    (folder / "openvino_model.xml").write_text('<layer id="7" name="router" type="TopK"/>')
+    assert least_engine_bytes(folder, weights_inside=False) == (mib + 2 * 128 + 512) * MIB
