@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast, get_args
@@ -39,6 +40,8 @@ _PATIENCE: Final = 4  # so many times as long where processors are busy
 _MOST_BYTES: Final = 4 * MAX_CHARACTERS + 1024 * 1024  # of what the program says
 _AT_A_TIME: Final = 2
 _PLACES: Final = threading.BoundedSemaphore(_AT_A_TIME)
+# For programs whose other work shares threads: what waits to be read takes none of those.
+READING: Final = ThreadPoolExecutor(_AT_A_TIME, "reading")
 _FAILED: Final = "it is damaged, or made in a way that is not known here: save it anew"
 _ENDED: Final = (
     "this machine ended the program that reads it, as it does where memory runs out: end other "
