@@ -34,7 +34,7 @@ def find_objects(text: str, *, account: str, region: str) -> frozenset[AssetObje
     """Find the EIFs, zips and weights of the account's bootstrap bucket that *text* fetches."""
     url = re.compile(
         rf"s3://(cdk-[a-z0-9]{{1,10}}-assets-{re.escape(f'{account}-{region}')})/"
-        r"([0-9a-f]{64}\.(?:eif|zip|weights))"
+        rf"([0-9a-f]{{64}}(?:\.eif|\.zip|{re.escape(SUFFIX)}))"
     )
     return frozenset(AssetObject(bucket, key) for bucket, key in url.findall(text))
 
