@@ -10,7 +10,7 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from infra.approved_image import ApprovedImage
-from infra.place import place_of
+from infra.place import object_arn
 from infra.weights_files import WeightsFile
 
 
@@ -35,8 +35,7 @@ class EnclaveImage(Construct):
         )
         self._bucket = self.asset.s3_bucket_name
         keys = (self.asset.s3_object_key, *dict.fromkeys(file.key for file in image.weights))
-        arn = f"arn:{place_of(self).partition}:s3:::{self._bucket}"
-        self.object_arns = tuple(f"{arn}/{key}" for key in keys)
+        self.object_arns = tuple(object_arn(self, self._bucket, key) for key in keys)
 
     def url_of(self, file: WeightsFile) -> str:
         """Give the s3:// URL that *file* has, named by its digest."""

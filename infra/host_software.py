@@ -8,7 +8,7 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from infra.host_files import require_host_software
-from infra.place import place_of
+from infra.place import object_arn
 
 
 class HostSoftware(Construct):
@@ -25,5 +25,4 @@ class HostSoftware(Construct):
         super().__init__(scope, name)
         self.manifest_sha256 = require_host_software(path)
         self.asset = assets.Asset(self, "Files", path=str(path))
-        place = f"{self.asset.s3_bucket_name}/{self.asset.s3_object_key}"
-        self.object_arn = f"arn:{place_of(self).partition}:s3:::{place}"
+        self.object_arn = object_arn(self, self.asset.s3_bucket_name, self.asset.s3_object_key)

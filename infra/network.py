@@ -14,7 +14,7 @@ from constructs import Construct
 from app.protocol.constants import PURPOSE_WEIGHTS
 from infra.attested_policy import for_purpose
 from infra.logs import Logs
-from infra.place import place_of
+from infra.place import object_arn
 from infra.policy_json import Json, statement
 from infra.vpc import ExistingVpc
 
@@ -157,7 +157,7 @@ class Network(Construct):
         only_hosts: Json = {"ArnEquals": {"aws:PrincipalArn": host_role_arn}}
         _allow(endpoint, "Assets", ("s3:GetObject",), file_arns, only_hosts)
         # dnf signs no requests, so there is no principal to name.
-        repositories = f"arn:{place_of(self).partition}:s3:::{packages_bucket}/*"
+        repositories = object_arn(self, packages_bucket, "*")
         _allow(endpoint, "Packages", ("s3:GetObject",), [repositories], None)
 
 

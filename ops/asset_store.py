@@ -4,7 +4,7 @@ The asset store: what deployments of a stack left in the CDK's bootstrap bucket.
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,7 +34,7 @@ def find_objects(text: str, *, account: str, region: str) -> frozenset[AssetObje
     """Find the EIFs, zips and weights of the account's bootstrap bucket that *text* fetches."""
     url = re.compile(
         rf"s3://(cdk-[a-z0-9]{{1,10}}-assets-{re.escape(f'{account}-{region}')})/"
-        r"([0-9a-f]{64}\.(?:eif|zip|weights))"
+        rf"([0-9a-f]{{64}}(?:\.eif|\.zip|{re.escape(SUFFIX)}))"
     )
     return frozenset(AssetObject(bucket, key) for bucket, key in url.findall(text))
 
@@ -115,18 +115,12 @@ def find_unfinished(session: boto3.Session, item: AssetObject, *, account: str) 
 
 
 def _remove(session: boto3.Session, item: AssetObject, account: str) -> str:
-    s3 = session.client("s3")
-    versions = list(_versions(session, item, account))
-    for start in range(0, len(versions), _BATCH):
-        with asking("s3:DeleteObjectVersion"):
-            done = s3.delete_objects(
-                Bucket=item.bucket,
-                ExpectedBucketOwner=account,
-                Delete={"Objects": versions[start : start + _BATCH], "Quiet": True},
-            )
-        if errors := done.get("Errors"):
-            return f"{errors[0].get('Code')}: {errors[0].get('Message')}"
+    found = find_versions(session, item.bucket, account=account, prefix=item.key)
+    versions = [version for version in found if version["Key"] == item.key]
+    if failure := remove_versions(session, item.bucket, versions, account=account):
+        return f"{failure.get('Code')}: {failure.get('Message')}"
     if item.key.endswith(SUFFIX):  # the CDK sends all else in one piece
+        s3 = session.client("s3")
         for upload_id in find_unfinished(session, item, account=account):
             with asking("s3:AbortMultipartUpload"):
                 s3.abort_multipart_upload(
@@ -138,11 +132,42 @@ def _remove(session: boto3.Session, item: AssetObject, account: str) -> str:
     return ""
 
 
-def _versions(session: boto3.Session, item: AssetObject, account: str) -> Iterator[dict[str, str]]:
+def find_versions(
+    session: boto3.Session, bucket: str, *, account: str, prefix: str = ""
+) -> list[dict[str, str]]:
+    """
+    Find all versions, and markers of deletion, of what *bucket* has under names with *prefix*.
+
+    Raises:
+        AwsError: As `asking`.
+    """
     pages = session.client("s3").get_paginator("list_object_versions")
     with asking("s3:ListBucketVersions"):
-        found = pages.paginate(Bucket=item.bucket, Prefix=item.key, ExpectedBucketOwner=account)
-        for page in found:
-            for version in (*page.get("Versions", []), *page.get("DeleteMarkers", [])):
-                if version["Key"] == item.key:
-                    yield {"Key": version["Key"], "VersionId": version["VersionId"]}
+        return [
+            {"Key": version["Key"], "VersionId": version["VersionId"]}
+            for page in pages.paginate(Bucket=bucket, Prefix=prefix, ExpectedBucketOwner=account)
+            for version in (*page.get("Versions", []), *page.get("DeleteMarkers", []))
+        ]
+
+
+def remove_versions(
+    session: boto3.Session, bucket: str, versions: Sequence[Mapping[str, str]], *, account: str
+) -> Mapping[str, str]:
+    """
+    Remove *versions*, until one cannot be; give what S3 says of that one, nothing where all went.
+
+    Raises:
+        AwsError: As `asking`.
+    """
+    s3 = session.client("s3")
+    for start in range(0, len(versions), _BATCH):
+        with asking("s3:DeleteObjectVersion"):
+            done = s3.delete_objects(
+                Bucket=bucket,
+                ExpectedBucketOwner=account,
+                Delete={"Objects": versions[start : start + _BATCH], "Quiet": True},
+            )
+        errors: Sequence[Mapping[str, str]] = done.get("Errors", ())
+        if errors:
+            return errors[0]
+    return {}

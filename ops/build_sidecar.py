@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from image.container.context import PLATFORMS, link
 from image.debian.archive import run
 from image.debian.base import make_base
 
@@ -22,7 +23,6 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 USER: Final = 65532  # nobody's on any distribution; the examples have it
 _SITE: Final = "usr/lib/python3/dist-packages"
 _LOCK: Final = ROOT / "requirements" / "chatbot.txt"
-_PLATFORMS: Final = (*(f"manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)), "any")
 # Folders that the image has for the sidecar's user, with their modes.
 _FOLDERS: Final = {"run/enclave-llm": 0o700, "config": 0o755, "home": 0o700}
 # Of AWS's services, those that the client calls.
@@ -49,7 +49,7 @@ def build_sidecar(wheel: Path, out: Path, *, base: Path, wheels: Path | None = N
     fresh.mkdir(parents=True)
     for name in ("Dockerfile", "compose.yaml", "ecs-task.json"):
         shutil.copyfile(ROOT / "sidecar" / name, fresh / name)
-    _link(base, fresh / "base.tar")
+    link(base, fresh / "base.tar")
     with tempfile.TemporaryDirectory(dir=fresh) as place:
         site = Path(place)
         _install(site, wheels)
@@ -68,7 +68,7 @@ def _install(site: Path, wheels: Path | None) -> None:
             *(sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"),
             *("--no-deps", "--no-compile", "--require-hashes", "--only-binary=:all:"),
             *("--implementation=cp", "--python-version=3.11"),
-            *(f"--platform={name}" for name in _PLATFORMS),
+            *(f"--platform={name}" for name in PLATFORMS),
             *here,
             *(f"--target={site}", f"--requirement={_LOCK}"),
         )
@@ -97,11 +97,3 @@ def _find_files(site: Path) -> Iterator[Path]:
         unused = len(within) > 1 and within[0] not in _SERVICES
         if path.is_file() and not unused and path.relative_to(site).parts[0] != "bin":
             yield path
-
-
-def _link(source: Path, target: Path) -> None:
-    """Link where the disk is the same: the base is large."""
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)

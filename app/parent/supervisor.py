@@ -10,7 +10,6 @@ numbers; an asker's trust does not rest on it.
 import argparse
 import json
 import secrets
-import signal
 import sys
 import threading
 import time
@@ -36,6 +35,7 @@ from app.parent.emf import encode_metrics
 from app.parent.nitro_cli import EIF_PATH, NAME, NitroCli, NitroCliError, RunningEnclave
 from app.parent.observe import log, log_to_stderr
 from app.parent.relay import health
+from app.parent.stop import stop_on_signals
 from app.parent.vsock import vsock_connector
 from app.protocol.errors import AppError, ConfigError
 from app.protocol.messages import HealthReport
@@ -338,11 +338,9 @@ def main() -> int:
         config = HostConfig.from_file(options.config)
     except ConfigError as error:
         parser.error(str(error))
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     ask_health = partial(health, vsock_connector(config.enclave_cid))
-    supervise(Supervisor(config, NitroCli(), ask_health), config.stack_name, stop)
+    supervisor = Supervisor(config, NitroCli(), ask_health)
+    supervise(supervisor, config.stack_name, stop_on_signals())
     return 0
 
 

@@ -9,7 +9,6 @@ the files that `model.json` in its folder lists, and no others: as they are, or 
 
 import argparse
 import hashlib
-import signal
 import socket
 import sys
 import threading
@@ -25,6 +24,7 @@ from typing import Final
 from app.parent.config import HostConfig
 from app.parent.observe import log, log_to_stderr
 from app.parent.role_credentials import role_credentials
+from app.parent.stop import stop_on_signals
 from app.protocol.asker.weights import (
     KEY_NAME,
     MAX_KEY_FILE_BYTES,
@@ -301,9 +301,7 @@ def main() -> int:
         served = read_served(options.folder, bytes.fromhex(config.weights_sha256))
     except ConfigError as error:
         parser.error(str(error))
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     make_key = partial(make_key_message, served, fips=config.fips, credentials=role_credentials)
     server = WeightsServer(served, make_key, admits=_is_enclave(config.enclave_cid))
     server.serve(_listen(), stop)

@@ -18,8 +18,11 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 DOCKERFILE: Final = ROOT / "app" / "enclave" / "Dockerfile"
 MODULES: Final = ROOT / "tests" / "golden" / "enclave_modules.txt"
 LOCKED: Final = ROOT / "requirements" / "enclave.txt"
-_PLATFORMS: Final = (*(f"manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)), "any")
-_OLD_PLATFORMS: Final = ("manylinux2014_x86_64",)
+# What Debian 12's Python takes, the best first.
+PLATFORMS: Final = (
+    *(f"manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)),
+    *("any", "manylinux2014_x86_64"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ def stage_context(folder: Path, inputs: Inputs, *, seconds: int) -> None:
     _copy_weights(inputs, folder / "weights")
     (folder / "wheels").mkdir()
     for wheel in inputs.wheels.glob("*.whl"):
-        _copy(wheel, folder / "wheels" / wheel.name)
+        link(wheel, folder / "wheels" / wheel.name)
     for path in (folder, *folder.rglob("*")):
         if path.parent.name != "wheels":
             os.utime(path, (seconds, seconds))
@@ -101,7 +104,7 @@ def fetch_wheels(folder: Path) -> Path:
 
 def _pip(target: Path) -> tuple[str, ...]:
     """Ask for what runs in the image, whatever runs here."""
-    platforms = [f"--platform={name}" for name in (*_PLATFORMS, *_OLD_PLATFORMS)]
+    platforms = [f"--platform={name}" for name in PLATFORMS]
     download = ("-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps")
     python = ("--only-binary=:all:", "--python-version=3.11", "--implementation=cp")
     return (sys.executable, *download, *python, *platforms, f"--dest={target}")
@@ -125,8 +128,8 @@ def _copy_weights(inputs: Inputs, target: Path) -> None:
     shutil.copyfile(inputs.weights / MANIFEST_NAME, target / MANIFEST_NAME)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Link where the disk is the same: wheels are large."""
+def link(source: Path, target: Path) -> None:
+    """Let *target* be *source*, which is large: linked where the disk is the same, else copied."""
     try:
         target.hardlink_to(source)
     except OSError:

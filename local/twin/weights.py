@@ -6,13 +6,12 @@ Started by `local.twin.twin`.
 
 import argparse
 import hashlib
-import signal
-import threading
 from functools import partial
 from pathlib import Path
 
 from app.parent.observe import log_to_stderr
 from app.parent.role_credentials import role_credentials
+from app.parent.stop import stop_on_signals
 from app.parent.weights import WeightsServer, make_key_message, read_served
 from app.protocol.errors import ConfigError
 from app.protocol.package import MANIFEST_NAME
@@ -33,8 +32,7 @@ def main() -> None:
         served = read_served(options.weights, digest)
     except (ConfigError, OSError) as error:
         parser.error(str(error))
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = stop_on_signals()
     credentials = partial(role_credentials, "127.0.0.1", options.metadata_port)
     make_key = partial(make_key_message, served, fips=False, credentials=credentials)
     WeightsServer(served, make_key).serve(listen_on(options.listen), stop)

@@ -5,10 +5,9 @@ The build stack of an account: made, found, emptied and taken down.
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import boto3
 
@@ -16,12 +15,11 @@ from app.chatbot.console import Terminal
 from app.chatbot.deployment.stack import describe_stack
 from app.protocol.errors import ConfigError
 from infra.building import BUCKET_OUTPUT, PROJECT_OUTPUT
+from ops.asset_store import find_versions, remove_versions
 from ops.aws import AwsError, asking
 from ops.child import run
 from ops.finding import counted
 from ops.live_stack import MISSING
-
-_BATCH: Final = 1000  # S3 DeleteObjects, Objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,33 +104,15 @@ def remove_stack(account: Account, place: Place, terminal: Terminal) -> None:
 
         AwsError: As `asking`; or an object cannot be removed.
     """
-    removed = sum(_empty(account, place.bucket))
+    removed = _empty(account, place.bucket)
     terminal.note(f"removed {counted(removed, 'object')} of s3://{place.bucket}")
     _run_cdk(account, "infra.empty_stack", terminal, "destroy", "--force")
 
 
-def _empty(account: Account, bucket: str) -> Iterator[int]:
-    client = account.session.client("s3")
-    pages = client.get_paginator("list_object_versions")
-    with asking("s3:ListBucketVersions"):
-        for page in pages.paginate(Bucket=bucket, ExpectedBucketOwner=account.id):
-            versions = [
-                {"Key": version["Key"], "VersionId": version["VersionId"]}
-                for version in (*page.get("Versions", []), *page.get("DeleteMarkers", []))
-            ]
-            yield _delete(account, bucket, versions)
-
-
-def _delete(account: Account, bucket: str, versions: Sequence[dict[str, str]]) -> int:
-    for start in range(0, len(versions), _BATCH):
-        with asking("s3:DeleteObjectVersion"):
-            done = account.session.client("s3").delete_objects(
-                Bucket=bucket,
-                ExpectedBucketOwner=account.id,
-                Delete={"Objects": versions[start : start + _BATCH], "Quiet": True},
-            )
-        if errors := done.get("Errors"):
-            raise AwsError(f"{errors[0].get('Key')} stays: {errors[0].get('Message')}")
+def _empty(account: Account, bucket: str) -> int:
+    versions = find_versions(account.session, bucket, account=account.id)
+    if failure := remove_versions(account.session, bucket, versions, account=account.id):
+        raise AwsError(f"{failure.get('Key')} stays: {failure.get('Message')}")
     return len(versions)
 
 

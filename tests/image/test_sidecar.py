@@ -26,13 +26,9 @@ class Buildah:
     """buildah with storage of its own."""
 
     def __init__(self, folder: Path) -> None:
-        own = ("--root", str(folder / "layers"), "--runroot", str(folder / "run"))
-        self._command = ("buildah", *own)
-        self._environment = {
-            **os.environ,
-            "STORAGE_DRIVER": "vfs",
-            "BUILDAH_ISOLATION": "chroot",
-        }
+        builder = find_builder(folder)
+        self._command = (builder.name, *builder.storage)
+        self._environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """Run it; give what it prints."""

@@ -556,6 +556,25 @@ def test_removed(
     assert "stack enclave-llm-build does not build images" in capsys.readouterr().err
 
 
+def test_an_object_that_stays(
+    command: Callable[..., int], aws: StubbedAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    The stack is not removed while something of its bucket stays, which is told with the reason.
+    """
+    outputs = {"BucketName": "b", "ProjectName": "p"}
+    listed = [{"OutputKey": name, "OutputValue": value} for name, value in outputs.items()]
+    live = {"StackName": "n", "StackId": "s", "CreationTime": NOW, "StackStatus": "CREATE_COMPLETE"}
+    aws.answers("cloudformation", "describe_stacks", {"Stacks": [{**live, "Outputs": listed}]})
+    versions = [{"Key": "sources/a.zip", "VersionId": "1"}]
+    aws.answers("s3", "list_object_versions", {"Versions": versions})
+    refusal = {"Key": "sources/a.zip", "Code": "AccessDenied", "Message": "not you"}
+    aws.answers("s3", "delete_objects", {"Errors": [refusal]})
+    assert command("--remove", "--yes") == 1
+    assert "sources/a.zip stays: not you" in capsys.readouterr().err
+    aws.assert_all_asked()
+
+
 def test_boot_files(tmp_path: Path) -> None:
     """
     The nitro kit needs none; Amazon's are sent where they are named, and else fetched there.
