@@ -20,7 +20,14 @@ from tokenizers import Tokenizer
 
 from app.protocol.package import Check, Sizes
 from image.model.export import export_model, first_line, require_faithful
-from image.model.graph import GRAPH_NAME, NUMBERS_NAME, compile_plain, compute_logits, logprobs
+from image.model.graph import (
+    CORE,
+    GRAPH_NAME,
+    NUMBERS_NAME,
+    compile_plain,
+    compute_logits,
+    logprobs,
+)
 from image.model.source import TOKENIZER_NAME, SaveError, tell
 
 CHECK_TEXT: Final = (
@@ -91,7 +98,7 @@ def convert(
         folder = Path(name)
         exported = export_model(source, folder, narrow=narrow, dequantize=dequantize, length=length)
         gc.collect()
-        graph = openvino.Core().read_model(folder / GRAPH_NAME)
+        graph = CORE.read_model(folder / GRAPH_NAME)
         if precision in RECIPES:
             tell(f"compressing weights to {precision}")
             graph = compress(graph, RECIPES[precision])

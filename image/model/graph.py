@@ -13,6 +13,8 @@ from openvino import opset13 as operations
 
 GRAPH_NAME: Final = "openvino_model.xml"
 NUMBERS_NAME: Final = "openvino_model.bin"
+# One, and for good: see docs/upstream/openvino-signal-stack.md.
+CORE: Final = openvino.Core()
 # Nothing is quantized but the weights: other processors compute the same, but for rounding.
 EXACT: Final = {
     "INFERENCE_PRECISION_HINT": "f32",
@@ -26,8 +28,7 @@ Logits = NDArray[np.float64]
 
 def compile_plain(folder: Path) -> openvino.CompiledModel:
     """Compile the graph in *folder* so that it computes logits only where they are asked for."""
-    core = openvino.Core()
-    model = core.read_model(folder / GRAPH_NAME)
+    model = CORE.read_model(folder / GRAPH_NAME)
     head = model.get_results()[0].input_value(0).get_node()
     while head.get_type_name() != "MatMul" and head.get_input_size():
         head = head.input_value(0).get_node()
@@ -39,7 +40,7 @@ def compile_plain(folder: Path) -> openvino.CompiledModel:
         head.input(0).replace_source_output(chosen.output(0))
         model.add_parameters([places])
         model.validate_nodes_and_infer_types()
-    return core.compile_model(model, "CPU", EXACT)
+    return CORE.compile_model(model, "CPU", EXACT)
 
 
 def compute_logits(

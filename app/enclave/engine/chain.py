@@ -13,6 +13,9 @@ from app.enclave.engine.mapped import KEPT, MappedWeights
 from app.enclave.engine.pieces import Link, cut
 from app.protocol.errors import WeightsError
 
+# The process's only one, and for good. With its core the library gives up a signal stack, which the
+# thread that first compiled may have still: docs/upstream/openvino-signal-stack.md.
+CORE: Final = openvino.Core()
 _LEAST_BITS: Final = 8  # of keys and values: two in one byte are no array, to be lent and wiped
 
 
@@ -112,13 +115,13 @@ def load_chain(
     Raises:
         WeightsError: Keys and values have less than 8 bits; or the kernel gives up no memory.
     """
-    core, chains = openvino.Core(), [Chain(mapped) for _ in steps]
+    chains = [Chain(mapped) for _ in steps]
     pieces, constants = cut(model, copied=copied)
     for constant in constants:
         mapped.note(constant.array, constant.last_piece)
     chains[0].frees = any(constant.last_piece != KEPT for constant in constants)
     for number, piece in enumerate(pieces):
-        compiled = core.compile_model(piece.model, "CPU", config)
+        compiled = CORE.compile_model(piece.model, "CPU", config)
         for chain, step in zip(chains, steps, strict=True):
             chain.add(compiled, piece.links)
             chain.set_step(step)

@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 from openvino import opset13 as operations
 from openvino._offline_transformations import paged_attention_transformation
 
-from app.enclave.engine.chain import Chain, block_shape, is_cache, load_chain, make_cache
+from app.enclave.engine.chain import (
+    CORE,
+    Chain,
+    block_shape,
+    is_cache,
+    load_chain,
+    make_cache,
+)
 from app.enclave.engine.mapped import MappedWeights
 from app.enclave.engine.step import (
     WANTED,
@@ -207,7 +214,7 @@ def _load(weights: Weights, settings: Settings, *, owned: bool) -> Chain:
     """Read the model, exchange its attention, and load it for this processor."""
     mapped = MappedWeights(weights.folder / _NUMBERS_NAME, owned=owned)
     graph = (weights.folder / _GRAPH_NAME).read_text("utf-8")
-    model = openvino.Core().read_model(graph, mapped.tensor)
+    model = CORE.read_model(graph, mapped.tensor)
     paged_attention_transformation(model)
     _choose_logits(model)
     config = settings.for_library(find_products(model))

@@ -14,7 +14,7 @@ from openvino._offline_transformations import paged_attention_transformation
 
 from app.enclave.engine import pieces
 from app.enclave.engine.cache import blocks_for
-from app.enclave.engine.chain import is_cache, load_chain, make_cache
+from app.enclave.engine.chain import CORE, is_cache, load_chain, make_cache
 from app.enclave.engine.mapped import KEPT, MappedWeights
 from app.enclave.engine.model import OpenVinoModel, Settings, find_products
 from app.enclave.engine.step import Rows, encode_step
@@ -132,14 +132,14 @@ def test_every_embedding_is_as_it_was(tmp_path: Path) -> None:
     shutil.copytree(DEMO, folder)
     weights = load_weights(folder)
     graph = (folder / "openvino_model.xml").read_text()
-    plain = openvino.Core().read_model(DEMO / "openvino_model.xml")
+    plain = CORE.read_model(DEMO / "openvino_model.xml")
     asked = plain.input("input_ids").get_node()
-    table = openvino.Core().compile_model(
+    table = CORE.compile_model(
         openvino.Model([embeddings(plain).output(0)], [asked]), "CPU",
         {"INFERENCE_PRECISION_HINT": "f32"},
     )  # fmt: skip
     mapped = MappedWeights(folder / "openvino_model.bin", owned=True)
-    model = openvino.Core().read_model(graph, mapped.tensor)
+    model = CORE.read_model(graph, mapped.tensor)
     paged_attention_transformation(model)
     model.add_results([openvino.opset13.result(embeddings(model).output(0))])
     blocks = list(range(blocks_for(128)))
