@@ -15,6 +15,7 @@ from app.protocol.errors import EngineError
 from app.protocol.question import SCALE, Options
 
 NEAR = 1e-5  # of a limit, where rounding may decide
+ROUNDINGS = 4  # of a logit to 32 bits, on its way through biases and penalties
 
 
 def make(
@@ -83,27 +84,32 @@ class Reference:
             adjusted.append(value if allowed[token] else -math.inf)
         return adjusted
 
+    def near(self, adjusted: Sequence[float]) -> float:
+        """Give how far rounding may take a chance, as a share of it: at low temperatures, far."""
+        largest = np.float32(max(abs(value) for value in adjusted if value > -math.inf))
+        return NEAR + ROUNDINGS * float(np.spacing(largest)) / self.options.temperature
+
     def chances(self, adjusted: Sequence[float]) -> list[float]:
         """Give what each token's chance is; raises where rounding may decide."""
-        o, highest = self.options, max(adjusted)
+        o, highest, near = self.options, max(adjusted), self.near(adjusted)
         chances = [math.exp((value - highest) / o.temperature) for value in adjusted]
-        chances = self._keep(chances, o.min_p)
+        chances = self._keep(chances, o.min_p, near)
         if 0 < o.top_k < len(chances):
             least = sorted(adjusted)[-o.top_k]
-            assume(all(v == least or abs(v - least) > NEAR for v in adjusted))
+            assume(all(v == least or abs(v - least) > near * o.temperature for v in adjusted))
             chances = [c if v >= least else 0 for c, v in zip(chances, adjusted, strict=True)]
         if o.top_p < 1:
             mass, before = o.top_p * sum(chances), 0.0
             for chance in sorted(chances, reverse=True):
-                assume(abs(before - mass) > NEAR * mass)
+                assume(abs(before - mass) > near * mass)
                 if before < mass:
                     least = chance
                 before += chance
-            chances = self._keep(chances, least)
+            chances = self._keep(chances, least, near)
         return [chance / sum(chances) for chance in chances]
 
-    def _keep(self, chances: list[float], least: float) -> list[float]:
-        assume(all(c == least or abs(c - least) > NEAR * least for c in chances))
+    def _keep(self, chances: list[float], least: float, near: float) -> list[float]:
+        assume(all(c == least or abs(c - least) > near * least for c in chances))
         return [chance if chance >= least else 0 for chance in chances]
 
     def logprob(self, logits: Sequence[float], allowed: Sequence[bool], token: int) -> float:
@@ -161,7 +167,8 @@ def test_as_the_plain_reference(
             chances = reference.chances(adjusted)
             before = sum(chances[:token])
             assert chances[token] > 0
-            assert before - NEAR <= random.share <= before + chances[token] + NEAR
+            near = reference.near(adjusted)
+            assert before - near <= random.share <= before + chances[token] + near
         told = choice.logprob
         assert (told is None) == (options.logprobs is None)
         if told is not None:
