@@ -29,11 +29,13 @@ _FAR_BEHIND: Final = 2**30  # bytes; no kept file is as long
 _OTHERS: Final = 0o077
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
-# What comes when the terminal is closed.
+# What comes when the terminal is closed; and what has Windows put a process in a group of its own.
 if sys.platform == "win32":
     HANG_UP: Final = signal.SIGBREAK
+    _NEW_GROUP: Final = subprocess.CREATE_NEW_PROCESS_GROUP
 else:
     HANG_UP: Final = signal.SIGHUP
+    _NEW_GROUP: Final = 0
 
 
 def config_home() -> Path:
@@ -234,22 +236,14 @@ def start_group(
     command: Sequence[str], environment: Mapping[str, str]
 ) -> "subprocess.Popen[bytes]":
     """Start *command*, unheard, with what it starts in a group of its own, which Ctrl-C spares."""
-    if sys.platform == "win32":
-        return subprocess.Popen(
-            command,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            creationflags=subprocess.CREATE_NEW_PROCESS_GROUP,
-        )
     return subprocess.Popen(
         command,
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        creationflags=_NEW_GROUP,
+        start_new_session=sys.platform != "win32",
     )
 
 

@@ -17,16 +17,10 @@ from app.protocol.errors import EnvelopeError, ProtocolError
 from app.protocol.weights import WEIGHTS_PIECE_BYTES
 
 
-def piece_aead(data_key: bytes, package_digest: bytes, file_digest: bytes) -> AESGCM:
-    """Give what the pieces of one file are sealed with, under a key of the file's own."""
-    info = LABEL + b"weights" + package_digest + file_digest
-    return AESGCM(HKDF(SHA256(), DATA_KEY_BYTES, None, info).derive(data_key))
-
-
 @dataclass(frozen=True, slots=True)
 class PieceOpener:
     """
-    Opens the pieces of one sealed file.
+    Opens the pieces of one sealed file, which are sealed under a key of its own.
 
     Args:
         data_key: 32 bytes, the weights data key.
@@ -53,9 +47,15 @@ class PieceOpener:
         size = len(sealed) - GCM_TAG_BYTES
         if not (1 <= size <= WEIGHTS_PIECE_BYTES and (last or size == WEIGHTS_PIECE_BYTES)):
             raise ProtocolError(f"sealed piece of {len(sealed)} bytes")
-        aead = piece_aead(self.data_key, self.package_digest, self.file_digest)
         try:
-            nonce = number.to_bytes(11) + bytes([last])
-            return aead.decrypt(nonce, sealed, self.key_arn.text.encode())
+            return self._aead().decrypt(*self._placed(sealed, number, last=last))
         except InvalidTag:
             raise EnvelopeError("piece of the weights does not open") from None
+
+    def _aead(self) -> AESGCM:
+        info = LABEL + b"weights" + self.package_digest + self.file_digest
+        return AESGCM(HKDF(SHA256(), DATA_KEY_BYTES, None, info).derive(self.data_key))
+
+    def _placed(self, data: bytes, number: int, *, last: bool) -> tuple[bytes, bytes, bytes]:
+        """Give nonce, *data* and what is authenticated besides."""
+        return number.to_bytes(11) + bytes([last]), data, self.key_arn.text.encode()

@@ -2,7 +2,6 @@
 A start in the emulated enclave: from QEMU's own start to the heartbeat and the first attestation.
 """
 
-import os
 import socket
 import tempfile
 import time
@@ -14,9 +13,9 @@ from typing import Final
 
 from app.protocol.frames import encode_frame
 from app.protocol.messages import Kind, encode_message
+from benchmarks.engine.machine import process_seconds
 from local.emulator.build_qemu import build_qemu
 from local.emulator.machine import Place, boot, enclave_socket, write_signer
-from local.processes.supervise import Child
 from local.signers.pki import make_chain, make_root
 
 _REQUEST: Final = encode_frame(encode_message(Kind.ATTEST, bytes(32)))
@@ -56,7 +55,7 @@ def measure_start(eif: Path) -> Start:
             if time.monotonic() - started > _LIMIT_SECONDS:
                 raise TimeoutError(f"no attestation after {_LIMIT_SECONDS} s")
             time.sleep(_POLL_SECONDS)
-        return Start(heartbeat, time.monotonic() - started, _processor_seconds(machine))
+        return Start(heartbeat, time.monotonic() - started, process_seconds(machine.pid))
 
 
 def _attests(path: Path) -> bool:
@@ -67,8 +66,3 @@ def _attests(path: Path) -> bool:
         stream.sendall(_REQUEST)
         return stream.recv(_KIND_AT + 1)[_KIND_AT:] == bytes([Kind.ATTESTATION])
     return False
-
-
-def _processor_seconds(machine: Child) -> float:
-    fields = Path(f"/proc/{machine.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -33,9 +33,7 @@ def test_experts_are_gathered(
         most_blocks=4,
         most_bytes=2**30,
     )
-    (request,) = model._chain._requests
-    graph = request.get_compiled_model().get_runtime_model()
-    kinds = Counter(op.get_rt_info()["layerType"].astype(str) for op in graph.get_ops())
+    kinds = count_kinds(model)
     assert kinds["GatherMatmul"] + kinds["GatherMatmulCompressed"] == LAYERS * products
     assert kinds["MatMul"] == 1  # the frequencies of rotary embeddings
 
@@ -56,7 +54,7 @@ def test_experts_that_no_step_had_used(
     model = load(weights, owned=True)
     left = (folder / "openvino_model.bin").stat().st_blocks * 512
     assert left > 0.9 * numbers
-    assert len(model._chain._requests) == 1
+    assert count_kinds(model)["GatherMatmul"] == (LAYERS * 3 if name == "mixtral" else 0)
     monkeypatch.setattr(engine_model, "_COPIED", ())
     whole = load(load_weights(made / "narrow" / name), owned=False)
     chance = np.random.default_rng(1)
@@ -64,6 +62,13 @@ def test_experts_that_no_step_had_used(
         tokens = chance.integers(4, 2000, count).tolist()
         step = [Rows(tokens, 0, list(range(blocks_for(count))), 1)]
         assert np.array_equal(model.forward(step), whole.forward(step))
+
+
+def count_kinds(model: OpenVinoModel) -> Counter[str]:
+    """Count the operations of *model*, which is in one piece, by what the library made of them."""
+    (request,) = model._chain._requests
+    graph = request.get_compiled_model().get_runtime_model()
+    return Counter(op.get_rt_info()["layerType"].astype(str) for op in graph.get_ops())
 
 
 def load(weights: Weights, *, owned: bool) -> OpenVinoModel:

@@ -64,7 +64,6 @@ def limit(*, seconds: int, memory_bytes: int) -> None:
     """
     if sys.platform != "win32":
         limits = {
-            resource.RLIMIT_CPU: seconds,
             resource.RLIMIT_CORE: 0,
             resource.RLIMIT_FSIZE: 0,
             resource.RLIMIT_NPROC: 0,
@@ -75,6 +74,8 @@ def limit(*, seconds: int, memory_bytes: int) -> None:
             (_OWN / "oom_score_adj").write_text("1000")  # the first to go where memory runs out
         for kind, most in limits.items():
             resource.setrlimit(kind, (most, most))
+        # The first ends it by SIGXCPU, which says why; the second by SIGKILL, as others do.
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
 
 
 def close_in() -> None:

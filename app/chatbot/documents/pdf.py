@@ -68,7 +68,7 @@ def read_pdf(data: bytes, pages: str) -> tuple[tuple[Page, ...], int, int, tuple
     unreadable = [number for number, text in found.items() if text is None]
     cleaned = {number: clean(text or "") for number, text in found.items()}
     read = tuple(Page(number, text) for number, (text, _) in cleaned.items() if text.strip())
-    blank = [number for number in chosen if number not in {page.number for page in read}]
+    blank = [number for number, (text, _) in cleaned.items() if not text.strip()]
     if not read:
         raise DocumentError(_nothing(len(blank), unreadable))
     notes = _note(sorted({*blank} - {*unreadable}), unreadable)

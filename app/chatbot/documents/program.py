@@ -114,7 +114,8 @@ def _choose(text: str, pages: str, notes: tuple[str, ...], *, rows: bool = False
         raise DocumentError("it has no text: choose another file")
     total = parts[-1].number
     chosen = parse_pages(pages, total, "part")
-    found = tuple(part for part in parts if part.number in set(chosen))
+    wanted = set(chosen)
+    found = tuple(part for part in parts if part.number in wanted)
     if not found:
         raise DocumentError(f"parts {show_pages(chosen)} have no text: choose others")
     notes = (*(note_rows(cleaned) if rows else ()), *notes, *note_unseen(unseen))

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast, get_args
@@ -39,7 +40,13 @@ _PATIENCE: Final = 4  # so many times as long where processors are busy
 _MOST_BYTES: Final = 4 * MAX_CHARACTERS + 1024 * 1024  # of what the program says
 _AT_A_TIME: Final = 2
 _PLACES: Final = threading.BoundedSemaphore(_AT_A_TIME)
+# For programs whose other work shares threads: what waits to be read takes none of those.
+READING: Final = ThreadPoolExecutor(_AT_A_TIME, "reading")
 _FAILED: Final = "it is damaged, or made in a way that is not known here: save it anew"
+_ENDED: Final = (
+    "this machine ended the program that reads it, as it does where memory runs out: end other "
+    "programs, and try again, or choose some of its pages"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +122,13 @@ def _run(name: str, data: bytes, pages: str, limits: Limits) -> bytes:
         program.wait()
     if said and len(said) <= _MOST_BYTES:
         return said
-    if late.is_set() or _was_out_of_time(program.returncode):
+    ended_by = _signal_of(program.returncode)
+    if late.is_set() or ended_by == "SIGXCPU":
         raise DocumentError(
             f"reading it takes over {limits.seconds} s, as it does for no ordinary file: choose "
             "some of its pages, or save it anew"
         )
-    raise DocumentError(_FAILED)
+    raise DocumentError(_ENDED if ended_by == "SIGKILL" else _FAILED)
 
 
 def _begin() -> "subprocess.Popen[bytes]":
@@ -157,9 +165,9 @@ def _exchange(program: "subprocess.Popen[bytes]", given: bytes) -> bytes:
         return b""
 
 
-def _was_out_of_time(code: int) -> bool:
-    """Tell whether the kernel ended a program for the time that it took."""
-    return code < 0 and signal.Signals(-code).name in {"SIGKILL", "SIGXCPU"}
+def _signal_of(code: int) -> str:
+    """Name the signal that ended a program of exit *code*, "" where none did."""
+    return signal.Signals(-code).name if code < 0 else ""
 
 
 def _parse(name: str, said: bytes) -> Document:

@@ -128,7 +128,11 @@ class GivenMessage(Body):
     @property
     def files(self) -> int:
         """How many files it has."""
-        return sum(isinstance(part, _File) for part in self.content or ())
+        return sum(isinstance(part, _File) for part in self._parts)
+
+    @property
+    def _parts(self) -> list[_Part]:
+        return self.content if isinstance(self.content, list) else []
 
     def with_files_read(self, place: str) -> Self:
         """
@@ -137,16 +141,15 @@ class GivenMessage(Body):
         Raises:
             RequestError: One cannot be read, or it is not a user's.
         """
-        parts = self.content if isinstance(self.content, list) else []
-        files = [part.file if isinstance(part, _File) else None for part in parts]
+        files = [part.file if isinstance(part, _File) else None for part in self._parts]
         if not any(files):
             return self
-        places = [f"{place}.content[{number}].file" for number in range(len(parts))]
+        places = [f"{place}.content[{number}].file" for number in range(len(files))]
         if self.role != "user":
             raise _misplaced(
                 next(p for p, file in zip(places, files, strict=True) if file), "a user"
             )
-        shown = zip(show_files(files, places), parts, strict=True)
+        shown = zip(show_files(files, places), self._parts, strict=True)
         read = [part if text is None else _Text(type="text", text=text) for text, part in shown]
         return self.model_copy(update={"content": read})
 

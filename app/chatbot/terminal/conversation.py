@@ -28,9 +28,9 @@ from app.chatbot.terminal.keeping import Keeping
 from app.chatbot.terminal.kept import Kept
 from app.chatbot.terminal.progress import showing_progress
 from app.chatbot.terminal.prompt_line import read_lines, read_secret
-from app.chatbot.terminal.sealed_file import MIN_PASSPHRASE
+from app.chatbot.terminal.sealed_file import MIN_PASSPHRASE, require_room
 from app.chatbot.terminal.showing import showing_answer
-from app.chatbot.terminal.transcript import Transcript, require_room, save_transcript
+from app.chatbot.terminal.transcript import Transcript, save_transcript
 from app.protocol.errors import AppError, ConfigError, TooLongError
 from app.protocol.question import Options
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.chatbot.console import Terminal
+from app.chatbot.documents.document import count
 from app.chatbot.evidence.advice import advise
 from app.chatbot.name import PROGRAM
 from app.chatbot.session.exchange import Evidence
@@ -44,10 +45,9 @@ class Keeping:
         session.new_conversation(content.messages)
         self.before = content.answers
         asked = [place for place, item in enumerate(content.messages) if item.role == "user"]
-        questions = f"{len(asked)} question{'' if len(asked) == 1 else 's'}"
         self.terminal.tell(
-            f"continued {self.kept.path}: {questions}, kept last {content.kept_at}; new keys, the "
-            "same history"
+            f"continued {self.kept.path}: {count(len(asked), 'question')}, kept last "
+            f"{content.kept_at}; new keys, the same history"
         )
         if self.terminal.answers.isatty():
             self._show(content.messages[asked[-1] if asked else 0 :])

@@ -18,9 +18,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
 
-from app.chatbot.machine import create_private, hold_file, open_kept, replace_held
-from app.chatbot.terminal.sealed_file import MAX_BYTES, FileKey, make_key, open_sealed
-from app.chatbot.terminal.transcript import require_room
+from app.chatbot.machine import hold_file, open_kept, replace_held
+from app.chatbot.terminal.sealed_file import (
+    MAX_BYTES,
+    FileKey,
+    create_file,
+    make_key,
+    open_sealed,
+    reason_of,
+    require_room,
+)
 from app.protocol.errors import ConfigError
 from app.protocol.question import Message, ToolCall
 
@@ -92,12 +99,7 @@ class Kept:
         require_room(path)
         path = path.resolve()
         key = make_key(passphrase)
-        try:
-            held = create_private(path)
-        except FileExistsError:
-            raise ConfigError(f"{path} is there already: name another file") from None
-        except (OSError, ValueError) as error:  # ValueError: a NUL in its name
-            raise ConfigError(f"{path} cannot be written: {_reason(error)}") from None
+        held = create_file(path)
         hold_file(held)
         kept = cls(path, held, key, Content())
         try:
@@ -174,7 +176,7 @@ def hold(path: Path) -> int:
         try:
             held = open_kept(path)
         except (OSError, ValueError) as error:  # ValueError: a NUL in its name
-            raise ConfigError(f"{path} cannot be opened: {_reason(error)}") from None
+            raise ConfigError(f"{path} cannot be opened: {reason_of(error)}") from None
         if not hold_file(held):
             os.close(held)
             raise ConfigError(f"{path} is open in another program: end that one first")
@@ -239,7 +241,3 @@ def _parse_message(value: dict[str, object]) -> Message:
     if not all(isinstance(text, str) for text in texts):
         raise TypeError
     return message
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return str(error.strerror if isinstance(error, OSError) else error)

@@ -5,6 +5,7 @@ It is a label, a salt, a nonce and ciphertext: AES-256-GCM under a key that scry
 passphrase and salt. Label and salt are authenticated.
 """
 
+import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from app.chatbot.machine import create_private
 from app.protocol.errors import ConfigError
 
 MIN_PASSPHRASE: Final = 8  # characters; scrypt makes guessing dear, and no more than that
@@ -67,6 +69,47 @@ def open_sealed(path: Path, data: bytes, label: bytes, passphrase: str) -> tuple
         return AESGCM(key.key).decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], head), key
     except (InvalidTag, ValueError):
         raise ConfigError(f"{path} does not open: another passphrase, or it was altered") from None
+
+
+def require_room(path: Path) -> None:
+    """
+    Require that a new file can be made at *path*, before anybody types a passphrase for it.
+
+    Raises:
+        ConfigError: It is there already, or its folder is not, or may not be written.
+    """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        raise ConfigError(f"{path} cannot be written: {reason_of(error)}") from None
+    else:
+        raise ConfigError(f"{path} is there already: name another file")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path} cannot be written: {path.parent} may not be written")
+
+
+def create_file(path: Path) -> int:
+    """
+    Make the new file *path* for its owner alone, and give a descriptor to write bytes to.
+
+    Raises:
+        ConfigError: It is there already, or cannot be written.
+    """
+    try:
+        return create_private(path)
+    except FileExistsError:
+        raise ConfigError(f"{path} is there already: name another file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        raise ConfigError(f"{path} cannot be written: {reason_of(error)}") from None
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Say why a file cannot be had."""
+    return str(error.strerror if isinstance(error, OSError) else error)
 
 
 def _derive(passphrase: str, salt: bytes) -> FileKey:

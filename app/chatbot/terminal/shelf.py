@@ -13,8 +13,7 @@ from app.chatbot.machine import data_home
 from app.chatbot.name import PROGRAM
 from app.chatbot.terminal.kept import Kept, hold, read_kept
 from app.chatbot.terminal.prompt_line import read_secret
-from app.chatbot.terminal.sealed_file import MIN_PASSPHRASE
-from app.chatbot.terminal.transcript import require_room
+from app.chatbot.terminal.sealed_file import MIN_PASSPHRASE, require_room
 from app.protocol.errors import ConfigError
 
 _NAME: Final = re.compile(r"\w[\w.-]{0,63}")

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from app.chatbot.machine import create_private
 from app.chatbot.session.exchange import Evidence
-from app.chatbot.terminal.sealed_file import MAX_BYTES, make_key, open_sealed
+from app.chatbot.terminal.sealed_file import MAX_BYTES, create_file, make_key, open_sealed
 from app.protocol.errors import ConfigError
 from app.protocol.question import Message
 
@@ -59,27 +58,6 @@ def describe_answer(evidence: Evidence) -> dict[str, object]:
     }
 
 
-def require_room(path: Path) -> None:
-    """
-    Require that a new file can be made at *path*, before anybody types a passphrase for it.
-
-    Raises:
-        ConfigError: It is there already, or its folder is not, or may not be written.
-    """
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
-        raise ConfigError(f"{path} cannot be written: {_reason(error)}") from None
-    else:
-        raise ConfigError(f"{path} is there already: name another file")
-    if not path.parent.is_dir():
-        raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ConfigError(f"{path} cannot be written: {path.parent} may not be written")
-
-
 def save_transcript(path: Path, transcript: Transcript, passphrase: str) -> None:
     """
     Seal *transcript* into a new file that only its owner may read.
@@ -89,22 +67,13 @@ def save_transcript(path: Path, transcript: Transcript, passphrase: str) -> None
     """
     key = make_key(passphrase)
     sealed = key.seal(_LABEL, transcript.encode(datetime.now(UTC)))
-    try:
-        descriptor = create_private(path)
-    except FileExistsError:
-        raise ConfigError(f"{path} is there already: name another file") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
-        raise ConfigError(f"{path} cannot be written: {_reason(error)}") from None
+    descriptor = create_file(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(sealed)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return str(error.strerror if isinstance(error, OSError) else error)
 
 
 def open_transcript(path: Path, passphrase: str) -> str:

@@ -55,6 +55,10 @@ class Files:
         """Forget a file, if it is there."""
         self._files.pop(number, None)
 
+    def clear(self) -> None:
+        """Forget all of them, so that none is read any more."""
+        self._files.clear()
+
     def read(self, number: int, name: str, pages: str, context_tokens: int) -> Json:
         """Read a file, or some pages of it; give the event that tells what came of it."""
         file = self._files.get(number)

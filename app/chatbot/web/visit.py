@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, Literal
 
 from app.chatbot.documents.frame import compose
+from app.chatbot.documents.reader import READING
 from app.chatbot.evidence.finding import Json, find_doubted, find_refused, find_verified
 from app.chatbot.session.exchange import Answer
 from app.chatbot.session.session import Session
@@ -151,7 +152,7 @@ class Visit:
     async def _read(self, number: int, name: str, pages: str) -> None:
         context_tokens = self._session.enclave.manifest.context_tokens if self._session else _ANY
         read = partial(self._files.read, number, name, pages, context_tokens)
-        self._tell(await asyncio.to_thread(read))
+        self._tell(await asyncio.get_running_loop().run_in_executor(READING, read))
 
     async def _remove(self, number: int) -> None:
         self._files.remove(number)
@@ -191,9 +192,10 @@ class Visit:
             self._answer.stop()
 
     def _leave(self) -> None:
-        """Stop the answer, and end the session once the thread that uses it has noticed."""
+        """Stop all work, and end the session once the thread that uses it has noticed."""
         self._left = True
         self._stop()
+        self._files.clear()
         asyncio.get_running_loop().run_in_executor(None, self._close)
 
     def _close(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from app.enclave.engine.mapped import MappedWeights
+from app.enclave.engine.mapped import KEPT, MappedWeights
 from app.enclave.engine.pieces import Link, cut
 from app.protocol.errors import WeightsError
 
@@ -27,6 +27,8 @@ class Chain:
         inputs: Of all pieces together.
 
         output: Of the last piece, once there is one.
+
+        frees: Whether weights were given up when it was loaded.
     """
 
     output: openvino.ConstOutput
@@ -37,6 +39,7 @@ class Chain:
         self._links: list[Sequence[Link]] = []
         self._takers: dict[str, list[openvino.InferRequest]] = {}
         self.inputs: list[openvino.ConstOutput] = []
+        self.frees = False
 
     def add(self, compiled: openvino.CompiledModel, links: Sequence[Link]) -> None:
         """Add a piece, which takes *links* from those that are there."""
@@ -113,6 +116,7 @@ def load_chain(
     pieces, constants = cut(model, copied=copied)
     for constant in constants:
         mapped.note(constant.array, constant.last_piece)
+    chains[0].frees = any(constant.last_piece != KEPT for constant in constants)
     for number, piece in enumerate(pieces):
         compiled = core.compile_model(piece.model, "CPU", config)
         for chain, step in zip(chains, steps, strict=True):

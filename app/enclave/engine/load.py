@@ -61,7 +61,8 @@ def load_engine(weights: Weights, *, threads: int, owned: bool = False) -> Batch
             f"there are {free_bytes() / 2**20:.0f}: give the enclave more"
         )
     require_check(model, weights.check)
-    _try_longest_step(model, weights.context_length)
+    if model.frees:
+        _try_longest_step(model, weights.context_length)
     limits = Limits(weights.context_length, weights.end_ids)
     return BatchingEngine(model, tokenizer, limits, Constraints(vocabulary))
 

@@ -139,6 +139,9 @@ class OpenVinoModel:
 
         owned: The weights' file is the enclave's alone: what the library has copied is cut out.
 
+    Attributes:
+        frees: Whether weights were given up when it was loaded.
+
     Raises:
         WeightsError: OpenVINO cannot read or compile it, or it is no decoder of text.
     """
@@ -160,6 +163,7 @@ class OpenVinoModel:
         caches = list(filter(is_cache, self._chain.inputs))
         if not caches:
             raise WeightsError("the model keeps no keys and values")
+        self.frees = self._chain.frees
         self.block_bytes = sum(map(_block_bytes, caches))
         most_bytes = free_bytes() // MEMORY_SHARE if most_bytes is None else most_bytes
         self.blocks = min(most_blocks, most_bytes // self.block_bytes)

@@ -5,12 +5,15 @@ The arithmetic of the engine's benchmark; timings themselves are never asserted.
 import os
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
+from app.enclave.engine.load import load_engine
 from benchmarks.engine.contender import Answers
 from benchmarks.engine.figures import GOALS, Figure, judge, make_figure, roofline_share
+from benchmarks.engine.hollow_enclave import load_hollow
 from benchmarks.engine.machine import process_seconds
 from benchmarks.engine.rivals import RIVALS
 from benchmarks.engine.runs import Run, Runs, plan_turns
@@ -128,6 +131,30 @@ def test_runs_go_on_where_they_were_left(tmp_path: Path) -> None:
     assert again.most_other_cores(("ours-bare", 2)) == 0.75
     assert (again.bandwidth(), again.machine) == (20e9, first.machine)
     assert make_figure(again.by_key()["ours-bare", 2]).spread == (8, 16)
+
+
+def test_contenders_are_forgotten(tmp_path: Path) -> None:
+    """
+    What some have measured is forgotten; of all, where that was, too.
+    """
+    runs = Runs(tmp_path / "shape.json")
+    runs.add_bandwidth(20e9)
+    for name in ("ours-bare", "llama-Q8_0"):
+        runs.add(Run(name, 1, 1, 0.0, Answers(1.0, [0.1], [8])))
+    runs.forget(["ours-bare"])
+    assert list(runs.by_key()) == [("llama-Q8_0", 1)]
+    assert runs.bandwidth() == 20e9
+    runs.forget(["llama-Q8_0"])
+    assert runs.by_key() == {}
+    assert runs.bandwidth() is None
+
+
+def test_the_hollow_engine_is_loaded_as_the_real_one() -> None:
+    """
+    The enclave's program, which knows nothing of it, calls it as it calls the real one.
+    """
+    hollow, real = signature(load_hollow), signature(load_engine)
+    assert list(hollow.parameters.values()) == list(real.parameters.values())
 
 
 def test_a_table_is_put_between_its_marks(tmp_path: Path) -> None:

@@ -121,7 +121,11 @@ class InputMessage(_Item):
     @property
     def files(self) -> int:
         """How many files it has."""
-        return sum(isinstance(part, _File) for part in self.content)
+        return sum(isinstance(part, _File) for part in self._parts)
+
+    @property
+    def _parts(self) -> list[_PartOrFile]:
+        return self.content if isinstance(self.content, list) else []
 
     def with_files_read(self, place: str) -> Self:
         """
@@ -130,15 +134,14 @@ class InputMessage(_Item):
         Raises:
             RequestError: One cannot be read, or it is not a user's.
         """
-        parts = self.content if isinstance(self.content, list) else []
-        files = [part if isinstance(part, _File) else None for part in parts]
+        files = [part if isinstance(part, _File) else None for part in self._parts]
         if not any(files):
             return self
-        places = [f"{place}.content[{number}]" for number in range(len(parts))]
+        places = [f"{place}.content[{number}]" for number in range(len(files))]
         if self.role != "user":
             words = f"{place}.content: files are not supported in a message other than a user's"
             raise RequestError(words, f"{place}.content", "unsupported_parameter")
-        shown = zip(show_files(files, places), parts, strict=True)
+        shown = zip(show_files(files, places), self._parts, strict=True)
         read = [
             part if text is None else _Text(type="input_text", text=text) for text, part in shown
         ]

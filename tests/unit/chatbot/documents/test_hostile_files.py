@@ -205,6 +205,25 @@ def test_time_is_limited() -> None:
         assert {"Seccomp:\t2", "NoNewPrivs:\t1"} <= seen
 
 
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        ("SIGXCPU", "reading it takes over 6 s"),
+        ("SIGKILL", "this machine ended the program .* where memory runs out: end other"),
+        ("SIGSEGV", "it is damaged"),
+    ],
+)
+def test_what_ended_it(number: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Of a process that a signal ends, the error tells the time that it may take from the want of
+    memory, for which the kernel ends any, and both from a fault.
+    """
+    ends = f"import signal, sys; sys.stdin.buffer.read(); signal.raise_signal(signal.{number})"
+    monkeypatch.setattr(reader, "_START", ends)
+    with pytest.raises(DocumentError, match=rf"a\.txt cannot be read: {says}"):
+        read_document("a.txt", b"a", limits=SHORT)
+
+
 def statuses() -> set[str]:
     """Give the lines of all statuses of the processes that this one has started."""
     lines: set[str] = set()

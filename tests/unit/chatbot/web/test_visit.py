@@ -1,7 +1,9 @@
 import asyncio
 import base64
+import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import cast
@@ -123,6 +125,42 @@ def test_a_question_shows_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert with_file.split("\n")[1] == "I ask for leave."
     assert with_file.endswith("\n\nWho asks?")
     assert without == "Who?"
+
+
+def test_readings_of_a_page_that_has_gone_hold_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Another page is verified while a file of one that has gone is read; its next is not begun.
+    """
+    begun: list[str] = []
+    goes_on = threading.Event()
+
+    def read(name: str, *_: object) -> Document:
+        begun.append(name)
+        goes_on.wait(10)
+        return Document(name, "text", (Page(1, "text"),), 1, 1)
+
+    monkeypatch.setattr(files_module, "read_document", read)
+
+    async def reload() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        gone = Visit(open_session(FakeSession()), Options())
+        events = gone.listen()
+        async for event in events:
+            for number in (1, 2) if event["type"] == "finding" else ():
+                gone.do({"do": "upload", "file": number, "data": ""})
+                gone.do({"do": "read", "file": number, "name": f"{number}.txt", "pages": ""})
+            if begun:
+                break
+        await events.aclose()  # type: ignore[attr-defined]
+        async for event in Visit(open_session(FakeSession()), Options()).listen():
+            if event["type"] == "finding":
+                break
+        assert not goes_on.is_set()
+        goes_on.set()
+        await asyncio.gather(*gone._tasks)
+
+    asyncio.run(asyncio.wait_for(reload(), 5))
+    assert begun == ["1.txt"]
 
 
 def test_what_a_doubted_session_was_is_not_called_verified() -> None:

@@ -292,11 +292,8 @@ def test_another_processor(weights: Weights, off: float) -> None:
         load_engine(replace(weights, check=check), threads=1)
 
 
-def test_longest_step_is_tried(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Before it serves, the model has been shown a step as long as any that prompts make: were there
-    weights that only those read, and that were given up, it would end here.
-    """
+def watch_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Give the tokens of each step that models are shown from now on."""
     shown: list[int] = []
     forward = OpenVinoModel.forward
 
@@ -305,8 +302,30 @@ def test_longest_step_is_tried(weights: Weights, monkeypatch: pytest.MonkeyPatch
         return forward(self, batch)
 
     monkeypatch.setattr(OpenVinoModel, "forward", watch)
+    return shown
+
+
+def test_longest_step_is_tried(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Before it serves, the model has been shown a step as long as any that prompts make: were there
+    weights that only those read, and that were given up, it would end here.
+    """
+    shown = watch_steps(monkeypatch)
     load_engine(weights, threads=1).close()
     assert max(shown) == min(PREFILL_TOKENS, weights.context_length - 1)
+
+
+def test_nothing_more_is_tried_where_nothing_was_given_up(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A model that keeps its file, as mixtures of experts do, starts without the longest step: no long
+    prompt can read what is gone.
+    """
+    shown = watch_steps(monkeypatch)
+    monkeypatch.setattr(model_module, "_COPIED", ())
+    load_engine(weights, threads=1).close()
+    assert max(shown) == len(weights.check.tokens) - 1
 
 
 def test_saturating_processor(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
