@@ -33,7 +33,7 @@ def test_what_is_never_ready_is_told(sleeper: Child) -> None:
     After its time the waiting is over, with the end of its log.
     """
     sleeper.wait_until(lambda: "I sleep" in sleeper.log_end(), PATIENCE_SECONDS)
-    with pytest.raises(UnavailableError, match="sleeper is not ready after 0 s; .* ends: I sleep"):
+    with pytest.raises(UnavailableError, match=r"sleeper is not ready after 0 s; .* ends: I sleep"):
         sleeper.wait_until(lambda: False, 0.1)
 
 
