@@ -34,7 +34,7 @@ from image.eif.measure import extend
 from image.eif.pack import pack_eif
 from image.eif.record import BuildRecord, encode_build_record
 from image.errors import ImageError
-from image.files import room_for, write_whole
+from image.files import room_for, sha256, write_whole
 from image.kits.aws import aws_kit, record_kit
 from image.kits.fetch import fetch_kit
 from image.kits.nitro import nitro_kit
@@ -149,17 +149,12 @@ def _pcr2(application: Path) -> bytes:
 def _encode_inputs(inputs: Inputs, base: Base) -> bytes:
     """Tell what an image was made of, by digest: what another machine needs to make it again."""
     made_of: dict[str, object] = {
-        "base": f"sha256:{_sha256(base.root)}" if base.root else base.image,
+        "base": f"sha256:{sha256(base.root)}" if base.root else base.image,
         "weights": read_weights_digest(inputs.weights).hex(),
         "weights_inside": inputs.weights_inside,
-        "wheels": {path.name: _sha256(path) for path in sorted(inputs.wheels.glob("*.whl"))},
+        "wheels": {path.name: sha256(path) for path in sorted(inputs.wheels.glob("*.whl"))},
     }
     return json.dumps(made_of, indent=2, sort_keys=True).encode() + b"\n"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -246,7 +241,7 @@ def _find_base(options: argparse.Namespace, note: Note) -> Base:
             raise ImageError(f"there is no base root {root}")
         note("making a base root of Debian's packages")
         make_base(root)
-    note(f"base root {root}, SHA-256 {_sha256(root)}")
+    note(f"base root {root}, SHA-256 {sha256(root)}")
     return Base(root)
 
 

@@ -1,8 +1,9 @@
 """
-Files that are either whole or not there.
+Files: written so that they are whole or not there, and known by their digest.
 """
 
 import errno
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,12 @@ def room_for(target: Path) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise ImageError(f"no room left in {target.parent} to write {target.name}") from None
+
+
+def sha256(path: Path) -> str:
+    """Give the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_whole(target: Path, content: bytes) -> None:

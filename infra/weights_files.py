@@ -22,6 +22,7 @@ from app.protocol.asker.weights import (
 from app.protocol.errors import ConfigError
 from app.protocol.package import MANIFEST_NAME, File
 from image.errors import ImageError
+from image.files import sha256
 from image.model.weights import read_listed
 
 SUFFIX: Final = ".weights"  # of objects, by which bin/destroy knows them
@@ -140,5 +141,4 @@ def _describe(path: Path) -> WeightsFile:
 @cache
 def _digest(path: Path, _size: int, _modified: int) -> str:
     """Give its SHA-256 in hex, read once for each state that it is in: it may be 100 GB."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)

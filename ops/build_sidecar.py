@@ -29,14 +29,12 @@ _FOLDERS: Final = {"run/enclave-llm": 0o700, "config": 0o755, "home": 0o700}
 _SERVICES: Final = frozenset({"cloudformation", "kms", "signin", "sso", "sso-oidc", "sts"})
 
 
-def build_sidecar(wheel: Path, out: Path, *, base: Path, wheels: Path | None = None) -> None:
+def build_sidecar(wheel: Path, out: Path, *, base: Path) -> None:
     """
     Make the folder *out* afresh, with *wheel* in it.
 
     Args:
         base: The base root, a tar; made where it is not there.
-
-        wheels: Folder of what the wheel needs; None to fetch that.
 
     Raises:
         ImageError: Something cannot be fetched or made.
@@ -52,7 +50,7 @@ def build_sidecar(wheel: Path, out: Path, *, base: Path, wheels: Path | None = N
     link(base, fresh / "base.tar")
     with tempfile.TemporaryDirectory(dir=fresh) as place:
         site = Path(place)
-        _install(site, wheels)
+        _install(site)
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)  # noqa: S202 - our own wheel
         _write_tar(fresh / "client.tar", site)
@@ -60,16 +58,14 @@ def build_sidecar(wheel: Path, out: Path, *, base: Path, wheels: Path | None = N
     fresh.rename(out)
 
 
-def _install(site: Path, wheels: Path | None) -> None:
+def _install(site: Path) -> None:
     """Install what the lock has for the image's Python, whatever runs here, into *site*."""
-    here = () if wheels is None else ("--no-index", f"--find-links={wheels}")
     run(
         (
             *(sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"),
             *("--no-deps", "--no-compile", "--require-hashes", "--only-binary=:all:"),
             *("--implementation=cp", "--python-version=3.11"),
             *(f"--platform={name}" for name in PLATFORMS),
-            *here,
             *(f"--target={site}", f"--requirement={_LOCK}"),
         )
     )

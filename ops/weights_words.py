@@ -118,4 +118,6 @@ def _principals(statements: Sequence[str], sid: str) -> tuple[str, ...]:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
+    """Give one text or several; none of anything else."""
+    found = value if isinstance(value, list) else [value]
+    return tuple(text for text in found if isinstance(text, str))

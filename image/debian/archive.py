@@ -5,7 +5,6 @@ apt verifies them by Debian's signatures. Where the archive lies is read from th
 sources, so that mirrors and proxies set there are used; only the suites are named here.
 """
 
-import hashlib
 import os
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -118,12 +117,6 @@ def unpack(package: Path, folder: Path) -> None:
         ImageError: It is no package.
     """
     run(("dpkg", "-x", str(package), str(folder)))
-
-
-def sha256(path: Path) -> str:
-    """Give the SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run(command: Sequence[str], *, cwd: Path | None = None, seconds: int = _SECONDS) -> str:

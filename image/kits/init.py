@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from image.debian.archive import cache_folder, sha256
+from image.debian.archive import cache_folder
 from image.debian.root import build_in_root
 from image.errors import ImageError
+from image.files import sha256
 
 INIT_SHA256: Final = "9dd7c536143b4c7541b7a5a43cacc864543cc49d725e6865ad15f7db3891629c"
 SOURCE: Final = Path(__file__).with_name("init.c")

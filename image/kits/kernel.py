@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from image.debian.archive import Archive, cache_folder, sha256
+from image.debian.archive import Archive, cache_folder
 from image.debian.root import build_in_root
 from image.errors import ImageError
+from image.files import sha256
 
 SOURCE_PACKAGE: Final = "linux-source-6.12=6.12.117-1"
 SOURCE_SHA256: Final = "9141325315c7f1eca682113d185a8c77c82814aa6e32f7e127e61d6106403835"

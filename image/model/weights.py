@@ -20,6 +20,7 @@ from app.protocol.package import (
     parse_description,
 )
 from image.errors import ImageError
+from image.files import sha256
 
 
 def write_manifest(folder: Path, description: Description) -> bytes:
@@ -114,6 +115,4 @@ def list_files(folder: Path) -> list[str]:
 
 
 def _entry(path: Path) -> dict[str, object]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}

@@ -10,7 +10,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,7 +122,7 @@ def run_cloud(folder: Path) -> Iterator[Cloud]:
         environment=_settings(folder, port),
     )
     try:
-        _wait_until_up(process, port)
+        process.wait_until(lambda: _listens(port), _START_SECONDS)
         yield Cloud(f"http://127.0.0.1:{port}", folder)
     finally:
         process.stop()
@@ -140,12 +139,6 @@ def _settings(folder: Path, port: int) -> Mapping[str, str]:
     }
 
 
-def _wait_until_up(process: Process, port: int) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end:
-        process.require_alive()
-        with socket.socket() as stream:
-            if stream.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise UnavailableError(f"the cloud is not up after {_START_SECONDS} s, see {process.log}")
+def _listens(port: int) -> bool:
+    with socket.socket() as stream:
+        return stream.connect_ex(("127.0.0.1", port)) == 0

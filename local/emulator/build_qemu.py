@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from image.debian.archive import Archive, cache_folder, run, sha256
+from image.debian.archive import Archive, cache_folder, run
 from image.errors import ImageError
+from image.files import sha256
 from local.processes.supervise import ROOT
 
 VERSION: Final = "1:10.0.13+ds-0+deb13u1"

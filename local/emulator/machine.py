@@ -7,7 +7,6 @@ import socket
 import ssl
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from typing import Final
 from app.protocol.constants import INFERENCE_PORT
 from app.protocol.errors import ConfigError, UnavailableError
 from local.emulator.tsc import measure_tsc_khz
-from local.processes.errors import TwinError
 from local.processes.supervise import Child, Process
 from local.signers.nsm import ROLE_ARN
 from local.signers.pki import MODULE_ID, Chain
@@ -111,12 +109,12 @@ def _boot_once(stack: ExitStack, eif: Path, place: Place) -> Child:
     vsock = Process("local.emulator.vsock", (*arguments, *map(str, place.ports)), place.logs)
     stack.callback(vsock.stop)
     seconds = boot_seconds(eif.stat().st_size)
-    _wait(link.exists, vsock, seconds)
+    vsock.wait_until(link.exists, seconds)
     (place.logs / "qemu.log").unlink(missing_ok=True)
     variables = {"TWIN_NSM_SIGNER": str(place.signer)} if place.signer else {}
     qemu = Child("qemu", qemu_command(eif, place), place.logs, environment=variables)
     stack.callback(qemu.kill)  # nothing in it is worth a slower end
-    _wait(lambda: _answer_heartbeat(heart), qemu, seconds)
+    qemu.wait_until(lambda: _answer_heartbeat(heart), seconds)
     return qemu
 
 
@@ -244,14 +242,3 @@ def _answer_heartbeat(heart: socket.socket) -> bool:
         byte = stream.recv(1)
         stream.sendall(byte)
         return byte == HEARTBEAT
-
-
-def _wait(done: Callable[[], bool], process: Child, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        process.require_alive()
-        if time.monotonic() > end:
-            raise TwinError(
-                f"the twin's {process.name} is not ready after {seconds:.0f} s; {process.log_end()}"
-            )
-        time.sleep(_POLL_SECONDS / 5)

@@ -5,7 +5,8 @@ A process of the twin: started with a log of its own, watched, ended by pid and 
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -14,6 +15,7 @@ from local.processes.errors import TwinError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _STOP_SECONDS: Final = 10
+_POLL_SECONDS: Final = 0.02
 _TAIL_BYTES: Final = 2000
 # What a child needs of this machine; credentials, proxies and Python switches stay out.
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "COVERAGE_PROCESS_START")
@@ -69,6 +71,22 @@ class Child:
         code = self._process.poll()
         if code is not None:
             raise TwinError(f"the twin's {self.name} ended with {code}; {self.log_end()}")
+
+    def wait_until(self, done: Callable[[], bool], seconds: float) -> None:
+        """
+        Wait until *done* says that it is ready.
+
+        Raises:
+            UnavailableError: It ends, or is not ready in time; shows the end of its log.
+        """
+        end = time.monotonic() + seconds
+        while not done():
+            self.require_alive()
+            if time.monotonic() > end:
+                raise TwinError(
+                    f"the twin's {self.name} is not ready after {seconds:.0f} s; {self.log_end()}"
+                )
+            time.sleep(_POLL_SECONDS)
 
     def log_end(self) -> str:
         """Give the end of its log, for a message."""

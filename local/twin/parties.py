@@ -4,7 +4,6 @@ The parties that are processes of their own: the enclave, the parent's relay, it
 
 import json
 import shutil
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +16,6 @@ from app.protocol.package import MANIFEST_NAME
 from app.protocol.weights import WEIGHTS_PORT
 from local.emulator.machine import enclave_socket, parent_socket
 from local.processes.child import connect_to
-from local.processes.errors import TwinError
 from local.processes.supervise import Process
 from local.twin.owner import Owner
 
@@ -27,7 +25,6 @@ WEIGHTS_PROGRAM: Final = "local.twin.weights"
 _INTAKE: Final = "intake"  # below the sockets, which the twin removes
 _IMAGE: Final = "image"
 _LISTEN_SECONDS: Final = 60
-_POLL_SECONDS: Final = 0.02
 
 
 def image_weights(folder: Path, weights: Path, *, inside: bool) -> Path:
@@ -115,12 +112,7 @@ def start_weights_server(
     arguments = (f"--listen={path}", f"--weights={sent}", f"--metadata-port={port}")
     server = Process(WEIGHTS_PROGRAM, arguments, folder / "logs")
     stack.callback(server.stop)
-    end = time.monotonic() + _LISTEN_SECONDS
-    while not _listens(path):
-        server.require_alive()
-        if time.monotonic() > end:
-            raise TwinError(f"the weights server does not listen; {server.log_end()}")
-        time.sleep(_POLL_SECONDS)
+    server.wait_until(lambda: _listens(path), _LISTEN_SECONDS)
     return server
 
 

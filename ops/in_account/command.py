@@ -17,9 +17,9 @@ from boto3.exceptions import S3UploadFailedError
 
 from app.chatbot.console import Terminal
 from app.protocol.errors import ConfigError
-from image.debian.archive import sha256
 from image.eif.record import BuildRecord, encode_build_record
 from image.errors import ImageError
+from image.files import sha256
 from image.kits.aws import FILES
 from infra.building import DEBIAN, KEPT_DAYS, MINUTES, SOURCES
 from ops.aws import AwsError, asking, open_session

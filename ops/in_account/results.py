@@ -15,9 +15,9 @@ from typing import Final
 import boto3
 
 from app.protocol.errors import ConfigError
-from image.debian.archive import sha256
 from image.eif.measure import measure_file
 from image.eif.record import RECORD_NAME, BuildRecord, parse_build_record
+from image.files import sha256
 from image.kits.aws import FILES
 from infra.host_files import require_host_software
 from ops.aws import asking

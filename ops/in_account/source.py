@@ -90,11 +90,15 @@ def pack_source(
     with zipfile.ZipFile(target, "a", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(weights.rglob("*") if inside else [weights / MANIFEST_NAME]):
             archive.write(path, f"{WEIGHTS}/{path.relative_to(weights).as_posix()}")
-        for name in FILES if kit else ():
-            assert kit is not None  # noqa: S101 - there are names only where it is
-            if not (kit / name).is_file():
-                raise ConfigError(f"{kit} has no {name}: leave --kit-dir out to fetch all of them")
-            archive.write(kit / name, f"{KIT}/{name}")
+        if kit is not None:
+            _add_kit(archive, kit)
+
+
+def _add_kit(archive: zipfile.ZipFile, kit: Path) -> None:
+    for name in FILES:
+        if not (kit / name).is_file():
+            raise ConfigError(f"{kit} has no {name}: leave --kit-dir out to fetch all of them")
+        archive.write(kit / name, f"{KIT}/{name}")
 
 
 def require_weights(weights: Path) -> bytes:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from app.protocol.errors import UnavailableError
-from image.debian.archive import sha256
 from image.eif.kit import BootKit
+from image.files import sha256
 from image.kits.init import INIT_SHA256, build_init
 from image.kits.kernel import KERNEL_SHA256, build_kernel
 from image.kits.nitro import nitro_kit

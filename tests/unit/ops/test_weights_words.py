@@ -113,6 +113,19 @@ def test_whatever_a_policy_is_it_is_read() -> None:
         assert not read_weights_policy(policy).ours
 
 
+def test_who_is_not_named_is_nobody() -> None:
+    """
+    A statement that has no role in its condition, or has something else there, names no host.
+    """
+    for principals in ({}, {"aws:PrincipalArn": None}, {"aws:PrincipalArn": [None, 1]}):
+        policy = copy.deepcopy(golden())
+        for sid in ("OpenWeights202611a", "OpenWeights202612b"):
+            statement(policy, sid)["Condition"]["ArnEquals"] = principals
+        reading = read_weights_policy(policy)
+        assert reading.host_roles == ()
+        assert not reading.ours
+
+
 # bin/weights-policy
 
 
