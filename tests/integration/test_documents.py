@@ -8,6 +8,7 @@ import pytest
 
 from app.chatbot.documents.reader import Limits, read_document
 from tests.hostile_files import READ
+from tests.patience import wait_until
 
 SHORT = Limits(seconds=6)
 
@@ -52,9 +53,6 @@ def test_the_listener_would_see(listener: tuple[str, list[object]]) -> None:
     """
     url, seen = listener
     socket.create_connection(("127.0.0.1", int(url.rstrip("/").rpartition(":")[2]))).close()
-    for _ in range(100):
-        if seen:
-            break
-        threading.Event().wait(0.01)
+    wait_until(lambda: bool(seen))
     assert len(seen) == 1
     seen.clear()

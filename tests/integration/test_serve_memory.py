@@ -3,8 +3,6 @@
 import http.client
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,7 @@ from typing import Any
 import pytest
 
 from app.chatbot.openai.conversations import MAX_SESSIONS
-from local.processes.supervise import ROOT
-from tests.integration.asker import asker_environment
+from tests.integration.test_clients_page import chat, exports
 from tests.patience import PATIENCE_SECONDS
 from tests.scripted_twin import ScriptedTwin
 
@@ -54,22 +51,10 @@ class Served:
 def served(scripted: ScriptedTwin) -> Iterator[Served]:
     """`bin/chat serve`, before a twin whose model says a page at once."""
     scripted.script({"says": [WORDS]})
-    program = ("-m", "tests.integration.asker_program", str(scripted.twin.folder))
-    with subprocess.Popen(
-        (sys.executable, *program, "--padding", "off", "serve"),
-        cwd=ROOT,
-        env=asker_environment(scripted.twin),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            url, token = (process.stdout.readline().partition("=")[2].strip() for _ in range(2))
-            port = int(url.removesuffix("/v1").rpartition(":")[2])
-            yield Served(process.pid, port, token)
-        finally:
-            process.kill()
+    with chat(scripted.twin, "--padding", "off", "serve") as process:
+        told = exports(process)
+        port = int(told["OPENAI_BASE_URL"].removesuffix("/v1").rpartition(":")[2])
+        yield Served(process.pid, port, told["OPENAI_API_KEY"])
 
 
 def test_many_conversations(served: Served) -> None:

@@ -22,7 +22,7 @@ from local.processes.supervise import ROOT
 from local.twin.twin import Twin
 from ops.build_client import build_client
 from tests.files import make_pdf
-from tests.integration.test_clients_page import ANSWER, BLOCKS
+from tests.integration.test_clients_page import ANSWER, BLOCKS, exports
 from tests.links import link_packages
 from tests.patience import PATIENCE_SECONDS
 
@@ -203,10 +203,7 @@ def running(installed: Installed, *command: str) -> Iterator["subprocess.Popen[s
 def test_it_serves(installed: Installed, asker: tuple[str, ...]) -> None:
     """`serve` has the API of docs/clients.md, and Ctrl-C ends it."""
     with running(installed, *asker, "serve") as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline().removeprefix("export ").strip() for _ in range(2)]
-        served = dict(line.split("=", 1) for line in lines)
-        done = installed.run("bash", "-euc", BLOCKS["curl"], **served)
+        done = installed.run("bash", "-euc", BLOCKS["curl"], **exports(process))
         assert ANSWER.search(done.stdout), done.stderr
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=PATIENCE_SECONDS)
