@@ -34,7 +34,7 @@ _ELSEWHERE: Final = (
     *("--platform=win32", "--python-version=3.14", "--no-warn-unreachable"),
     *("-p", "app.chatbot", "-p", "app.protocol", "-p", "enclave_llm"),
 )
-_PYTEST: Final = (*_PYTHON, "pytest", "-q")
+_PYTEST: Final = (*_PYTHON, "pytest", "-v")  # each test is named before it runs
 _BRANCHES: Final = 90  # percent, of what the enclave measures
 _LEAST: Final = f"--fail-under={_BRANCHES}"
 _MEASURED: Final = "app/protocol/*,app/enclave/*"
@@ -183,7 +183,7 @@ class Runner:
                 if report.exists():
                     outcome.add_report(report)
                 if code and not outcome.failed:
-                    outcome.add_failure(f"{suite.name} tests ended with {code}")
+                    outcome.add_failure(_tell_death(outcome, code))
             for name, command in suite.checks:
                 if self._run(outcome, log, name, command):
                     outcome.add_failure(name)
@@ -330,12 +330,17 @@ def _watch(runner: Runner, coming: set[Future[Outcome]]) -> None:
 
 
 def _tell_progress(outcome: Outcome) -> str:
-    """Say how far a suite is, by what pytest has written: a character a test."""
-    lines = re.findall(
-        r"^[.sxXFE]+(?= *\[|$)", outcome.log.read_text(errors="replace"), re.MULTILINE
-    )
+    """Say how far a suite is, by what pytest has written: a line a test, with a percentage."""
+    done = re.findall(r"\[ *\d+%\]$", outcome.log.read_text(errors="replace"), re.MULTILINE)
     seconds = time.monotonic() - outcome.started
-    return f"{outcome.suite.name}: {sum(map(len, lines))} tests in {seconds:.0f} s"
+    return f"{outcome.suite.name}: {len(done)} tests in {seconds:.0f} s"
+
+
+def _tell_death(outcome: Outcome, code: int) -> str:
+    """Say how pytest ended, if not by its tests' failures, and which test it had begun last."""
+    names = re.findall(r"^\S+\.py::\S+", outcome.log.read_text(errors="replace"), re.MULTILINE)
+    told = signal.Signals(-code).name if code < 0 else str(code)
+    return f"{outcome.suite.name} tests ended with {told}, at {names[-1] if names else 'none yet'}"
 
 
 def _conclude(outcomes: Sequence[Outcome], seconds: float) -> int:

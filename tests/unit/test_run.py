@@ -80,18 +80,29 @@ def test_what_was_left_out_is_the_last_line(
     assert capsys.readouterr().out.splitlines()[-1] == "tests: 0 passed, 0 failed, 0 skipped"
 
 
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [("os._exit(9)", "9"), ("os.kill(os.getpid(), 11)", "SIGSEGV")],
+)
 def test_a_suite_that_dies_has_failed(
+    end: str,
+    told: str,
     logs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """
-    One that is gone before it reports counts as failed, with the code it ended with.
+    One that is gone before it reports counts as failed, with the code or the signal it ended with
+    and the test that it was at.
     """
-    (tmp_path / "test_dies.py").write_text("import os\ndef test(): os._exit(9)\n")
+    tests = f"import os\ndef test_one(): pass\ndef test_two(): {end}\ndef test_three(): pass\n"
+    (tmp_path / "test_dies.py").write_text(tests)
     assert run_suites(monkeypatch, Suite("dies", 1, (str(tmp_path / "test_dies.py"),))) == 1
-    assert "failed: dies tests ended with 9" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    failed = next(line for line in lines if "failed: dies tests ended with" in line)
+    assert f"ended with {told}, at " in failed
+    assert failed.endswith("test_dies.py::test_two")
     assert (logs / "dies.log").exists()
 
 
