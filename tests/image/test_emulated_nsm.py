@@ -109,6 +109,13 @@ def test_mounts_are_those_of_amazons_init(running: RunningProbe) -> None:
         assert mounts[place][1] >= flagged
 
 
+def test_what_is_given_up_is_memory_again(running: RunningProbe) -> None:
+    """
+    A file in memory that is cut takes less of it: the enclave gives up weights like that.
+    """
+    assert running.probe.cut_hole() == (2**20, 2**19)
+
+
 def test_command_line_is_amazons(running: RunningProbe) -> None:
     """
     Devices come from the command line, which QEMU extends: there is no ACPI to find them by.

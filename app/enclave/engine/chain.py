@@ -36,16 +36,21 @@ class Chain:
 
     output: openvino.ConstOutput
 
-    def __init__(self, mapped: MappedWeights) -> None:
+    def __init__(self, mapped: MappedWeights, *, frees: bool) -> None:
         self._mapped = mapped
         self._requests: list[openvino.InferRequest] = []
         self._links: list[Sequence[Link]] = []
         self._takers: dict[str, list[openvino.InferRequest]] = {}
         self.inputs: list[openvino.ConstOutput] = []
-        self.frees = False
+        self.frees = frees
 
     def add(self, compiled: openvino.CompiledModel, links: Sequence[Link]) -> None:
-        """Add a piece, which takes *links* from those that are there."""
+        """
+        Add a piece, which takes *links* from those before it, with a block of keys and values.
+
+        Raises:
+            WeightsError: Its keys and values have less than 8 bits.
+        """
         request = compiled.create_infer_request()
         handed = {link.name for link in links}
         for port in compiled.inputs:
@@ -55,6 +60,8 @@ class Chain:
             if name not in self._takers:
                 self.inputs.append(port)
             self._takers.setdefault(name, []).append(request)
+            if is_cache(port):
+                request.set_tensor(name, make_cache(port, blocks=1))
         self._requests.append(request)
         self._links.append(links)
         self.output = compiled.output(0)
@@ -103,7 +110,7 @@ def load_chain(
 
     It copies in the first step of a kind. So each piece computes *steps* when it is loaded; and
     again when its weights are forbidden. Were one of them still read, the process would end there,
-    and never serve.
+    and never serve. A model that gives up nothing computes nothing here.
 
     Args:
         model: Is no use afterwards.
@@ -115,23 +122,23 @@ def load_chain(
     Raises:
         WeightsError: Keys and values have less than 8 bits; or the kernel gives up no memory.
     """
-    chains = [Chain(mapped) for _ in steps]
     pieces, constants = cut(model, copied=copied)
     for constant in constants:
         mapped.note(constant.array, constant.last_piece)
-    chains[0].frees = any(constant.last_piece != KEPT for constant in constants)
+    frees = any(constant.last_piece != KEPT for constant in constants)
+    chains = [Chain(mapped, frees=frees) for _ in (steps if frees else steps[:1])]
     for number, piece in enumerate(pieces):
         compiled = CORE.compile_model(piece.model, "CPU", config)
-        for chain, step in zip(chains, steps, strict=True):
-            chain.add(compiled, piece.links)
-            chain.set_step(step)
-            for port in filter(is_cache, compiled.inputs):
-                chain.set_tensor(port.any_name, make_cache(port, blocks=1))
-            chain.compute_piece(number)
-        mapped.forbid(number)
         for chain in chains:
-            chain.compute_piece(number)
-        mapped.drop(number)
+            chain.add(compiled, piece.links)
+        if frees:
+            for chain, step in zip(chains, steps, strict=True):
+                chain.set_step(step)
+                chain.compute_piece(number)
+            mapped.forbid(number)
+            for chain in chains:
+                chain.compute_piece(number)
+            mapped.drop(number)
     return chains[0]
 
 

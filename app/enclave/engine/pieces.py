@@ -17,7 +17,7 @@ from openvino import opset13 as operations
 from app.enclave.engine.mapped import KEPT
 
 MOST_PIECES: Final = 5  # each keeps memory of its own for activations
-LEAST_BYTES: Final = 2**24  # of a piece's matrices
+LEAST_BYTES: Final = 2**24  # of a piece's matrices; a smaller model gives up nothing
 _SLACK: Final = 4  # a cut is at most a quarter of a piece from where pieces are of one size
 
 Edge = tuple[str, int]  # an operation, and which of its outputs
@@ -143,9 +143,10 @@ def cut(model: openvino.Model, *, copied: bool) -> tuple[list[Piece], list[Const
 
     Args:
         copied: Whether the library copies matrices for good; else all constants are kept, and the
-            model stays in one piece. So does a mixture of experts, of which the library computes
-            all where a cut goes through them, and copies an expert's own matrix in whichever step
-            is the first to need it.
+            model stays in one piece. So do a small model, since the proof would cost its start more
+            than its memory is worth; and a mixture of experts, of which the library computes all
+            where a cut goes through them, and copies an expert's own matrix in whichever step is
+            the first to need it.
     """
     graph = _Graph(model.get_ordered_ops())
     copied = copied and not graph.routes
@@ -156,6 +157,8 @@ def cut(model: openvino.Model, *, copied: bool) -> tuple[list[Piece], list[Const
     for array, last in zip(arrays, lasts, strict=True):
         if last != KEPT:
             weights[last] += array.nbytes
+    if weights.sum() < LEAST_BYTES:
+        return [Piece(model)], [Constant(array, KEPT) for array in arrays]
     cuts = _choose_cuts(np.cumsum(weights), _count_passing(graph))
     constants = [
         Constant(array, KEPT if last == KEPT else int(np.searchsorted(cuts, last, "right")))

@@ -310,6 +310,7 @@ def test_longest_step_is_tried(weights: Weights, monkeypatch: pytest.MonkeyPatch
     Before it serves, the model has been shown a step as long as any that prompts make: were there
     weights that only those read, and that were given up, it would end here.
     """
+    monkeypatch.setattr("app.enclave.engine.pieces.LEAST_BYTES", 1)
     shown = watch_steps(monkeypatch)
     load_engine(weights, threads=1).close()
     assert max(shown) == min(PREFILL_TOKENS, weights.context_length - 1)
@@ -319,11 +320,10 @@ def test_nothing_more_is_tried_where_nothing_was_given_up(
     weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    A model that keeps its file, as mixtures of experts do, starts without the longest step: no long
-    prompt can read what is gone.
+    A model that keeps its file, as small ones and mixtures of experts do, starts without the
+    longest step: no long prompt can read what is gone.
     """
     shown = watch_steps(monkeypatch)
-    monkeypatch.setattr(model_module, "_COPIED", ())
     load_engine(weights, threads=1).close()
     assert max(shown) == len(weights.check.tokens) - 1
 

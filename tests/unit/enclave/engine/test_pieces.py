@@ -123,11 +123,13 @@ def embeddings(model: openvino.Model) -> openvino.Node:
     return found
 
 
-def test_every_embedding_is_as_it_was(tmp_path: Path) -> None:
+def test_every_embedding_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     The library reads embeddings where they lie. When all has been given up that it copied, it
     still gives every token's as it did before.
     """
+    monkeypatch.setattr(pieces, "LEAST_BYTES", 1)
+    monkeypatch.setattr(pieces, "MOST_PIECES", 1)
     folder = tmp_path / "package"
     shutil.copytree(DEMO, folder)
     weights = load_weights(folder)
@@ -158,6 +160,16 @@ def test_every_embedding_is_as_it_was(tmp_path: Path) -> None:
         found = chain._requests[0].get_output_tensor(1).data.reshape(len(tokens), -1)
         wanted = table(np.array([tokens], np.int64))[0].reshape(len(tokens), -1)
         assert np.array_equal(found, wanted)
+
+
+def test_a_small_model_keeps_its_file() -> None:
+    """
+    A model whose matrices are smaller than a piece's may be gives up nothing, and is one piece.
+    """
+    model = CORE.read_model(DEMO / "openvino_model.xml")
+    parts, constants = pieces.cut(model, copied=True)
+    assert len(parts) == 1
+    assert {constant.last_piece for constant in constants} == {KEPT}
 
 
 def test_a_wrong_free_never_answers() -> None:
