@@ -1,5 +1,5 @@
 """
-Let go of a model while the thread that used it is held up in its end, in one of four ways.
+Let go of a model while the thread that used it is held up in its end, in one of five ways.
 
     $ LD_PRELOAD=ending_threads.so .venv/bin/python -m tests.engine.ends WAY
 
@@ -7,6 +7,7 @@ Let go of a model while the thread that used it is held up in its end, in one of
 * forward  a thread calls our `forward`, and is joined
 * join     an engine's thread calls `infer()`, and `close` only joins it
 * close    an engine's thread calls `infer()`, and `close` is ours
+* core     as `infer`, with the process's own core; the others have one that they let go of
 
 `infer` and `join` are what must not be done. Ends with code 0 when no freed memory was used.
 """
@@ -22,7 +23,7 @@ from typing import Final
 
 import openvino
 
-from app.enclave.engine import runner
+from app.enclave.engine import chain, runner
 from app.enclave.engine.batching import BatchingEngine, Limits
 from app.enclave.engine.model import OpenVinoModel, Settings
 from app.enclave.engine.step import Rows
@@ -60,20 +61,24 @@ class Watched:
         self._request.infer()
 
 
-def make_model(*, infers: bool) -> OpenVinoModel:
-    """Load the demo model."""
+def make_model(*, infers: bool, keeps: bool = False) -> OpenVinoModel:
+    """Load the demo model, on a core that goes with it unless it *keeps* ours."""
+    kept = chain.CORE
+    if not keeps:
+        chain.CORE = openvino.Core()  # type: ignore[misc]
     model = OpenVinoModel(
         load_weights(_DEMO), Settings(threads=1, exact=False), most_blocks=64, most_bytes=2**30
     )
+    chain.CORE = kept  # type: ignore[misc]
     (request,) = model._chain._requests
     model._chain._requests = [Watched(request, infers=infers)]
     model._chain._takers = dict.fromkeys(model._chain._takers, model._chain._requests)
     return model
 
 
-def end_thread(*, infers: bool) -> int | None:
+def end_thread(*, infers: bool, keeps: bool = False) -> int | None:
     """Use a model in a thread, join it, and let go of the model; give the thread's number."""
-    model = make_model(infers=infers)
+    model = make_model(infers=infers, keeps=keeps)
     shapes: list[tuple[int, ...]] = []
     thread = threading.Thread(target=lambda: shapes.append(model.forward(_STEP).shape))
     thread.start()
@@ -108,6 +113,7 @@ WAYS: Final[dict[str, Callable[[], int | None]]] = {
     "forward": lambda: end_thread(infers=False),
     "join": end_joined_engine,
     "close": end_engine,
+    "core": lambda: end_thread(infers=True, keeps=True),
 }
 
 

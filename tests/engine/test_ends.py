@@ -38,13 +38,14 @@ def run_held_up(holding: Path, *command: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("way", "code"), [("infer", SEEN), ("forward", 0), ("join", SEEN), ("close", 0)]
+    ("way", "code"), [("infer", SEEN), ("forward", 0), ("join", SEEN), ("close", 0), ("core", 0)]
 )
 def test_ending_thread(holding: Path, way: str, code: int) -> None:
     """
     A thread that has used the model may take its time to end: nothing of it touches memory that
-    the model had, once that is let go of. Each of two mends holds alone: `forward` does not call
-    `infer()`, and `close` returns when the thread is gone. Without both freed memory is used.
+    the model had, once that is let go of. Each of three mends holds alone: `forward` does not call
+    `infer()`, `close` returns when the thread is gone, and the process keeps one core, and with it
+    what the thread touches. Without all of them freed memory is used.
     """
     found, errors = run_held_up(holding, "-m", "tests.engine.ends", way)
     assert found == code, errors
