@@ -16,18 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jsonschema
+import pexpect
 import pytest
 
 from local.processes.supervise import ROOT
 from local.twin.twin import Twin
 from ops.build_client import build_client
-from tests.files import make_pdf
+from tests.files import make_docx, make_pdf, paragraph
 from tests.integration.test_clients_page import ANSWER, BLOCKS, exports
+from tests.integration.test_terminal import PROMPT, RECEIPT, leave
 from tests.links import link_packages
 from tests.patience import PATIENCE_SECONDS
 
 QUESTION = "How do I book leave?"
 CLIENTS = ROOT / "docs" / "clients.md"
+NOTES = {
+    "note.html": b"<p>I sit in <b>Bonn</b>.</p>",
+    "note.docx": make_docx(f"<w:body>{paragraph('I sit in Bonn.')}</w:body>"),
+    "note.pdf": make_pdf(["I sit in Bonn."]),
+}
 # The twin's trust where `connect` would take AWS's, as a program of one's own can.
 TRUST = """\
 import sys
@@ -70,10 +77,18 @@ class Installed:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def installed(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Installed:
     """
     The wheel as pip installs it, with no index: what it requires is there as the lock has it.
+
+    Or as it lies where `--installed` says.
     """
+    given: Path | None = pytestconfig.getoption("--installed")
+    environment = given or _install(tmp_path_factory)
+    return Installed(environment, tmp_path_factory.mktemp("elsewhere"))
+
+
+def _install(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = tmp_path_factory.mktemp("environment")
     venv.create(environment, with_pip=False)
     (site,) = environment.glob("lib/python*/site-packages")
@@ -83,7 +98,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     quiet = ("--disable-pip-version-check", "--no-input", "install", "--quiet", "--no-index")
     done = subprocess.run((*pip, *quiet, str(wheel)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return Installed(environment, tmp_path_factory.mktemp("elsewhere"))
+    return environment
 
 
 @pytest.fixture(scope="module")
@@ -150,13 +165,36 @@ def test_a_verified_answer(installed: Installed, asker: tuple[str, ...]) -> None
     assert not list(installed.folder.rglob("app"))
 
 
-def test_a_document(installed: Installed, asker: tuple[str, ...]) -> None:
-    """A file is read by the installed reader, in its own process, and asked about."""
-    (installed.folder / "note.html").write_text("<p>I sit in <b>Bonn</b>.</p>")
-    done = installed.run(*asker, "ask", "--file", "note.html", "-", given=QUESTION)
+@pytest.mark.parametrize("name", NOTES)
+def test_a_document(installed: Installed, asker: tuple[str, ...], name: str) -> None:
+    """A file of each kind is read by the installed reader, in its own process, and asked about."""
+    (installed.folder / name).write_bytes(NOTES[name])
+    done = installed.run(*asker, "ask", "--file", name, "-", given=QUESTION)
     assert done.returncode == 0, done.stderr
-    assert "note.html" in done.stderr
+    assert name in done.stderr
     assert "receipt   verified" in done.stderr
+
+
+def test_a_conversation(installed: Installed, asker: tuple[str, ...]) -> None:
+    """At a terminal it talks: it takes a file and a question, and Ctrl-D leaves."""
+    (installed.folder / "note.docx").write_bytes(NOTES["note.docx"])
+    program, *arguments = asker
+    variables = installed.variables(TERM="xterm", PROMPT_TOOLKIT_NO_CPR="1")
+    child: pexpect.spawn = pexpect.spawn(
+        program,
+        arguments,
+        cwd=str(installed.folder),
+        env=variables,
+        encoding="utf-8",
+        timeout=PATIENCE_SECONDS,
+        dimensions=(40, 200),
+    )
+    for typed, told in (("/file note.docx", "note.docx"), (QUESTION, RECEIPT)):
+        child.expect(PROMPT)
+        child.sendline(typed)
+        child.expect(told)
+    child.expect(PROMPT)
+    assert leave(child) == 0
 
 
 def test_from_a_letter_to_a_form(installed: Installed, asker: tuple[str, ...]) -> None:
