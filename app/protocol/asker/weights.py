@@ -132,7 +132,7 @@ def parse_wrapped_key(text: bytes) -> WrappedWeightsKey:
     raise ConfigError(f"{KEY_NAME} is malformed: seal the package again with bin/seal-weights")
 
 
-def _parse_mixture(rest: dict[str, object]) -> bool | None:
+def _parse_mixture(rest: dict[object, object]) -> bool | None:
     """Parse what may stand beside the other fields, or not."""
     if not rest:
         return None
