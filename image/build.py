@@ -221,8 +221,9 @@ def _note_doubt(weights: Path, record: BuildRecord, note: Note) -> None:
         mib = -(-(record.eif_bytes + most) // _MIB)
         note(
             f"note: {weights} does not say whether its model is a mixture of experts, and "
-            f"engine_bytes is for one that is not: if it is, give it enclave_memory_mib={mib} or "
-            "more, or have its owner seal it again with bin/seal-weights, which now says so"
+            f"engine_bytes is for one that is not: if it is, it needs enclave_memory_mib={mib} or "
+            "more; synth and bin/doctor know it by a package whose graph is there, or that its "
+            "owner has sealed since bin/seal-weights says so"
         )
 
 
