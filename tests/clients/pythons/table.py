@@ -64,11 +64,14 @@ def _format(rows: Sequence[Sequence[str]]) -> str:
 
 def read_tables(page: str) -> list[list[tuple[str, ...]]]:
     """Give the rows of both tables of *page*, heads first."""
-    tables = _find(page)[1].strip().split("\n\n")
     return [
-        [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table.splitlines()]
-        for table in tables
+        [_read_row(line) for line in table.splitlines() if not line.startswith("| ---")]
+        for table in _find(page)[1].strip().split("\n\n")
     ]
+
+
+def _read_row(line: str) -> tuple[str, ...]:
+    return tuple(cell.strip() for cell in line.strip("|").split("|"))
 
 
 def put_tables(page: str, tables: str) -> str:
