@@ -35,7 +35,7 @@ TAG = "localhost/enclave-llm-sidecar:test"
 PYTHON = ("/usr/bin/python3.11", "-I", "-B")
 DOOR, CONFIG = "/run/enclave-llm", "/config/enclave-llm"
 COMPOSE = yaml.safe_load((ROOT / "sidecar" / "compose.yaml").read_text())["services"]
-GRACE_SECONDS = 10  # from SIGTERM to SIGKILL, as Compose has it and the examples leave it
+GRACE_SECONDS = int(COMPOSE["enclave-llm"]["stop_grace_period"].removesuffix("s"))
 QUESTION = "How do I book leave?"
 # What an application does in its container, where there is no client but Python's own.
 ASK = """
@@ -341,9 +341,9 @@ def test_it_runs_as_the_examples_run_it(sidecar: Sidecar, twin: Twin) -> None:
     system calls, and the memory and processes of the examples: it becomes healthy, answers an
     application beside it, reads a document, ends at SIGTERM, and leaves its token and nothing else.
     """
-    before = sidecar.written()
     sidecar.leave("socket", None)
     assert not sidecar.is_healthy()
+    before = sidecar.written()
     with sidecar.serving() as service:
         require_held(service)
         receipt = sidecar.ask(QUESTION)["receipt"]
