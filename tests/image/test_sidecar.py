@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISGID, S_ISUID
 from typing import Any
 
 import pytest
@@ -344,6 +345,7 @@ def test_it_runs_as_the_examples_run_it(sidecar: Sidecar, twin: Twin) -> None:
     sidecar.leave("socket", None)
     assert not sidecar.is_healthy()
     before = sidecar.written()
+    assert not [name for name, (_, mode, _) in before.items() if mode & (S_ISUID | S_ISGID)]
     with sidecar.serving() as service:
         require_held(service)
         receipt = sidecar.ask(QUESTION)["receipt"]

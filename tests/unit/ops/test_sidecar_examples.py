@@ -36,9 +36,9 @@ def services() -> dict[str, Any]:
     return value
 
 
-def dockerfile(instruction: str) -> list[str]:
-    """Give what the Dockerfile says after *instruction*, on the line or lines of it."""
-    text = (ROOT / "sidecar/Dockerfile").read_text().replace("\\\n", " ")
+def dockerfile(instruction: str, name: str = "sidecar/Dockerfile") -> list[str]:
+    """Give what the file *name* says after *instruction*, on the line or lines of it."""
+    text = (ROOT / name).read_text().replace("\\\n", " ")
     return re.findall(rf"^{instruction} +(.*)$", text, re.MULTILINE)
 
 
@@ -129,3 +129,13 @@ def test_the_image_is_what_the_examples_say(task: dict[str, Any]) -> None:
     assert dockerfile("EXPOSE") == []
     assert all("://" not in line for line in dockerfile("(?:ADD|COPY|FROM)"))
     assert shlex.split(dockerfile("FROM")[0]) == ["scratch"]
+
+
+def test_the_page_serves_on_a_port_as_the_image_serves_on_its_socket() -> None:
+    """The page's health check is the image's, asked of the port, and its token stays in a file."""
+    page = "docs/sidecar.md"
+    (own,), (check,) = dockerfile("HEALTHCHECK"), dockerfile("HEALTHCHECK", page)
+    (started,), (command,) = dockerfile("CMD"), dockerfile("CMD", page)
+    _, port, *token = json.loads(command)[1:]
+    assert check == own.replace(f"{DOOR}/socket", port)
+    assert token == json.loads(started)[3:]

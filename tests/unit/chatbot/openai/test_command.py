@@ -10,7 +10,7 @@ from app.chatbot.openai.command import serve_sessions
 from app.protocol.question import Options
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_it_ends_while_it_verifies(number: signal.Signals, tmp_path: Path) -> None:
     """
     What asks it to end is heeded from the start: process 1 of a container is spared what it has no
