@@ -6,6 +6,8 @@ import functools
 import re
 from typing import Final
 
+import regex
+
 _ESCAPE: Final = (
     r"\\(?:[dDwWsSnrtfv]|x[\da-fA-F]{2}|u(?![dD][89a-fA-F])[\da-fA-F]{4}|[!-/:-@\[-`{-~])"
 )
@@ -53,11 +55,21 @@ def translate_pattern(pattern: str) -> str:
     return "".join(made)
 
 
+def matches(pattern: str, text: str, *, seconds: float) -> bool:
+    """
+    Tell whether *pattern*, which `translate_pattern` takes, is somewhere in *text*.
+
+    Raises:
+        TimeoutError: That takes longer than *seconds*, as `^(a|aa)+$` may.
+    """
+    return bool(_compile(pattern).search(text, timeout=seconds))
+
+
 @functools.lru_cache(maxsize=256)
-def compile_pattern(pattern: str) -> "re.Pattern[str]":
-    """Give *pattern*, which `translate_pattern` takes, so that it ends where ECMA-262 says."""
+def _compile(pattern: str) -> "regex.Pattern[str]":
+    """Compile *pattern* so that it ends where ECMA-262 says."""
     parts = (part[0] for part in _PART.finditer(pattern))
-    return re.compile("".join(r"\Z" if part == "$" else part for part in parts))
+    return regex.compile("".join(r"\Z" if part == "$" else part for part in parts))
 
 
 def _translate(part: str) -> str:

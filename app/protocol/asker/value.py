@@ -1,16 +1,21 @@
 """
-A value held against a schema: whether it is what was asked for, looked at once more. Pure.
+A value held against a schema: whether it is what was asked for, looked at once more. Pure, but for
+a clock.
 
 The enclave holds answers to their schemas as they are written; this reads the whole. `format` is
 left to the enclave, as JSON Schema leaves it to whoever wants it.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from urllib.parse import unquote
 
-from app.protocol.asker.pattern import compile_pattern
+from app.protocol.asker.pattern import matches
 from app.protocol.schema import Schema, escape
+
+_PATTERNS_SECONDS: Final = 2.0  # all patterns of a value together may take as long
+_LEAST_SECONDS: Final = 0.01
 
 _Json = dict[str, object]
 _Fault = tuple[str, str]  # the place in the value, and the keyword that it breaks
@@ -53,6 +58,8 @@ def find_fault(schema: Schema, value: object) -> str | None:
         fault = _Judge(schema).judge(schema, value)
     except RecursionError:
         return "#: it is deeper than can be read"
+    except TimeoutError:
+        return "#: its patterns take too long to compare: put no choice in a repeat, as in (a|aa)+"
     return None if fault is None else f"#{fault[0]}: {fault[1]}"
 
 
@@ -61,6 +68,7 @@ class _Judge:
 
     def __init__(self, root: Schema) -> None:
         self._root = root
+        self._end = time.monotonic() + _PATTERNS_SECONDS
         self._judged: dict[tuple[int, int], _Fault | None] = {}
 
     def judge(self, schema: object, value: object) -> _Fault | None:
@@ -75,6 +83,13 @@ class _Judge:
 
     def _faults(self, schema: _Json, value: object) -> Iterator[_Fault]:
         yield from (("", key) for key in schema if not _allows(key, schema[key], value))
+        pattern = schema.get("pattern")
+        if (
+            isinstance(pattern, str)
+            and isinstance(value, str)
+            and not self._matches(pattern, value)
+        ):
+            yield "", "pattern"
         yield from self._combined(schema, value)
         if isinstance(value, dict):
             yield from self._members(schema, value)
@@ -97,7 +112,7 @@ class _Judge:
         properties, patterns = _dict(schema, "properties"), _dict(schema, "patternProperties")
         for name, inner in value.items():
             rules = [properties[name]] if name in properties else []
-            rules += [patterns[p] for p in patterns if compile_pattern(p).search(name)]
+            rules += [patterns[p] for p in patterns if self._matches(p, name)]
             rules = rules or [schema.get("additionalProperties", True)]
             shown = name if name in properties else "*"  # other names are the answer's own
             yield from _within(shown, self._all(rules, inner))
@@ -107,6 +122,10 @@ class _Judge:
         for number, inner in enumerate(value):
             rule = first[number] if number < len(first) else others
             yield from _within(str(number), self._all([rule], inner))
+
+    def _matches(self, pattern: str, text: str) -> bool:
+        left = self._end - time.monotonic()
+        return matches(pattern, text, seconds=max(_LEAST_SECONDS, left))
 
     def _find(self, reference: str) -> object:
         """Give the schema that *reference* leads to; that it does was checked."""
@@ -130,8 +149,6 @@ def _allows(key: str, rule: object, value: object) -> bool:
             return any(_equal(value, one) for one in rule)
         case "const":
             return _equal(value, rule)
-        case "pattern":
-            return not isinstance(value, str) or bool(compile_pattern(str(rule)).search(value))
         case "required" if isinstance(rule, list):
             return not isinstance(value, dict) or set(rule) <= set(value)
     return _allows_number(key, rule, value)

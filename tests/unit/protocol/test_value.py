@@ -85,3 +85,26 @@ def test_what_is_very_deep_is_a_fault() -> None:
     assert find_fault({"items": {"$ref": "#"}}, value) == "#: it is deeper than can be read"
     while isinstance(value, list):  # a list at a time, or Python's own clearing would go as deep
         value = value.pop()
+
+
+@pytest.mark.parametrize("rule", ["^(a+)+$", "(a*)*b", "^(?:a?){9}a{9}$"])
+def test_repeats_of_repeats_are_judged(rule: str) -> None:
+    """
+    Patterns that Python's own library tries in more ways than can be counted have their verdict.
+    """
+    assert find_fault({"pattern": rule}, "a" * 4000 + "c") == "#: pattern"
+
+
+def test_patterns_have_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    All texts and names of a value together are compared for so long; then it is said what to write.
+    """
+    monkeypatch.setattr("app.protocol.asker.value._PATTERNS_SECONDS", 0.2)
+    rule, text = "^(a|aa)+$", "a" * 64 + "c"
+    cases: list[tuple[Json, object]] = [
+        ({"items": {"pattern": rule}}, [text, text + "c"]),
+        ({"patternProperties": {rule: True}}, {text: 1}),
+    ]
+    for schema, value in cases:
+        assert str(find_fault(schema, value)).startswith("#: its patterns take too long")
+    assert find_fault({"pattern": rule}, "a" * 64) is None
