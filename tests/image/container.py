@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 PROFILE: Final = Path("/usr/share/containers/seccomp.json")  # Debian's, which buildah requires
 _UNSHARE: Final = (
@@ -86,11 +86,14 @@ class Image:
         """Run *command* to its end, as another *user* where one is given."""
         user = self.user if user is None else user
         with self._begin(command, volumes, user, subprocess.PIPE) as process:
-            said, _ = process.communicate(timeout=_SECONDS)
+            try:
+                said, _ = process.communicate(timeout=_SECONDS)
+            finally:
+                process.kill()
         return subprocess.CompletedProcess(command, process.returncode, said.decode(), "")
 
     def _begin(
-        self, command: Sequence[str], volumes: Sequence[Volume], user: int, output: Any
+        self, command: Sequence[str], volumes: Sequence[Volume], user: int, output: IO[bytes] | int
     ) -> "subprocess.Popen[bytes]":
         cgroups = [str(folder) for folder in self.cgroups]
         plan = _Plan(str(self.root), volumes, user, self.environment, cgroups, command)
