@@ -48,6 +48,7 @@ INPUTS_NAME: Final = "inputs.json"
 _KITS: Final = ("aws", "nitro")
 _TIMES: Final = (1_000_000_000, 1_700_000_000)  # of the files of a first and a second build
 _SMALL_BYTES: Final = 5_000_000
+_MIB: Final = 1024 * 1024
 _BY_DIGEST: Final = "@sha256:"
 
 Note = Callable[[str], None]
@@ -183,7 +184,7 @@ def _build(options: argparse.Namespace, note: Note) -> None:
     out: Path = options.out
     _record(options, note)
     read_weights_digest(options.weights)  # what is quickly checked comes first
-    least_engine_bytes(options.weights)
+    least_engine_bytes(options.weights, weights_inside=options.weights_inside)
     if options.weights_inside:
         require_plain(options.weights)
     out.mkdir(parents=True, exist_ok=True)
@@ -208,7 +209,22 @@ def _build(options: argparse.Namespace, note: Note) -> None:
         record = build_image(out, kit, application, inputs=inputs, base=base)
     weights = "holds" if record.weights_inside else "names"
     note(f"{out / EIF_NAME}: {record.eif_bytes:,} bytes, kit {record.kit}, {weights} its weights")
+    _note_doubt(options.weights, record, note)
     sys.stdout.write(encode_build_record(record).decode())
+
+
+def _note_doubt(weights: Path, record: BuildRecord, note: Note) -> None:
+    """Say so where the engine may need more than was recorded."""
+    inside = record.weights_inside
+    most = least_engine_bytes(weights, weights_inside=inside, wary=True)
+    if most > record.engine_bytes:
+        mib = -(-(record.eif_bytes + most) // _MIB)
+        note(
+            f"note: {weights} does not say whether its model is a mixture of experts, and "
+            f"engine_bytes is for one that is not: if it is, it needs enclave_memory_mib={mib} or "
+            "more; synth and bin/doctor know it by a package whose graph is there, or that its "
+            "owner has sealed since bin/seal-weights says so"
+        )
 
 
 def _record(options: argparse.Namespace, note: Note) -> None:

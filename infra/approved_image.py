@@ -11,6 +11,7 @@ from app.protocol.releases import Measurements, Release, parse_releases
 from image.eif.measure import ImageMeasurements, MeasuredFile, measure_file
 from image.eif.record import RECORD_NAME, BuildRecord, parse_build_record
 from image.errors import ImageError
+from image.model.memory import least_engine_bytes
 from infra.instances import Sizes, require_sizes
 from infra.weights_files import WeightsFile, read_weights_files
 
@@ -27,7 +28,8 @@ class ApprovedImage:
 
         releases: All approved ones; retired ones are no longer there.
 
-        engine_bytes: The least memory that its engine needs beside the image; 0 for unknown.
+        engine_bytes: The least memory that its engine needs beside the image, by the build's record
+            and by the package that is there; 0 for unknown.
 
         weights: The files that come in when it starts; none where they are inside.
     """
@@ -103,8 +105,8 @@ def load_approved_image(
         eif_sha256=measured.eif_sha256,
         release=release,
         releases=approved,
-        engine_bytes=record.engine_bytes,
         weights=_read_weights(record, weights, weights_key),
+        engine_bytes=_engine_bytes(record, weights),
     )
 
 
@@ -119,6 +121,16 @@ def _read_weights(
             )
         return ()
     return read_weights_files(folder, digest=record.weights_sha256, key_arn=key_arn)
+
+
+def _engine_bytes(record: BuildRecord, folder: Path) -> int:
+    """Give what the engine needs by the package, too, of which a build may have had model.json."""
+    if record.weights_inside:
+        return record.engine_bytes
+    try:
+        return max(record.engine_bytes, least_engine_bytes(folder, weights_inside=False))
+    except ImageError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _measure(eif: Path) -> MeasuredFile:

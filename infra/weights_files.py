@@ -66,7 +66,11 @@ def read_weights_files(
         listed = read_listed(folder)
     except ImageError as error:
         raise ConfigError(f"{error}: {_NAME_IT}") from None
-    key = _read_key(folder, digest, key_arn)
+    key = read_key(folder, key_arn)
+    if key is not None and key.package_digest != digest:
+        raise ConfigError(
+            f"{folder / KEY_NAME} is of another package: seal it again with bin/seal-weights"
+        )
     expected = listed if key is None else _sealed(listed)
     _require_names(folder, {MANIFEST_NAME, *expected, *([KEY_NAME] if key else [])})
     try:
@@ -90,8 +94,16 @@ def _require_package(folder: Path, digest: bytes) -> None:
         )
 
 
-def _read_key(folder: Path, digest: bytes, key_arn: str | None) -> WrappedWeightsKey | None:
-    """Read what the package is sealed under, None for in clear, as *key_arn* has it."""
+def read_key(folder: Path, key_arn: str | None) -> WrappedWeightsKey | None:
+    """
+    Read what the package in *folder* is sealed under; None where it lies in clear.
+
+    Args:
+        key_arn: What it is to be.
+
+    Raises:
+        ConfigError: It is another key, or none, or its file is malformed; says what to do.
+    """
     path = folder / KEY_NAME
     key = parse_wrapped_key(path.read_bytes()) if path.exists() else None
     found = key.key_arn.text if key else None
@@ -100,8 +112,6 @@ def _read_key(folder: Path, digest: bytes, key_arn: str | None) -> WrappedWeight
             f"the weights in {folder} are sealed under {found or 'no key'}, and weights_key is "
             f"{key_arn or 'none'}: give -c weights_key={found or ''}, or another -c weights=DIR"
         )
-    if key is not None and key.package_digest != digest:
-        raise ConfigError(f"{path} is of another package: seal it again with bin/seal-weights")
     return key
 
 

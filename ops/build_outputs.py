@@ -3,6 +3,7 @@ Build outputs: the EIF, its record, its approval and the host's software, as inf
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -10,11 +11,12 @@ from app.protocol.errors import ConfigError
 from app.protocol.releases import Measurements, Release, parse_releases
 from image.eif.record import RECORD_NAME, parse_build_record
 from image.errors import ImageError
+from image.model.memory import least_engine_bytes
 from infra.approved_image import ApprovedImage, load_approved_image
 from infra.host_files import MANIFEST_NAME, require_host_software
 from infra.parameters import Parameters
 from ops.deployment import ROOT
-from ops.finding import Finding, ok, problem
+from ops.finding import Finding, Level, ok, problem, warning
 
 _BUILT: Final = {"eif": ROOT / "build" / "enclave.eif", "host": ROOT / "build" / "host"}
 
@@ -41,8 +43,27 @@ def _check_image(parameters: Parameters, kits: frozenset[str]) -> tuple[Finding,
     return (
         ok("EIF", _describe_image(image)),
         ok("weights", _describe_weights(image, parameters.weights)),
-        _check("sizes", lambda: _describe_sizes(parameters, image)),
+        _check_sizes(parameters, image),
     )
+
+
+def _check_sizes(parameters: Parameters, image: ApprovedImage) -> Finding:
+    finding = _check("sizes", lambda: _describe_sizes(parameters, image))
+    if finding.level is not Level.OK or not image.weights:
+        return finding
+    most = least_engine_bytes(parameters.weights, weights_inside=False, wary=True)
+    wary = replace(image, engine_bytes=max(image.engine_bytes, most))
+    try:
+        wary.require_sizes(parameters.sizes)
+    except ConfigError as error:
+        return warning(
+            "sizes",
+            f"{parameters.weights} does not say whether its model is a mixture of experts, and if "
+            f"it is one, {str(error).rpartition(' (')[0]}",
+            "ask its owner, and give it as much; or have them seal it again with bin/seal-weights, "
+            "which now says so",
+        )
+    return finding
 
 
 def _check(check: str, describe: Callable[[], str]) -> Finding:

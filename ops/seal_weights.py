@@ -23,8 +23,9 @@ _EPILOG: Final = """\
 KMS makes a data key for this one package (kms:GenerateDataKey, with the context purpose=weights and
 the package's digest); each file is encrypted under it, here. The folder that comes of it is for
 whoever runs the model: model.json, a file ….sealed for each that it lists, and weights-key.json
-with the data key as KMS wrapped it. Nothing in it is secret, and neither they nor you can open it:
-that takes an approved image's attestation document, by the key's own policy (bin/weights-policy).
+with the data key as KMS wrapped it, and whether the model is a mixture of experts, which takes more
+memory. Nothing in it is secret, and neither they nor you can open it: that takes an approved
+image's attestation document, by the key's own policy (bin/weights-policy).
 
 Sealing changes no measurement: the image names the plain files, by model.json, as before. Sealing
 the same package again makes another data key and other bytes; any of them serves.

@@ -36,6 +36,7 @@ from app.protocol.constants import (
 from app.protocol.errors import WeightsError
 from app.protocol.package import MANIFEST_NAME, File, parse_description
 from app.protocol.weights import WEIGHTS_PIECE_BYTES
+from image.model.memory import is_mixture
 from image.model.weights import list_files
 from ops.aws import AwsError, asking
 
@@ -161,7 +162,8 @@ def seal_package(
         for name, file in files.items():
             sealer = PieceSealer(key.key, package.digest, bytes.fromhex(file.sha256), key.arn)
             _seal_file(package.folder / name, file, place, sealer, tell)
-        wrapped = WrappedWeightsKey(key.arn, package.digest, key.wrapped)
+        mixture = is_mixture(package.folder)  # whose graph nobody sees from now on
+        wrapped = WrappedWeightsKey(key.arn, package.digest, key.wrapped, mixture)
         for name, text in (
             (MANIFEST_NAME, package.manifest),
             (KEY_NAME, encode_wrapped_key(wrapped)),

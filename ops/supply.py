@@ -13,6 +13,7 @@ from app.protocol.errors import ConfigError
 from image.eif.record import RECORD_NAME, BuildRecord, parse_build_record
 from image.errors import ImageError
 from infra.parameters import Parameters
+from infra.weights_files import read_key
 from ops.build_outputs import missing_builders
 from ops.deployment import ROOT
 
@@ -114,7 +115,8 @@ def find_supply(
 
     Raises:
         ConfigError: There is nothing to make the image of, what is there is of another model than
-            *model*, or something is missing where nothing is built; says what to give.
+            *model*, or sealed under another key than `weights_key`, or something is missing where
+            nothing is built; says what to give.
     """
     if small and model:
         raise ConfigError(
@@ -129,6 +131,8 @@ def find_supply(
         _require_package(weights, model)
     if model and image_there:
         _require_image(parameters.eif, weights)
+    if packed and not image_there:
+        read_key(weights, parameters.weights_key)  # rather than once the image is built
     if not image_there and not packed and not model:
         raise ConfigError(
             f"there is no model at {weights}: add --model NAME@COMMIT, which is fetched and "

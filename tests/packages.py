@@ -2,12 +2,15 @@
 A weights package that holds no model, for whatever reads packages and runs none.
 """
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from app.protocol.package import Check, Description, Generation, Sizes
-from image.model.weights import write_manifest
+from app.protocol.asker.weights import KEY_NAME, WrappedWeightsKey, encode_wrapped_key
+from app.protocol.authorization import KeyArn
+from app.protocol.package import MANIFEST_NAME, Check, Description, Generation, Sizes
+from image.model.weights import encode_description, write_manifest
 
 DESCRIPTION: Final = Description(
     name="tiny",
@@ -36,6 +39,23 @@ DESCRIPTION: Final = Description(
         kv_bytes_per_token_f32=64,
     ),
 )
+
+
+def write_sealed(folder: Path, key_arn: KeyArn, *, mixture: bool | None) -> bytes:
+    """
+    Write into the new folder *folder* what shows of a sealed package of 1000 MB; return its digest.
+
+    Args:
+        mixture: Whether it is one of experts; None for a package that was sealed before they said.
+    """
+    folder.mkdir(parents=True)
+    described = replace(DESCRIPTION, sizes=replace(DESCRIPTION.sizes, weights_bytes=10**9))
+    encoded = encode_description(described, {})
+    (folder / MANIFEST_NAME).write_bytes(encoded)
+    digest = hashlib.sha256(encoded).digest()
+    key = WrappedWeightsKey(key_arn, digest, b"wrapped", mixture)
+    (folder / KEY_NAME).write_bytes(encode_wrapped_key(key))
+    return digest
 
 
 def write_package(folder: Path, *, context_length: int = 512) -> bytes:

@@ -2,9 +2,14 @@
 Memory: what an engine needs beside its image. docs/models.md has the measurements.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Final
 
+from app.protocol.asker.weights import KEY_NAME, parse_wrapped_key
+from app.protocol.errors import ConfigError
+from app.protocol.package import MANIFEST_NAME
+from image.errors import ImageError
 from image.model.weights import read_description
 
 # Of the weights: once more, in the order that instructions want; of 4 bits, scales are widened.
@@ -22,7 +27,7 @@ _KV_SHARE: Final = 2  # keys and values get half of what is free
 _EXACT: Final = "fp32"  # keeps keys and values in 32 bits, too
 
 
-def least_engine_bytes(weights: Path, *, weights_inside: bool = True) -> int:
+def least_engine_bytes(weights: Path, *, weights_inside: bool = True, wary: bool = False) -> int:
     """
     Give the least memory, in bytes, with which the model of the package *weights* starts.
 
@@ -33,8 +38,11 @@ def least_engine_bytes(weights: Path, *, weights_inside: bool = True) -> int:
         weights_inside: They are among those files, and only the engine's copy is counted here.
             Otherwise they are all counted, less what the engine gives up as it copies it.
 
+        wary: A package that does not say whether it is a mixture of experts is counted as one.
+
     Raises:
-        ImageError: There is none, or none that says its sizes; says how to make one.
+        ImageError: There is none, or none that says its sizes, or as `is_mixture`; says how to make
+            one.
     """
     description = read_description(weights)
     sizes = description.sizes
@@ -42,13 +50,33 @@ def least_engine_bytes(weights: Path, *, weights_inside: bool = True) -> int:
     a_token = sizes.kv_bytes_per_token_f32 if exact else sizes.kv_bytes_per_token_u8
     percent = _INT4_COPY_PERCENT if description.precision == "int4" else _COPY_PERCENT
     if not weights_inside:
-        streamed = _MIXTURE_STREAMED_PERCENT if _is_mixture(weights) else _STREAMED_PERCENT
+        mixture = is_mixture(weights)
+        counted_so = wary if mixture is None else mixture
+        streamed = _MIXTURE_STREAMED_PERCENT if counted_so else _STREAMED_PERCENT
         percent = streamed.get(description.precision, _WIDE_STREAMED_PERCENT)
     taken = sizes.weights_bytes * percent // 100
     return taken + _KV_SHARE * description.context_length * a_token + _WORKING_BYTES
 
 
-def _is_mixture(weights: Path) -> bool:
-    """Tell whether the graph in *weights* routes tokens; a sealed one cannot be seen."""
-    graph = weights / _GRAPH_NAME
-    return graph.exists() and _ROUTER in graph.read_bytes()
+def is_mixture(weights: Path) -> bool | None:
+    """
+    Tell whether the package *weights* is of a mixture of experts; None where nothing says it.
+
+    The graph shows it. Of a package whose graph is sealed, whoever sealed it has written it down,
+    unless that was before bin/seal-weights did.
+
+    Raises:
+        ImageError: What the package was sealed with is malformed, or another package's.
+    """
+    graph, key_file = weights / _GRAPH_NAME, weights / KEY_NAME
+    if graph.is_file():
+        return _ROUTER in graph.read_bytes()
+    if not key_file.is_file():
+        return None
+    try:
+        key = parse_wrapped_key(key_file.read_bytes())
+    except ConfigError as error:
+        raise ImageError(str(error)) from None
+    if key.package_digest != hashlib.sha256((weights / MANIFEST_NAME).read_bytes()).digest():
+        raise ImageError(f"{key_file} is of another package: seal it again with bin/seal-weights")
+    return key.mixture

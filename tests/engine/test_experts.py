@@ -11,6 +11,7 @@ from app.enclave.engine.cache import blocks_for
 from app.enclave.engine.model import OpenVinoModel, Settings
 from app.enclave.engine.step import Rows
 from app.enclave.engine.weights import Weights, load_weights
+from image.model.memory import is_mixture
 
 # The session's models are made within the first test that asks for them.
 pytestmark = pytest.mark.timeout(660)
@@ -36,6 +37,16 @@ def test_experts_are_gathered(
     kinds = count_kinds(model)
     assert kinds["GatherMatmul"] + kinds["GatherMatmulCompressed"] == LAYERS * products
     assert kinds["MatMul"] == 1  # the frequencies of rotary embeddings
+
+
+def test_the_tools_know_them(converted_models: dict[str, Path]) -> None:
+    """
+    Of each model that is converted the image's tools say by its graph whether it is a mixture, so
+    that its memory is counted as one's.
+    """
+    found = {name: is_mixture(folder) for name, folder in converted_models.items()}
+    mixtures = {"gpt_oss", "gpt_oss-mxfp4", "granitemoe", "mixtral", "qwen3_moe"}
+    assert found == {name: name in mixtures for name in converted_models}
 
 
 @pytest.mark.parametrize("name", ["granitemoe", "mixtral"])

@@ -6,11 +6,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.protocol.authorization import parse_key_arn
 from app.protocol.errors import ConfigError
 from app.protocol.releases import PRODUCTION_KITS, Kit, Release
 from infra.approved_image import ApprovedImage, load_approved_image
+from infra.instances import Sizes, parse_instance_type
 from local.processes.image import KIT as PROCESS_KIT
-from tests.infra.deployment import Files, make_eif, make_files
+from tests.infra.deployment import ACCOUNT, REGION, Files, make_eif, make_files
+from tests.packages import write_sealed
+
+KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555"
 
 
 @pytest.fixture
@@ -21,9 +26,11 @@ def made(tmp_path: Path) -> tuple[Files, Release]:
     return make_files(tmp_path)
 
 
-def load(files: Files, kits: frozenset[str] = PRODUCTION_KITS) -> ApprovedImage:
+def load(
+    files: Files, kits: frozenset[str] = PRODUCTION_KITS, *, weights_key: str | None = None
+) -> ApprovedImage:
     return load_approved_image(
-        files.eif, files.releases, kits=kits, weights=files.weights, weights_key=None
+        files.eif, files.releases, kits=kits, weights=files.weights, weights_key=weights_key
     )
 
 
@@ -41,6 +48,22 @@ def test_an_approved_image_is_loaded(made: tuple[Files, Release]) -> None:
     assert image.releases == (release,)
     assert image.eif_bytes == files.eif.stat().st_size
     assert image.eif_sha256.hex() == json.loads(record_of(files).read_bytes())["eif_sha256"]
+
+
+@pytest.mark.parametrize(("mixture", "megabytes"), [(True, 2_100), (False, 1_600), (None, 1_600)])
+def test_the_package_says_what_memory_it_takes(
+    made: tuple[Files, Release], megabytes: int, *, mixture: bool | None
+) -> None:
+    """
+    An image that was built with model.json alone has no record of what only the package shows.
+    """
+    files, _ = made
+    digest = write_sealed(files.weights, parse_key_arn(KEY), mixture=mixture)
+    files.approve(make_eif(files.eif, "fake-2", package=digest))
+    image = load(files, weights_key=KEY)
+    assert image.engine_bytes == megabytes * 1_000_000 + 2 * 512 * 22 + 512 * 2**20
+    with pytest.raises(ConfigError, match="the model needs"):
+        image.require_sizes(Sizes(parse_instance_type("r5.2xlarge"), 2, 2_000))
 
 
 def test_it_is_found_among_several(made: tuple[Files, Release], tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ owner gives to whoever runs the model. It is a folder of
 * `model.json`, as it was,
 * `DIGEST.sealed` for each file it lists, by the SHA-256 of the plain bytes: its sealed pieces, one
   after the other, and nothing else,
-* `weights-key.json`, the weights data key as KMS wrapped it.
+* `weights-key.json`, the weights data key as KMS wrapped it, and what the graph, which is sealed,
+  would tell of the memory that the model takes.
 
 Nothing of it is secret.
 """
@@ -27,6 +28,7 @@ KEY_NAME: Final = "weights-key.json"
 MAX_KEY_FILE_BYTES: Final = 16 * 1024
 SEALED_PIECE_BYTES: Final = WEIGHTS_PIECE_BYTES + GCM_TAG_BYTES
 _FORMAT: Final = 1
+_MIXTURE: Final = "mixture_of_experts"
 _DIGEST_BYTES: Final = 32  # SHA-256
 
 
@@ -66,11 +68,15 @@ class WrappedWeightsKey:
         package_digest: SHA-256 of the model.json it is for.
 
         wrapped: KMS's CiphertextBlob of the weights data key.
+
+        mixture: The model is a mixture of experts; None where it does not say, as old ones do not.
+            Nobody vouches for it: a lie wastes memory, or keeps the enclave from starting.
     """
 
     key_arn: KeyArn
     package_digest: bytes
     wrapped: bytes
+    mixture: bool | None = None
 
 
 def sealed_name(file_digest: bytes) -> str:
@@ -95,7 +101,7 @@ def encode_wrapped_key(key: WrappedWeightsKey) -> bytes:
         "key_arn": key.key_arn.text,
         "package_sha256": key.package_digest.hex(),
         "wrapped_weights_key": b64encode(key.wrapped).decode(),
-    }
+    } | ({} if key.mixture is None else {_MIXTURE: key.mixture})
     return json.dumps(fields, indent=2, sort_keys=True).encode() + b"\n"
 
 
@@ -114,15 +120,26 @@ def parse_wrapped_key(text: bytes) -> WrappedWeightsKey:
                 "package_sha256": str(digest),
                 "wrapped_weights_key": str(wrapped),
                 **rest,
-            } if version == _FORMAT and not rest:
+            } if version == _FORMAT:
                 return WrappedWeightsKey(
                     parse_key_arn(key_arn),
                     parse_file_digest(bytes.fromhex(digest)),
                     _parse_wrapped(wrapped),
+                    _parse_mixture(rest),
                 )
     except (ProtocolError, ValueError, RecursionError):
         pass
     raise ConfigError(f"{KEY_NAME} is malformed: seal the package again with bin/seal-weights")
+
+
+def _parse_mixture(rest: dict[object, object]) -> bool | None:
+    """Parse what may stand beside the other fields, or not."""
+    if not rest:
+        return None
+    match rest.pop(_MIXTURE, None):
+        case bool(mixture) if not rest:
+            return mixture
+    raise ProtocolError("other fields than its format has")
 
 
 def _parse_wrapped(text: str) -> bytes:

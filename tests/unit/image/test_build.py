@@ -7,21 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from image.build import _find_base, _parser, main, require_equal
+from app.protocol.authorization import parse_key_arn
+from image.build import _find_base, _note_doubt, _parser, main, require_equal
 from image.container.builder import find_builder
 from image.container.context import DOCKERFILE, Inputs, stage_context
 from image.eif.application import read_command, write_application
 from image.eif.cpio_reader import read_cpio
+from image.eif.measure import ImageMeasurements
+from image.eif.record import BuildRecord
 from image.eif.tar import tar_entries
 from image.errors import ImageError
 from image.kits import aws as kit_aws
 from image.kits.aws import FILES, aws_kit, git_blob_id, record_kit
+from image.model.memory import least_engine_bytes
 from image.model.weights import require_plain
 from tests.eifs import archive
-from tests.packages import write_package
+from tests.packages import write_package, write_sealed
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "local" / "demo_model" / "weights"
+KEY = parse_key_arn(
+    "arn:aws:kms:eu-central-1:444455556666:key/12345678-1234-1234-1234-123456789012"
+)
 
 
 def make_tar(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
@@ -138,6 +145,43 @@ def test_missing_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["--weights", str(tmp_path / "none"), "--out", str(out)]) == 1
     assert "make one with bin/save-model" in capsys.readouterr().err
     assert not out.exists()
+
+
+def record_of(weights: Path, *, inside: bool = False) -> BuildRecord:
+    """What a build of *weights* records, in an EIF of 100 MiB."""
+    measured = ImageMeasurements(b"0" * 48, b"1" * 48, b"2" * 48)
+    least = least_engine_bytes(weights, weights_inside=inside)
+    return BuildRecord("aws", measured, bytes(32), 100 * 2**20, bytes(32), least, inside)
+
+
+@pytest.mark.parametrize("mixture", [True, False, None])
+def test_what_memory_it_takes_is_said_to_be_unknown(
+    tmp_path: Path, *, mixture: bool | None
+) -> None:
+    """
+    Where a sealed package does not say whether it is a mixture of experts, the image is built, and
+    it is said what to give the enclave if it is.
+    """
+    folder, said = tmp_path / "sealed", list[str]()
+    write_sealed(folder, KEY, mixture=mixture)
+    _note_doubt(folder, record_of(folder), said.append)
+    assert len(said) == (mixture is None)
+    _note_doubt(folder, record_of(folder, inside=True), said.append)
+    for note in said:
+        assert "enclave_memory_mib=2615 or more" in note
+        assert note.count("engine_bytes") == 1
+
+
+def test_a_plain_package_is_known(tmp_path: Path) -> None:
+    """
+    Nothing is said of a package whose graph is there.
+    """
+    write_package(tmp_path / "weights")
+    said = list[str]()
+    for inside in (True, False):
+        record = record_of(tmp_path / "weights", inside=inside)
+        _note_doubt(tmp_path / "weights", record, said.append)
+    assert not said
 
 
 def test_sealed_weights_go_beside_their_image(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from app.protocol.authorization import parse_key_arn
 from app.protocol.errors import ConfigError
 from app.protocol.releases import PRODUCTION_KITS, encode_releases
 from infra.parameters import Parameters, parse_parameters
@@ -12,9 +13,12 @@ from local.twin.twin import DEMO_WEIGHTS, approve
 from ops.build_outputs import check_outputs, find_release, missing_builders
 from ops.deploy import write_chat_json
 from ops.deployment import ROOT, read_deployment
-from ops.finding import Level
+from ops.finding import Finding, Level
+from tests.infra.deployment import make_eif
+from tests.packages import write_sealed
 from tests.stack.test_lifecycle import make_host
 
+KEY = "arn:aws:kms:us-east-1:444455556666:key/12345678-1234-1234-1234-123456789012"
 GIVEN = ("chat_principals=arn:aws:iam::111122223333:role/desk", "client_cidrs=10.0.0.0/8")
 
 
@@ -85,6 +89,30 @@ def test_weights_beside_their_image(tmp_path: Path) -> None:
     inside = approve(ROOT, DEMO_WEIGHTS, tmp_path / "inside", weights_inside=True)
     assert inside.weights_sha256 == release.weights_sha256
     assert inside.measurements.pcr2 != release.measurements.pcr2
+
+
+@pytest.mark.parametrize("mixture", [True, False, None])
+def test_a_package_that_may_need_more(tmp_path: Path, *, mixture: bool | None) -> None:
+    """
+    Sizes that do for a model without experts are a problem where the package is a mixture of them,
+    and a warning where it does not say, with what it would need.
+    """
+    digest = write_sealed(tmp_path / "sealed", parse_key_arn(KEY), mixture=mixture)
+    release = make_eif(tmp_path / EIF_NAME, "fake-1", package=digest)
+    (tmp_path / "releases.json").write_bytes(encode_releases([release]))
+
+    def check(memory_mib: str) -> Finding:
+        given = {"weights": str(tmp_path / "sealed"), "weights_key": KEY}
+        made = parameters(tmp_path, **given, enclave_memory_mib=memory_mib)
+        return check_outputs(made, PRODUCTION_KITS)[2]
+
+    levels = {True: Level.PROBLEM, False: Level.OK, None: Level.WARNING}
+    found = check("2200")
+    assert (found.check, found.level) == ("sizes", levels[mixture])
+    if mixture is None:
+        assert "does not say whether its model is a mixture of experts" in found.text
+        assert found.text.endswith("at least 2,515")
+    assert check("2515").level is Level.OK
 
 
 def test_altered_outputs_are_problems(built: Path, tmp_path: Path) -> None:

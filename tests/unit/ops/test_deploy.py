@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.chatbot.console import Terminal
+from app.protocol.authorization import parse_key_arn
 from app.protocol.releases import Release, encode_releases
 from infra.key_policy import policy_of
 from infra.weights_files import WeightsFile, read_weights_files
@@ -22,6 +23,7 @@ from ops.deployment import ROOT, Workshop
 from ops.finding import Finding, ok, problem, warning
 from ops.live_stack import LiveStack
 from ops.upload import See
+from tests.packages import write_sealed
 from tests.stack.test_lifecycle import make_host
 from tests.stubbed import ACCOUNT, REGION, StubbedAws
 from tests.unit.ops.test_build_outputs import CHAT
@@ -398,6 +400,28 @@ def bare(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Desk:
     desk.weights = tmp_path / "weights"
     monkeypatch.setattr(supply, "KIT", tmp_path / "kit")
     return desk
+
+
+@pytest.mark.parametrize("image_there", [True, False])
+def test_sealed_weights_without_their_key(
+    bare: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    image_there: bool,
+) -> None:
+    """
+    Whoever forgets `weights_key` is told before the image is built. One that is there and holds its
+    weights needs none, whatever lies where packages do.
+    """
+    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555"
+    write_sealed(bare.weights, parse_key_arn(key), mixture=False)
+    if image_there:
+        monkeypatch.setattr(supply, "missing_builders", lambda _parameters: ())
+    assert bare.deploy("--yes") == (0 if image_there else 1)
+    assert bare.ran == (WHOLE if image_there else [])
+    said = capsys.readouterr().err
+    assert (f"give -c weights_key={key}" in said) == (not image_there)
 
 
 def test_a_model_has_to_be_named(bare: Desk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from app.protocol.authorization import parse_key_arn
 from app.protocol.package import MANIFEST_NAME
 from app.protocol.weights import WEIGHTS_PIECE_BYTES
 from app.protocol.weights_piece import PieceOpener
+from image.model.memory import least_engine_bytes
 from image.model.weights import write_manifest
 from ops import seal_weights
 from ops.aws import AwsError
@@ -94,6 +95,28 @@ def test_a_sealed_package_opens_to_the_same_files(folder: Path) -> None:
     assert not [path for path in out.iterdir() if KEY.key in path.read_bytes()]
     assert sum(told) == sum(SIZES.values())
     assert sorted(path.name for path in folder.parent.iterdir()) == ["sealed", "weights"]
+
+
+@pytest.mark.parametrize("mixture", [True, False])
+def test_a_sealed_package_takes_the_memory_of_the_plain_one(
+    tmp_path: Path, *, mixture: bool
+) -> None:
+    """
+    What only the graph shows, that it routes tokens, is written down as that is sealed.
+    """
+    folder, out = tmp_path / "weights", tmp_path / "sealed"
+    write_package(folder)
+    (folder / "openvino_model.xml").write_text('<layer type="TopK"/>' if mixture else "<net/>")
+    sizes = replace(DESCRIPTION.sizes, weights_bytes=1_000_000_000)
+    write_manifest(folder, replace(DESCRIPTION, sizes=sizes))
+    seal_package(read_package(folder), out, lambda: KEY)
+    needed = [least_engine_bytes(place, weights_inside=False) for place in (folder, out)]
+    assert needed[0] == needed[1] == sum_for(2_100 if mixture else 1_600)
+
+
+def sum_for(megabytes: int) -> int:
+    """Add what every model takes to what these weights do."""
+    return megabytes * 1_000_000 + 2 * 512 * 22 + 512 * 2**20
 
 
 def test_files_with_the_same_bytes_are_sealed_once(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 from base64 import b64encode
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -107,6 +108,15 @@ def test_the_wrapped_key_is_read_as_written() -> None:
     }
 
 
+@pytest.mark.parametrize("mixture", [True, False])
+def test_the_wrapped_key_says_what_model_it_is_of(*, mixture: bool) -> None:
+    """
+    Whether the model is a mixture of experts comes back, where it was known.
+    """
+    said = replace(WRAPPED, mixture=mixture)
+    assert parse_wrapped_key(encode_wrapped_key(said)) == said
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -120,6 +130,9 @@ def test_the_wrapped_key_is_read_as_written() -> None:
         {"wrapped_weights_key": b64encode(bytes(6145)).decode()},
         {"wrapped_weights_key": None},
         {"more": 1},
+        {"mixture_of_experts": None},
+        {"mixture_of_experts": 1},
+        {"mixture_of_experts": True, "more": 1},
     ],
 )
 def test_another_key_file_is_refused(changes: dict[str, object]) -> None:

@@ -1,14 +1,20 @@
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from app.protocol.asker.weights import KEY_NAME, WrappedWeightsKey, encode_wrapped_key
+from app.protocol.authorization import parse_key_arn
 from image.errors import ImageError
-from image.model.memory import least_engine_bytes
+from image.model.memory import is_mixture, least_engine_bytes
 from image.model.weights import encode_description
 from tests.packages import DESCRIPTION
 
 DEMO = Path(__file__).parents[4] / "local" / "demo_model" / "weights"
+KEY = parse_key_arn(
+    "arn:aws:kms:eu-central-1:444455556666:key/12345678-1234-1234-1234-123456789012"
+)
 MIB = 2**20
 
 
@@ -93,3 +99,59 @@ def test_mixtures_that_come_in(tmp_path: Path, precision: str, mib: int) -> None
     folder = write_description(tmp_path, precision)
     (folder / "openvino_model.xml").write_text('<layer id="7" name="router" type="TopK"/>')
     assert least_engine_bytes(folder, weights_inside=False) == (mib + 2 * 128 + 512) * MIB
+
+
+def seal(folder: Path, *, mixture: bool | None) -> Path:
+    """Put beside model.json what a sealed package has."""
+    digest = hashlib.sha256((folder / "model.json").read_bytes()).digest()
+    key = WrappedWeightsKey(KEY, digest, b"wrapped", mixture)
+    (folder / KEY_NAME).write_bytes(encode_wrapped_key(key))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("precision", "mixture", "mib"),
+    [
+        ("int8", True, 2100),
+        ("int4", True, 2400),
+        ("int8", False, 1600),
+        ("int4", False, 1800),
+        ("bf16", False, 2100),
+    ],
+)
+@pytest.mark.parametrize("wary", [True, False])
+def test_sealed_weights_that_come_in(
+    tmp_path: Path, precision: str, mib: int, *, mixture: bool, wary: bool
+) -> None:
+    """
+    A sealed package takes what the plain one does: nobody has to be wary of one that says it.
+    """
+    folder = seal(write_description(tmp_path, precision), mixture=mixture)
+    needed = least_engine_bytes(folder, weights_inside=False, wary=wary)
+    assert needed == (mib + 2 * 128 + 512) * MIB
+
+
+def test_weights_of_which_nothing_is_known(tmp_path: Path) -> None:
+    """
+    A package that was sealed before they said it, or model.json alone, is counted as most are; who
+    asks for it gets what it may be.
+    """
+    folder = write_description(tmp_path)
+    for known in (folder, seal(folder, mixture=None)):
+        assert is_mixture(known) is None
+        assert least_engine_bytes(known, weights_inside=False) == (1600 + 2 * 128 + 512) * MIB
+        wary = least_engine_bytes(known, weights_inside=False, wary=True)
+        assert wary == (2100 + 2 * 128 + 512) * MIB
+    assert least_engine_bytes(folder, wary=True) == least_engine_bytes(folder)
+
+
+def test_what_another_package_was_sealed_with_is_refused(tmp_path: Path) -> None:
+    """
+    What it says is of another model, or of none.
+    """
+    folder = seal(write_description(tmp_path, "int4"), mixture=False)
+    write_description(folder, "int8")
+    for match in (r"is of another package: seal it again", r"weights-key\.json is malformed"):
+        with pytest.raises(ImageError, match=match):
+            least_engine_bytes(folder, weights_inside=False)
+        (folder / KEY_NAME).write_text("{}")
