@@ -158,13 +158,17 @@ def serve(
     Raises:
         KeyboardInterrupt: One of them came; so that whoever calls this can clean up.
     """
-    with _ending_like_ctrl_c():
+    with ending_like_ctrl_c():
         _Server(application, listener, ending).run(sockets=[listener])
 
 
 @contextmanager
-def _ending_like_ctrl_c() -> Iterator[None]:
-    """Have SIGTERM and its like end the block as SIGINT does; one that is ignored stays so."""
+def ending_like_ctrl_c() -> Iterator[None]:
+    """
+    Have SIGTERM and its like end the block as SIGINT does; one that is ignored stays so.
+
+    Process 1 of a container has no other way: the kernel spares it what it has no handler for.
+    """
     # The server stops at SIGTERM, then raises it again.
     handlers: dict[signal.Signals, Callable[..., object]] = {
         signal.SIGTERM: signal.default_int_handler,

@@ -5,11 +5,13 @@ The command `serve`: an OpenAI-compatible API for programs of this machine.
 import argparse
 import os
 import shlex
+import socket
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from app.chatbot.console import Terminal, show_banner
-from app.chatbot.local_http import listen, make_token, parse_port, serve, url_of
+from app.chatbot.local_http import ending_like_ctrl_c, listen, make_token, parse_port, serve, url_of
 from app.chatbot.machine import create_private, is_private
 from app.chatbot.openai.conversations import Conversations
 from app.chatbot.openai.server import make_application
@@ -73,25 +75,31 @@ def serve_sessions(
         AppError: As *connect*, or the port, the socket or the file cannot be had.
     """
     token = _token(token_file)
-    first = connect()
-    conversations = Conversations(first, connect)
     try:
-        show_banner(first, terminal)
-        with listen(port) if path is None else listen_unix(path) as listener:
-            where = "" if path is None else f" on {path.absolute()}"
-            terminal.note(
-                f"serving   {conversations.model}, OpenAI-compatible{where}; Ctrl-C stops"
-            )
-            terminal.piece(f"export OPENAI_BASE_URL={url_of(listener)}/v1\n")
-            terminal.piece(f"export OPENAI_API_KEY={_shown(token, token_file)}\n")
-            if path is not None:
-                terminal.piece(f"export ENCLAVE_LLM_SOCKET={shlex.quote(str(path.absolute()))}\n")
-            serve(make_application(conversations, token=token, defaults=defaults), listener)
+        with ending_like_ctrl_c():
+            first = connect()
+            with closing(Conversations(first, connect)) as conversations:
+                show_banner(first, terminal)
+                with listen(port) if path is None else listen_unix(path) as listener:
+                    key = _shown(token, token_file)
+                    _announce(conversations.model, listener, terminal, key=key, path=path)
+                    made = make_application(conversations, token=token, defaults=defaults)
+                    serve(made, listener)
     except KeyboardInterrupt:
         terminal.note("stopped")
-    finally:
-        conversations.close()
     return 0
+
+
+def _announce(
+    model: str, listener: socket.socket, terminal: Terminal, *, key: str, path: Path | None
+) -> None:
+    """Say where the API is served, and with which *key*, as a shell takes it."""
+    where = "" if path is None else f" on {path.absolute()}"
+    terminal.note(f"serving   {model}, OpenAI-compatible{where}; Ctrl-C stops")
+    terminal.piece(f"export OPENAI_BASE_URL={url_of(listener)}/v1\n")
+    terminal.piece(f"export OPENAI_API_KEY={key}\n")
+    if path is not None:
+        terminal.piece(f"export ENCLAVE_LLM_SOCKET={shlex.quote(str(path.absolute()))}\n")
 
 
 def _shown(token: str, path: Path | None) -> str:

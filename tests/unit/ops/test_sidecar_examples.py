@@ -14,8 +14,8 @@ USER = "65532:65532"
 DOOR = "/run/enclave-llm"
 # Of a Compose file's service, what the Compose Specification has and the examples may use.
 KEYS = {
-    *("cap_drop", "depends_on", "environment", "image", "mem_limit", "pids_limit", "read_only"),
-    *("restart", "security_opt", "user", "volumes"),
+    *("cap_drop", "depends_on", "environment", "image", "mem_limit", "pids_limit", "pull_policy"),
+    *("read_only", "restart", "security_opt", "stop_grace_period", "user", "volumes"),
 }
 
 
@@ -36,9 +36,9 @@ def services() -> dict[str, Any]:
     return value
 
 
-def dockerfile(instruction: str) -> list[str]:
-    """Give what the Dockerfile says after *instruction*, on the line or lines of it."""
-    text = (ROOT / "sidecar/Dockerfile").read_text().replace("\\\n", " ")
+def dockerfile(instruction: str, name: str = "sidecar/Dockerfile") -> list[str]:
+    """Give what the file *name* says after *instruction*, on the line or lines of it."""
+    text = (ROOT / name).read_text().replace("\\\n", " ")
     return re.findall(rf"^{instruction} +(.*)$", text, re.MULTILINE)
 
 
@@ -60,6 +60,10 @@ def test_the_task_keeps_the_door_to_itself(task: dict[str, Any]) -> None:
     assert sidecar["readonlyRootFilesystem"] is True
     assert sidecar["linuxParameters"]["capabilities"] == {"drop": ["ALL"]}
     assert not any("portMappings" in each for each in (sidecar, application))
+    assert not any("secrets" in each for each in (sidecar, application))
+    assert "environment" not in sidecar
+    assert re.search(r"@sha256:[0-9a-f]{64}$", sidecar["image"])  # a tag can be moved
+    assert sidecar["logConfiguration"]["logDriver"] == "awslogs"
     assert sidecar["mountPoints"] == [{"sourceVolume": "door", "containerPath": DOOR}]
     assert application["mountPoints"][0]["readOnly"] is True
     assert application["dependsOn"][0] == {"containerName": "enclave-llm", "condition": "HEALTHY"}
@@ -73,30 +77,65 @@ def test_the_compose_file(services: dict[str, Any]) -> None:
         assert set(service) <= KEYS
         assert all(name in services for name in service.get("depends_on", {}))
         for volume in service["volumes"]:
-            source, target, *mode = (
-                volume.rsplit(":", 2) if volume.count(":") > 1 else volume.split(":")
-            )
-            assert source == "door" or source.startswith("${HOME}/")
-            assert target.startswith("/")
+            if isinstance(volume, dict):
+                continue
+            source, target, *mode = volume.split(":")
+            assert source == "door"
+            assert target == DOOR
             assert mode in ([], ["ro"])
     sidecar, application = services["enclave-llm"], services["application"]
     assert sidecar["read_only"] is True
     assert sidecar["cap_drop"] == ["ALL"]
     assert sidecar["security_opt"] == ["no-new-privileges:true"]
+    assert sidecar["pull_policy"] == "never"
+    files, door = sidecar["volumes"]
+    assert files == {
+        "type": "bind",
+        "source": "${HOME}/.config/enclave-llm",
+        "target": "/config/enclave-llm",
+        "read_only": True,
+        "bind": {"create_host_path": False},  # or Docker makes it, as root
+    }
+    assert door == f"door:{DOOR}"
+    assert application["volumes"] == [f"door:{DOOR}:ro"]
     assert application["user"] == USER
     assert application["depends_on"] == {"enclave-llm": {"condition": "service_healthy"}}
 
 
+def test_both_examples_have_the_same_limits(task: dict[str, Any], services: dict[str, Any]) -> None:
+    """Memory, and the time from SIGTERM to SIGKILL."""
+    sidecar, service = task["containerDefinitions"][0], services["enclave-llm"]
+    assert service["mem_limit"] == f"{sidecar['memory']}m"
+    assert service["stop_grace_period"] == f"{sidecar['stopTimeout']}s"
+
+
 def test_the_image_is_what_the_examples_say(task: dict[str, Any]) -> None:
-    """User, volume, health check and place of the socket are the image's own."""
+    """User, volume, health check, its times, and place of the socket are the image's own."""
     assert dockerfile("USER") == [USER]
     assert dockerfile("VOLUME") == [DOOR]
     (check,) = dockerfile("HEALTHCHECK")
     command = json.loads(check.partition("CMD")[2])
-    assert task["containerDefinitions"][0]["healthCheck"]["command"] == ["CMD", *command]
+    told = dict(re.findall(r"--([a-z-]+)=(\d+)", check))
+    assert task["containerDefinitions"][0]["healthCheck"] == {
+        "command": ["CMD", *command],
+        "interval": int(told["interval"]),
+        "timeout": int(told["timeout"]),
+        "retries": int(told["retries"]),
+        "startPeriod": int(told["start-period"]),
+    }
     (started,) = dockerfile("CMD")
     assert json.loads(started)[:3] == ["serve", "--socket", f"{DOOR}/socket"]
     assert command[-1] == f"{DOOR}/socket"
     assert dockerfile("EXPOSE") == []
     assert all("://" not in line for line in dockerfile("(?:ADD|COPY|FROM)"))
     assert shlex.split(dockerfile("FROM")[0]) == ["scratch"]
+
+
+def test_the_page_serves_on_a_port_as_the_image_serves_on_its_socket() -> None:
+    """The page's health check is the image's, asked of the port, and its token stays in a file."""
+    page = "docs/sidecar.md"
+    (own,), (check,) = dockerfile("HEALTHCHECK"), dockerfile("HEALTHCHECK", page)
+    (started,), (command,) = dockerfile("CMD"), dockerfile("CMD", page)
+    _, port, *token = json.loads(command)[1:]
+    assert check == own.replace(f"{DOOR}/socket", port)
+    assert token == json.loads(started)[3:]
