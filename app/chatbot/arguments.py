@@ -36,7 +36,7 @@ examples:
   {PROGRAM + " chat --keep leave":44} a conversation to be continued: --continue leave
   {PROGRAM + " ask --file letter.pdf --pages 1-3":44} a question about pages of a document
   {PROGRAM + " web":44} a page in your browser, with the proof beside it
-  {PROGRAM + " serve --port 8011":44} OpenAI's API, for programs (docs/clients.md)
+  {PROGRAM + " serve --port 8011":44} OpenAI's API, for programs (the project's docs/clients.md)
   {PROGRAM + " --stack enclave-llm --tunnel":44} a private deployment, through Session Manager
   {PROGRAM + " releases import releases.json":44} approve what your reviewer approved
 
@@ -60,7 +60,12 @@ replaced everywhere, unless --raw is given.
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse *arguments*; what is wrong with them ends the program before anything else is done."""
+    """
+    Parse *arguments*; what is wrong with them ends the program before anything else is done.
+
+    Raises:
+        SchemaError: The schema that they name will not do.
+    """
     parser = make_parser()
     options = parser.parse_args(arguments)
     require_answer_options(options, parser)
