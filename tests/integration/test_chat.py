@@ -251,7 +251,7 @@ def test_failures_are_one_sentence(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--max-tokens", "0", "ask", QUESTION), "max_tokens"),
+        (("--max-tokens", "0", "ask", QUESTION), "--max-tokens is not"),
         (("--temperature", "3", "ask", QUESTION), "temperature"),
         (("--seed", "-1"), "seed"),
         (("ask", " "), "the question is empty"),
