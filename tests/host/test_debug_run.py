@@ -4,7 +4,7 @@ What docs/operations.md says about failures, held against the programs that it s
 
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -101,11 +101,13 @@ class Failing:
 class Saturating:
     """A model that knows nothing, as one whose products saturate."""
 
+    blocks = 1
+
     def forward(self, batch: object) -> NDArray[np.float32]:
         del batch
         return np.zeros((1, 8), np.float32)
 
-    def wipe(self, blocks: list[int]) -> None:
+    def wipe(self, blocks: Sequence[int]) -> None:
         del blocks
 
 
