@@ -11,20 +11,30 @@ from app.protocol.question import Options
 
 def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that shape an answer."""
+    repeat_answer_arguments(parser)
+    parser.set_defaults(max_tokens=MOST_TOKENS, temperature=0.0, seed=None, padding="constant")
+
+
+def repeat_answer_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take the same options in *parser*, which is a command's; one left out leaves what stands."""
     group = parser.add_argument_group("the answer")
     group.add_argument(
         "--max-tokens",
         type=int,
-        default=MOST_TOKENS,
+        default=argparse.SUPPRESS,
         metavar="N",
         help="default: as many as the context leaves",
     )
-    group.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 to 2")
-    group.add_argument("--seed", type=int, metavar="N", help="repeatable sampling")
+    group.add_argument(
+        "--temperature", type=float, default=argparse.SUPPRESS, metavar="T", help="0 to 2"
+    )
+    group.add_argument(
+        "--seed", type=int, default=argparse.SUPPRESS, metavar="N", help="repeatable sampling"
+    )
     group.add_argument(
         "--padding",
         choices=("constant", "off"),
-        default="constant",
+        default=argparse.SUPPRESS,
         help="constant (default) hides the answer's length and rhythm from the network and the "
         "parent; off is faster",
     )
@@ -50,4 +60,5 @@ def require_answer_options(options: argparse.Namespace, parser: argparse.Argumen
     try:
         answer_options(options)
     except AppError as error:
-        parser.error(str(error))
+        name, _, fault = str(error).partition(" ")  # as the protocol has it, such as max_tokens
+        parser.error(f"--{name.replace('_', '-')} {fault}")

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from app.chatbot.answer_arguments import add_answer_arguments, require_answer_options
+from app.chatbot.answer_arguments import (
+    add_answer_arguments,
+    repeat_answer_arguments,
+    require_answer_options,
+)
 from app.chatbot.completion import add_completion_arguments
 from app.chatbot.config import config_folder
 from app.chatbot.name import PROGRAM
@@ -32,7 +36,7 @@ examples:
   {PROGRAM + " chat --keep leave":44} a conversation to be continued: --continue leave
   {PROGRAM + " ask --file letter.pdf --pages 1-3":44} a question about pages of a document
   {PROGRAM + " web":44} a page in your browser, with the proof beside it
-  {PROGRAM + " serve --port 8011":44} OpenAI's API, for programs (docs/clients.md)
+  {PROGRAM + " serve --port 8011":44} OpenAI's API, for programs (the project's docs/clients.md)
   {PROGRAM + " --stack enclave-llm --tunnel":44} a private deployment, through Session Manager
   {PROGRAM + " releases import releases.json":44} approve what your reviewer approved
 
@@ -56,7 +60,12 @@ replaced everywhere, unless --raw is given.
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse *arguments*; what is wrong with them ends the program before anything else is done."""
+    """
+    Parse *arguments*; what is wrong with them ends the program before anything else is done.
+
+    Raises:
+        SchemaError: The schema that they name will not do.
+    """
     parser = make_parser()
     options = parser.parse_args(arguments)
     require_answer_options(options, parser)
@@ -77,25 +86,38 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_deployment(parser.add_argument_group("the deployment"))
     add_answer_arguments(parser)
-    parser.add_argument(
-        "--raw", action="store_true", help="answers as they come, control characters included"
-    )
+    _add_raw(parser)
+    parser.set_defaults(raw=False)
     words = "chat | ask | web | serve | read | conversations | releases | completion"
     commands = parser.add_subparsers(dest="command", metavar=words)
-    add_chat_arguments(
-        commands.add_parser("chat", help="talk in this terminal, as without a command")
-    )
-    add_ask_arguments(commands.add_parser("ask", help="ask one question"))
+    chat = commands.add_parser("chat", help="talk in this terminal, as without a command")
+    add_chat_arguments(chat)
+    ask = commands.add_parser("ask", help="ask one question")
+    add_ask_arguments(ask)
     web = commands.add_parser("web", help="talk in your browser, on 127.0.0.1")
     web.description = DESCRIPTION
     add_web_arguments(web)
-    add_serve_arguments(commands.add_parser("serve", help="an OpenAI-compatible API on 127.0.0.1"))
+    serve = commands.add_parser("serve", help="an OpenAI-compatible API on 127.0.0.1")
+    add_serve_arguments(serve)
+    for asking in (chat, ask, web, serve):
+        repeat_answer_arguments(asking)
+    for writing in (chat, ask):
+        _add_raw(writing)
     add_read_arguments(commands.add_parser("read", help="show a conversation that /save kept"))
     kept = commands.add_parser("conversations", help="those that you have kept")
     add_conversations_arguments(kept)
     add_releases_arguments(commands.add_parser("releases", help="the images you approve"))
     add_completion_arguments(commands.add_parser("completion", help="Tab for your shell"))
     return parser
+
+
+def _add_raw(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="answers as they come, control characters included",
+    )
 
 
 def _add_deployment(group: "argparse._ArgumentGroup") -> None:

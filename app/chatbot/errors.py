@@ -7,6 +7,7 @@ Errors of the programs on a person's own machine, beside those of `app.protocol.
   + LoginError        there is no login at AWS here, or it has expired
   + OutputError       what is to be shown cannot be written
   + SchemaError       the schema that an answer is to have is none that can be asked for
+    - SchemaFileError   the file that it is in cannot be read
 * UnavailableError
   + CertificateError  TLS with the other end fails
 * ProtocolError
@@ -48,6 +49,12 @@ class SchemaError(ConfigError):
     """The schema that an answer is to have is none that can be asked for; says where."""
 
     code = "schema"
+
+
+class SchemaFileError(SchemaError):
+    """The file that the schema is in cannot be read; says why."""
+
+    code = "config"
 
 
 class CertificateError(UnavailableError):

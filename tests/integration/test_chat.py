@@ -114,13 +114,17 @@ def test_a_schema_that_will_not_do_is_wrong_usage(
     """Its place is named, and what to do, before anybody is asked for anything."""
     monkeypatch.setattr(program, "open_aws", lambda *_: pytest.fail("AWS was looked for"))
     (tmp_path / "form.json").write_text('{"properties": {"a": {"not": {}}}}')
-    with pytest.raises(SystemExit) as ended:
-        program.main(["ask", "--schema", f"{tmp_path}/form.json", QUESTION])
-    assert ended.value.code == 2
+    assert program.main(["ask", "--schema", f"{tmp_path}/form.json", QUESTION]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "#/properties/a/not: it is not served" in printed.err
-    assert "docs/structured.md" in printed.err
+    (said,) = printed.err.splitlines()
+    assert "#/properties/a/not: it is not served" in said
+    assert "docs/structured.md" in said
+    assert program.main(["ask", "--schema", "/nope.json", QUESTION]) == 2
+    assert capsys.readouterr().err == (
+        "chat: /nope.json cannot be read (No such file or directory): name the file of a JSON "
+        "Schema by --schema\n"
+    )
 
 
 def test_kept_conversations_are_listed_and_deleted(
@@ -251,7 +255,7 @@ def test_failures_are_one_sentence(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--max-tokens", "0", "ask", QUESTION), "max_tokens"),
+        (("--max-tokens", "0", "ask", QUESTION), "--max-tokens is not"),
         (("--temperature", "3", "ask", QUESTION), "temperature"),
         (("--seed", "-1"), "seed"),
         (("ask", " "), "the question is empty"),

@@ -1,4 +1,4 @@
-"""docs/clients.md, run as it stands."""
+"""docs/clients.md, run as it stands, and the program of docs/sidecar.md."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 
 from local.processes.supervise import ROOT
 from local.twin.twin import Twin
@@ -31,6 +32,7 @@ BLOCKS = dict(
         strict=True,
     )
 )
+(SIDECAR,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/sidecar.md").read_text(), re.DOTALL)
 ANSWER = re.compile(r"[A-Z]\w+ ?\w*.{20,}")
 
 
@@ -108,6 +110,21 @@ def test_socket(twin: Twin, tmp_path: Path) -> None:
         process.communicate(timeout=20)
     assert process.returncode == 0
     assert not path.exists()
+
+
+def test_application_beside_a_sidecar(twin: Twin, tmp_path: Path) -> None:
+    """The sidecar's example prints an answer with the variables that Compose gives alone."""
+    folder = tmp_path / "door"
+    folder.mkdir(mode=0o700)
+    compose = yaml.safe_load((ROOT / "sidecar/compose.yaml").read_text())
+    variables = compose["services"]["application"]["environment"]
+    given = {
+        name: value.replace("/run/enclave-llm", str(folder)) for name, value in variables.items()
+    }
+    files = (given["ENCLAVE_LLM_SOCKET"], given["ENCLAVE_LLM_TOKEN_FILE"])
+    with chat(twin, "serve", "--socket", files[0], "--token-file", files[1]) as process:
+        exports(process, 3)
+        assert ANSWER.search(run([sys.executable, "-c", SIDECAR], **given))
 
 
 @pytest.mark.parametrize("sampling", ["", "temperature=1.5, seed=1,", "temperature=2, seed=2,"])

@@ -158,7 +158,7 @@ def test_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
         (("--port", "8011"), "--web and --serve"),
         (("--open",), "is for --web"),
         (("--image", "x.eif"), "--enclave qemu"),
-        (("--max-tokens", "0"), "max_tokens"),
+        (("--max-tokens", "0"), "--max-tokens is not"),
     ],
 )
 def test_wrong_usage_starts_nothing(

@@ -6,6 +6,7 @@ What fits is the enclave's word, in its exact refusal, which has both numbers.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import dropwhile
 from typing import Final
 
 from app.chatbot.documents.document import Document, count, show_pages
@@ -51,24 +52,33 @@ def describe_room(text: str, context_tokens: int) -> str | None:
 
 def offer(documents: Sequence[Document], size: int, limit: int) -> Iterator[str]:
     """
-    Say which pages of each of *documents* would fit, after a question of *size* was refused.
+    Say which pages of each of *documents* would fit, after a question of *size* was refused, or
+    that none would.
 
     Args:
         size, limit: In the same unit, whichever.
     """
-    characters = sum(document.characters for document in documents)
+    room = sum(document.characters for document in documents) * limit * _ROOM / size
     for document in documents:
-        fitting = _fitting(document, characters * limit * _ROOM / size)
-        if 0 < len(fitting) < len(document.pages):
-            yield f"{document.name}: {document.unit}s {show_pages(fitting)} would fit"
+        fitting = _fitting(document, room)
+        unit = document.unit if len(fitting) == 1 else f"{document.unit}s"
+        if not fitting:
+            yield (
+                f"{document.name}: not even one {document.unit} would fit; copy what matters into "
+                "the question, or into a shorter file"
+            )
+        elif len(fitting) < len(document.pages):
+            yield f"{document.name}: {unit} {show_pages(fitting)} would fit"
 
 
 def _fitting(document: Document, room: float) -> list[int]:
-    """Give the numbers of the first pages with *room* characters or fewer in all."""
+    """Give the numbers of the first pages that stand together in *room* characters."""
+    pages = dropwhile(lambda page: not 0 < len(page.text) <= room, document.pages)
     fitting: list[int] = []
-    for page in document.pages:
-        room -= len(page.text)
-        if room < 0:
+    used = 0
+    for page in pages:
+        used += len(page.text)
+        if used > room:
             break
         fitting.append(page.number)
     return fitting

@@ -36,8 +36,8 @@ _ADVICE: Final = {
     "truncated": "The answer is incomplete ({}): treat what was shown as unfinished, ask again.",
     "unavailable": "Nobody answers ({}); check the URL and that the server is running.",
     "config": "{}",
-    "schema": "The schema cannot be used ({}); change it there and ask again. docs/structured.md "
-    "lists what a schema may say.",
+    "schema": "The schema cannot be used ({}); change it there and ask again. The project's "
+    "docs/structured.md lists what a schema may say.",
     "document": "{}.",
     "internal": "The enclave failed and says no more, by design ({}); try again.",
 }
@@ -78,9 +78,10 @@ def _advise_length(error: AppError) -> str:
     if len(error.numbers) != 2:
         return f"The question is too long ({error}); shorten it or start a new conversation."
     size, limit = error.numbers
+    unit = "bytes" if "bytes" in str(error) else "tokens"  # the enclave counts tokens
     return (
-        f"Question and conversation so far are {size:,} long, the limit is {limit:,} ({error}); "
-        "shorten the question or start a new conversation."
+        f"Question and conversation so far are at least {size:,} {unit} long, the limit is "
+        f"{limit:,} ({error}); shorten the question, or leave a long conversation for a new one."
     )
 
 

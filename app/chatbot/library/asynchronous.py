@@ -23,7 +23,7 @@ from app.chatbot.library.opening import connect
 from app.chatbot.library.session import Session
 from app.chatbot.library.tools import Tools
 from app.chatbot.reading.parts import Part
-from app.chatbot.session.exchange import Answer, Evidence, State
+from app.chatbot.session.exchange import Answer, Evidence, Seen, State
 from app.chatbot.session.trust import VerifiedEnclave
 from app.protocol.question import Message, Options, ToolCall
 
@@ -105,6 +105,26 @@ class AsyncAnswer:
     def place(self) -> int | None:
         """Its place among those that wait, 0 once it has begun, None where nothing was told."""
         return self._answer.place
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been under way, since it was asked for."""
+        return self._answer.seconds
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody had it stopped."""
+        return self._answer.stopped
+
+    @property
+    def seen(self) -> Seen:
+        """What the parent saw of it so far."""
+        return self._answer.seen
+
+    @property
+    def enclave(self) -> VerifiedEnclave | None:
+        """The enclave that it was sealed to; None before one was verified for it."""
+        return self._answer.enclave
 
     @property
     def evidence(self) -> Evidence | None:

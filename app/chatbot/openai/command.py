@@ -27,9 +27,9 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `serve` takes."""
     parser.description = (
         "Verify the enclave, then serve OpenAI's API on 127.0.0.1 until Ctrl-C. Prints two lines "
-        "to export, which most clients take as they are. Answer options before serve are the "
-        "defaults of what a request leaves out. Tools, schemas of answers, reasoning and "
-        "log-probabilities are honoured as far as the model can; what is not is refused by name. "
+        "to export, which most clients take as they are. Options of the answer are the defaults "
+        "of what a request leaves out. Tools, schemas of answers, reasoning and log-probabilities "
+        "are honoured as far as the model can; what is not is refused by name. The project's "
         "docs/clients.md says what is honoured, what changes nothing, and what is refused."
     )
     where = parser.add_mutually_exclusive_group()

@@ -94,7 +94,7 @@ def production_trust(releases_path: Path) -> Trust:
     The list is read now, and again for each verification and each question.
 
     Raises:
-        ConfigError: The list is missing, malformed, empty or names a kit of the twin's.
+        ConfigError: The list is missing, unreadable, malformed, empty or names a kit of the twin's.
     """
     read = partial(_read_list, releases_path)
     return Trust(NITRO_ROOT, "AWS Nitro root G1", read(), read)
@@ -103,10 +103,15 @@ def production_trust(releases_path: Path) -> Trust:
 def _read_list(releases_path: Path) -> tuple[Release, ...]:
     try:
         text = releases_path.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         raise ConfigError(
             f"no list of approved releases at {releases_path}: get releases.json from whoever "
             "reviews your enclave images, not from the server, and put it there"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"the list of approved releases at {releases_path} cannot be read ({error.strerror}): "
+            "let the user that this program runs as read it"
         ) from None
     releases = parse_releases(text, kits=PRODUCTION_KITS)
     if not releases:

@@ -11,8 +11,6 @@ from app.chatbot.console import Terminal, escape
 from app.chatbot.documents.arguments import add_file_arguments, read_files
 from app.chatbot.documents.document import Document
 from app.chatbot.documents.frame import FILL
-from app.chatbot.errors import SchemaError
-from app.chatbot.evidence.advice import advise
 from app.chatbot.name import PROGRAM
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.attached import show_documents
@@ -71,7 +69,7 @@ def add_ask_arguments(parser: argparse.ArgumentParser) -> None:
         "gets the answer alone. With --schema that is JSON which validates, or nothing: the "
         "enclave holds the answer to the schema while it is written, and this program validates "
         "the whole. "
-        "docs/structured.md lists what a schema may say."
+        "The project's docs/structured.md lists what a schema may say."
     )
     parser.add_argument(
         "question",
@@ -92,14 +90,16 @@ def add_ask_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def require_ask_arguments(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End the program with wrong usage where `ask` has nothing to ask, or a schema will not do."""
+    """
+    End the program with wrong usage where `ask` has nothing to ask, and read the schema.
+
+    Raises:
+        SchemaError: It will not do.
+    """
     if options.question is not None and not options.question.strip():
         parser.error("the question is empty")
     if options.schema:
-        try:
-            options.schema = read_schema(options.schema)
-        except SchemaError as error:
-            parser.error(advise(error))
+        options.schema = read_schema(options.schema)
 
 
 def add_read_arguments(parser: argparse.ArgumentParser) -> None:

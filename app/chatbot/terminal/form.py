@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 from app.chatbot.console import Terminal, escape, show_banner
 from app.chatbot.documents.document import Document
-from app.chatbot.errors import FormError, SchemaError
+from app.chatbot.errors import FormError, SchemaError, SchemaFileError
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.attached import compose_shown, show_offer
 from app.chatbot.terminal.conversation import show_answer, show_receipt
@@ -33,7 +33,9 @@ def read_schema(path: Path) -> str:
     Read the schema in the file *path*, as it is asked for.
 
     Raises:
-        SchemaError: It cannot be read, is no JSON, or has what is not served; says where.
+        SchemaFileError: It cannot be read.
+
+        SchemaError: It is no JSON, or has what is not served; says where.
     """
     try:
         with path.open("rb") as file:
@@ -43,7 +45,9 @@ def read_schema(path: Path) -> str:
         text = data.decode("utf-8-sig")
         json.loads(text)
     except OSError as error:
-        raise SchemaError(f"{path} cannot be read: {error.strerror}") from None
+        raise SchemaFileError(
+            f"{path} cannot be read ({error.strerror}): name the file of a JSON Schema by --schema"
+        ) from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise SchemaError(f"{path} is no JSON from {where} on: {error.msg}") from None

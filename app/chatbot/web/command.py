@@ -17,8 +17,8 @@ from app.protocol.question import Options
 DESCRIPTION: Final = (
     "Serve a page for one browser of this machine until Ctrl-C: a conversation, and beside it the "
     "proof and what the server saw. The link that is printed works once. The page verifies the "
-    "enclave when it opens, and keeps nothing of a conversation. docs/page.md tells who else can "
-    "use it, and who cannot."
+    "enclave when it opens, and keeps nothing of a conversation. The project's docs/page.md tells "
+    "who else can use it, and who cannot."
 )
 
 

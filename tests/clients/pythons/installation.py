@@ -22,6 +22,8 @@ _FOLDERS: Final = {
 }
 _LOCK: Final = ".enclave-llm.lock"  # empty, of pipx's, which keeps it
 _PROGRAMS: Final = ("python", "enclave-llm")
+# These would have tools install elsewhere, where somebody may have an enclave-llm of their own.
+_DROPPED: Final = re.compile(r"PIPX_|UV_TOOL_|XDG_(DATA|BIN|STATE)_HOME$|(PYTHONPATH|VIRTUAL_ENV)$")
 _SECONDS: Final = 600
 
 
@@ -98,9 +100,9 @@ class Place:
 
     def _variables(self) -> dict[str, str]:
         """Ours, with this Python for tools to choose, and pip's and uv's own settings."""
-        dropped = ("PYTHONPATH", "VIRTUAL_ENV")
         settings = str(Path.home() / ".config")
-        return {name: value for name, value in os.environ.items() if name not in dropped} | {
+        kept = {name: value for name, value in os.environ.items() if not _DROPPED.match(name)}
+        return kept | {
             "XDG_CONFIG_HOME": os.environ.get("XDG_CONFIG_HOME", settings),
             "XDG_CACHE_HOME": str(self.cache),
             "PIPX_DEFAULT_PYTHON": self.python.program,

@@ -36,7 +36,7 @@ def test_commands_and_options() -> None:
 def test_a_commands_own() -> None:
     """After a command, what that one takes; after its own commands, what those do."""
     assert {"--port", "--socket", "--token-file"} <= complete("serve", "")
-    assert complete("--padding", "off", "serve", "--s") == {"--socket"}
+    assert complete("--padding", "off", "serve", "--s") == {"--socket", "--seed"}
     assert complete("releases", "i") == {"import"}
     assert "--yes" in complete("releases", "import", "-")
     assert complete("completion", "") >= {"bash", "zsh", "fish"}
@@ -68,8 +68,9 @@ def test_fish_has_every_option_once_where_it_belongs() -> None:
     assert "__fish_seen_subcommand_from serve" in socket
     (serve,) = [line for line in lines if re.search(r"-a serve\b", line)]
     assert "not __fish_seen_subcommand_from" in serve
-    (padding,) = [line for line in lines if "-l padding" in line]
-    assert "-x -a 'constant off'" in padding
+    padding = [line for line in lines if "-l padding" in line]
+    assert len({line.partition(" -l ")[0] for line in padding}) == len(padding) == 5
+    assert all("-x -a 'constant off'" in line for line in padding)
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,12 @@ def test_the_image_is_what_the_examples_say(task: dict[str, Any]) -> None:
     assert shlex.split(dockerfile("FROM")[0]) == ["scratch"]
 
 
+def test_the_pages_images_have_files_that_the_containers_user_can_read() -> None:
+    """A list that `releases import` wrote is its owner's alone, and the container is another."""
+    copies = dockerfile("COPY", "docs/sidecar.md")
+    assert copies == ["--chmod=0444 chat.json releases.json /config/enclave-llm/"] * 2
+
+
 def test_the_page_serves_on_a_port_as_the_image_serves_on_its_socket() -> None:
     """The page's health check is the image's, asked of the port, and its token stays in a file."""
     page = "docs/sidecar.md"

@@ -94,11 +94,17 @@ def test_room() -> None:
 def test_an_offer_of_pages() -> None:
     """
     After a refusal, the first pages that fit are offered, in the form that --pages takes.
+    If none does, that is said, with what to do.
     """
     pages = tuple(Page(number, "x" * 1000) for number in range(1, 11))
     book = Document("book.pdf", "PDF", pages, 10, 10)
     assert list(offer([book], 10_000, 5_000)) == ["book.pdf: pages 1-4 would fit"]
-    assert list(offer([book], 10_000, 100)) == []
+    assert list(offer([book], 10_000, 1_200)) == ["book.pdf: page 1 would fit"]
+    (none,) = offer([book], 10_000, 100)
+    assert none.startswith("book.pdf: not even one page would fit; copy what matters into")
+    pages = (Page(1, ""), Page(2, "x" * 9_000), *pages)
+    mixed = Document("mixed.pdf", "PDF", tuple(pages), 12, 12)
+    assert list(offer([mixed], 19_000, 2_500)) == ["mixed.pdf: pages 1-2 would fit"]
     assert list(offer([book, NOTE], 20_000, 5_000)) == ["book.pdf: pages 1-2 would fit"]
 
 

@@ -33,7 +33,8 @@ def test_sentences_say_what_to_do() -> None:
     assert "assume the chat role" in advise(DeniedError("x"))
     assert "incomplete" in advise(TruncatedError("x"))
     assert "few seconds" in advise(BusyError("x"))
-    assert "262,141" in advise(TooLongError("x", numbers=(262_141, 262_140)))
+    assert "262,141 tokens long, the" in advise(TooLongError("x", numbers=(262_141, 262_140)))
+    assert "6 bytes long, the" in advise(TooLongError("it is 6 bytes", numbers=(6, 5)))
     assert "shorten" in advise(TooLongError("x"))
 
 

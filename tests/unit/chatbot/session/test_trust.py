@@ -108,6 +108,13 @@ def test_production_refuses_no_list_and_an_empty_one(tmp_path: Path) -> None:
         production_trust(path)
 
 
+def test_a_list_that_cannot_be_read_is_not_called_missing(tmp_path: Path) -> None:
+    """Of a list that is there, it is said why it cannot be read."""
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\): let") as caught:
+        production_trust(tmp_path)
+    assert "no list" not in str(caught.value)
+
+
 def test_the_list_counts_as_it_is_now(tmp_path: Path) -> None:
     """A release is trusted from when it is put on the list to when it is taken off again."""
     path = tmp_path / "releases.json"

@@ -118,7 +118,7 @@ def test_too_long() -> None:
     talk.ask("Who?")
     said = notes.getvalue()
     assert "tokens, and the model reads 100: probably too long" in said
-    assert "1,000 long, the limit is 500" in said
+    assert "at least 1,000 tokens long, the limit is 500" in said
     assert "pages     book.pdf: pages 1-4 would fit" in said
 
 

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from app.chatbot.console import Terminal
-from app.chatbot.errors import FormError, SchemaError
+from app.chatbot.errors import FormError, SchemaError, SchemaFileError
 from app.chatbot.evidence.advice import exit_code
 from app.chatbot.reading.parts import Part, Text
 from app.chatbot.session.exchange import Answer, Evidence, Exchange
@@ -136,8 +136,9 @@ def test_a_schema_that_will_not_do_is_told_with_its_place(
     with pytest.raises(SchemaError, match=says) as raised:
         read_schema(tmp_path / "form.json")
     assert exit_code(raised.value) == 2
-    with pytest.raises(SchemaError, match="cannot be read"):
+    with pytest.raises(SchemaFileError, match="cannot be read") as raised:
         read_schema(tmp_path / "none")
+    assert exit_code(raised.value) == 2
 
 
 def test_a_byte_order_mark_is_no_part_of_a_schema(tmp_path: Path) -> None:

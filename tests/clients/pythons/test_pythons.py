@@ -1,11 +1,12 @@
-"""What docs/clients.md says of Pythons, as `bin/test-client-pythons` last saw it."""
+"""What `bin/test-client-pythons` runs, and what docs/clients.md says that it last saw."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from tests.clients.pythons.installation import WAYS, read_commands
-from tests.clients.pythons.interpreter import VERSIONS
+from tests.clients.pythons.installation import WAYS, Place, read_commands
+from tests.clients.pythons.interpreter import VERSIONS, Interpreter
 from tests.clients.pythons.table import (
     NOT_RUN,
     RUN_HEAD,
@@ -62,3 +63,15 @@ def test_the_pages_lines_are_found(way: str) -> None:
     assert all(("uv " in line, "pipx " in line) == (way == "uv", way == "pipx") for line in lines)
     if way != "pip":
         assert read_commands(way, "uninstall").endswith(" uninstall enclave-llm")
+
+
+@pytest.mark.parametrize("name", ["HOME", "PIPX_HOME", "UV_TOOL_DIR", "XDG_DATA_HOME"])
+def test_nothing_is_installed_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whatever variables say, what is installed, and uninstalled, lies in the trial's own home."""
+    monkeypatch.setenv(name, "/somebodys")
+    place = Place(Interpreter("3.11.7", "python3", "here"), tmp_path, tmp_path, tmp_path)
+    told = place.run("env", HOME="/own").splitlines()
+    assert "HOME=/own" in told
+    assert [line for line in told if line.endswith("=/somebodys")] == []
