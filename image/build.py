@@ -22,11 +22,11 @@ from image.container.context import (
     DOCKERFILE,
     ROOT,
     Inputs,
-    fetch_wheels,
     read_weights_digest,
     stage_context,
 )
 from image.container.sbom import encode_sbom
+from image.container.wheels import fetch_wheels, require_locked
 from image.debian.base import make_base
 from image.eif.application import read_command, write_application
 from image.eif.kit import BootKit
@@ -37,15 +37,16 @@ from image.errors import ImageError
 from image.files import room_for, sha256, write_whole
 from image.kits.aws import aws_kit, record_kit
 from image.kits.fetch import fetch_kit
+from image.kits.kernel import require_source
 from image.kits.nitro import nitro_kit
 from image.model.memory import least_engine_bytes
 from image.model.weights import read_description, require_plain
+from image.options import KIT, find_kit, parse_options
 
 EIF_NAME: Final = "enclave.eif"
 RECORD_NAME: Final = "measurements.json"
 SBOM_NAME: Final = "sbom.json"
 INPUTS_NAME: Final = "inputs.json"
-_KITS: Final = ("aws", "nitro")
 _TIMES: Final = (1_000_000_000, 1_700_000_000)  # of the files of a first and a second build
 _SMALL_BYTES: Final = 5_000_000
 _MIB: Final = 1024 * 1024
@@ -160,13 +161,10 @@ def _encode_inputs(inputs: Inputs, base: Base) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.in_account is not None or options.in_container is not None:
-        parser.error("--in-account and --in-container come first, before all other options")
+    options = parse_options(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _build(options, _tell)
+        _run(options, _tell)
     except ImageError as error:
         print(f"build-eif: {error}", file=sys.stderr)
         return 1
@@ -180,13 +178,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run(options: argparse.Namespace, note: Note) -> None:
+    if options.fetch_kit:
+        folder = options.kit_dir or options.out / KIT
+        fetch_kit(folder, note=note)
+        _tell_of_kit(folder, note)
+    elif options.record_kit:
+        _tell_of_kit(record_kit(find_kit(options)), note)
+    else:
+        _build(options, note)
+
+
+def _tell_of_kit(folder: Path, note: Note) -> None:
+    """Say what stands where, and what is next."""
+    note(
+        f"the boot files are in {folder}, and their digests on the list: review the change to "
+        "image/kits/aws.json"
+    )
+    kept = folder.resolve() == ROOT / "build" / KIT
+    build = "bin/build-eif" if kept else f"bin/build-eif --kit-dir {folder}"
+    note(f"next: {build}, once there is a model (bin/save-model)")
+
+
 def _build(options: argparse.Namespace, note: Note) -> None:
     out: Path = options.out
-    _record(options, note)
-    read_weights_digest(options.weights)  # what is quickly checked comes first
-    least_engine_bytes(options.weights, weights_inside=options.weights_inside)
-    if options.weights_inside:
-        require_plain(options.weights)
+    _require_inputs(options)
     out.mkdir(parents=True, exist_ok=True)
     place_here = tempfile.TemporaryDirectory(dir=out, prefix=".image-")
     with room_for(out / EIF_NAME), place_here as place:
@@ -194,7 +210,7 @@ def _build(options: argparse.Namespace, note: Note) -> None:
         find_builder(folder)
         kit = _make_kit(options, folder / "kit", note)
         base = _find_base(options, note)
-        wheels = options.wheels or fetch_wheels(out)
+        wheels = options.wheels or fetch_wheels(out, note=note)
         inputs = Inputs(wheels, options.weights, weights_inside=options.weights_inside)
         application = folder / "application.cpio"
         build_application(application, inputs, base, note=note)
@@ -227,36 +243,35 @@ def _note_doubt(weights: Path, record: BuildRecord, note: Note) -> None:
         )
 
 
-def _record(options: argparse.Namespace, note: Note) -> None:
-    """Fetch Amazon's boot files, or put those given on the list, as asked."""
-    if options.fetch_kit:
-        options.kit_dir = options.kit_dir or options.out / "kit"
-        fetch_kit(options.kit_dir, note=note)
-    elif options.record_kit:
-        record_kit(options.kit_dir)
-    else:
-        return
-    note("the boot kit's digests are on the list: review the change to image/kits/aws.json")
+def _require_inputs(options: argparse.Namespace) -> None:
+    """Refuse what is missing or wrong, before anything is made."""
+    read_weights_digest(options.weights)
+    least_engine_bytes(options.weights, weights_inside=options.weights_inside)
+    if options.weights_inside:
+        require_plain(options.weights)
+    if options.kernel_source is not None:
+        require_source(options.kernel_source)
+    if options.wheels is not None:
+        require_locked(options.wheels)
+    if options.base is not None and not options.base.is_file():
+        raise ImageError(f"there is no base root {options.base}")
+    if options.base_image is not None and _BY_DIGEST not in options.base_image:
+        raise ImageError(f"--base-image is not named by digest: NAME{_BY_DIGEST}…")
 
 
 def _make_kit(options: argparse.Namespace, folder: Path, note: Note) -> BootKit:
     if options.kit == "aws":
-        return aws_kit(options.kit_dir, folder, note=note)
+        return aws_kit(find_kit(options), folder, note=note)
     note("note: nobody has started the nitro kit on Nitro hardware yet: see docs/image.md")
     return nitro_kit(folder, note=note, source=options.kernel_source)
 
 
 def _find_base(options: argparse.Namespace, note: Note) -> Base:
     if options.base_image is not None:
-        if _BY_DIGEST not in options.base_image:
-            raise ImageError(f"--base-image is not named by digest: NAME{_BY_DIGEST}…")
         return Base(None, options.base_image)
     root: Path = options.base or options.out / "base.tar"
     if not root.is_file():
-        if options.base is not None:
-            raise ImageError(f"there is no base root {root}")
-        note("making a base root of Debian's packages")
-        make_base(root)
+        make_base(root, note=note)
     note(f"base root {root}, SHA-256 {sha256(root)}")
     return Base(root)
 
@@ -267,54 +282,6 @@ def _interrupt(*_: object) -> NoReturn:
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bin/build-eif",
-        description="Build the enclave's image and measure it.",
-        epilog="The EIF and its records are written to --out; PCRs are printed as nitro-cli does.",
-    )
-    parser.add_argument(
-        "--kit", choices=_KITS, default="aws", help="aws is Amazon's kernel and init, nitro ours"
-    )
-    parser.add_argument(
-        "--kit-dir", type=Path, metavar="DIR", help="aws: has bzImage, init, nsm.ko and cmdline"
-    )
-    parser.add_argument(
-        "--kernel-source", type=Path, metavar="FILE", help="nitro: a saved source package"
-    )
-    listing = parser.add_mutually_exclusive_group()
-    listing.add_argument(
-        "--fetch-kit", action="store_true", help="aws: get them from Amazon's repository, by git"
-    )
-    listing.add_argument(
-        "--record-kit", action="store_true", help="aws: put its digests on image/kits/aws.json"
-    )
-    parser.add_argument("--weights", type=Path, default=ROOT / "build" / "weights", metavar="DIR")
-    parser.add_argument(
-        "--weights-inside",
-        action="store_true",
-        help="put in the model's files; without it their digests alone, and they come in at start",
-    )
-    parser.add_argument("--out", type=Path, default=ROOT / "build", metavar="DIR")
-    base = parser.add_mutually_exclusive_group()
-    base.add_argument("--base", type=Path, metavar="FILE", help="a saved base root (tar)")
-    base.add_argument("--base-image", metavar="NAME@sha256:…", help="a registry's image instead")
-    parser.add_argument("--wheels", type=Path, metavar="DIR", help="saved wheels; else by pip")
-    parser.add_argument("--twice", action="store_true", help="build two times and compare")
-    _add_elsewhere(parser)
-    return parser
-
-
-def _add_elsewhere(parser: argparse.ArgumentParser) -> None:
-    """Tell of the ways that the command takes itself, before this program is started."""
-    ways = parser.add_argument_group("elsewhere; these come first, --help behind them tells more")
-    for name, where in (
-        ("--in-account", "in an AWS account, by CodeBuild"),
-        ("--in-container", "in a container, on any machine with docker, Apple silicon too"),
-    ):
-        ways.add_argument(name, nargs=argparse.REMAINDER, metavar="…", help=f"build {where}")
 
 
 if __name__ == "__main__":

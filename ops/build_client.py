@@ -157,6 +157,10 @@ def _record(files: Mapping[str, bytes], own: str) -> Iterator[str]:
     yield f"{own},,\n"
 
 
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build; give 1 if that was not possible."""
     parser = argparse.ArgumentParser(
@@ -182,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         wheel, digest = build_client(options.out)
         if options.sidecar:
-            build_sidecar(wheel, options.out / "sidecar", base=options.base)
+            build_sidecar(wheel, options.out / "sidecar", base=options.base, note=_tell)
     except ImageError as error:
         print(f"build-client: {error}", file=sys.stderr)
         return 1

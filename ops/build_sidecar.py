@@ -11,37 +11,42 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from image.container.context import PLATFORMS, link
+from image.container.context import link
+from image.container.wheels import PLATFORMS
 from image.debian.archive import run
 from image.debian.base import make_base
+from ops.setup import describe_sizes
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 USER: Final = 65532  # nobody's on any distribution; the examples have it
 _SITE: Final = "usr/lib/python3/dist-packages"
-_LOCK: Final = ROOT / "requirements" / "chatbot.txt"
+_GROUP: Final = "chatbot"
+_LOCK: Final = ROOT / "requirements" / f"{_GROUP}.txt"
 # Folders that the image has for the sidecar's user, with their modes.
 _FOLDERS: Final = {"run/enclave-llm": 0o700, "config": 0o755, "home": 0o700}
 # Of AWS's services, those that the client calls.
 _SERVICES: Final = frozenset({"cloudformation", "kms", "signin", "sso", "sso-oidc", "sts"})
 
 
-def build_sidecar(wheel: Path, out: Path, *, base: Path) -> None:
+def build_sidecar(wheel: Path, out: Path, *, base: Path, note: Callable[[str], None]) -> None:
     """
     Make the folder *out* afresh, with *wheel* in it.
 
     Args:
         base: The base root, a tar; made where it is not there.
 
+        note: Is told how much is fetched, before it is.
+
     Raises:
         ImageError: Something cannot be fetched or made.
     """
     if not base.is_file():
         base.parent.mkdir(parents=True, exist_ok=True)
-        make_base(base)
+        make_base(base, note=note)
     fresh = out.with_name(f".{out.name}.part")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -50,6 +55,7 @@ def build_sidecar(wheel: Path, out: Path, *, base: Path) -> None:
     link(base, fresh / "base.tar")
     with tempfile.TemporaryDirectory(dir=fresh) as place:
         site = Path(place)
+        note(f"installing what the client needs{describe_sizes(_GROUP)}")
         _install(site)
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)  # noqa: S202 - our own wheel

@@ -178,8 +178,11 @@ def _make_image(job: Job, supply: Supply) -> None:
                 f"{job.parameters.eif} is there: nothing is built, and --kit-dir is not used"
             )
         return
-    given = ("--weights", str(supply.weights), *supply.kit_arguments)
-    run((str(ROOT / "bin" / "build-eif"), *given), job.terminal)
+    build = str(ROOT / "bin" / "build-eif")
+    if supply.kit is None:
+        run((build, "--fetch-kit"), job.terminal)
+    kit = () if supply.kit is None else ("--kit-dir", str(supply.kit))
+    run((build, "--weights", str(supply.weights), *kit), job.terminal)
 
 
 def _make_host(job: Job, supply: Supply) -> None:

@@ -38,13 +38,13 @@ class Supply:
 
         convert: The model that bin/save-model makes that package of; empty where it is there.
 
-        kit_arguments: How bin/build-eif comes by its boot files.
+        kit: Where bin/build-eif takes its boot files from; None if git has to fetch them first.
     """
 
     weights: Path
     weights_bytes: int
     convert: str
-    kit_arguments: tuple[str, ...]
+    kit: Path | None
     image_there: bool
     host_there: bool
 
@@ -65,10 +65,7 @@ class Supply:
         """What happens to the image."""
         if self.image_there:
             return "is there"
-        boot = self.kit_arguments[-1]
-        return "bin/build-eif, " + (
-            "boot files by git" if boot == "--fetch-kit" else f"with {boot}"
-        )
+        return "bin/build-eif, " + ("boot files by git" if not self.kit else f"with {self.kit}")
 
     @property
     def image_minutes(self) -> str:
@@ -144,7 +141,7 @@ def find_supply(
         weights=weights,
         weights_bytes=_sent_bytes(parameters.eif, weights, image_there=image_there),
         convert="" if packed or image_there else model or "",
-        kit_arguments=_kit_arguments(kit),
+        kit=_find_kit(kit),
         image_there=image_there,
         host_there="build-host" not in missing,
     )
@@ -199,7 +196,5 @@ def _lacking(kit: Path) -> list[str]:
     return [name for name in _BOOT_FILES if not (kit / name).is_file()]
 
 
-def _kit_arguments(kit: Path | None) -> tuple[str, ...]:
-    if kit is None and _lacking(KIT):
-        return ("--fetch-kit",)
-    return ("--kit-dir", str((kit or KIT).resolve()))
+def _find_kit(kit: Path | None) -> Path | None:
+    return None if kit is None and _lacking(KIT) else (kit or KIT).resolve()

@@ -5,24 +5,16 @@ The build context: what goes into an image, gathered in one folder, and nothing 
 import hashlib
 import os
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from app.protocol.package import MANIFEST_NAME
-from image.debian.archive import run
 from image.errors import ImageError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCKERFILE: Final = ROOT / "app" / "enclave" / "Dockerfile"
 MODULES: Final = ROOT / "tests" / "golden" / "enclave_modules.txt"
-LOCKED: Final = ROOT / "requirements" / "enclave.txt"
-# What Debian 12's Python takes, the best first.
-PLATFORMS: Final = (
-    *(f"manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)),
-    *("any", "manylinux2014_x86_64"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,38 +68,12 @@ def read_weights_digest(folder: Path) -> bytes:
     try:
         return hashlib.sha256((folder / MANIFEST_NAME).read_bytes()).digest()
     except (FileNotFoundError, NotADirectoryError):
+        free = not folder.is_dir() or not any(folder.iterdir())
+        out = f" --out {folder}" if free and folder != ROOT / "build" / "weights" else ""
         raise ImageError(
-            f"no weights package in {folder}: make one with bin/save-model --out {folder}, or "
-            "name another with --weights"
+            f"no weights package in {folder}: make one with bin/save-model{out}, or name another "
+            "with --weights"
         ) from None
-
-
-def fetch_wheels(folder: Path) -> Path:
-    """
-    Fetch the enclave's wheels below *folder*, by hash; give where they are.
-
-    Those of an earlier build with the same locks are taken as they are.
-
-    Raises:
-        ImageError: pip cannot get one of them.
-    """
-    locks = hashlib.sha256(LOCKED.read_bytes()).hexdigest()
-    target = folder / f"wheels-{locks[:12]}"
-    if target.is_dir():
-        return target
-    part = folder / f".{target.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    run((*_pip(part), "--require-hashes", "-r", str(LOCKED)), seconds=1800)
-    part.rename(target)
-    return target
-
-
-def _pip(target: Path) -> tuple[str, ...]:
-    """Ask for what runs in the image, whatever runs here."""
-    platforms = [f"--platform={name}" for name in PLATFORMS]
-    download = ("-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps")
-    python = ("--only-binary=:all:", "--python-version=3.11", "--implementation=cp")
-    return (sys.executable, *download, *python, *platforms, f"--dest={target}")
 
 
 def _copy_module(module: str, folder: Path) -> None:

@@ -21,10 +21,10 @@ from image.files import replacing, write_whole
 
 LISTED: Final = Path(__file__).with_name("aws.json")
 FILES: Final = ("bzImage", "init", "nsm.ko", "cmdline")
-MISSING: Final = """\
-fetch the boot files with --fetch-kit, or, on Amazon Linux 2023, dnf install \
-aws-nitro-enclaves-cli-devel, then copy bzImage, init, nsm.ko and cmdline from \
-/usr/share/nitro_enclaves/blobs and name their folder with --kit-dir"""
+COPY: Final = """\
+on Amazon Linux 2023, dnf install aws-nitro-enclaves-cli-devel, then copy bzImage, init, nsm.ko \
+and cmdline from /usr/share/nitro_enclaves/blobs and name their folder with --kit-dir"""
+_MISSING: Final = f"fetch the boot files with bin/build-eif --fetch-kit, or, {COPY}"
 
 
 def aws_kit(files: Path | None, folder: Path, *, note: Callable[[str], None]) -> BootKit:
@@ -73,9 +73,9 @@ def require_listed(files: Path) -> None:
     _require_listed(_read_all(files))
 
 
-def record_kit(files: Path | None) -> None:
+def record_kit(files: Path | None) -> Path:
     """
-    Put the digests of the four *files* on the list, SHA-256 included.
+    Put the digests of the four *files* on the list, SHA-256 included; give their folder.
 
     Whoever asks for it has compared them with Amazon's package on another machine; version
     control shows what changed.
@@ -83,13 +83,14 @@ def record_kit(files: Path | None) -> None:
     Raises:
         ImageError: A file is missing, or has the blob id of another that is listed.
     """
-    listed = _read_list()
-    for name, content in _read_all(_require_folder(files)).items():
+    listed, folder = _read_list(), _require_folder(files)
+    for name, content in _read_all(folder).items():
         blob, digest = git_blob_id(content), hashlib.sha256(content).hexdigest()
         if listed[name].get(blob) not in {None, digest}:
             raise ImageError(_collision(name, blob))
         listed[name][blob] = digest
     write_whole(LISTED, json.dumps(listed, indent=2, sort_keys=True).encode() + b"\n")
+    return folder
 
 
 def git_blob_id(content: bytes) -> str:
@@ -100,7 +101,7 @@ def git_blob_id(content: bytes) -> str:
 
 def _require_folder(files: Path | None) -> Path:
     if files is None:
-        raise ImageError(f"the aws boot kit is not here: {MISSING}")
+        raise ImageError(f"the aws boot kit is not here: {_MISSING}")
     return files
 
 
@@ -112,7 +113,7 @@ def _read(files: Path, name: str) -> bytes:
     try:
         return (files / name).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise ImageError(f"{files} has no {name}: {MISSING}") from None
+        raise ImageError(f"{files} has no {name}: {_MISSING}") from None
 
 
 def _read_list() -> dict[str, dict[str, str | None]]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from image.debian.archive import run
 from image.errors import ImageError
-from image.kits.aws import FILES, MISSING, record_kit, require_listed
+from image.kits.aws import COPY, FILES, record_kit, require_listed
 
 REPOSITORY: Final = "https://github.com/aws/aws-nitro-enclaves-cli"
 TAG: Final = "v1.5.0"
@@ -41,7 +41,7 @@ def fetch_kit(target: Path, *, note: Note, repository: str = REPOSITORY) -> None
             run((*_GIT, *_CLONE, f"--branch={TAG}", "--", repository, str(clone)))
             run((*_GIT, "checkout", "--quiet", TAG, "--", *paths), cwd=clone)
         except ImageError as error:
-            raise ImageError(f"git does not give the aws boot kit ({error}): {MISSING}") from None
+            raise ImageError(f"git does not give the aws boot kit ({error}): {COPY}") from None
         require_listed(clone / _FOLDER)
         target.mkdir(exist_ok=True)
         for name in FILES:

@@ -77,7 +77,7 @@ def build_kernel(folder: Path, note: Note, source: Path | None = None) -> Path:
         ImageError: As `ensure_kernel`, or `kernel.config` asks for what this kernel has not.
     """
     package = source or ensure_source(note)
-    _require_source(package)
+    require_source(package)
     note("building the enclave's kernel, about five minutes on two cores")
     kernel, made = folder / "bzImage", folder / "made.config"
     build_in_root(
@@ -147,7 +147,13 @@ def require_honoured(wanted: str, made: str) -> None:
         raise ImageError(f"this kernel does not take all of {CONFIG.name}: {', '.join(missed)}")
 
 
-def _require_source(package: Path) -> None:
+def require_source(package: Path) -> None:
+    """
+    Require that *package* is the pinned source package.
+
+    Raises:
+        ImageError: It is not, or not there.
+    """
     if not package.is_file():
         raise ImageError(f"there is no kernel source {package}")
     if (got := sha256(package)) != SOURCE_SHA256:

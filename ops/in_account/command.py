@@ -132,7 +132,7 @@ def _build(job: _Job) -> int:
         with steps.at("stack"):
             place = make_stack(job.account, terminal)
         with steps.at("start"):
-            build_id = _start(job, place, source, _variables(options, kit))
+            build_id = _start(job, place, source, _variables(options))
     started = Started(
         id=build_id,
         name=options.name,
@@ -164,11 +164,9 @@ def _find_kit(options: argparse.Namespace) -> Path | None:
     return there if options.kit_dir or all((there / name).is_file() for name in FILES) else None
 
 
-def _variables(options: argparse.Namespace, sent: Path | None) -> dict[str, str]:
-    """Give what the build specification is told; *sent* are boot files that go there, too."""
-    boot_files = ("--kit-dir", KIT) if sent else ("--fetch-kit",) if options.kit == "aws" else ()
-    inside = ("--weights-inside",) if options.weights_inside else ()
-    return {"KIT": options.kit, "OPTIONS": " ".join((*boot_files, *inside))}
+def _variables(options: argparse.Namespace) -> dict[str, str]:
+    """Give what the build specification is told; boot files that are sent, it finds itself."""
+    return {"KIT": options.kit, "OPTIONS": "--weights-inside" if options.weights_inside else ""}
 
 
 def _start(job: _Job, place: Place, source: Path, given: dict[str, str]) -> str:

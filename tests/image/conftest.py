@@ -18,7 +18,8 @@ from app.protocol.errors import ConfigError
 from app.protocol.releases import Measurements
 from image.build import main
 from image.container.builder import find_builder
-from image.container.context import ROOT, fetch_wheels
+from image.container.context import ROOT
+from image.container.wheels import fetch_wheels
 from image.debian.archive import cache_folder
 from image.eif.kit import BootKit
 from image.eif.measure import measure_eif
@@ -87,7 +88,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"!! NO IMAGE CAN BE BUILT ON THIS MACHINE: {error}")
     (ROOT / "build").mkdir(exist_ok=True)
     folder = tmp_path_factory.mktemp("image")
-    arguments = ["--kit=nitro", f"--wheels={fetch_wheels(ROOT / 'build')}", f"--out={folder}"]
+    arguments = [
+        "--kit=nitro",
+        f"--wheels={fetch_wheels(ROOT / 'build', note=print)}",
+        f"--out={folder}",
+    ]
     weights = ROOT / "local" / "demo_model" / "weights"
     assert main([*arguments, f"--weights={weights}", "--twice"]) == 0
     return folder

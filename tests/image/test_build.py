@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from image.build import _pcr2, main
-from image.container.context import MODULES, ROOT, fetch_wheels
+from image.container.context import MODULES, ROOT
+from image.container.wheels import fetch_wheels
 from image.eif.cpio_reader import Member, read_cpio
 from image.eif.eif import open_eif, parse_structure, read_chunks
 from image.eif.measure import measure_eif
@@ -233,7 +234,7 @@ def test_full_disk(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     ):
         pytest.skip("no small disk can be made here")
     try:
-        wheels = f"--wheels={fetch_wheels(ROOT / 'build')}"
+        wheels = f"--wheels={fetch_wheels(ROOT / 'build', note=print)}"
         weights = f"--weights={ROOT / 'local' / 'demo_model' / 'weights'}"
         base = f"--base={built / 'base.tar'}"
         out = tmp_path / "out"

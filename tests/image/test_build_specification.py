@@ -14,7 +14,8 @@ from typing import Final
 import pytest
 import yaml
 
-from image.container.context import ROOT, _pip, fetch_wheels
+from image.container.context import ROOT
+from image.container.wheels import _pip, fetch_wheels
 from image.debian.archive import cache_folder, run
 from image.eif.record import parse_build_record
 from infra.building import SPECIFICATION
@@ -98,12 +99,12 @@ def test_it_makes_the_image_that_is_made_here(built: Path, debian: Path, tmp_pat
     pack_source(tmp_path / "zip", commit_of_the_folder(), weights=DEMO, inside=False, kit=None)
     with zipfile.ZipFile(tmp_path / "zip") as archive:
         archive.extractall(debian / "source")
-    wheels = fetch_wheels(ROOT / "build")
+    wheels = fetch_wheels(ROOT / "build", note=print)
     shutil.copytree(wheels, debian / "source" / "out" / wheels.name)
     shutil.copy(built / "base.tar", debian / "source" / "out")
     options = _parser().parse_args(["--kit", "nitro"])
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/packages"}
-    done = run_in_root(debian, commands(), variables={**offline, **_variables(options, None)})
+    done = run_in_root(debian, commands(), variables={**offline, **_variables(options)})
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     zip_artifacts(debian / "source", tmp_path / "image.zip")
     out = tmp_path / "build"

@@ -11,7 +11,8 @@ from typing import Final
 
 import pytest
 
-from image.container.context import ROOT, fetch_wheels
+from image.container.context import ROOT
+from image.container.wheels import fetch_wheels
 from image.debian.archive import cache_folder, run
 from image.eif.record import parse_build_record
 from ops.in_account.source import pack_source
@@ -97,7 +98,7 @@ def test_it_makes_the_image_that_is_made_here(
     with zipfile.ZipFile(tmp_path / "zip") as archive:
         archive.extractall(source)
     run(("sh", "-c", f"chmod +x {source}/bin/* {source}/image/container/*"))
-    wheels = fetch_wheels(ROOT / "build")
+    wheels = fetch_wheels(ROOT / "build", note=print)
     shutil.copytree(wheels, source / "build" / wheels.name)
     shutil.copy(built / "base.tar", source / "build")
     done = subprocess.run(

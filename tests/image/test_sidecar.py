@@ -93,7 +93,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
             raise
         pytest.skip(f"!! NO IMAGE CAN BE BUILT ON THIS MACHINE: {error}")
     wheel, _ = build_client(folder)
-    build_sidecar(wheel, folder / "sidecar", base=ROOT / "build" / "base.tar")
+    build_sidecar(wheel, folder / "sidecar", base=ROOT / "build" / "base.tar", note=print)
     return folder / "sidecar"
 
 

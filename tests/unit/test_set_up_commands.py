@@ -1,10 +1,13 @@
 """What the commands that set up refuse, and say, before they fetch anything."""
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
 
 import pytest
+
+from tests.patience import PATIENCE_SECONDS
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -121,3 +124,29 @@ def test_help_of_what_the_cdk_needs_installs_nothing(programs: Path, command: st
     done = run(programs, command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "bin/cdk deploy" in done.stdout
+
+
+def test_a_plan_sets_nothing_up(tmp_path: Path) -> None:
+    """
+    `bin/test --plan` is the plan alone, wherever the option stands; without it the set-up follows.
+    """
+    (tmp_path / "bin").mkdir()
+    shutil.copy(ROOT / "bin" / "test", tmp_path / "bin" / "test")
+    python = stand_in(tmp_path, "python", 'echo "$@"')
+    stand_in(
+        tmp_path / "bin", "setup", f'[ "$1" != --python ] || {{ echo {python}; exit; }}; exit 1'
+    )
+    for name in ("setup-node", "setup-system"):
+        stand_in(tmp_path / "bin", name, "exit")
+    for arguments, code in ((("--only", "unit", "--plan"), 0), (("--only", "unit"), 1)):
+        done = subprocess.run(
+            (tmp_path / "bin" / "test", *arguments),
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "CI": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_SECONDS,
+        )
+        assert (done.returncode, "the set-up failed" in done.stderr) == (code, code == 1)
+        assert "tests/run.py" in done.stdout
+        assert "--plan" in done.stdout

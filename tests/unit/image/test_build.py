@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import image.build
 from app.protocol.authorization import parse_key_arn
-from image.build import _find_base, _note_doubt, _parser, main, require_equal
+from image.build import _note_doubt, main, require_equal
 from image.container.builder import find_builder
 from image.container.context import DOCKERFILE, Inputs, stage_context
 from image.eif.application import read_command, write_application
@@ -21,6 +22,7 @@ from image.kits import aws as kit_aws
 from image.kits.aws import FILES, aws_kit, git_blob_id, record_kit
 from image.model.memory import least_engine_bytes
 from image.model.weights import require_plain
+from image.options import find_kit, parse_options
 from tests.eifs import archive
 from tests.packages import write_package, write_sealed
 
@@ -319,15 +321,66 @@ def test_builds_that_differ(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "message"),
+    ("given", "message"),
     [
         ("--base-image=python:3.11", "--base-image is not named by digest"),
         ("--base=/nowhere/base.tar", "there is no base root /nowhere/base.tar"),
+        ("--wheels=/nowhere", "no wheels in /nowhere"),
+        ("--kernel-source=/nowhere", "there is no kernel source /nowhere"),
     ],
 )
-def test_base(base: str, message: str) -> None:
+def test_inputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, message: str
+) -> None:
     """
-    A base image that could change under its name is refused, and a base root that is not there.
+    What is named and not there is refused before anything is made, as is a base image that could
+    change under its name.
     """
-    with pytest.raises(ImageError, match=message):
-        _find_base(_parser().parse_args([base]), print)
+    out = tmp_path / "out"
+    assert main(["--kit=nitro", f"--weights={DEMO}", f"--out={out}", given]) == 1
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_boot_files_are_recorded_and_nothing_is_built(
+    tmp_path: Path, listed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    --record-kit ends well without a model, and says where the files are and what comes next.
+    """
+    files = make_files(tmp_path / "files")
+    assert main([f"--kit-dir={files}", "--record-kit", f"--out={tmp_path / 'out'}"]) == 0
+    assert len(json.loads(listed.read_bytes())["init"]) == 2
+    said = capsys.readouterr().err
+    assert f"the boot files are in {files}" in said
+    assert f"next: bin/build-eif --kit-dir {files}, once there is a model" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_boot_files_are_fetched_and_nothing_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    --fetch-kit alone ends well without a model; the build that follows finds the files by itself.
+    """
+    fetched: list[Path] = []
+
+    def fetch(folder: Path, **_: object) -> None:
+        fetched.append(make_files(folder))
+
+    monkeypatch.setattr(image.build, "fetch_kit", fetch)
+    out = f"--out={tmp_path}"
+    assert main(["--fetch-kit", out]) == 0
+    assert fetched == [tmp_path / "kit"]
+    assert "next: bin/build-eif" in capsys.readouterr().err
+    assert find_kit(parse_options([out])) == tmp_path / "kit"
+    assert find_kit(parse_options([out, "--kit-dir=other"])) == Path("other")
+
+
+def test_weights_that_are_other_things(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Nobody is advised to write a model into a folder that holds something else.
+    """
+    (tmp_path / "notes.md").touch()
+    assert main(["--weights", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "make one with bin/save-model, or name another" in capsys.readouterr().err

@@ -82,7 +82,7 @@ class Desk:
 
     def run(self, command: Sequence[str], _terminal: Terminal) -> None:
         """Do what the command's outputs show of it."""
-        names = ("synth", "diff", "deploy", "add")
+        names = ("synth", "diff", "deploy", "add", "--fetch-kit")
         verb = next((part for part in command if part in names), "")
         name = f"{Path(command[0]).name} {verb}".strip()
         self.ran.append(name)
@@ -469,13 +469,14 @@ def test_from_nothing(bare: Desk) -> None:
     From nothing: the model is converted, the image built with boot files by git, the host packed.
     """
     assert bare.deploy("--yes", "--model", "org/model@commit") == 0
-    assert bare.ran == ["save-model", "build-eif", "build-host", *WHOLE]
+    assert bare.ran == ["save-model", "build-eif --fetch-kit", "build-eif", "build-host", *WHOLE]
     assert bare.arguments["save-model"] == ("org/model@commit", "--out", str(bare.weights))
-    assert bare.arguments["build-eif"][-1] == "--fetch-kit"
+    assert bare.arguments["build-eif"] == ("--weights", str(bare.weights))
 
 
 SABOTAGE = [
     ("save-model", "step 2 of 9, model"),
+    ("build-eif --fetch-kit", "step 3 of 9, image"),
     ("build-eif", "step 3 of 9, image"),
     ("build-host", "step 4 of 9, host"),
     ("releases add", "step 5 of 9, release"),
@@ -526,7 +527,7 @@ def test_a_second_run_takes_up_where_the_first_failed(
     """
     bare.failing.add("cdk synth")
     assert bare.deploy("--yes", "--small") == 1
-    assert bare.ran == ["build-eif", "build-host", "cdk synth"]
+    assert bare.ran == ["build-eif --fetch-kit", "build-eif", "build-host", "cdk synth"]
     bare.failing.clear()
     bare.ran.clear()
     monkeypatch.setattr(supply, "missing_builders", lambda _parameters: ())

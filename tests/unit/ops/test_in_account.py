@@ -5,6 +5,7 @@ Building in an account: what goes there, how long one waits, and what is taken o
 import hashlib
 import io
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -16,13 +17,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 
 from app.protocol.errors import ConfigError
-from image.build import _parser as build_parser
 from image.build import main as build_main
+from image.container.context import ROOT
 from image.container.sbom import encode_sbom
 from image.eif.pack import pack_eif
 from image.eif.record import encode_build_record
+from image.options import parse_options
+from infra.building import SPECIFICATION
 from ops.aws import AwsError
 from ops.child import ChildError
 from ops.in_account import build, stack
@@ -37,7 +41,7 @@ from ops.in_account.build import (
 )
 from ops.in_account.command import _EPILOG, _find_kit, _parser, _variables
 from ops.in_account.results import fetch_results, install_results
-from ops.in_account.source import Commit, pack_source, read_commit
+from ops.in_account.source import KIT, Commit, pack_source, read_commit
 from tests.eifs import APPLICATION, WEIGHTS, make_kit
 from tests.infra.deployment import make_host
 from tests.packages import DESCRIPTION
@@ -581,14 +585,41 @@ def test_boot_files(tmp_path: Path) -> None:
     """
     options = _parser().parse_args(["--kit", "nitro"])
     assert _find_kit(options) is None
-    assert _variables(options, None) == {"KIT": "nitro", "OPTIONS": ""}
+    assert _variables(options) == {"KIT": "nitro", "OPTIONS": ""}
     options = _parser().parse_args(["--weights-inside"])
-    assert _variables(options, None) == {"KIT": "aws", "OPTIONS": "--fetch-kit --weights-inside"}
+    assert _variables(options) == {"KIT": "aws", "OPTIONS": "--weights-inside"}
     options = _parser().parse_args(["--kit-dir", str(tmp_path)])
     assert _find_kit(options) == tmp_path
-    assert _variables(options, tmp_path) == {"KIT": "aws", "OPTIONS": "--kit-dir build/kit"}
-    for arguments in (("--fetch-kit", "--weights-inside"), ("--kit-dir", "build/kit")):
-        build_parser().parse_args(arguments)  # what the build specification passes on
+    assert _variables(options) == {"KIT": "aws", "OPTIONS": ""}
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("kit", ["aws", "nitro"])
+def test_the_specification_fetches_boot_files(tmp_path: Path, kit: str, *, there: bool) -> None:
+    """
+    For Amazon's kit it fetches those that were not sent, then builds; each call is one that
+    bin/build-eif takes.
+    """
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "build-eif"
+    program.write_text('#!/bin/sh\necho "$*" >>calls\n')
+    program.chmod(0o755)
+    if there:
+        (tmp_path / KIT).mkdir(parents=True)
+    phases = yaml.safe_load((ROOT / SPECIFICATION).read_text())["phases"]
+    lines = [line for line in phases["build"]["commands"] if "build-eif" in line]
+    subprocess.run(
+        ("sh", "-ec", "\n".join(lines)),
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "KIT": kit, "OPTIONS": "--weights-inside"},
+        check=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    calls = (tmp_path / "calls").read_text().splitlines()
+    fetched = ["--out out --fetch-kit"] if kit == "aws" and not there else []
+    assert calls == [*fetched, f"--out out --kit {kit} --weights-inside"]
+    for call in calls:
+        parse_options(call.split())
 
 
 def test_help_shows_what_works() -> None:
