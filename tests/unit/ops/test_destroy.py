@@ -1,8 +1,6 @@
-import ast
 import base64
 import io
 import json
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -32,45 +30,6 @@ OTHER_ID = STACK_ID.replace("enclave-llm/1", "other/2")
 
 def live(*resources: Resource, template: Mapping[str, object] | None = None) -> LiveStack:
     return LiveStack("enclave-llm", STACK_ID, "UPDATE_COMPLETE", {}, template or {}, resources)
-
-
-def imported(module: str, found: dict[str, ast.Module]) -> dict[str, ast.Module]:
-    """Give *module* of `ops` and all modules of it that it needs."""
-    path = ROOT / "ops" / f"{module}.py"
-    if module not in found and path.is_file():
-        found[module] = ast.parse(path.read_text())
-        for node in ast.walk(found[module]):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ops."):
-                imported(str(node.module).removeprefix("ops."), found)
-    return found
-
-
-def asked_for(module: str) -> set[str]:
-    """Give the permissions that what `main` of *module* reaches asks AWS with, by its source."""
-    nodes = [node for tree in imported(module, {}).values() for node in ast.walk(tree)]
-    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
-    names, permissions = {"main"}, set()
-    while reached := [function for function in functions if function.name in names]:
-        functions = [function for function in functions if function.name not in names]
-        for node in (node for function in reached for node in ast.walk(function)):
-            if isinstance(node, ast.Name | ast.Attribute):
-                names.add(node.id if isinstance(node, ast.Name) else node.attr)
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "asking":
-                permissions.add(ast.literal_eval(node.args[0]))
-    return permissions
-
-
-def test_permissions_are_told() -> None:
-    """
-    The page has every permission that the command asks AWS with, and no other.
-    """
-    page = (ROOT / "docs" / "commands.md").read_text()
-    section = page.partition("\n## bin/destroy\n")[2].partition("\n## ")[0]
-    service, told = "", set()
-    for named, action in re.findall(r"`(?:([a-z0-9]+):)?([A-Z]\w+)`", section):
-        service = named or service
-        told.add(f"{service}:{action}")
-    assert told == asked_for("destroy")
 
 
 def test_only_own_kinds_of_objects_are_found() -> None:
