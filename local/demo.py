@@ -24,6 +24,7 @@ from app.chatbot.terminal.conversation import converse
 from app.chatbot.terminal.showing import showing_answer
 from app.chatbot.web.command import add_web_arguments, serve_page
 from app.protocol.errors import AppError, ConfigError, UnavailableError
+from app.protocol.package import MANIFEST_NAME
 from app.protocol.question import Options
 from local.cheats.cheats import describe_cheats, find_cheat
 from local.cheats.report import count_words, show_cheat
@@ -121,7 +122,10 @@ def _without_deployment(error: UnavailableError, folder: Path) -> ConfigError:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the arguments; refuse, before anything is started, what could only fail later."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if rest:
+        question = "; a question stands behind --question" if rest[0][:1] != "-" else ""
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{question}")
     require_answer_options(options, parser)
     _require_together(options, parser)
     if options.question is not None and not options.question.strip():
@@ -147,6 +151,11 @@ def _require_together(options: argparse.Namespace, parser: argparse.ArgumentPars
         parser.error("--image and --console are for --enclave qemu: name that, too")
     if options.enclave == "qemu" and options.cheat:
         parser.error("--cheat runs with the enclave as a process: leave out --enclave qemu")
+    if not (options.weights / MANIFEST_NAME).is_file():
+        parser.error(
+            f"--weights {_shown(options.weights)} has no {MANIFEST_NAME}: name the folder of a "
+            "weights package (docs/models.md)"
+        )
     image = options.image or _IMAGE
     if options.enclave == "qemu" and not image.is_file():
         parser.error(

@@ -159,6 +159,12 @@ def test_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
         (("--open",), "is for --web"),
         (("--image", "x.eif"), "--enclave qemu"),
         (("--max-tokens", "0"), "--max-tokens is not"),
+        (("Who reads this?",), "a question stands behind --question"),
+        (("--nonsense",), "unrecognized arguments: --nonsense"),
+        (
+            ("--weights", "/nonexistent"),
+            "--weights /nonexistent has no model.json: name the folder",
+        ),
     ],
 )
 def test_wrong_usage_starts_nothing(

@@ -18,8 +18,8 @@ _ADVICE: Final = {
     "question": "This cannot be asked ({}); change it and ask again.",
     "version": "Chatbot and enclave do not understand each other: {}.",
     "bad_request": "The other end does not speak this protocol ({}); check the URL.",
-    "sealed": "Bytes were altered on the way ({}); what was shown before this line is genuine, "
-    "the rest is missing. Ask again, and report it if it repeats.",
+    "sealed": "Bytes were altered on the way ({}); what was shown of the answer, if anything, is "
+    "genuine, the rest is missing. Ask again, and report it if it repeats.",
     "replayed": "The relay sent this request twice ({}); ask again.",
     "unknown_key": "The enclave changed its key three times in a row ({}); try again in a minute.",
     "busy": "The enclave is at its limit ({}); try again in a few seconds.",
