@@ -3,6 +3,7 @@ The base root, with a stand-in for mmdebstrap.
 """
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_how_much_is_fetched_is_said_before(
         Path(next(part for part in command if part.endswith(".part.tar"))).touch()
         return ""
 
-    monkeypatch.setattr(base.shutil, "which", lambda _: "/usr/bin/mmdebstrap")
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/mmdebstrap")
     monkeypatch.setattr(base, "_SOURCES", (tmp_path / "sources",))
     monkeypatch.setattr(base, "run", mmdebstrap)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
