@@ -8,6 +8,7 @@ import re
 import struct
 from typing import Final
 
+from app.enclave import answering
 from app.parent import supervisor
 from app.parent.config import HostConfig
 from app.protocol import constants
@@ -15,7 +16,7 @@ from app.protocol.asker import constants as asker_constants
 from infra import instances, parameters
 from local.demo_model.corpus import read_corpus
 from ops import releases
-from tests.unit.test_structure import AUDITED_LINES
+from tests.unit.test_structure import AUDITED_LINES, count_code_lines, count_held_lines
 from tests.written import ROOT, Figure
 
 _WORDS: Final = (
@@ -26,6 +27,8 @@ HOURS: Final = 730  # a month, as AWS's own calculator has it
 _DEMO: Final = ROOT / "local" / "demo_model"
 OPERATIONS: Final = "docs/operations.md"
 DEPLOY: Final = "docs/deploy.md"
+LINES_INSIDE: Final = "docs/adr/0001-lines-inside-the-enclave.md"
+_CLIENTS: Final = ("agents", "chains", "index", "litellm", "webui")  # bin/test-clients
 DEMO_MODEL: Final = "local/demo_model/README.md"
 
 
@@ -120,6 +123,10 @@ def _group_size(group: str) -> tuple[str, str]:
     raise AssertionError(group)
 
 
+def _lines(name: str) -> tuple[str, ...]:
+    return (str(count_code_lines(name)),)
+
+
 def _host(name: str) -> object:
     return HostConfig.__dataclass_fields__[name].default
 
@@ -129,7 +136,43 @@ FIGURES: Final = (
         "README.md", r"of ([\d.]+) million parameters", lambda: (f"{count_parameters() / 1e6:.1f}",)
     ),
     Figure("README.md", r"first command fetches (\d+) MB", lambda: (_group_size("local")[0],)),
+    Figure(
+        "README.md",
+        r"fetches (\d+) MB of Python",
+        lambda: (str(sum(int(_group_size(f"clients-{group}")[0]) for group in _CLIENTS)),),
+    ),
     Figure("README.md", r"fewer than ([\d,]+) lines", lambda: (f"{AUDITED_LINES:,}",)),
+    Figure(
+        LINES_INSIDE,
+        r"some ([\d,]+) lines more",
+        lambda: (f"{round(sum(count_held_lines(audited=False).values()), -2):,}",),
+    ),
+    Figure(
+        LINES_INSIDE,
+        r"([\d,]+) are held now",
+        lambda: (f"{sum(count_held_lines(audited=True).values()):,}",),
+    ),
+    Figure(LINES_INSIDE, r"what cbor2 accepts \((\d+)\)", lambda: _lines("app/protocol/cbor.py")),
+    Figure(
+        LINES_INSIDE,
+        r"KMS's BER \((\d+); no",
+        lambda: _lines("app/enclave/kms/cms.py"),
+    ),
+    Figure(
+        LINES_INSIDE,
+        r"over a socket of ours \((\d+);",
+        lambda: _lines("app/enclave/kms/transport.py"),
+    ),
+    Figure(
+        "docs/adr/0003-our-own-cbor.md",
+        r"`app/protocol/cbor.py`, (\d+) lines",
+        lambda: _lines("app/protocol/cbor.py"),
+    ),
+    Figure(
+        "SPEC.md",
+        r"at most (\w+) times a second",
+        lambda: (word(round(1 / answering._PACE_SECONDS)),),
+    ),
     Figure("README.md", r"about \$([\d,]+) a month", lambda: (_rounded("default"),)),
     Figure("README.md", r"or \$([\d,]+) with `-c profile=small`", lambda: (_rounded("small"),)),
     Figure(

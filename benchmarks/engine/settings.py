@@ -203,7 +203,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = _measure(options, Path(folder))
     if len(options.lines) < len(LINES) and _RESULTS.exists():
-        report["lines"] = _put_in(json.loads(_RESULTS.read_text())["lines"], report["lines"])
+        _put_in(json.loads(_RESULTS.read_text()), report)
     lines = list(write_table(report))
     print("\n".join(lines))
     if not options.quick:
@@ -211,10 +211,16 @@ def main() -> None:
         put_table(_PAGE, "settings", lines)
 
 
-def _put_in(kept: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give the lines that were *kept* with *new* ones in the place of their like."""
-    found = {(line["setting"], line["shape"]): line for line in new}
-    return [found.get((line["setting"], line["shape"]), line) for line in kept]
+def _put_in(kept: Mapping[str, Any], report: dict[str, Any]) -> None:
+    """Take into *report* the lines that were *kept*, but for those that it has anew."""
+    new = {(line["setting"], line["shape"]): line for line in report["lines"]}
+    anew = {*kept.get("anew", ()), *(setting for setting, _ in new)}
+    report["anew"] = [line.setting for line in LINES if line.setting in anew]
+    report["before"] = {"taken": kept["machine"]["taken"], "seconds": kept["seconds"]}
+    if "before" in kept:  # the run of all is what others are of
+        report["before"] = kept["before"]
+        report["seconds"] += kept["seconds"]
+    report["lines"] = [new.get((line["setting"], line["shape"]), line) for line in kept["lines"]]
 
 
 def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -339,8 +345,13 @@ def write_table(report: Mapping[str, Any]) -> Iterator[str]:
     machine = report["machine"]
     yield f"{machine['cores']} cores of {machine['processor']},"
     yield f"{', '.join(machine['instructions'])}, {machine['system']}, {machine['taken']};"
-    yield f"{report['most_other_cores']:.1f} cores were busy with other work. "
-    yield f"{report['seconds']:.0f} s in all."
+    yield f"{report['most_other_cores']:.1f} cores were busy with other work."
+    if before := report.get("before"):
+        yield f"{report['seconds']:.0f} s for the demo model and these lines, measured anew:"
+        yield f"{', '.join(repr(setting) for setting in report['anew'])}."
+        yield f"The others are of {before['taken']}, when all took {before['seconds']:.0f} s."
+    else:
+        yield f"{report['seconds']:.0f} s in all."
     yield ""
     heads = ("setting", "way", *(f"{kind}, ms" for kind in KINDS), "logits apart", "same", "MiB")
     yield f"| {' | '.join(heads)} |"

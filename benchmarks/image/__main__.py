@@ -4,7 +4,7 @@ are equal.
 
 `python -m benchmarks.image [--build] [--start EIF]` prints medians with the machine and versions
 they were taken on; --build adds a whole build, two times, which takes minutes; --start boots an
-image of the nitro kit five times in the emulated enclave instead, half a minute each.
+image of the nitro kit five times in the emulated enclave instead, some 15 s each.
 """
 
 import argparse

@@ -77,7 +77,7 @@ def find_qemu() -> Path | None:
 
 def build_qemu(note: Note = lambda _: None) -> Path:
     """
-    Give QEMU's binary, built now unless it is there already: three minutes on two cores.
+    Give QEMU's binary, built now unless it is there already: two to three minutes.
 
     An interrupted build goes on where it was. *note* is told of each step.
 
@@ -105,7 +105,7 @@ def build_qemu(note: Note = lambda _: None) -> Path:
 
 def require_packages() -> None:
     """
-    Require the Debian packages that building QEMU and the boot kit takes.
+    Require the Debian packages that building QEMU takes.
 
     Raises:
         ImageError: Some are not installed; says how to install them.
@@ -236,7 +236,7 @@ def _configure(source: Path, python: Path, note: Note) -> None:
 
 def _ninja(build: Path, note: Note) -> None:
     """Compile, telling how far it is every ten seconds."""
-    note("compiling QEMU, about three minutes on two cores")
+    note("compiling QEMU, two to three minutes on two cores")
     command = ("nice", "ninja", "-C", str(build), "qemu-system-x86_64")
     end = time.monotonic() + _BUILD_SECONDS
     noted = time.monotonic()

@@ -1,4 +1,5 @@
 import ast
+import itertools
 import re
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link of a page names a file that exists."""
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_headings_leave_no_level_out(page: Path) -> None:
+    """A section is one level below what it stands under."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    levels = [len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)]
+    assert all(level <= above + 1 for above, level in itertools.pairwise([0, *levels]))
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: f"{figure.page}: {figure.says}")

@@ -2,6 +2,7 @@
 The arithmetic of the engine's benchmark; timings themselves are never asserted.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -17,12 +18,47 @@ from benchmarks.engine.hollow_enclave import load_hollow
 from benchmarks.engine.machine import process_seconds
 from benchmarks.engine.rivals import RIVALS
 from benchmarks.engine.runs import Run, Runs, plan_turns
+from benchmarks.engine.settings import _PAGE, _RESULTS, LINES, _put_in, write_table
 from benchmarks.engine.soak import Sample, summarise
 from benchmarks.engine.table import put_table
 
 
 def _figure(total: float, *, askers: int = 1) -> Figure:
     return Figure(askers, total, total, 0.1, 0.1, 1.0, 1, (total, total))
+
+
+def test_the_table_of_settings_is_what_was_measured() -> None:
+    """
+    The page has the table of the results that are kept, and a line for each that is measured.
+    """
+    report = json.loads(_RESULTS.read_text())
+    assert "\n".join(write_table(report)) in _PAGE.read_text()
+    assert {line["setting"] for line in report["lines"]} == {line.setting for line in LINES}
+
+
+_ANEW = "the demo model and these lines, measured anew"
+_FIRST, _NEXT = (repr(line.setting) for line in LINES[:2])
+
+
+def test_lines_measured_anew_are_told() -> None:
+    """
+    A table of several runs says which lines the time of the later ones was for.
+    """
+    kept = {**json.loads(_RESULTS.read_text()), "seconds": 548.0}
+    kept.pop("before", None)
+    kept.pop("anew", None)
+    assert "548 s in all." in write_table(kept)
+    for at, named in (
+        (0, f"9 s for {_ANEW}: {_FIRST}."),
+        (2, f"18 s for {_ANEW}: {_FIRST}, {_NEXT}."),
+    ):
+        report = {**kept, "lines": kept["lines"][at : at + 1], "seconds": 9.0}
+        _put_in(kept, report)
+        told = " ".join(write_table(report))
+        assert report["lines"] == kept["lines"]
+        assert named in told
+        assert "when all took 548 s" in told
+        kept = report
 
 
 def test_a_figure_is_the_median_of_its_runs() -> None:

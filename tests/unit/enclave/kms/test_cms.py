@@ -1,4 +1,3 @@
-import os
 import subprocess
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -31,8 +30,8 @@ ANSWERS: dict[Form, bytes] = {
 
 
 def real_answer(name: str) -> bytes:
-    if not VECTORS.is_dir() and os.environ.get("CI") != "true":
-        pytest.skip(f"no real answers of KMS at {VECTORS}")
+    if not VECTORS.is_dir():
+        pytest.skip(f"no real answers of KMS at {VECTORS}, kept outside of the repository")
     return (VECTORS / name).read_bytes()
 
 
