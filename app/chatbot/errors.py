@@ -5,6 +5,7 @@ Errors of the programs on a person's own machine, beside those of `app.protocol.
 * ConfigError
   + SettingsError     AWS's settings on this machine are refused by AWS's library
   + LoginError        there is no login at AWS here, or it has expired
+  + NoQuestionError   nothing was asked
   + OutputError       what is to be shown cannot be written
   + SchemaError       the schema that an answer is to have is none that can be asked for
     - SchemaFileError   the file that it is in cannot be read
@@ -39,6 +40,10 @@ class LoginError(ConfigError):
     """There is no login at AWS here, or it has expired."""
 
     code = "login"
+
+
+class NoQuestionError(ConfigError):
+    """Nothing was asked: what was typed or piped in is empty."""
 
 
 class OutputError(ConfigError):

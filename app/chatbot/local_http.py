@@ -8,8 +8,10 @@ bind the same port of ::1, which many programs try first. Nothing is logged of a
 """
 
 import argparse
+import errno
 import hmac
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -76,8 +78,11 @@ def listen(port: int = 0) -> socket.socket:
     try:
         return listen_alone(ADDRESS, port)
     except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        why = "taken by a program that runs" if taken else os.strerror(error.errno or 0)
         raise ConfigError(
-            f"port {port} of {ADDRESS} cannot be had ({error.strerror}): name another with --port"
+            f"port {port} of {ADDRESS} cannot be had ({why}): name another with --port, or leave "
+            "it out for a free one"
         ) from None
 
 

@@ -6,17 +6,26 @@ its root and AWS settings that lead to its KMS and STS. The program trusts AWS's
 one hands it the twin's, as only another program can: no file, variable or argument does.
 """
 
+import json
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from cryptography import x509
+try:
+    from cryptography import x509
 
-from app.chatbot.main import main as run
-from app.chatbot.session.trust import Trust
-from app.protocol.releases import Release, parse_releases
+    from app.chatbot.main import main as run
+    from app.chatbot.session.trust import Trust
+    from app.protocol.releases import Release, parse_releases
+except ModuleNotFoundError as error:
+    sys.exit(f"asker.py: {error}: use the Python of the environment that has enclave-llm in it")
+
+_FAILED = 1
+_PATIENCE_SECONDS = 1.0
 
 
 def twins_trust(releases: Path) -> Trust:
@@ -39,7 +48,20 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
     os.environ["AWS_PROFILE"] = "twin"
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
     files = ("--config", str(folder / "chat.json"), "--releases", str(folder / "releases.json"))
-    return run([*files, *arguments], trust_of=twins_trust)
+    code = run([*files, *arguments], trust_of=twins_trust)
+    if code == _FAILED and not _runs(folder):
+        sys.stderr.write("asker.py: bin/demo no longer runs: start it again, then ask\n")
+    return code
+
+
+def _runs(folder: Path) -> bool:
+    """Tell whether anybody listens where the twin in *folder* has its server."""
+    there = urlsplit(json.loads((folder / "chat.json").read_text())["url"])
+    try:
+        socket.create_connection((there.hostname, there.port), _PATIENCE_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Advice: for each error, the one sentence that says what happened and what to do 
 
 from typing import Final
 
-from app.chatbot.errors import FormError, SchemaError, SettingsError
+from app.chatbot.errors import FormError, NoQuestionError, SchemaError, SettingsError
 from app.protocol.errors import AppError, AttestationError, TruncatedError
 
 _ADVICE: Final = {
@@ -87,9 +87,10 @@ def _advise_length(error: AppError) -> str:
 
 def exit_code(error: AppError) -> int:
     """
-    Give the exit code: 4 not whole, 3 not trusted, 2 AWS's settings or a schema, 1 anything else.
+    Give the exit code: 4 not whole, 3 not trusted, 2 nothing asked, AWS's settings or a schema, 1
+    anything else.
     """
-    if isinstance(error, SettingsError | SchemaError):
+    if isinstance(error, NoQuestionError | SettingsError | SchemaError):
         return EXIT_USAGE
     if error.incomplete or isinstance(error, TruncatedError | FormError):
         return EXIT_INCOMPLETE

@@ -7,7 +7,7 @@ import os
 import shlex
 import socket
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 from app.chatbot.console import Terminal, show_banner
@@ -77,10 +77,12 @@ def serve_sessions(
     token = _token(token_file)
     try:
         with ending_like_ctrl_c():
+            with _listen(port, path):
+                pass  # nobody is asked for anything where the place cannot be had
             first = connect()
             with closing(Conversations(first, connect)) as conversations:
                 show_banner(first, terminal)
-                with listen(port) if path is None else listen_unix(path) as listener:
+                with _listen(port, path) as listener:
                     key = _shown(token, token_file)
                     _announce(conversations.model, listener, terminal, key=key, path=path)
                     made = make_application(conversations, token=token, defaults=defaults)
@@ -88,6 +90,10 @@ def serve_sessions(
     except KeyboardInterrupt:
         terminal.note("stopped")
     return 0
+
+
+def _listen(port: int, path: Path | None) -> AbstractContextManager[socket.socket]:
+    return listen(port) if path is None else listen_unix(path)
 
 
 def _announce(

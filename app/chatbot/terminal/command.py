@@ -11,6 +11,7 @@ from app.chatbot.console import Terminal, escape
 from app.chatbot.documents.arguments import add_file_arguments, read_files
 from app.chatbot.documents.document import Document
 from app.chatbot.documents.frame import FILL
+from app.chatbot.errors import NoQuestionError
 from app.chatbot.name import PROGRAM
 from app.chatbot.session.session import Session
 from app.chatbot.terminal.attached import show_documents
@@ -139,11 +140,15 @@ def talk(
         documents: What the one question is about.
 
     Raises:
+        NoQuestionError: Nothing was typed or piped in.
+
         AppError: As `Session.ask`.
     """
     if options.command == "ask":
+        piped = None if terminal.source.isatty() else _find_question(options, terminal, documents)
         with connect() as session:
-            _ask(session, options, terminal, documents)
+            question = piped or _find_question(options, terminal, documents)
+            _ask(session, question, options, terminal, documents)
         return 0
     kept = _find_kept(options, terminal)
     try:
@@ -155,18 +160,31 @@ def talk(
     return 0
 
 
+def _find_question(
+    options: argparse.Namespace, terminal: Terminal, documents: Sequence[Document]
+) -> str:
+    """Give what is asked: piped in, before anything else is done; typed, once all is verified."""
+    question: str | None = options.question
+    if question is None and options.schema and documents:
+        return FILL
+    if question is not None and question != "-":
+        return question
+    if terminal.source.isatty():
+        terminal.note("type the question, then Ctrl-D on a line of its own")
+    question = read_all(terminal)
+    if not question.strip():
+        raise NoQuestionError("the question is empty: type or pipe one")
+    return question
+
+
 def _ask(
     session: Session,
+    question: str,
     options: argparse.Namespace,
     terminal: Terminal,
     documents: Sequence[Document],
 ) -> None:
     wanted = answer_options(options)
-    question = options.question
-    if question is None and options.schema and documents:
-        question = FILL
-    elif question in {None, "-"}:
-        question = _read_question(terminal)
     if options.schema:
         ask_form(session, question, options.schema, wanted, terminal, documents=documents)
     else:
@@ -201,12 +219,6 @@ def read_saved(options: argparse.Namespace, terminal: Terminal) -> int:
     Raises:
         ConfigError: As `read_secret` and `open_transcript`.
     """
-    passphrase = read_secret(terminal, "passphrase")
-    terminal.piece(escape(open_transcript(options.file, passphrase)) + "\n")
+    opened = open_transcript(options.file, lambda: read_secret(terminal, "passphrase"))
+    terminal.piece(escape(opened) + "\n")
     return 0
-
-
-def _read_question(terminal: Terminal) -> str:
-    if terminal.source.isatty():
-        terminal.note("type the question, then Ctrl-D on a line of its own")
-    return read_all(terminal)

@@ -75,6 +75,11 @@ class Keeping:
         else:
             self.keep(session, evidence)
             goes_on = f"{PROGRAM} chat --continue {name} goes on"
+            if session.is_demo:  # which that program does not trust
+                goes_on = (
+                    f"while a twin runs, its asker.py chat --continue {name} goes on (the "
+                    "project's docs/clients.md)"
+                )
             self.terminal.note(f"kept      {self.kept.path}; {goes_on}")
 
     def keep(self, session: Session, evidence: Sequence[Evidence]) -> None:

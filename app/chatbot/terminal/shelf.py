@@ -69,6 +69,11 @@ def create_kept(name: str, terminal: Terminal) -> Kept:
     """
     path = find_kept(name)
     make_shelf(path)
+    if _is_there(path):
+        raise ConfigError(
+            f"{path} is there already: {PROGRAM} chat --continue {name} goes on with it; keep this "
+            "conversation by another name"
+        )
     require_room(path)
     label = f"passphrase, {MIN_PASSPHRASE} characters or more"
     return Kept.create(path, read_secret(terminal, label, "once more", least=MIN_PASSPHRASE))
@@ -82,9 +87,24 @@ def continue_kept(name: str, terminal: Terminal) -> Kept:
         ConfigError: There is none, it is open elsewhere or altered, or the passphrase is another.
     """
     path = find_kept(name)
-    if not path.exists():
-        raise ConfigError(f"{path} is not there: {PROGRAM} conversations lists those that are")
+    _require_there(path)
     return Kept.continue_from(path, lambda: read_secret(terminal, "passphrase"))
+
+
+def _require_there(path: Path) -> None:
+    if not _is_there(path):
+        raise ConfigError(f"{path} is not there: {PROGRAM} conversations list shows those that are")
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether *path* is there; what cannot be told, whoever opens it says."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        pass
+    return True
 
 
 def list_kept(terminal: Terminal) -> int:
@@ -106,6 +126,7 @@ def delete_kept(name: str, terminal: Terminal) -> int:
         ConfigError: There is none, it is another kind of file, or another program has it open.
     """
     path = find_kept(name).resolve()
+    _require_there(path)
     held = hold(path)
     try:
         read_kept(path, held)

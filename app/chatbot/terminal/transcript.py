@@ -6,6 +6,7 @@ It is sealed as `sealed_file` says. Inside is JSON: messages, and what was verif
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,9 +77,9 @@ def save_transcript(path: Path, transcript: Transcript, passphrase: str) -> None
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def open_transcript(path: Path, passphrase: str) -> str:
+def open_transcript(path: Path, ask: Callable[[], str]) -> str:
     """
-    Open the file at *path* and give its JSON.
+    Open the file at *path* and give its JSON; *ask* gives its passphrase, once the file is read.
 
     Raises:
         ConfigError: It is no transcript, the passphrase is another, or it was altered.
@@ -90,5 +91,5 @@ def open_transcript(path: Path, passphrase: str) -> str:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     if not data.startswith(_LABEL):
         raise ConfigError(f"{path} is no transcript of this program")
-    content, _ = open_sealed(path, data, _LABEL, passphrase)
+    content, _ = open_sealed(path, data, _LABEL, ask())
     return content.decode()

@@ -12,6 +12,7 @@ from app.chatbot.errors import OutputError
 from app.chatbot.reading.parts import Part
 from app.chatbot.session.exchange import Answer, Exchange
 from app.chatbot.session.session import Session
+from app.chatbot.terminal import keeping
 from app.chatbot.terminal.conversation import _Conversation
 from app.chatbot.terminal.keeping import Keeping
 from app.chatbot.terminal.kept import Kept
@@ -40,8 +41,8 @@ def conversation(
         new_conversation=lambda: None,
     )
     terminal = Terminal(io.StringIO(), io.StringIO(), notes)
-    keeping = Keeping(terminal)
-    return _Conversation(cast("Session", session), Options(), terminal, keeping), notes
+    kept = Keeping(terminal)
+    return _Conversation(cast("Session", session), Options(), terminal, kept), notes
 
 
 def test_the_file_is_looked_at_before_a_passphrase_is_typed(tmp_path: Path) -> None:
@@ -72,6 +73,25 @@ def test_a_full_history_names_the_way_out() -> None:
         talk, notes = conversation(history, other)
         talk.ask("Who?")
         assert "/new" not in notes.getvalue()
+
+
+@pytest.mark.parametrize("is_demo", [False, True])
+def test_keeping_names_the_program_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch, *, is_demo: bool
+) -> None:
+    """
+    That is `bin/chat`, but on a twin, which that one does not trust.
+    """
+    full = _Full()
+    monkeypatch.setattr(full, "save", lambda *_: None, raising=False)
+    monkeypatch.setattr(keeping, "create_kept", lambda *_: full)
+    talk, notes = conversation()
+    monkeypatch.setattr(talk.session, "is_demo", is_demo, raising=False)
+    talk.obey("/keep leave")
+    (said,) = notes.getvalue().splitlines()
+    assert said.startswith("kept      talk; ")
+    assert ("bin/chat chat --continue leave goes on" in said) is not is_demo
+    assert ("its asker.py chat --continue leave goes on" in said) is is_demo
 
 
 def test_output_that_is_lost_ends_the_conversation() -> None:

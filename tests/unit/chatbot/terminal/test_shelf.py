@@ -65,10 +65,17 @@ def test_names_stand_on_the_shelf(home: Path) -> None:
         delete_kept("leave", terminal())
     kept.close()
     assert delete_kept("leave", terminal()) == 0
-    with pytest.raises(ConfigError, match="cannot be opened"):
-        delete_kept("leave", terminal())
-    with pytest.raises(ConfigError, match="bin/chat conversations lists"):
-        continue_kept("leave", terminal())
+    for use in (delete_kept, continue_kept):
+        with pytest.raises(ConfigError, match="is not there: bin/chat conversations list shows"):
+            use("leave", terminal())
+
+
+def test_what_is_kept_already_is_continued_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is taken says how its conversation goes on, before a passphrase is typed."""
+    keep("leave")
+    monkeypatch.setattr(shelf, "read_secret", lambda *_, **__: pytest.fail("it was asked for"))
+    with pytest.raises(ConfigError, match="bin/chat chat --continue leave goes on with it"):
+        create_kept("leave", terminal())
 
 
 def test_a_path_has_a_slash(home: Path) -> None:

@@ -32,7 +32,7 @@ def saved(tmp_path: Path) -> Path:
 
 def test_what_is_saved_opens(saved: Path) -> None:
     """The passphrase gives back what was said; the file is its owner's alone and shows nothing."""
-    content = json.loads(open_transcript(saved, PASSPHRASE))
+    content = json.loads(open_transcript(saved, lambda: PASSPHRASE))
     assert content["messages"][0] == {"role": "user", "text": "Wer liest mit? ü"}
     assert content["answers"] == []
     assert stat.S_IMODE(saved.stat().st_mode) == 0o600
@@ -50,7 +50,7 @@ def test_files_are_never_alike(saved: Path, tmp_path: Path) -> None:
 def test_other_passphrases_do_not_open(saved: Path) -> None:
     """Another passphrase gets an error, and nothing else."""
     with pytest.raises(ConfigError, match="another passphrase"):
-        open_transcript(saved, PASSPHRASE + " ")
+        open_transcript(saved, lambda: PASSPHRASE + " ")
 
 
 def test_alterations_do_not_open(saved: Path, tmp_path: Path) -> None:
@@ -61,11 +61,11 @@ def test_alterations_do_not_open(saved: Path, tmp_path: Path) -> None:
         altered[place] ^= 1
         path.write_bytes(altered)
         with pytest.raises(ConfigError):
-            open_transcript(path, PASSPHRASE)
+            open_transcript(path, lambda: PASSPHRASE)
     for length in (0, 60, len(data) - 1):
         path.write_bytes(data[:length])
         with pytest.raises(ConfigError):
-            open_transcript(path, PASSPHRASE)
+            open_transcript(path, lambda: PASSPHRASE)
 
 
 def test_files_are_not_overwritten(saved: Path) -> None:
@@ -84,7 +84,7 @@ def test_what_cannot_be_done_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
         save_transcript(tmp_path / "none" / "x", TRANSCRIPT, PASSPHRASE)
     with pytest.raises(ConfigError, match="cannot be read"):
-        open_transcript(tmp_path / "none", PASSPHRASE)
+        open_transcript(tmp_path / "none", lambda: pytest.fail("a passphrase was asked for"))
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 
 from app.chatbot import main as program
 from app.chatbot.console import Terminal
+from app.chatbot.local_http import listen
 from app.chatbot.session.session import Session
 from app.chatbot.web import command as web_command
 from app.chatbot.web.command import serve_page
@@ -34,6 +35,14 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(web_command, "serve", interrupted)
     monkeypatch.setattr(webbrowser, "open", links.append)
     return links
+
+
+def test_a_port_that_is_taken_is_told_in_plain_words() -> None:
+    """It says what is wrong and what to do, once."""
+    with listen() as taken, pytest.raises(ConfigError) as caught, listen(taken.getsockname()[1]):
+        pytest.fail("two programs listen")
+    assert "cannot be had (taken by a program that runs): name another with" in str(caught.value)
+    assert "bind" not in str(caught.value)
 
 
 @pytest.mark.parametrize("browser", [False, True])
