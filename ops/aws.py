@@ -15,7 +15,7 @@ from app.chatbot.aws import open_aws, own_settings
 from app.protocol.errors import ConfigError
 
 # How services say that a caller may not: they do not agree on one word.
-NO_REGION: Final = "no Region is named: set AWS_REGION, or add -c region=…"
+NO_REGION: Final = "no Region is named: set AWS_REGION, or add --region"
 _DENIED: Final = re.compile(r"AccessDenied|UnauthorizedOperation|AuthorizationError|NotAuthorized")
 
 

@@ -79,6 +79,15 @@ def add_deployment_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="a parameter, as for bin/cdk; docs/deploy.md lists them",
     )
+    group.add_argument(
+        "--region",
+        dest="context",
+        action="append",
+        default=argparse.SUPPRESS,
+        type="region={}".format,
+        metavar="R",
+        help="the same as -c region=R; default: AWS_REGION, or the profile's",
+    )
     group.add_argument("--profile", help="AWS profile to use")
 
 

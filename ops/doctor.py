@@ -150,7 +150,7 @@ def _diagnose_nowhere() -> tuple[Finding, ...]:
         problem(
             "Region",
             "none is named, so neither parameters nor account were checked",
-            "set AWS_REGION, or add -c region=…",
+            "set AWS_REGION, or add --region",
         ),
     )
 
@@ -223,7 +223,7 @@ def _check_region(region: str) -> Finding:
     return problem(
         "Region",
         f"{region} is none that this version knows to have both Nitro Enclaves and KMS",
-        f"choose one (-c region=…) of {', '.join(REGIONS)}",
+        f"choose one (--region) of {', '.join(REGIONS)}",
     )
 
 

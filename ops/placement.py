@@ -15,7 +15,7 @@ from ops.aws import AwsError, asking
 from ops.finding import Finding, ok, problem
 
 ZONES: Final = 2  # infra.network's: the first ones that Fn::GetAZs gives
-_ELSEWHERE: Final = "subnets in other zones (-c subnet_ids=…), or another Region (-c region=…)"
+_ELSEWHERE: Final = "subnets in other zones (-c subnet_ids=…), or another Region (--region)"
 _HOST_SERVICES: Final = ("cloudformation", "logs", "ssm", "ssmmessages")  # infra.network's
 _QUOTA: Final = "L-1216C47A"  # Service Quotas: Running On-Demand Standard instances, in vCPUs
 
@@ -85,7 +85,7 @@ def check_zones(
         return problem(
             check,
             f"{region} has {len(taken)} zone for this account, and the stack takes {ZONES}",
-            "choose another Region (-c region=…)",
+            "choose another Region (--region)",
         )
     if missing:
         return problem(

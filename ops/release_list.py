@@ -133,10 +133,8 @@ def retire_release(
         RefusedError: It is not on the list, or an instance still attests it.
     """
     listed = releases.read()
+    require_listed(listed, name)
     remaining = tuple(release for release in listed if release.name != name)
-    if len(remaining) == len(listed):
-        known = ", ".join(release.name for release in listed) or "none"
-        raise RefusedError(f"no release is called {name!r}; on the list: {known}")
     if attested and attested[name]:
         raise RefusedError(
             f"release {name} is still attested, {attested[name]} of {attested.total()} times: "
@@ -144,6 +142,19 @@ def retire_release(
         )
     releases.write(remaining)
     return remaining
+
+
+def require_listed(listed: tuple[Release, ...], name: str) -> None:
+    """
+    Require that a release of that *name* is on the list.
+
+    Raises:
+        RefusedError: None is; says which there are.
+    """
+    names = [release.name for release in listed]
+    if name not in names:
+        known = ", ".join(names) or "none"
+        raise RefusedError(f"no release is called {name!r}; on the list: {known}")
 
 
 def ask_deployment(ask: Callable[[], str], attempts: int) -> Counter[str]:

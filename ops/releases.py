@@ -30,6 +30,7 @@ from ops.release_list import (
     ask_deployment,
     check_release,
     holds_weights,
+    require_listed,
     retire_release,
 )
 
@@ -105,7 +106,9 @@ def _list(releases: ReleaseList, options: argparse.Namespace) -> int:
 
 
 def _retire(releases: ReleaseList, options: argparse.Namespace) -> int:
-    attested = None if options.not_deployed else _ask(releases.read(), options)
+    listed = releases.read()
+    require_listed(listed, options.name)
+    attested = None if options.not_deployed else _ask(listed, options)
     if attested is not None:
         seen = ", ".join(f"{name} {count} times" for name, count in sorted(attested.items()))
         _say(f"asked {attested.total()} times, over a connection each: {seen}")
@@ -164,6 +167,8 @@ def _verify(releases: ReleaseList, options: argparse.Namespace) -> int:
     if options.json:
         _say(json.dumps({"releases": found, "ok": not any(found.values())}, indent=2))
     else:
+        if not found:
+            _say("no release is approved, so there is no image to verify")
         for name, problem in found.items():
             _say(f"{name}: {problem or 'measures as listed'}")
     return 3 if any(found.values()) else 0

@@ -11,6 +11,7 @@ from typing import Final
 
 from app.chatbot.aws import open_aws
 from app.chatbot.console import Terminal
+from app.chatbot.errors import SettingsError
 from app.protocol.authorization import KeyArn, parse_key_arn
 from app.protocol.errors import ConfigError, ProtocolError
 from ops.aws import AwsError, NotAllowedError
@@ -53,12 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lambda: make_data_key(kms, options.key, package.digest),
             _progress(package, terminal),
         )
-    except (SealError, AwsError) as error:
+    except (SealError, AwsError, ConfigError) as error:
         terminal.note(f"seal-weights: {error}{_advice(error)}")
-        return EXIT_FAILED
-    except ConfigError as error:
-        terminal.note(f"seal-weights: {error}")
-        return EXIT_USAGE
+        return EXIT_USAGE if isinstance(error, SettingsError) else EXIT_FAILED
     terminal.piece(f"sealed    {out}\n")
     terminal.piece(f"key       {options.key.text}\n")
     terminal.piece(f"digest    {package.digest.hex()}\n")

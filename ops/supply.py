@@ -22,6 +22,7 @@ KIT: Final = ROOT / "build" / "kit"
 _BOOT_FILES: Final = ("bzImage", "init", "nsm.ko", "cmdline")
 _PACKAGE: Final = "model.json"
 _GB: Final = 1_000_000_000
+_MB: Final = 1_000_000
 _BYTES_A_MINUTE: Final = 100_000_000 // 8 * 60
 
 
@@ -77,7 +78,7 @@ class Supply:
         """What happens to the model's files once all is agreed."""
         if self.image_there and not self.weights_bytes:
             return "are in the image"
-        size = f"{self.weights_bytes / _GB:,.1f} GB, " if self.weights_bytes else ""
+        size = f"{_size(self.weights_bytes)}, " if self.weights_bytes else ""
         return f"{size}to the bootstrap bucket, but for what is there"
 
     @property
@@ -190,6 +191,10 @@ def _require_image(eif: Path, weights: Path) -> None:
             f"{eif} was not built from {weights}, so --model is not what is in it: remove {eif}, "
             "so that one is built, or leave --model out"
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / _GB:,.1f} GB" if count >= _GB else f"{max(count / _MB, 1):.0f} MB"
 
 
 def _lacking(kit: Path) -> list[str]:

@@ -4,6 +4,7 @@ bin/weights-policy: the policy of a key for sealed weights, for its owner to rev
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--owner", required=True, metavar="ACCOUNT", help="12 digits; the key's")
+    parser.add_argument(
+        "--owner", type=_account, required=True, metavar="ACCOUNT", help="12 digits; the key's"
+    )
     for name, what in (
         ("--sealer", "role or user of that account, who seals and can do nothing else"),
         ("--host-role", "the role of the hosts, in whatever account: NAME-host-REGION"),
@@ -75,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
         "--releases", type=Path, default=ROOT / "releases.json", metavar="FILE", help="the approved"
     )
     return parser
+
+
+def _account(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{12}", text):
+        raise argparse.ArgumentTypeError(f"{text} is not an account's 12 digits")
+    return text
 
 
 if __name__ == "__main__":

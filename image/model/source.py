@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from app.protocol.package import MANIFEST_NAME
 from image.model.weights import list_files
 
 DEFAULT_NAME: Final = "bigscience/bloom-560m"
@@ -208,6 +209,11 @@ def _link(folder: Path, out: Path) -> None:
         names = [name for name in list_files(folder) if "/" not in name]
     except ValueError as error:
         raise SaveError(f"{error}; copy the file itself there") from None
+    if MANIFEST_NAME in names:
+        raise SaveError(
+            f"{folder} is a weights package already: name it with bin/build-eif --weights, or give "
+            "the model's own files"
+        )
     pickles = [name for name in names if Path(name).suffix in PICKLES]
     if pickles:
         raise SaveError(f"{pickles[0]} may be a pickle, which runs code when loaded: remove it")

@@ -332,7 +332,7 @@ def test_roll(operation: Operation) -> None:
     assert len(operation.objects()) == 3
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in DEMO_WEIGHTS.iterdir()]
     assert operation.weights() == sorted(f"{digest}.weights" for digest in digests)
-    assert "weights       0.0 GB, to the bootstrap bucket, but for what is there" in done.stderr
+    assert "weights       3 MB, to the bootstrap bucket, but for what is there" in done.stderr
 
 
 def test_retiring(operation: Operation) -> None:

@@ -1,5 +1,6 @@
 """What the commands that set up refuse, and say, before they fetch anything."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -150,3 +151,35 @@ def test_a_plan_sets_nothing_up(tmp_path: Path) -> None:
         assert (done.returncode, "the set-up failed" in done.stderr) == (code, code == 1)
         assert "tests/run.py" in done.stdout
         assert "--plan" in done.stdout
+
+
+@pytest.mark.parametrize("folder", [".", "tests/tokenizers", "tests/clients/node"])
+def test_how_much_npm_fetches_is_said_before(programs: Path, tmp_path: Path, folder: str) -> None:
+    """
+    The size is said before npm is run, for each folder that has packages.
+    """
+    (tmp_path / "bin").mkdir()
+    shutil.copy(ROOT / "bin" / "setup-node", tmp_path / "bin" / "setup-node")
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    stand_in(programs, "node", "echo v22.0.0")
+    stand_in(programs, "npm", "echo npm ran; exit 1")
+    done = subprocess.run(
+        (tmp_path / "bin" / "setup-node", folder),
+        env={"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
+    )
+    first, second = done.stderr.splitlines()
+    assert re.search(rf"packages of {folder}/package.json, [1-9]\d+ MB to fetch", first)
+    assert second == "npm ran"
+
+
+def test_lock_teaches_without_uv(programs: Path) -> None:
+    """
+    `bin/lock --help` says what it does, whatever is installed.
+    """
+    done = run(programs, "lock", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Lock every dependency group" in done.stdout

@@ -565,7 +565,7 @@ def test_weights_are_sent_before_anything_is_made(
     assert beside.ran == [*WHOLE[:2], *["upload"] * files, *WHOLE[2:]]
     assert [str(place) for place in beside.shipped] == sorted(beside.user_data.split())
     notes = capsys.readouterr().err
-    assert "weights       0.0 GB, to the bootstrap bucket, but for what is there" in notes
+    assert "weights       3 MB, to the bootstrap bucket, but for what is there" in notes
     assert f"all {files} are there by size and checksum" in notes
 
 

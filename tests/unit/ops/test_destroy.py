@@ -351,7 +351,7 @@ def test_a_region_is_asked_for_before_anything_dear(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     assert destroy.main([], workshop=Workshop(cdk=("/nowhere",))) == 1
-    assert "no Region is named" in capsys.readouterr().err
+    assert "no Region is named: set AWS_REGION, or add --region" in capsys.readouterr().err
     assert 'bin/setup" infra' not in (ROOT / "bin" / "destroy").read_text()
     commands = (ROOT / "bin" / "cdk").read_text()
     assert commands.index("\nbin/setup-node") < commands.index("\nbin/setup infra")

@@ -295,6 +295,8 @@ def test_the_command(releases: ReleaseList, eif: Path, capsys: pytest.CaptureFix
     """
     assert run(releases, "list") == 0
     assert "no release is approved" in capsys.readouterr().out
+    assert run(releases, "verify") == 0
+    assert "no release is approved, so there is no image to verify" in capsys.readouterr().out
     assert run(releases, "add", "--eif", str(eif), "--name", "first") == 0
     assert "approved first: pcr0" in capsys.readouterr().out
     assert run(releases, "list", "--json") == 0
@@ -305,6 +307,8 @@ def test_the_command(releases: ReleaseList, eif: Path, capsys: pytest.CaptureFix
     next(releases.kept.iterdir()).write_bytes(b"junk")
     assert run(releases, "verify") == 3
     assert "first: " in capsys.readouterr().out
+    assert run(releases, "retire", "nope", "--config", str(eif.with_name("none.json"))) == 1
+    assert "no release is called 'nope'; on the list: first" in capsys.readouterr().err
     assert run(releases, "retire", "first", "--config", str(eif.with_name("none.json"))) == 1
     assert "name it with --url, or say --not-deployed" in capsys.readouterr().err
     assert run(releases, "retire", "first", "--not-deployed") == 0

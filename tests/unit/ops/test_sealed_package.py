@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.chatbot.console import Terminal
+from app.chatbot.errors import LoginError, SettingsError
 from app.protocol.asker.weights import (
     KEY_NAME,
     SEALED_PIECE_BYTES,
@@ -306,6 +307,21 @@ def test_the_command_says_what_is_missing(
         seal_weights.main([str(folder), "--key", "alias/weights"])
     assert raised.value.code == 2
     assert "single-Region" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(LoginError, 1), (SettingsError, 2)])
+def test_its_exit_codes_are_those_of_the_other_commands(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], code: int
+) -> None:
+    """
+    Whoever is not logged in gets 1, and 2 says that AWS's settings here are wrong.
+    """
+
+    def fail(*_: object) -> None:
+        raise error("why")
+
+    monkeypatch.setattr(seal_weights, "open_aws", fail)
+    assert seal_weights.main([str(folder), "--key", ARN.text]) == code
 
 
 def test_progress_is_told_every_few_seconds(

@@ -156,7 +156,6 @@ def test_the_command_prints_policy_and_words(
     [
         ({SEALER: "arn:aws:iam::1:root"}, "sealer is not"),
         ({HOST: HOST + "*"}, "host role is not"),
-        ({OWNER: "4444"}, "account is not"),
     ],
 )
 def test_the_command_says_why_there_is_no_policy(
@@ -171,6 +170,19 @@ def test_the_command_says_why_there_is_no_policy(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert match in shown.err
+
+
+def test_the_command_names_the_option_that_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    An account that is none is wrong usage, by the option's name.
+    """
+    given = ["4444" if text == OWNER else text for text in arguments(tmp_path / "releases.json")]
+    with pytest.raises(SystemExit) as raised:
+        command.main(given)
+    assert raised.value.code == 2
+    assert "argument --owner: 4444 is not an account's 12 digits" in capsys.readouterr().err
 
 
 def test_the_command_says_that_there_is_no_list(

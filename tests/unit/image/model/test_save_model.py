@@ -61,6 +61,18 @@ def test_pickle(model: Path, tmp_path: Path) -> None:
     assert not left_of(tmp_path / "out")
 
 
+def test_a_package(model: Path, tmp_path: Path) -> None:
+    """
+    A folder that is a package already is called one, whatever else would be wrong with it.
+    """
+    (model / "model.json").write_bytes(b"{}")
+    (model / "model.bin").write_bytes(b"")
+    done = save(model, tmp_path / "out")
+    assert done.returncode == 1
+    assert "is a weights package already" in done.stderr
+    assert not left_of(tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
 def test_remote_code(model: Path, tmp_path: Path, name: str) -> None:
     """
