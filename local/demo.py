@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from app.chatbot.answer_arguments import (
     add_answer_arguments,
@@ -122,10 +122,7 @@ def _without_deployment(error: UnavailableError, folder: Path) -> ConfigError:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the arguments; refuse, before anything is started, what could only fail later."""
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    if rest:
-        question = "; a question stands behind --question" if rest[0][:1] != "-" else ""
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{question}")
+    options = parser.parse_args(arguments)
     require_answer_options(options, parser)
     _require_together(options, parser)
     if options.question is not None and not options.question.strip():
@@ -164,8 +161,18 @@ def _require_together(options: argparse.Namespace, parser: argparse.ArgumentPars
         )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says where a question stands to whoever gives one alone."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with *message*."""
+        given = message.removeprefix("unrecognized arguments: ")
+        alone = given != message and not given.startswith("-")
+        super().error(f"{message}; a question stands behind --question" if alone else message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="bin/demo",
         description=__doc__,
         epilog=_EPILOG,
