@@ -804,8 +804,8 @@ def test_requests_leave_nothing_behind(twin: Twin) -> None:
         before = count_ours()
         for number in range(4, 14):
             ask(number)
-        grown = count_ours() - before
-        assert sum(grown.values()) < 10, grown
+        # The last one that was hung up on may be on its way out still.
+        wait_until(lambda: sum((count_ours() - before).values()) < 10)
 
 
 def test_many_clients_at_once(api: Api, expected: str) -> None:
