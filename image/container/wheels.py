@@ -24,6 +24,7 @@ PLATFORMS: Final = (
 _PYTHON: Final = (3, 11)  # the enclave's, whatever Python runs here
 _HASH: Final = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _VERSIONS: Final = re.compile(r"python_full_version (<|>=) '([0-9.]+)'")
+_OF_CPYTHON: Final = re.compile(r"(?:platform_python_implementation|implementation_name) != 'PyPy'")
 
 Note = Callable[[str], None]
 
@@ -80,14 +81,19 @@ def _of_the_enclave(lock: str) -> Iterator[str]:
     """Give what *lock* requires of the enclave's Python, each with its hashes, without markers."""
     for block in re.split(r"\n(?=\S)", lock.strip()):
         first, _, hashes = block.partition("\n")
-        requirement, _, marker = first.partition(" ;")
-        if all(_holds(*found) for found in _VERSIONS.findall(marker)):
-            yield requirement.removesuffix(" \\") + " \\\n" + hashes
+        requirement, _, marker = first.removesuffix(" \\").partition(" ; ")
+        if all(map(_holds, marker.split(" and ") if marker else ())):
+            yield f"{requirement} \\\n{hashes}"
 
 
-def _holds(comparison: str, version: str) -> bool:
-    than = tuple(map(int, version.split(".")))
-    return than > _PYTHON if comparison == "<" else than <= _PYTHON
+def _holds(condition: str) -> bool:
+    """Tell whether one condition of a marker holds for the enclave's Python."""
+    if _OF_CPYTHON.fullmatch(condition):
+        return True
+    if (found := _VERSIONS.fullmatch(condition)) is None:
+        raise ImageError(f"requirements/{LOCKED.name} has a marker that is not known: {condition}")
+    than = tuple(map(int, found[2].split(".")))
+    return than > _PYTHON if found[1] == "<" else than <= _PYTHON
 
 
 def _fetched_mb() -> str:

@@ -51,6 +51,16 @@ def test_wheels_of_the_lock(tmp_path: Path) -> None:
     require_locked(make_wheels(tmp_path / "wheels", "one", "two"))
 
 
+@pytest.mark.parametrize("marker", ["sys_platform == 'win32'", "python_full_version < '3' or a"])
+def test_markers_that_are_not_known_are_refused(lock: Path, tmp_path: Path, marker: str) -> None:
+    """
+    Nothing comes into the image, or stays out of it, by a condition that nobody looked at.
+    """
+    lock.write_text(lock.read_text().replace("one==1.0", f"one==1.0 ; {marker}"))
+    with pytest.raises(ImageError, match="has a marker that is not known"):
+        require_locked(make_wheels(tmp_path / "wheels", "one", "two"))
+
+
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
