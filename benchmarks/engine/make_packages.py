@@ -12,12 +12,11 @@ import shutil
 from dataclasses import replace
 from typing import Final
 
-import openvino
 from nncf import CompressWeightsMode as Mode
 
 from benchmarks.engine.shapes import ALL, EXPERTS, SHAPES, Shape, package_of, source_of
 from image.model.convert import RECIPES, Recipe, compress, save, strip
-from image.model.graph import GRAPH_NAME, NUMBERS_NAME
+from image.model.graph import CORE, GRAPH_NAME, NUMBERS_NAME
 from image.model.save_model import Wish, save_model
 from image.model.source import Source, tell
 from image.model.weights import read_description, write_manifest
@@ -59,7 +58,7 @@ def _narrow(shape: Shape, name: str, recipe: Recipe) -> None:
     unfinished = package.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    graph = compress(openvino.Core().read_model(exact / GRAPH_NAME), recipe)
+    graph = compress(CORE.read_model(exact / GRAPH_NAME), recipe)
     save(graph, unfinished / GRAPH_NAME)
     strip(unfinished / GRAPH_NAME)
     shutil.copyfile(exact / "tokenizer.json", unfinished / "tokenizer.json")

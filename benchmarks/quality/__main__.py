@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 from app.enclave.engine.prompt import plain_transcript
 from app.protocol.question import Message
 from benchmarks.engine.machine import describe_machine, write_report
-from image.model.graph import EXACT, GRAPH_NAME, compute_logits, logprobs
+from image.model.graph import CORE, EXACT, GRAPH_NAME, compute_logits, logprobs
 from local.demo_model.corpus import read_corpus
 from local.demo_model.measure import is_near
 from local.demo_model.pack import SOURCE_PATH, pack
@@ -139,7 +139,7 @@ def measure(folder: Path) -> list[Quality]:
         package = folder / precision
         pack(package, precision)
         settings = EXACT if precision == "fp32" else _AS_SERVED
-        model = openvino.Core().compile_model(package / GRAPH_NAME, "CPU", settings)
+        model = CORE.compile_model(package / GRAPH_NAME, "CPU", settings)
         answers = answer_all(model, tokenizer, cases)
         exact = exact or answers
         found.append(

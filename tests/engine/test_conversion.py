@@ -20,8 +20,8 @@ BLOCKS = """
 import json, math, sys, openvino
 from openvino._offline_transformations import paged_attention_transformation
 found = []
+core = openvino.Core()
 for kept in ("u8", "f32"):
-    core = openvino.Core()
     model = core.read_model(sys.argv[1])
     paged_attention_transformation(model)
     settings = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": kept}

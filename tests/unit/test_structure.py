@@ -144,6 +144,19 @@ def test_nothing_runs_data(name: str) -> None:
             assert node.attr not in {"CERT_NONE", "_create_unverified_context"}, node.lineno
 
 
+def test_a_process_has_one_core_of_openvinos() -> None:
+    """
+    It is made when a module is loaded, and kept: one that is let go of may take a thread's signal
+    stack along (docs/upstream/openvino-signal-stack.md).
+    """
+    benchmarks = (path.relative_to(ROOT) for path in (ROOT / "benchmarks").rglob("*.py"))
+    names = [*NAMES, *(path.as_posix() for path in benchmarks)]
+    made = [n for n in names for called, _ in calls(tree(n)) if called.endswith("Core")]
+    assert made == ["app/enclave/engine/chain.py", "image/model/graph.py"]
+    for name in made:
+        assert "CORE: Final = openvino.Core()" in map(ast.unparse, tree(name).body)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_infers_in_its_own_thread(name: str) -> None:
     """
