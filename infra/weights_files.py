@@ -67,10 +67,8 @@ def read_weights_files(
     except ImageError as error:
         raise ConfigError(f"{error}: {_NAME_IT}") from None
     key = read_key(folder, key_arn)
-    if key is not None and key.package_digest != digest:
-        raise ConfigError(
-            f"{folder / KEY_NAME} is of another package: seal it again with bin/seal-weights"
-        )
+    if key is not None:
+        key.require_package(digest, folder / KEY_NAME)
     expected = listed if key is None else _sealed(listed)
     _require_names(folder, {MANIFEST_NAME, *expected, *([KEY_NAME] if key else [])})
     try:

@@ -114,8 +114,7 @@ def _read_key(path: Path, package_digest: bytes) -> WrappedWeightsKey | None:
     if not path.exists():
         return None
     key = parse_wrapped_key(_read(path, MAX_KEY_FILE_BYTES))
-    if key.package_digest != package_digest:
-        raise ConfigError(f"{path} is of another package: seal this one with bin/seal-weights")
+    key.require_package(package_digest, path)
     return key
 
 

@@ -75,8 +75,8 @@ def is_mixture(weights: Path) -> bool | None:
         return None
     try:
         key = parse_wrapped_key(key_file.read_bytes())
+        manifest = (weights / MANIFEST_NAME).read_bytes()
+        key.require_package(hashlib.sha256(manifest).digest(), key_file)
     except ConfigError as error:
         raise ImageError(str(error)) from None
-    if key.package_digest != hashlib.sha256((weights / MANIFEST_NAME).read_bytes()).digest():
-        raise ImageError(f"{key_file} is of another package: seal it again with bin/seal-weights")
     return key.mixture

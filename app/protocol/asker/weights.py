@@ -78,6 +78,16 @@ class WrappedWeightsKey:
     wrapped: bytes
     mixture: bool | None = None
 
+    def require_package(self, digest: bytes, path: object) -> None:
+        """
+        Require that this is of the package whose model.json has *digest*; *path* is told.
+
+        Raises:
+            ConfigError: It is of another one.
+        """
+        if self.package_digest != digest:
+            raise ConfigError(f"{path} is of another package: seal it again with bin/seal-weights")
+
 
 def sealed_name(file_digest: bytes) -> str:
     """Name the sealed file whose plain bytes have that SHA-256."""
