@@ -12,6 +12,7 @@ from typing import Final
 from app.protocol.errors import ConfigError
 from image.eif.record import RECORD_NAME, BuildRecord, parse_build_record
 from image.errors import ImageError
+from image.kits.aws import find_missing
 from infra.parameters import Parameters
 from infra.weights_files import read_key
 from ops.build_outputs import missing_builders
@@ -19,7 +20,6 @@ from ops.deployment import ROOT
 
 DEMO_WEIGHTS: Final = ROOT / "local" / "demo_model" / "weights"
 KIT: Final = ROOT / "build" / "kit"
-_BOOT_FILES: Final = ("bzImage", "init", "nsm.ko", "cmdline")
 _PACKAGE: Final = "model.json"
 _GB: Final = 1_000_000_000
 _MB: Final = 1_000_000
@@ -136,7 +136,7 @@ def find_supply(
             f"there is no model at {weights}: add --model NAME@COMMIT, which is fetched and "
             "converted, or --small for the demo model"
         )
-    if kit is not None and not image_there and (lacking := _lacking(kit)):
+    if kit is not None and not image_there and (lacking := find_missing(kit)):
         raise ConfigError(f"{kit} has no {', '.join(lacking)}: name the folder of the boot files")
     return Supply(
         weights=weights,
@@ -197,9 +197,5 @@ def _size(count: int) -> str:
     return f"{count / _GB:,.1f} GB" if count >= _GB else f"{max(count / _MB, 1):.0f} MB"
 
 
-def _lacking(kit: Path) -> list[str]:
-    return [name for name in _BOOT_FILES if not (kit / name).is_file()]
-
-
 def _find_kit(kit: Path | None) -> Path | None:
-    return None if kit is None and _lacking(KIT) else (kit or KIT).resolve()
+    return None if kit is None and find_missing(KIT) else (kit or KIT).resolve()

@@ -93,6 +93,11 @@ def record_kit(files: Path | None) -> Path:
     return folder
 
 
+def find_missing(files: Path) -> list[str]:
+    """Give the names of those boot files that are not in the folder *files*."""
+    return [name for name in FILES if not (files / name).is_file()]
+
+
 def git_blob_id(content: bytes) -> str:
     """Give the name git has for *content*: SHA-1, as the repository lists it."""
     prefix = b"blob %d\0" % len(content)

@@ -20,7 +20,7 @@ from app.protocol.errors import ConfigError
 from image.eif.record import BuildRecord, encode_build_record
 from image.errors import ImageError
 from image.files import sha256
-from image.kits.aws import FILES
+from image.kits.aws import find_missing
 from infra.building import DEBIAN, KEPT_DAYS, MINUTES, SOURCES
 from ops.aws import AwsError, asking, open_session
 from ops.child import confirm
@@ -161,7 +161,7 @@ def _find_kit(options: argparse.Namespace) -> Path | None:
     if options.kit != "aws":
         return None
     there: Path = options.kit_dir or ROOT / KIT
-    return there if options.kit_dir or all((there / name).is_file() for name in FILES) else None
+    return there if options.kit_dir or not find_missing(there) else None
 
 
 def _variables(options: argparse.Namespace) -> dict[str, str]:
